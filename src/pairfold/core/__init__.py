@@ -1,0 +1,1 @@
+"""Nodes and scalar values: the nouns; no operation is known here by name."""

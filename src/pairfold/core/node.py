@@ -1,0 +1,144 @@
+"""Node: one formula, as an immutable, interned graph.
+
+A node is an operation row applied to argument nodes and compile-time parameters. Building the same
+thing twice gives the same object, so equality is identity and passes memoise by node. All walks
+use an explicit stack: a formula may be thousands of levels deep. This module knows no operation by
+name; `ops.table.build` is the only place that makes nodes.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..ops.table import Op
+
+
+class Kind(enum.IntEnum):
+    """What a variable is indexed by; the numbers are PyKeOps' categories."""
+
+    I = 0  # noqa: E741 (the field's own letter)
+    J = 1
+    PARAMETER = 2
+
+
+class Node:
+    """A formula: `op` applied to `args` and `params`, with values of dimension `dim`.
+
+    `kinds` has bit `1 << Kind.I` set if the value depends on i, and likewise for j.
+    """
+
+    __slots__ = ("__weakref__", "args", "dim", "kinds", "op", "params")
+
+    op: Op
+    args: tuple[Node, ...]
+    params: tuple[Any, ...]
+    dim: int
+    kinds: int
+
+    operators: dict[str, Callable[..., Node]] = {}
+
+    def __repr__(self) -> str:
+        from .show import formula_text
+
+        return formula_text(self)
+
+    def __add__(self, other: object) -> Node:
+        return Node.operators["+"](self, other)
+
+    def __radd__(self, other: object) -> Node:
+        return Node.operators["+"](other, self)
+
+    def __sub__(self, other: object) -> Node:
+        return Node.operators["-"](self, other)
+
+    def __rsub__(self, other: object) -> Node:
+        return Node.operators["-"](other, self)
+
+    def __mul__(self, other: object) -> Node:
+        return Node.operators["*"](self, other)
+
+    def __rmul__(self, other: object) -> Node:
+        return Node.operators["*"](other, self)
+
+    def __truediv__(self, other: object) -> Node:
+        return Node.operators["/"](self, other)
+
+    def __rtruediv__(self, other: object) -> Node:
+        return Node.operators["/"](other, self)
+
+    def __or__(self, other: object) -> Node:
+        return Node.operators["|"](self, other)
+
+    def __pow__(self, other: object) -> Node:
+        return Node.operators["**"](self, other)
+
+    def __neg__(self) -> Node:
+        return Node.operators["neg"](self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .show import formula_text
+
+        raise TypeError(f"graph nodes are not picklable; pickle the text instead: {formula_text(self)}")
+
+
+_interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def intern_node(
+    op: Op, args: tuple[Node, ...], params: tuple[Any, ...], dim: int, kinds: int
+) -> Node:
+    """The one node for this operation, these arguments and these parameters."""
+    key = (op, args, params)
+    with _lock:
+        node = _interned.get(key)
+        if node is None:
+            node = Node()
+            node.op, node.args, node.params, node.dim, node.kinds = op, args, params, dim, kinds
+            _interned[key] = node
+        return node
+
+
+def topological(roots: Iterable[Node]) -> list[Node]:
+    """All nodes below `roots`, arguments before users, each once."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args) if arg not in seen)
+    return order
+
+
+def depends_on(roots: Sequence[Node], leaves: Iterable[Node]) -> set[Node]:
+    """The nodes below `roots` whose value involves one of `leaves` (the leaves included)."""
+    wanted = set(leaves)
+    found: set[Node] = set()
+    for node in topological(roots):
+        if node in wanted or any(arg in found for arg in node.args):
+            found.add(node)
+    return found
+
+
+def substitute(root: Node, replacements: Mapping[Node, Node]) -> Node:
+    """`root` with every node of `replacements` exchanged, rebuilt (and simplified) on the way."""
+    from ..ops.table import build
+
+    new: dict[Node, Node] = {}
+    for node in topological([root]):
+        if node in replacements:
+            new[node] = replacements[node]
+        else:
+            args = tuple(new[arg] for arg in node.args)
+            new[node] = node if args == node.args else build(node.op, *args, *node.params)
+    return new[root]

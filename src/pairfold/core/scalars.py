@@ -1,0 +1,397 @@
+"""Scalar values: what an operation's row says about one component, as an interned graph.
+
+A row's `value` is called with a `Scalars` builder and writes ordinary arithmetic on `Value`s. A
+value knows its *stage* (bit 1: depends on i, bit 2: on j), the component loops it is inside of,
+and, for an index, the interval it lies in: a read that could leave its vector is refused here,
+before any machine code exists. Ids grow with creation, so sorting by id sorts arguments first.
+
+The primitives table is the only list of machine operations; each row carries its NumPy meaning
+(the definition) and the name of its LLVM spelling (`backends.simd` or `backends.approximations`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from ..errors import InternalError
+
+Number = Fraction | str
+SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
+
+
+def number(value: float | Fraction | str) -> Number:
+    """A constant in its one canonical form: an exact fraction, or one of nan, inf, -inf, -0.0.
+
+    >>> number(0.5), number(-0.0), number(3)
+    (Fraction(1, 2), '-0.0', Fraction(3, 1))
+    """
+    if isinstance(value, (str, Fraction)):
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "nan"
+        if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        if value == 0 and math.copysign(1, value) < 0:
+            return "-0.0"
+    return Fraction(value)
+
+
+def to_float(value: Number, dtype: str = "float64") -> float:
+    """The constant rounded once to the dtype (not through a narrower one)."""
+    if isinstance(value, str):
+        return SPECIAL[value]
+    try:
+        wide = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    if dtype == "float64":
+        return wide
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float32(wide))
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One machine operation: its NumPy meaning, its LLVM spelling, its rough cost."""
+
+    name: str
+    arity: int
+    numpy: Callable[..., Any]
+    llvm: str
+    cost: float = 1.0
+    mask: bool = False
+
+
+def _numpy_rsqrt(x: Any) -> Any:
+    return 1.0 / np.sqrt(x)
+
+
+def _numpy_select(mask: Any, x: Any, y: Any) -> Any:
+    return np.where(mask, x, y)
+
+
+PRIMITIVES = {
+    row.name: row
+    for row in (
+        Primitive("add", 2, np.add, "add"),
+        Primitive("sub", 2, np.subtract, "sub"),
+        Primitive("mul", 2, np.multiply, "mul"),
+        Primitive("div", 2, np.divide, "div", 6),
+        Primitive("neg", 1, np.negative, "neg"),
+        Primitive("abs", 1, np.abs, "abs"),
+        Primitive("sqrt", 1, np.sqrt, "sqrt", 6),
+        Primitive("rsqrt", 1, _numpy_rsqrt, "rsqrt", 7),
+        Primitive("exp", 1, np.exp, "exp", 11),
+        Primitive("log", 1, np.log, "log", 16),
+        Primitive("sin", 1, np.sin, "sin", 16),
+        Primitive("cos", 1, np.cos, "cos", 16),
+        Primitive("tanh", 1, np.tanh, "tanh", 18),
+        Primitive("pow", 2, np.power, "pow", 50),
+        Primitive("floor", 1, np.floor, "floor"),
+        Primitive("lt", 2, np.less, "<", mask=True),
+        Primitive("le", 2, np.less_equal, "<=", mask=True),
+        Primitive("eq", 2, np.equal, "==", mask=True),
+        Primitive("ne", 2, np.not_equal, "!=", mask=True),
+        Primitive("select", 3, _numpy_select, "select"),
+    )
+}
+
+
+class Loop:
+    """A loop over components 0..n-1 with carried values: state = step(k, state)."""
+
+    __slots__ = ("carries", "index", "inits", "n", "nexts", "results")
+
+    index: Value
+    carries: tuple[Value, ...]
+    inits: tuple[Value, ...]
+    nexts: tuple[Value, ...]
+    results: tuple[Value, ...]
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+class Value:
+    """One scalar (per pair), mask, or component index; made only by `Scalars`."""
+
+    __slots__ = ("args", "bounds", "builder", "data", "id", "kind", "loops", "stage", "what")
+
+    builder: Scalars
+    id: int
+    what: str
+    args: tuple[Value, ...]
+    data: Any
+    kind: str
+    stage: int
+    loops: frozenset[Loop]
+    bounds: tuple[int, int]
+
+    def __repr__(self) -> str:
+        return f"<{self.what} {self.data if self.data is not None else ''} #{self.id}>"
+
+    def _binary(self, name: str, other: Operand, swap: bool = False) -> Value:
+        if self.kind == "index":
+            return self.builder.index_op(name, self, other)
+        left, right = (other, self) if swap else (self, other)
+        return self.builder.apply(name, left, right)
+
+    def __add__(self, other: Operand) -> Value:
+        return self._binary("add", other)
+
+    def __sub__(self, other: Operand) -> Value:
+        return self._binary("sub", other)
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self._binary("sub", other, swap=True)
+
+    def __mul__(self, other: Operand) -> Value:
+        return self._binary("mul", other)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return self._binary("div", other)
+
+    def __rtruediv__(self, other: Operand) -> Value:
+        return self._binary("div", other, swap=True)
+
+    def __floordiv__(self, other: int) -> Value:
+        return self.builder.index_op("floordiv", self, other)
+
+    def __mod__(self, other: int) -> Value:
+        return self.builder.index_op("mod", self, other)
+
+    def __neg__(self) -> Value:
+        return self.builder.apply("neg", self)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+Operand = Value | int | float | Fraction
+Index = Value | int
+Reader = Callable[[Index], Value]
+
+
+class Scalars:
+    """Builds values, one object per distinct computation.
+
+    Loops of at most `unroll` components are written out; longer ones stay loops.
+    """
+
+    def __init__(self, unroll: int = 16) -> None:
+        self.unroll = unroll
+        self._known: dict[Any, Value] = {}
+        self._ids = itertools.count()
+
+    def _make(
+        self,
+        what: str,
+        args: tuple[Value, ...] = (),
+        data: Any = None,
+        *,
+        kind: str = "real",
+        stage: int | None = None,
+        loops: frozenset[Loop] | None = None,
+        bounds: tuple[int, int] = (0, 0),
+    ) -> Value:
+        key = (what, args, data)
+        value = self._known.get(key)
+        if value is None:
+            value = Value()
+            value.builder, value.id = self, next(self._ids)
+            value.what, value.args, value.data, value.kind = what, args, data, kind
+            value.bounds = bounds
+            if stage is None:
+                stage = 0
+                for arg in args:
+                    stage |= arg.stage
+            value.stage = stage
+            if loops is None:
+                loops = frozenset().union(*(arg.loops for arg in args)) if args else frozenset()
+            value.loops = loops
+            self._known[key] = value
+        return value
+
+    # -- leaves ---------------------------------------------------------------------------------
+
+    def constant(self, value: float | Fraction | str) -> Value:
+        """A constant, exact until it is rounded to the kernel's dtype."""
+        return self._make("const", data=number(value))
+
+    def load(self, position: int, dim: int, stage: int, k: Index) -> Value:
+        """Component `k` of the argument at `position`."""
+        low, high = (k, k) if isinstance(k, int) else k.bounds
+        if not 0 <= low <= high < dim:
+            raise InternalError(
+                f"a formula reads components {low}..{high} of argument {position}, which has {dim}"
+            )
+        if isinstance(k, int):
+            return self._make("load", data=(position, k), stage=stage)
+        return self._make("load", (k,), (position, None), stage=stage | k.stage)
+
+    def as_value(self, operand: Operand) -> Value:
+        """The operand itself, or the constant it stands for."""
+        return operand if isinstance(operand, Value) else self.constant(operand)
+
+    # -- arithmetic -----------------------------------------------------------------------------
+
+    def apply(self, name: str, *operands: Operand) -> Value:
+        """A primitive applied to values or plain numbers."""
+        row = PRIMITIVES[name]
+        args = tuple(self.as_value(operand) for operand in operands)
+        if len(args) != row.arity:
+            raise InternalError(f"primitive {name} takes {row.arity} operands, got {len(args)}")
+        return self._make(name, args, kind="mask" if row.mask else "real")
+
+    def select(self, mask: Value, x: Operand, y: Operand) -> Value:
+        """x where the mask holds, else y; the other one is never looked at."""
+        return self.apply("select", mask, x, y)
+
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        if name not in PRIMITIVES:
+            raise AttributeError(name)
+        return lambda *operands: self.apply(name, *operands)
+
+    # -- component indices ----------------------------------------------------------------------
+
+    def index_op(self, name: str, left: Value, right: Operand) -> Value:
+        """Integer arithmetic on a component index, with its interval."""
+        if isinstance(right, Value):
+            low, high = right.bounds
+            args: tuple[Value, ...] = (left, right)
+            data = None
+        elif isinstance(right, int):
+            low = high = right
+            args, data = (left,), right
+        else:
+            raise InternalError(f"component indices are integers, not {right!r}")
+        rules: dict[str, Callable[[int, int], int]] = {
+            "add": lambda a, b: a + b,
+            "sub": lambda a, b: a - b,
+            "mul": lambda a, b: a * b,
+            "floordiv": lambda a, b: a // b,
+            "min": min,
+            "max": max,
+        }
+        if name == "mod":
+            a, b = left.bounds
+            bounds = (a % low, b % low) if a // low == b // low else (0, low - 1)
+        else:
+            corners = [rules[name](a, b) for a in left.bounds for b in (low, high)]
+            bounds = (min(corners), max(corners))
+        return self._make(f"index_{name}", args, data, kind="index", bounds=bounds)
+
+    def at_most(self, k: Index, limit: int) -> Index:
+        """min(k, limit)"""
+        return min(k, limit) if isinstance(k, int) else self.index_op("min", k, limit)
+
+    def at_least(self, k: Index, limit: int) -> Index:
+        """max(k, limit)"""
+        return max(k, limit) if isinstance(k, int) else self.index_op("max", k, limit)
+
+    def choose(
+        self, k: Index, limit: int, below: Callable[[], Value], otherwise: Callable[[], Value]
+    ) -> Value:
+        """below() if k < limit else otherwise(); both must be readable when k is a loop index."""
+        low, high = (k, k) if isinstance(k, int) else k.bounds
+        if high < limit:
+            return below()
+        if low >= limit:
+            return otherwise()
+        assert isinstance(k, Value)
+        mask = self._make("index_below", (k,), limit, kind="mask")
+        return self.select(mask, below(), otherwise())
+
+    # -- component loops ------------------------------------------------------------------------
+
+    def loop(
+        self,
+        n: int,
+        inits: Sequence[Operand],
+        step: Callable[..., Sequence[Value]],
+    ) -> tuple[Value, ...]:
+        """State after n steps: state = step(k, *state), k = 0..n-1."""
+        state = tuple(self.as_value(init) for init in inits)
+        if n <= self.unroll:
+            for k in range(n):
+                state = tuple(step(k, *state))
+            return state
+        stage = 0
+        for value in state:
+            stage |= value.stage
+        while True:
+            loop = self._traced(n, state, step, stage)
+            reached = stage
+            for value in loop.nexts:
+                reached |= value.stage
+            if reached == stage:
+                break
+            stage = reached
+        return self._results(loop, stage)
+
+    def _traced(
+        self, n: int, inits: tuple[Value, ...], step: Callable[..., Sequence[Value]], stage: int
+    ) -> Loop:
+        loop = Loop(n)
+        inside = frozenset((loop,))
+        loop.index = self.loop_index(loop)
+        loop.inits = inits
+        loop.carries = tuple(
+            self._make("carry", data=(loop, place), stage=stage, loops=inside)
+            for place in range(len(inits))
+        )
+        loop.nexts = tuple(step(loop.index, *loop.carries))
+        return loop
+
+    def _results(self, loop: Loop, stage: int) -> tuple[Value, ...]:
+        args = (*loop.inits, *loop.nexts)
+        loops: frozenset[Loop] = frozenset().union(*(arg.loops for arg in args)) - {loop}
+        loop.results = tuple(
+            self._make("result", args, (loop, place), stage=stage, loops=loops)
+            for place in range(len(loop.inits))
+        )
+        return loop.results
+
+    def loop_index(self, loop: Loop) -> Value:
+        """The running index of a component loop."""
+        return self._make(
+            "index_loop",
+            data=loop,
+            kind="index",
+            stage=0,
+            loops=frozenset((loop,)),
+            bounds=(0, loop.n - 1),
+        )
+
+    def sum(self, n: int, term: Callable[[Index], Value]) -> Value:
+        """term(0) + ... + term(n-1), in that order."""
+        if n <= self.unroll:
+            total = term(0)
+            for k in range(1, n):
+                total = total + term(k)
+            return total
+        return self.loop(n, [0], lambda k, total: [total + term(k)])[0]
+
+
+def reachable(
+    targets: Iterable[Value], is_leaf: Callable[[Value], bool] = lambda value: False
+) -> list[Value]:
+    """Values below `targets`, arguments first; arguments of leaves are not entered."""
+    found: set[Value] = set()
+    stack = list(targets)
+    while stack:
+        value = stack.pop()
+        if value in found:
+            continue
+        found.add(value)
+        if not is_leaf(value):
+            stack.extend(value.args)
+    return sorted(found, key=lambda value: value.id)
