@@ -1,0 +1,114 @@
+"""Derivatives of graphs, as graphs.
+
+The pull-back walks the graph once from the result to the variables, adding up what each row's
+`pullback` sends to its arguments. Forward mode needs no second set of rules: the pull-back is
+linear in the incoming gradient, so the derivative along a direction t is the pull-back of the
+pull-back, taken with respect to a placeholder that then disappears (transposing twice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..core.node import Kind, Node, depends_on, topological
+from ..errors import DerivativeError, InternalError, refuse
+from ..ops.table import operation, signature, variable
+from ..ops.vectors import zero
+
+
+def pull_back(f: Node, wrt: Sequence[Node], g: Node) -> list[Node | None]:
+    """For each variable v of `wrt`, the node of (df/dv)^T g; None where f does not involve v.
+
+    `g` has the dimension of `f`; each result has that of its variable.
+
+    Raises:
+        DerivativeError: when an operation on the way has no derivative.
+    """
+    if g.dim != f.dim:
+        raise InternalError(f"a gradient of dimension {g.dim} was sent into dimension {f.dim}")
+    active = depends_on([f], wrt)
+    gradients: dict[Node, Node] = {f: g}
+    found: dict[Node, Node] = {}
+    for node in reversed(topological([f])):
+        incoming = gradients.pop(node, None)
+        if incoming is None or node not in active:
+            continue
+        if node in wrt:
+            found[node] = incoming
+            continue
+        if node.op.pullback is None:
+            raise DerivativeError(f"{node.op.name} has no derivative", found=signature(node.op))
+        sent = node.op.pullback(incoming, node, *node.args, *node.params)
+        for arg, part in zip(node.args, sent, strict=True):
+            if part is None or arg not in active:
+                continue
+            if part.dim != arg.dim:
+                raise InternalError(f"the pull-back of {node.op.name} has dimension {part.dim}")
+            gradients[arg] = gradients[arg] + part if arg in gradients else part
+    return [found.get(v) for v in wrt]
+
+
+_PLACEHOLDER = -1
+
+
+def push_forward(f: Node, tangents: Mapping[Node, Node]) -> Node:
+    """The derivative of f when each variable v moves along tangents[v]: sum of (df/dv) t."""
+    placeholder = variable(_PLACEHOLDER, f.dim, Kind.PARAMETER)
+    wrt = list(tangents)
+    total: Node | None = None
+    for v, transposed in zip(wrt, pull_back(f, wrt, placeholder), strict=True):
+        if transposed is None:
+            continue
+        part = pull_back(transposed, [placeholder], tangents[v])[0]
+        if part is not None:
+            total = part if total is None else total + part
+    if total is None:
+        return zero(f.dim)
+    if placeholder in topological([total]):
+        raise InternalError(f"a pull-back in {f} is not linear in the incoming gradient")
+    return total
+
+
+def _grad(f: Node, v: Node, e: Node) -> Node:
+    if v.op.name != "Var":
+        refuse("differentiates with respect to a variable", "name one of the declared variables")
+    if e.dim != f.dim:
+        refuse(
+            f"the third operand must have the dimension of the formula, {f.dim}",
+            "a variable of that dimension, declared like the others",
+        )
+    return pull_back(f, [v], e)[0] or zero(v.dim)
+
+
+def _diff(f: Node, v: Node, t: Node) -> Node:
+    if v.op.name != "Var":
+        refuse("differentiates with respect to a variable", "name one of the declared variables")
+    if t.dim != v.dim:
+        refuse(f"the third operand must have the dimension of the variable, {v.dim}")
+    return push_forward(f, {v: t})
+
+
+grad = operation(
+    "Grad",
+    "f v e",
+    "Gradient of f with respect to the variable v, applied to e: (df/dv)^T e.",
+    dims=lambda df, dv, de: dv,
+    expand=_grad,
+    method="grad",
+    refuses=[((3, 3, 3), (), "differentiates with respect to a variable")],
+    derivative="again a formula",
+    samples=(),
+)
+
+diff = operation(
+    "Diff",
+    "f v t",
+    "Derivative of f when the variable v moves along t: (df/dv) t.",
+    dims=lambda df, dv, dt: df,
+    expand=_diff,
+    method="diff",
+    refuses=[((3, 3, 3), (), "differentiates with respect to a variable")],
+    derivative="again a formula",
+    samples=(),
+)
+

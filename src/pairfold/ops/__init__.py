@@ -1,0 +1,7 @@
+"""The operations: one row each, in one table."""
+
+from . import elementwise as elementwise
+from . import vectors as vectors
+from .table import install_operators
+
+install_operators()

@@ -1,0 +1,296 @@
+"""The table of operations: what a row is, what every row owes, and `build`, which makes nodes.
+
+A row says everything the package knows about one operation. Parsing, printing, dims errors,
+machine code, derivatives, documentation and tests all follow from it. Rows of the *elementwise*
+kind give only the scalar rule and the slopes; broadcasting (1 against d) and the pull-back come
+from here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from .. import settings
+from ..core.node import Kind, Node, intern_node
+from ..core.scalars import Index, Scalars, Value, number
+from ..errors import DimError, FormulaError, InternalError, Refusal
+
+EXACT, ROUNDING, DOMAIN = "exact", "rounding", "domain"
+_ALLOWED = {"exact": {EXACT}, "rounding": {EXACT, ROUNDING}, "all": {EXACT, ROUNDING, DOMAIN}}
+
+
+@dataclass(frozen=True)
+class Param:
+    """A compile-time argument of an operation: a whole number, or a list of them."""
+
+    name: str
+    sample: Any
+    kind: str = "int"
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One simplification: its algebra in words, how far it may change a number, and how.
+
+    `apply(*args, *params)` returns the simpler node, or None where the rule does not match.
+    `changes` is `exact` (bit for bit, up to the sign of zero), `rounding`, or `domain` (may hide a
+    NaN or infinity, or overflow elsewhere; off by default).
+    """
+
+    says: str
+    apply: Callable[..., Node | None]
+    changes: str = EXACT
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """How an operation is written between its operands; higher `binds` binds tighter."""
+
+    text: str
+    binds: int
+    right: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """Everything the package knows about one operation."""
+
+    name: str
+    args: tuple[str, ...]
+    says: str
+    dims: Callable[..., int]
+    value: Callable[..., Value] | None
+    pullback: Callable[..., Sequence[Node | None]] | None
+    params: tuple[Param, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    symbol: Symbol | None = None
+    method: str | None = None
+    like: Callable[..., Any] | None = None
+    known: tuple[tuple[Any, ...], ...] = ()
+    domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    loosen: Mapping[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
+    refuses: tuple[tuple[tuple[int, ...], tuple[Any, ...], str], ...] = ()
+    elementwise: bool = False
+    slopes: Callable[..., Sequence[Node | None]] | None = None
+    expand: Callable[..., Node] | None = None
+    derivative: str = ""
+    conventions: str = ""
+    samples: tuple[tuple[int, ...], ...] = ((1,), (3,))
+
+    def __call__(self, *operands: Any) -> Node:
+        return build(self, *operands)
+
+    def __repr__(self) -> str:
+        return f"<operation {self.name}>"
+
+
+OPERATIONS: dict[str, Op] = {}
+
+
+def _register(op: Op) -> Op:
+    if op.name in OPERATIONS:
+        raise InternalError(f"operation {op.name} has two rows")
+    if (op.value is None) == (op.expand is None) and op.name != "Var":
+        raise InternalError(f"operation {op.name} needs either a value or an expansion")
+    OPERATIONS[op.name] = op
+    return op
+
+
+def operation(name: str, args: str, says: str, **fields: Any) -> Op:
+    """Add a row whose components are not simply those of its arguments."""
+    for key in ("params", "rules", "known", "refuses", "samples"):
+        if key in fields:
+            fields[key] = tuple(fields[key])
+    fields.setdefault("value", None)
+    fields.setdefault("pullback", None)
+    return _register(Op(name, tuple(args.split()), says, **fields))
+
+
+def elementwise(
+    name: str,
+    args: str,
+    says: str,
+    *,
+    value: Callable[..., Value],
+    slopes: Callable[..., Sequence[Node | None]] | None,
+    **fields: Any,
+) -> Op:
+    """Add a row that acts component by component; operands of dimension 1 are repeated.
+
+    `value(s, x, y, ..., *params)` gives one component from one component of each operand;
+    `slopes(out, x, y, ..., *params)` the partial derivatives (None: zero everywhere).
+    """
+    arity = len(args.split())
+
+    def component(s: Scalars, k: Index, *rest: Any) -> Value:
+        readers, params = rest[:arity], rest[arity:]
+        return value(s, *(read(k) for read in readers), *params)
+
+    def pullback(g: Node, out: Node, *rest: Any) -> list[Node | None]:
+        assert slopes is not None
+        operands = rest[:arity]
+        return [
+            None if slope is None else fit(scaled(g, slope), operand.dim)
+            for slope, operand in zip(slopes(out, *rest), operands, strict=True)
+        ]
+
+    if arity > 1:
+        fields.setdefault("samples", ((1,) * arity, (3,) * arity, (1, *(3,) * (arity - 1))))
+    if slopes is not None:
+        fields["pullback"] = pullback
+    return operation(
+        name,
+        args,
+        says,
+        dims=lambda *rest: broadcast_dims(*rest[:arity]),
+        value=component,
+        elementwise=True,
+        slopes=slopes,
+        **fields,
+    )
+
+
+def broadcast_dims(*dims: Any) -> int:
+    """The common dimension of operands of which some may have dimension 1."""
+    sizes = [dim for dim in dims if isinstance(dim, int)]
+    largest = max(sizes)
+    if any(size not in (1, largest) for size in sizes):
+        raise Refusal(
+            "operands must have the same dimension, or dimension 1",
+            "Extract(x, start, n) keeps n components; Concat(x, y) joins vectors",
+        )
+    return largest
+
+
+def fit(node: Node, dim: int) -> Node:
+    """`node` summed to dimension 1 when its operand had been repeated, or repeated when not."""
+    if node.dim == dim:
+        return node
+    if dim == 1:
+        return OPERATIONS["Sum"](node)
+    return OPERATIONS["SumT"](node, dim)
+
+
+def scaled(g: Node, slope: Node) -> Node:
+    """g * slope, where a selection in g stays outermost.
+
+    The derivative of IfElse(c, x, y) sends IfElse(c, g, 0) into x. Multiplying inside the
+    selection keeps a NaN slope of the branch that was not selected out of the result.
+    """
+    if g.op.name == "IfElse":
+        condition, chosen, other = g.args
+        if other.op.name == "Zero":
+            return OPERATIONS["IfElse"](condition, scaled(chosen, slope), zero_like(chosen, slope))
+        if chosen.op.name == "Zero":
+            return OPERATIONS["IfElse"](condition, zero_like(other, slope), scaled(other, slope))
+    if slope.op.name == "Inv":
+        return g / slope.args[0]
+    return g * slope
+
+
+def zero_like(*operands: Node) -> Node:
+    """Zeros of the operands' common dimension."""
+    return OPERATIONS["Zero"](broadcast_dims(*(node.dim for node in operands)))
+
+
+def constant(value: int | float | Fraction | str) -> Node:
+    """The node of a number (dimension 1)."""
+    return OPERATIONS["Constant"](number(value))
+
+
+def is_constant(node: Node, value: int) -> bool:
+    """Whether the node is this number, or, for 0, a vector of zeros."""
+    if node.op.name == "Constant":
+        found = node.params[0]
+        return found == Fraction(value) or (value == 0 and found == "-0.0")
+    return value == 0 and node.op.name == "Zero"
+
+
+def variable(position: int, dim: int, kind: Kind) -> Node:
+    """The node of an argument: its position in the call, its dimension, its index."""
+    return OPERATIONS["Var"](position, dim, Kind(kind))
+
+
+def as_node(operand: object) -> Node:
+    """A node itself; a number as a constant.
+
+    Raises:
+        FormulaError: for anything else.
+    """
+    if isinstance(operand, Node):
+        return operand
+    if isinstance(operand, (int, float, Fraction)):
+        return constant(operand)
+    raise FormulaError(f"a formula cannot contain a {type(operand).__name__}", found=repr(operand))
+
+
+def build(op: Op, *operands: Any) -> Node:
+    """The node of `op` applied to nodes (or numbers) and parameters, checked and simplified.
+
+    Raises:
+        FormulaError: wrong number of operands or a parameter of the wrong type.
+        DimError: dimensions that the operation cannot combine.
+    """
+    arity = len(op.args)
+    args = tuple(as_node(operand) for operand in operands[:arity])
+    params = tuple(operands[arity:])
+    if len(args) != arity or len(params) != len(op.params):
+        raise FormulaError(
+            f"{op.name} takes {signature(op)}", found=f"{len(operands)} arguments"
+        )
+    try:
+        if op.expand is not None:
+            return op.expand(*args, *params)
+        dim = op.dims(*(arg.dim for arg in args), *params)
+    except Refusal as refusal:
+        raise DimError(
+            f"{op.name}: {refusal.why}", found=_describe(op, args, params), hint=refusal.hint
+        ) from None
+    allowed = _ALLOWED[settings.current().rules]
+    for rule in op.rules:
+        if rule.changes in allowed:
+            simpler = rule.apply(*args, *params)
+            if simpler is not None:
+                return simpler
+    kinds = 0
+    for arg in args:
+        kinds |= arg.kinds
+    if op.name == "Var":
+        kinds = 1 << params[2]
+    return intern_node(op, args, params, dim, kinds)
+
+
+def signature(op: Op) -> str:
+    """How the operation is called, for messages and docs: `Extract(x, start, n)`."""
+    return f"{op.name}({', '.join([*op.args, *(param.name for param in op.params)])})"
+
+
+def _describe(op: Op, args: tuple[Node, ...], params: tuple[Any, ...]) -> str:
+    parts = [
+        f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=True)
+    ]
+    parts += [f"{param.name} = {value}" for param, value in zip(op.params, params, strict=True)]
+    return "; ".join(parts)
+
+
+def install_operators() -> None:
+    """Give `Node` the infix operators that rows declare, so that derivatives read as maths."""
+    for op in OPERATIONS.values():
+        if op.symbol is not None and len(op.args) == 2:
+            Node.operators[op.symbol.text] = op
+    Node.operators["neg"] = OPERATIONS["Minus"]
+    Node.operators["**"] = power
+
+
+def power(base: Any, exponent: Any) -> Node:
+    """base ** exponent: a whole-number constant gives Pow, anything else Powf."""
+    exponent = as_node(exponent)
+    if exponent.op.name == "Constant" and isinstance(exponent.params[0], Fraction):
+        value = exponent.params[0]
+        if value.denominator == 1 and abs(value) <= 2**31:
+            return OPERATIONS["Pow"](base, int(value))
+    return OPERATIONS["Powf"](base, exponent)
