@@ -1,0 +1,1 @@
+"""Loops to machine code, and the NumPy interpreter that defines them."""

@@ -1,0 +1,121 @@
+"""Structured loops on an llvmlite IRBuilder, with carried values as phi nodes.
+
+Loops are emitted in the rotated form (guard, then do-while), so no later pass has to find it out.
+All integers are 64 bits wide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from llvmlite import ir
+
+I64 = ir.IntType(64)
+I8 = ir.IntType(8)
+BYTES = ir.PointerType()
+
+
+def i64(value: int) -> ir.Constant:
+    """A 64-bit constant."""
+    return ir.Constant(I64, value)
+
+
+class Carried:
+    """A loop being emitted: its index and carried values; set `next`, then read `results`."""
+
+    def __init__(self, index: ir.Value, values: Sequence[ir.Value]) -> None:
+        self.index = index
+        self.values = list(values)
+        self.next: list[ir.Value] = list(values)
+        self.results: list[ir.Value] = []
+
+
+class Flow:
+    """Loops, branches and byte-addressed memory on one builder."""
+
+    def __init__(self, builder: ir.IRBuilder) -> None:
+        self.builder = builder
+
+    @contextlib.contextmanager
+    def loop(
+        self,
+        start: ir.Value,
+        stop: ir.Value,
+        step: int = 1,
+        carried: Sequence[ir.Value] = (),
+        name: str = "loop",
+    ) -> Iterator[Carried]:
+        """for index in range(start, stop, step), with carried values."""
+        b = self.builder
+        before = b.block
+        body = b.append_basic_block(name)
+        after = b.append_basic_block(f"{name}.end")
+        b.cbranch(b.icmp_signed("<", start, stop), body, after)
+        b.position_at_end(body)
+        index = b.phi(I64, "index")
+        index.add_incoming(start, before)
+        phis = [b.phi(value.type) for value in carried]
+        for phi, value in zip(phis, carried, strict=True):
+            phi.add_incoming(value, before)
+        state = Carried(index, phis)
+        yield state
+        following = b.add(index, i64(step))
+        index.add_incoming(following, b.block)
+        for phi, value in zip(phis, state.next, strict=True):
+            phi.add_incoming(value, b.block)
+        last = b.block
+        b.cbranch(b.icmp_signed("<", following, stop), body, after)
+        b.position_at_end(after)
+        for value, initial in zip(state.next, carried, strict=True):
+            result = b.phi(initial.type)
+            result.add_incoming(initial, before)
+            result.add_incoming(value, last)
+            state.results.append(result)
+
+    @contextlib.contextmanager
+    def when(self, condition: ir.Value) -> Iterator[None]:
+        """Emit code that runs only if the condition holds."""
+        b = self.builder
+        inside = b.append_basic_block("when")
+        after = b.append_basic_block("when.end")
+        b.cbranch(condition, inside, after)
+        b.position_at_end(inside)
+        yield
+        b.branch(after)
+        b.position_at_end(after)
+
+    def at(self, base: ir.Value, offset: ir.Value) -> ir.Value:
+        """The address `offset` bytes after `base`."""
+        return self.builder.gep(base, [offset], source_etype=I8)
+
+    def load(self, kind: ir.Type, address: ir.Value, align: int = 1) -> ir.Value:
+        """Read a value of this type."""
+        return self.builder.load(address, typ=kind, align=align)
+
+    def store(self, value: ir.Value, address: ir.Value, align: int = 1) -> None:
+        """Write a value."""
+        self.builder.store(value, address, align=align)
+
+    def word(self, base: ir.Value, place: int) -> ir.Value:
+        """Word number `place` of a table of 64-bit integers."""
+        return self.load(I64, self.at(base, i64(8 * place)), 8)
+
+    def pointer(self, base: ir.Value, place: int) -> ir.Value:
+        """Word number `place` of a table, as an address."""
+        return self.builder.inttoptr(self.word(base, place), BYTES)
+
+    def sum(self, *terms: ir.Value) -> ir.Value:
+        """Sum of integers."""
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.builder.add(total, term)
+        return total
+
+    def times(self, x: ir.Value, factor: int) -> ir.Value:
+        """Product with a constant."""
+        return x if factor == 1 else self.builder.mul(x, i64(factor))
+
+    def minimum(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The smaller of two signed integers."""
+        return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)

@@ -1,0 +1,120 @@
+"""From a kernel and sizes to a call: compiles through the cache, cuts tasks, passes addresses.
+
+A `Launcher` belongs to one kernel and dtype. What depends on the sizes alone (plan, partition) is
+bound once per size and kept; a warm call writes one table of 64-bit words and enters machine code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..lower.kernel import ONCE, Kernel
+from ..lower.schedule import (
+    Accumulation,
+    Partition,
+    Plan,
+    few_rows,
+    make_plan,
+    operations,
+    partition,
+)
+from ..settings import Settings
+from . import pool
+from .machine import machine
+from .native import Native, compile_kernel
+
+_SECONDS_PER_OPERATION = 0.5e-9
+_NO_OFFSETS = (ctypes.c_int64 * 4096)()
+_KEPT = 256
+
+
+class Bound:
+    """Machine code and a partition for given sizes."""
+
+    __slots__ = ("native", "parts", "scratch", "seconds", "words")
+
+    def __init__(self, native: Native, parts: Partition, seconds: float) -> None:
+        self.native, self.parts, self.seconds = native, parts, seconds
+        self.scratch = native.layout.total
+
+
+class Launcher:
+    """Runs one kernel in one dtype on arrays of any size."""
+
+    def __init__(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> None:
+        self.kernel, self.dtype, self.accumulation = kernel, dtype, accumulation
+        self.work = operations(kernel)
+        self.once = [argument.stage == ONCE for argument in kernel.arguments]
+        self._bound: dict[Any, Bound] = {}
+        self._native: dict[Plan, Native] = {}
+
+    def plan(self, rows: int, columns: int, options: Settings) -> Plan:
+        """The plan for these sizes under these settings."""
+        which = machine(options.target)
+        few = few_rows(rows, columns, which, self.dtype)
+        return make_plan(self.kernel, which, self.dtype, self.accumulation, few, options)
+
+    def native(self, plan: Plan) -> Native:
+        """The machine code for a plan, compiled at the first request."""
+        found = self._native.get(plan)
+        if found is None:
+            found = self._native.setdefault(plan, compile_kernel(self.kernel, plan))
+        return found
+
+    def bind(self, rows: int, columns: int, batches: int, options: Settings) -> Bound:
+        """Machine code and tasks for these sizes."""
+        key = (rows, columns, batches, options)
+        bound = self._bound.get(key)
+        if bound is None:
+            plan = self.plan(rows, columns, options)
+            parts = partition(plan, rows, columns, batches, self.work, options)
+            seconds = rows * columns * batches * self.work / plan.width * _SECONDS_PER_OPERATION
+            bound = Bound(self.native(plan), parts, seconds)
+            if len(self._bound) >= _KEPT:
+                self._bound.clear()
+            self._bound[key] = bound
+        return bound
+
+    def run(
+        self,
+        bound: Bound,
+        rows: int,
+        columns: int,
+        addresses: Sequence[tuple[int, int, int]],
+        out: tuple[int, int, int],
+        offsets: Any = None,
+    ) -> None:
+        """Fold. `addresses`: (address, row stride, component stride) in bytes, in the order of
+        `kernel.arguments`; `out` likewise. `offsets`: int64 array (batches, arguments + 1) of
+        byte offsets, or None for a single batch element.
+        """
+        parts, native = bound.parts, bound.native
+        words = [
+            rows,
+            columns,
+            parts.rows_per_task,
+            parts.panels,
+            parts.splits,
+            parts.columns_per_split,
+            ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data,
+            0,
+            *out,
+        ]
+        for triple in addresses:
+            words += triple
+        tasks = parts.tasks
+        if parts.splits == 1:
+            table = (ctypes.c_int64 * len(words))(*words)
+            pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+            return
+        partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
+        words[7] = partial.ctypes.data
+        table = (ctypes.c_int64 * len(words))(*words)
+        pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+        panels = tasks // parts.splits
+        merging = panels * parts.splits * native.layout.state_bytes * 0.2e-9
+        pool.run(native.combine, table, bound.scratch, panels, merging)

@@ -1,0 +1,313 @@
+"""A thin typed arithmetic layer over an llvmlite IRBuilder.
+
+Turns calls such as ``s.fma(a, b, c)`` into vector instructions of one element
+type ("float32" or "float64") and one lane count.  The invariant: every value
+that goes in or comes out is a vector of ``width`` lanes, and no instruction
+carries a fast-math flag, so that what is written is what is computed, lane by
+lane.  It does not choose targets, lay out memory or build loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from llvmlite import ir
+
+Number = int | float | Fraction
+
+# (bits of the stored fraction, exponent of the smallest subnormal, exponent of overflow)
+_FORMATS = {"float32": (23, -149, 128), "float64": (52, -1074, 1024)}
+
+
+def round_to_format(value: Number, dtype: str) -> float:
+    """Round an exact number to the nearest value of `dtype`, ties to even.
+
+    Going through a Python float first would round twice for float32, hence the
+    integer arithmetic: value = q * 2**e with q rounded once.
+    """
+    fraction_bits, smallest, overflow = _FORMATS[dtype]
+    if isinstance(value, float) and (not math.isfinite(value) or value == 0.0):
+        return value
+    exact = Fraction(value)
+    if exact == 0:
+        return 0.0
+    magnitude = abs(exact)
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    if magnitude < Fraction(2) ** exponent:
+        exponent -= 1
+    quantum = max(exponent - fraction_bits, smallest)
+    quotient = round(exact / Fraction(2) ** quantum)
+    if abs(quotient) * Fraction(2) ** quantum >= Fraction(2) ** overflow:
+        return math.copysign(math.inf, exact)
+    # The product of a 53-bit integer and a power of two in range is exact.
+    return math.ldexp(quotient, quantum) if quotient else math.copysign(0.0, exact)
+
+
+def _type_of(value: Any) -> Any:
+    """The IR type of a value, which llvmlite declares in the subclasses only."""
+    return value.type
+
+
+class _Splat(ir.Constant):
+    """A vector constant printed as LLVM's short ``splat (...)`` form."""
+
+    def __init__(self, vector_type: ir.VectorType, element: ir.Constant) -> None:
+        self.type = vector_type
+        self.constant = element
+
+    def _get_reference(self) -> str:
+        return f"splat ({self.constant.type} {self.constant.get_reference()})"
+
+
+class Simd:
+    """Arithmetic on vectors of `width` lanes of `dtype`, emitted through `builder`.
+
+    `builder` is a plain attribute: reassign it, or move it, at will.
+    """
+
+    def __init__(
+        self, builder: ir.IRBuilder, dtype: str, width: int, features: frozenset[str]
+    ) -> None:
+        if dtype not in _FORMATS:
+            raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+        # Any, because type checkers see None returned by llvmlite's decorated methods.
+        self.builder: Any = builder
+        self.dtype = dtype
+        self.width = width
+        self.features = features
+        self.bits = 32 if dtype == "float32" else 64
+        self.fraction_bits = _FORMATS[dtype][0]
+        self.scalar = ir.FloatType() if dtype == "float32" else ir.DoubleType()
+        self.scalar_int = ir.IntType(self.bits)
+        self.type = ir.VectorType(self.scalar, width)
+        self.int_type = ir.VectorType(self.scalar_int, width)
+        self.mask_type = ir.VectorType(ir.IntType(1), width)
+
+    @property
+    def module(self) -> ir.Module:
+        """The module that the builder currently writes into."""
+        return self.builder.module
+
+    @property
+    def has_fma(self) -> bool:
+        """Whether `fma` rounds once (a fused instruction) on this target."""
+        return bool(self.features & {"fma", "avx512f", "neon"})
+
+    @property
+    def has_avx512(self) -> bool:
+        """Whether vectors of this shape are whole AVX-512 registers."""
+        return "avx512f" in self.features and self.bits * self.width == 512
+
+    def resized(self, dtype: str) -> Simd:
+        """The same lanes with another element type, sharing the current builder."""
+        return Simd(self.builder, dtype, self.width, self.features)
+
+    # ---- constants -----------------------------------------------------------------
+
+    def constant(self, value: Number) -> ir.Value:
+        """A vector with every lane equal to `value`, correctly rounded."""
+        rounded = round_to_format(value, self.dtype)
+        return _Splat(self.type, ir.Constant(self.scalar, rounded))
+
+    def lanes(self, values: Sequence[Number]) -> ir.Value:
+        """A vector constant with one value per lane, each correctly rounded."""
+        rounded = [round_to_format(value, self.dtype) for value in values]
+        return ir.Constant(self.type, [ir.Constant(self.scalar, v) for v in rounded])
+
+    def int_constant(self, value: int) -> ir.Value:
+        """A vector of integers as wide as the floats, every lane equal to `value`."""
+        half = 1 << (self.bits - 1)
+        wrapped = (value + half) % (2 * half) - half
+        return _Splat(self.int_type, ir.Constant(self.scalar_int, wrapped))
+
+    def splat(self, value: ir.Value) -> ir.Value:
+        """Copy one scalar IR value into every lane."""
+        if isinstance(value, ir.Constant):
+            return _Splat(ir.VectorType(_type_of(value), self.width), value)
+        vector_type = ir.VectorType(_type_of(value), self.width)
+        undefined = ir.Constant(vector_type, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.width), None)
+        return self.builder.shuffle_vector(first, undefined, lanes)
+
+    # ---- intrinsics ----------------------------------------------------------------
+
+    def intrinsic(self, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+        """Call the intrinsic with this full (mangled) name, declaring it once."""
+        function = self.module.globals.get(name)
+        if function is None:
+            signature = ir.FunctionType(result, [_type_of(a) for a in arguments])
+            function = ir.Function(self.module, signature, name)
+        return self.builder.call(function, arguments)
+
+    def float_intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
+        """Call ``llvm.<name>`` overloaded on the float vector type."""
+        suffix = f"v{self.width}f{self.bits}"
+        return self.intrinsic(f"llvm.{name}.{suffix}", self.type, *arguments)
+
+    # ---- float arithmetic ------------------------------------------------------------
+
+    def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a + b, rounded once."""
+        return self.builder.fadd(a, b)
+
+    def sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a - b, rounded once."""
+        return self.builder.fsub(a, b)
+
+    def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a * b, rounded once; never fused with a later addition."""
+        return self.builder.fmul(a, b)
+
+    def div(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a / b, rounded once."""
+        return self.builder.fdiv(a, b)
+
+    def neg(self, a: ir.Value) -> ir.Value:
+        """Flip the sign bit (of NaN and zero too)."""
+        return self.builder.fneg(a)
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a * b + c: one fused instruction where the target has it, two elsewhere.
+
+        Never a library call.  Where the fused rounding is essential, test
+        `has_fma` first.
+        """
+        return self.float_intrinsic("fmuladd", a, b, c)
+
+    def abs(self, a: ir.Value) -> ir.Value:
+        """Clear the sign bit."""
+        return self.float_intrinsic("fabs", a)
+
+    def sqrt(self, a: ir.Value) -> ir.Value:
+        """The correctly rounded square root; NaN below zero."""
+        return self.float_intrinsic("sqrt", a)
+
+    def floor(self, a: ir.Value) -> ir.Value:
+        """The largest integer not above a."""
+        return self.float_intrinsic("floor", a)
+
+    def ceil(self, a: ir.Value) -> ir.Value:
+        """The smallest integer not below a."""
+        return self.float_intrinsic("ceil", a)
+
+    def trunc(self, a: ir.Value) -> ir.Value:
+        """The nearest integer not larger in magnitude."""
+        return self.float_intrinsic("trunc", a)
+
+    def rint(self, a: ir.Value) -> ir.Value:
+        """The nearest integer, ties to even."""
+        return self.float_intrinsic("rint", a)
+
+    def copysign(self, magnitude: ir.Value, sign: ir.Value) -> ir.Value:
+        """The magnitude of the one with the sign bit of the other."""
+        return self.float_intrinsic("copysign", magnitude, sign)
+
+    # Two flavours of minimum.  `lesser`/`greater` are single instructions on x86 with
+    # the semantics of MINPS/MAXPS; the order of the operands decides what a NaN does.
+
+    def lesser(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a if a < b else b: the result is b when either is NaN or both are zeros."""
+        return self.select(self.compare("<", a, b), a, b)
+
+    def greater(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a if a > b else b: the result is b when either is NaN or both are zeros."""
+        return self.select(self.compare(">", a, b), a, b)
+
+    def minimum(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The smaller; NaN when either is NaN (as numpy.minimum); of two zeros, b."""
+        return self.select(self.isnan(a), a, self.lesser(a, b))
+
+    def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The larger; NaN when either is NaN (as numpy.maximum); of two zeros, b."""
+        return self.select(self.isnan(a), a, self.greater(a, b))
+
+    # ---- masks -----------------------------------------------------------------------
+
+    def compare(self, op: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        """A mask from "<", "<=", ">", ">=", "==" (false on NaN) or "!=" (true on NaN)."""
+        if op == "!=":
+            return self.builder.fcmp_unordered(op, a, b)
+        return self.builder.fcmp_ordered(op, a, b)
+
+    def int_compare(self, op: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        """A mask from a signed comparison of integer vectors."""
+        return self.builder.icmp_signed(op, a, b)
+
+    def select(self, mask: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a where the mask is set, b elsewhere."""
+        return self.builder.select(mask, a, b)
+
+    def mask_and(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Both masks."""
+        return self.builder.and_(a, b)
+
+    def mask_or(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Either mask."""
+        return self.builder.or_(a, b)
+
+    def mask_not(self, a: ir.Value) -> ir.Value:
+        """The lanes that the mask leaves out."""
+        return self.builder.xor(a, _Splat(self.mask_type, ir.Constant(ir.IntType(1), 1)))
+
+    def isnan(self, a: ir.Value) -> ir.Value:
+        """A mask of the NaN lanes."""
+        return self.builder.fcmp_unordered("uno", a, a)
+
+    def any(self, mask: ir.Value) -> ir.Value:
+        """A scalar i1: whether any lane of the mask is set."""
+        name = f"llvm.vector.reduce.or.v{self.width}i1"
+        return self.intrinsic(name, ir.IntType(1), mask)
+
+    # ---- bits and integers -----------------------------------------------------------
+
+    def to_bits(self, a: ir.Value) -> ir.Value:
+        """The bit patterns of the floats, as integers of the same size."""
+        return self.builder.bitcast(a, self.int_type)
+
+    def from_bits(self, a: ir.Value) -> ir.Value:
+        """The floats with these bit patterns."""
+        return self.builder.bitcast(a, self.type)
+
+    def to_int(self, a: ir.Value) -> ir.Value:
+        """Convert values (not bits), truncating; poison outside the integer range."""
+        return self.builder.fptosi(a, self.int_type)
+
+    def to_float(self, a: ir.Value) -> ir.Value:
+        """Convert signed integer values (not bits) to floats."""
+        return self.builder.sitofp(a, self.type)
+
+    def int_add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a + b modulo the integer size."""
+        return self.builder.add(a, b)
+
+    def int_sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a - b modulo the integer size."""
+        return self.builder.sub(a, b)
+
+    def int_and(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Bitwise and."""
+        return self.builder.and_(a, b)
+
+    def int_or(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Bitwise or."""
+        return self.builder.or_(a, b)
+
+    def int_xor(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Bitwise exclusive or."""
+        return self.builder.xor(a, b)
+
+    def shift_left(self, a: ir.Value, count: int) -> ir.Value:
+        """Shift every lane left by the same count."""
+        return self.builder.shl(a, self.int_constant(count))
+
+    def shift_right(self, a: ir.Value, count: int) -> ir.Value:
+        """Shift every lane right, copying the sign bit in."""
+        return self.builder.ashr(a, self.int_constant(count))
+
+    def shift_right_zero(self, a: ir.Value, count: int) -> ir.Value:
+        """Shift every lane right, moving zeros in."""
+        return self.builder.lshr(a, self.int_constant(count))

@@ -1,0 +1,1 @@
+"""Graph to loops: the kernel and its plan."""

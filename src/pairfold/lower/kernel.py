@@ -1,0 +1,284 @@
+"""Kernel: a formula and a reduction as scalar values with a place for each.
+
+Every value has a stage: *once* (parameters only), *row* (the kept index), *column* (the reduced
+index) or *pair*. Values below the pair stage that pairs need are *exported*: computed once per
+batch, row or column into numbered slots, so the inner loop holds pair work only. The kernel is the
+common text of all backends; `backends.reference` is what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ..core.node import Kind, Node, topological
+from ..core.scalars import Index, Loop, Scalars, Value, reachable
+from ..errors import InternalError
+from ..ops.reductions import Reduction
+
+ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
+STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A variable of the formula: where it stands in the call, its dimension, its stage."""
+
+    position: int
+    dim: int
+    stage: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A computed value kept for later stages; with a loop, one slot per component."""
+
+    offset: int
+    loop: Loop | None
+
+
+@dataclass
+class Stage:
+    """What one stage holds: raw components of its arguments, then computed values."""
+
+    raw: dict[int, int] = field(default_factory=dict)
+    computed: dict[Value, Slot] = field(default_factory=dict)
+    raw_size: int = 0
+    size: int = 0
+
+
+@dataclass
+class Kernel:
+    """Loops over scalar values, ready for a backend; see the module's text."""
+
+    formula: Node
+    reduction: Reduction
+    kept: Kind
+    dim: int
+    scalars: Scalars
+    arguments: tuple[Argument, ...]
+    stages: dict[int, Stage]
+    outputs: tuple[Value, ...]
+    factors: tuple[Value | None, ...]
+    output_loop: Loop | None
+    steps: tuple[tuple[Value, ...], ...]
+    merges: tuple[Value, ...]
+    finished: Value
+
+    def slot(self, value: Value, at: int) -> tuple[int, int, Index] | None:
+        """(stage, offset, index) where `value` is read from when computing at stage `at`."""
+        if value.what == "load":
+            position, k = value.data
+            argument = next(a for a in self.arguments if a.position == position)
+            index: Index = k if k is not None else value.args[0]
+            return argument.stage, self.stages[argument.stage].raw[position], index
+        found = self.stages[value.stage].computed.get(value) if value.stage != PAIR else None
+        if found is None or value.stage == at:
+            return None
+        index = 0 if found.loop is None else found.loop.index
+        return value.stage, found.offset, index
+
+    def needed(self, targets: Iterable[Value], at: int) -> list[Value]:
+        """Values to compute (or read) at a stage for the targets, arguments first."""
+        return reachable(
+            targets, lambda value: value.what != "load" and self.slot(value, at) is not None
+        )
+
+    def is_leaf(self, value: Value, at: int) -> bool:
+        """Whether the value is read from a slot at this stage rather than computed."""
+        return self.slot(value, at) is not None
+
+
+class _Reader:
+    """Reads components of a node; what operations' rows are given for their operands."""
+
+    __slots__ = ("dim", "lowering", "node")
+
+    def __init__(self, lowering: _Lowering, node: Node) -> None:
+        self.lowering, self.node, self.dim = lowering, node, node.dim
+
+    def __call__(self, k: Index) -> Value:
+        return self.lowering.component(self.node, 0 if self.dim == 1 else k)
+
+
+class _Lowering:
+    """Turns nodes into scalar values, each (node, component) once."""
+
+    def __init__(self, scalars: Scalars, stage_of_kind: dict[Kind, int]) -> None:
+        self.scalars = scalars
+        self.stage_of_kind = stage_of_kind
+        self.known: dict[tuple[Node, Index], Value] = {}
+
+    def component(self, node: Node, k: Index) -> Value:
+        """Component k of a node; deep chains of elementwise operations use no recursion."""
+        todo = [(node, k)]
+        while todo:
+            node_, k_ = todo[-1]
+            if (node_, k_) in self.known:
+                todo.pop()
+                continue
+            missing = [
+                (arg, place)
+                for arg in node_.args
+                for place in self._read_at(node_, arg, k_)
+                if (arg, place) not in self.known
+            ]
+            if missing:
+                todo.extend(missing)
+                continue
+            self.known[node_, k_] = self._evaluate(node_, k_)
+            todo.pop()
+        return self.known[node, k]
+
+    def _read_at(self, node: Node, arg: Node, k: Index) -> Sequence[Index]:
+        """Components of `arg` that surely will be read: known ahead for short vectors."""
+        if node.op.elementwise:
+            return (0 if arg.dim == 1 else k,)
+        return range(arg.dim) if arg.dim == 1 else ()
+
+    def _evaluate(self, node: Node, k: Index) -> Value:
+        if node.op.name == "Var":
+            position, dim, kind = node.params
+            return self.scalars.load(position, dim, self.stage_of_kind[kind], k)
+        if node.op.value is None:
+            raise InternalError(f"{node.op.name} has no scalar rule")
+        readers = (_Reader(self, arg) for arg in node.args)
+        return node.op.value(self.scalars, k, *readers, *node.params)
+
+
+def lower(formula: Node, reduction: Reduction, kept: Kind, unroll: int) -> Kernel:
+    """The kernel that folds `formula` over the index that is not `kept`."""
+    reduced = Kind.J if kept == Kind.I else Kind.I
+    stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
+    scalars = Scalars(unroll)
+    lowering = _Lowering(scalars, stage_of_kind)
+    output_loop: Loop | None = None
+    if formula.dim <= unroll:
+        indices: list[Index] = list(range(formula.dim))
+    else:
+        output_loop = Loop(formula.dim)
+        output_loop.index = scalars.loop_index(output_loop)
+        output_loop.inits = output_loop.carries = output_loop.nexts = ()
+        indices = [output_loop.index]
+    outputs = [lowering.component(formula, k) for k in indices]
+    factors: list[Value | None] = [None] * len(outputs)
+    if reduction.linear:
+        outputs, factors = map(list, zip(*(_take_factors(v) for v in outputs), strict=True))
+    arguments = {
+        node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
+        for node in topological([formula])
+        if node.op.name == "Var"
+    }
+    kernel = Kernel(
+        formula,
+        reduction,
+        kept,
+        formula.dim,
+        scalars,
+        tuple(arguments[position] for position in sorted(arguments)),
+        {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
+        tuple(outputs),
+        tuple(factors),
+        output_loop,
+        *_folding(scalars, reduction, outputs),
+    )
+    _place(kernel)
+    return kernel
+
+
+def _folding(
+    s: Scalars, reduction: Reduction, outputs: Sequence[Value]
+) -> tuple[tuple[tuple[Value, ...], ...], tuple[Value, ...], Value]:
+    """The reduction's rules applied to holes: `acc` (inner state), `a` and `b` (states)."""
+    holes = {
+        name: [hole(s, name, place) for place in range(len(reduction.identity))]
+        for name in ("acc", "a", "b")
+    }
+    steps = tuple(tuple(reduction.step(s, holes["acc"], output)) for output in outputs)
+    merges = tuple(reduction.merge(s, holes["a"], holes["b"]))
+    return steps, merges, reduction.finish(s, holes["a"])
+
+
+def hole(s: Scalars, name: str, place: int) -> Value:
+    """A value that the backend supplies: component `place` of a running state."""
+    return s._make("hole", data=(name, place), stage=PAIR)  # pyright: ignore[reportPrivateUsage]
+
+
+def _take_factors(output: Value) -> tuple[Value, Value | None]:
+    """Split output = factor * rest, where the factor depends on rows and parameters only.
+
+    Sum_j a_i b_ij = a_i Sum_j b_ij: one multiplication per row instead of one per pair. The
+    product is re-associated, which changes rounding only (and, far outside the dtype's range,
+    where a product overflows first).
+    """
+    s = output.builder
+    outside: list[Value] = []
+    inside: list[Value] = []
+    todo = [output]
+    while todo:
+        value = todo.pop()
+        if not value.stage & COLUMN:
+            outside.append(value)
+        elif value.what == "mul":
+            todo.extend(reversed(value.args))
+        elif value.what == "neg":
+            outside.append(s.constant(-1))
+            todo.append(value.args[0])
+        elif value.what == "div" and not value.args[1].stage & COLUMN:
+            outside.append(s.apply("div", 1, value.args[1]))
+            todo.append(value.args[0])
+        else:
+            inside.append(value)
+    if not outside or (not inside and len(outside) == 1):
+        return output, None
+    rest = _product(s, inside)
+    return (rest, _product(s, outside)) if inside else (output, None)
+
+
+def _product(s: Scalars, values: Sequence[Value]) -> Value:
+    product = values[0] if values else s.constant(1)
+    for value in values[1:]:
+        product = product * value
+    return product
+
+
+def _place(kernel: Kernel) -> None:
+    """Give every raw component and every exported value its slots."""
+    for argument in kernel.arguments:
+        stage = kernel.stages[argument.stage]
+        stage.raw[argument.position] = stage.size
+        stage.size += argument.dim
+    for stage in kernel.stages.values():
+        stage.raw_size = stage.size
+    exported = _exported(kernel)
+    for value in sorted(exported, key=lambda value: value.id):
+        stage = kernel.stages[value.stage]
+        loop = next(iter(value.loops), None)
+        stage.computed[value] = Slot(stage.size, loop)
+        stage.size += 1 if loop is None else loop.n
+
+
+def _exported(kernel: Kernel) -> set[Value]:
+    """Values below the pair stage that a later stage uses.
+
+    A value inside two component loops, or a mask, is recomputed where it is used; what it is
+    made of is exported instead.
+    """
+    exported: set[Value] = set()
+    seen: set[tuple[Value, int]] = set()
+    todo = [(value, PAIR) for step in kernel.steps for value in step]
+    todo += [(factor, PAIR) for factor in kernel.factors if factor is not None]
+    while todo:
+        value, at = todo.pop()
+        if (value, at) in seen:
+            continue
+        seen.add((value, at))
+        if value.what in ("const", "load", "hole", "carry") or value.kind == "index":
+            if value.what == "load":
+                todo.extend((arg, at) for arg in value.args)
+            continue
+        if value.stage != at and value.kind == "real" and len(value.loops) <= 1:
+            exported.add(value)
+            at = value.stage
+        todo.extend((arg, at) for arg in value.args)
+    return exported

@@ -1,0 +1,234 @@
+"""Plan: how a kernel's loops are cut for a machine, and how sizes are cut into tasks.
+
+A plan fixes what the machine code needs to know (what lanes hold, how many vectors, block length,
+accumulators); it never depends on the number of rows, columns, batches or threads. A partition
+cuts given sizes into tasks, by the sizes alone, so that results do not depend on the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core.scalars import PRIMITIVES, Value
+from ..settings import Settings
+from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
+
+ITEM = {"float32": 4, "float64": 8}
+_CACHE = 24 * 1024
+_TASKS = 64
+_SMALL_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """How a sum is carried: per pair in `inner`, block after block in `outer`.
+
+    `compensated` keeps the rounding errors of the outer additions; `every` flushes that often.
+    """
+
+    inner: str
+    outer: str
+    compensated: bool = False
+    every: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What plans need to know of a CPU: its name for LLVM, features, vector bytes, registers."""
+
+    name: str
+    cpu: str
+    features: str
+    has: frozenset[str]
+    vector_bytes: int
+    registers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shape of the machine code; hashable, so compiled kernels are kept by (kernel, plan)."""
+
+    machine: Machine
+    dtype: str
+    lanes: str
+    width: int
+    vectors: int
+    jam: int
+    block: int
+    tiles: int
+    output_jam: int
+    accumulation: Accumulation
+
+    @property
+    def lane_count(self) -> int:
+        """Lanes handled at once: width times vectors."""
+        return self.width * self.vectors
+
+    @property
+    def row_group(self) -> int:
+        """Rows packed together."""
+        return self.lane_count if self.lanes == "row" else self.tiles
+
+    @property
+    def rows_per_task(self) -> int:
+        """The most rows one task may hold."""
+        return self.lane_count * self.tiles if self.lanes == "row" else self.tiles
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Tasks = batches x panels of rows x splits of the reduced axis."""
+
+    rows_per_task: int
+    panels: int
+    splits: int
+    columns_per_split: int
+    batches: int
+
+    @property
+    def tasks(self) -> int:
+        """Independent pieces of work."""
+        return self.batches * self.panels * self.splits
+
+
+def _power_of_two_below(n: int) -> int:
+    return 1 << max(0, n.bit_length() - 1)
+
+
+def frontier(kernel: Kernel) -> list[Value]:
+    """For long outputs: the pair values that all components share, computed once per pair."""
+    loop = kernel.output_loop
+    if loop is None:
+        return []
+    values = kernel.needed(kernel.outputs, PAIR)
+    shared: list[Value] = []
+    for value in values:
+        if loop not in value.loops or kernel.is_leaf(value, PAIR):
+            continue
+        for arg in value.args:
+            if arg.stage == PAIR and not arg.loops and arg.kind == "real" and arg not in shared:
+                if arg.what != "const":
+                    shared.append(arg)
+    return shared
+
+
+def pair_loops(kernel: Kernel) -> bool:
+    """Whether one pair's value needs a component loop."""
+    return any(
+        value.what == "result" and not kernel.is_leaf(value, PAIR)
+        for value in kernel.needed(kernel.outputs, PAIR)
+    )
+
+
+def operations(kernel: Kernel, stage: int = PAIR) -> float:
+    """Rough machine operations per evaluation of a stage (vector instructions, when in lanes)."""
+    targets: Sequence[Value] = (
+        kernel.outputs if stage == PAIR else list(kernel.stages[stage].computed)
+    )
+    count = 0.0
+    for value in kernel.needed(targets, stage):
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, stage):
+            times = 1
+            for loop in value.loops:
+                times *= loop.n
+            count += PRIMITIVES[value.what].cost * times
+    return count + (kernel.dim if stage == PAIR else 0)
+
+
+def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
+    """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
+    accumulators = (1 if kernel.output_loop else kernel.dim) * len(kernel.reduction.identity)
+    if pair_loops(kernel):
+        accumulators = max(accumulators, jam)
+    budget = machine.registers * 3 // 4
+    return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
+
+
+def make_plan(
+    kernel: Kernel,
+    machine: Machine,
+    dtype: str,
+    accumulation: Accumulation,
+    few_rows: bool,
+    options: Settings,
+) -> Plan:
+    """The plan for a kernel: from the register and cache budget, or as the settings force it."""
+    lanes = options.lanes
+    if lanes == "auto":
+        lanes = "column" if few_rows else "row"
+    item = ITEM[dtype]
+    width = max(1, machine.vector_bytes // item)
+    loops = pair_loops(kernel)
+    jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
+    if lanes == "column":
+        jam = 1
+    vectors = _power_of_two_below(options.row_vectors) if options.row_vectors else 0
+    vectors = vectors or _vectors(kernel, machine, jam)
+    count = width * vectors
+    slots = max(1, kernel.stages[COLUMN].size)
+    shared = len(frontier(kernel))
+    if options.block or accumulation.every:
+        block = options.block or accumulation.every
+    elif shared and lanes == "row":
+        block = max(16, min(64, _CACHE // (shared * count * item)))
+    else:
+        block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
+    unit = count if lanes == "column" else max(width, 8)
+    block = max(unit, block // unit * unit)
+    if lanes == "row":
+        row_bytes = max(1, kernel.stages[ROW].size) * count * item
+        state_bytes = kernel.dim * len(kernel.reduction.identity) * count * 8
+        tiles = max(1, min(8, 2 * _CACHE // (row_bytes + state_bytes)))
+    else:
+        tiles = max(width, _SMALL_ROWS)
+    output_jam = 4 if machine.registers >= 32 else 2
+    return Plan(
+        machine,
+        dtype,
+        lanes,
+        width,
+        vectors,
+        jam,
+        block,
+        tiles,
+        output_jam,
+        accumulation,
+    )
+
+
+def few_rows(rows: int, columns: int, machine: Machine, dtype: str) -> bool:
+    """Whether lanes should hold columns: a tile of rows would be mostly empty."""
+    width = machine.vector_bytes // ITEM[dtype]
+    return rows <= max(_SMALL_ROWS, 2 * width) and columns > rows
+
+
+def partition(
+    plan: Plan, rows: int, columns: int, batches: int, work: float, options: Settings
+) -> Partition:
+    """Cut sizes into tasks: enough to balance threads, never so small that packing dominates.
+
+    `work` is the rough number of operations per pair.
+    """
+    unit = plan.lane_count if plan.lanes == "row" else 1
+    units = -(-rows // unit)
+    most = plan.tiles
+    per_task = max(1, min(most, units * batches // _TASKS))
+    panels = -(-units // per_task)
+    tasks = panels * batches
+    splits = options.splits
+    if not splits:
+        pairs = rows * columns * batches
+        useful = int(pairs * max(work, 4) // 2_000_000)
+        splits = max(1, min(-(-32 // tasks), useful, columns // (4 * plan.block)))
+    blocks = max(1, -(-columns // plan.block))
+    splits = min(splits, blocks)
+    per_split = -(-blocks // splits) * plan.block
+    splits = max(1, -(-columns // per_split))
+    return Partition(per_task * unit, panels, splits, per_split, batches)
+
+
+def stage_sizes(kernel: Kernel) -> dict[str, int]:
+    """Slots per stage, for explanations."""
+    names = {ONCE: "once", ROW: "row", COLUMN: "column"}
+    return {names[stage]: kernel.stages[stage].size for stage in names}
