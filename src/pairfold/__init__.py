@@ -1,0 +1,37 @@
+"""pairfold folds a formula over all pairs (i, j) without storing the M x N table.
+
+out_i = Reduce_j F(p, x_i, y_j), with F a formula string, compiled for the machine at hand in
+milliseconds, differentiated symbolically, in O(M + N) memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import PairfoldError as PairfoldError
+    from .frontends.genred import Genred as Genred
+    from .settings import settings as settings
+
+_PLACES = {
+    "Genred": "frontends.genred",
+    "PairfoldError": "errors",
+    "explain": "frontends.explain",
+    "settings": "settings",
+}
+__all__ = ["Genred", "PairfoldError", "__version__", "explain", "settings"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported when first used."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'pairfold' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""People to graph: formula text, arrays, Genred."""

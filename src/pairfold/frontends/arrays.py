@@ -1,0 +1,323 @@
+"""Arrays of any library, read without importing it.
+
+An adapter tells what the core needs of an array: dtype name, shape, byte strides, address. A
+library is known only if the user already imported it (`sys.modules`). All checks of shapes, dtypes
+and devices happen here, before any machine code runs, and name the argument by its alias.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.node import Kind, Node
+from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
+
+Triple = tuple[int, int, int]
+SUPPORTED = ("float32", "float64")
+
+
+class NumpyArrays:
+    """Adapter for `numpy.ndarray`."""
+
+    name = "numpy"
+
+    @staticmethod
+    def owns(array: object) -> bool:
+        """Whether the array belongs to this library (masked arrays do not: masks would be lost)."""
+        return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+
+    @staticmethod
+    def key(array: Any) -> tuple[Any, ...]:
+        """All that checks look at: arrays of equal keys need checking only once."""
+        return (array.__class__, array.shape, array.dtype)
+
+    @staticmethod
+    def dtype(array: Any) -> str:
+        """The name of the dtype; other byte orders are named as such."""
+        dtype = array.dtype
+        return dtype.name if dtype.isnative else f"{dtype.name} in foreign byte order"
+
+    @staticmethod
+    def check_device(array: Any, label: str) -> None:
+        """NumPy arrays are always in host memory."""
+
+    @staticmethod
+    def strides(array: Any) -> tuple[int, ...]:
+        """Strides in bytes."""
+        return array.strides
+
+    @staticmethod
+    def address(array: Any) -> int:
+        """Address of the first element."""
+        return array.__array_interface__["data"][0]
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], like: Any) -> Any:
+        """A new array of that shape, with the dtype of another."""
+        return np.empty(shape, like.dtype)
+
+    @staticmethod
+    def ready(array: Any) -> Any:
+        """The array in a form whose memory is its values."""
+        return array
+
+    @staticmethod
+    def to_numpy(array: Any) -> Any:
+        """The array itself."""
+        return array
+
+
+class TorchArrays:
+    """Adapter for `torch.Tensor` (parameters and other subclasses included)."""
+
+    name = "torch"
+
+    @staticmethod
+    def owns(array: object) -> bool:
+        """Whether the array is a tensor; False when torch was never imported."""
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(array, torch.Tensor)
+
+    @staticmethod
+    def key(array: Any) -> tuple[Any, ...]:
+        """All that checks look at: tensors of equal keys need checking only once."""
+        return (array.__class__, array.shape, array.dtype, array.device, array.layout)
+
+    @staticmethod
+    def dtype(array: Any) -> str:
+        """The name of the dtype, as NumPy has it."""
+        return str(array.dtype).removeprefix("torch.")
+
+    @staticmethod
+    def check_device(array: Any, label: str) -> None:
+        """Raise for tensors that are not in host memory, or not stored as plain numbers."""
+        if array.device.type != "cpu":
+            raise DeviceError(
+                "this version of pairfold computes on the CPU only: its GPU backend is not there "
+                "yet",
+                found=f"{label} is on device {array.device}",
+                hint="x.cpu() for every argument",
+            )
+        torch = sys.modules["torch"]
+        if array.layout != torch.strided:
+            raise ArrayTypeError(
+                "arguments must be dense tensors",
+                found=f"{label} has layout {array.layout}",
+                hint="x.to_dense()",
+            )
+
+    @staticmethod
+    def strides(array: Any) -> tuple[int, ...]:
+        """Strides in bytes."""
+        item = array.element_size()
+        return tuple([stride * item for stride in array.stride()])
+
+    @staticmethod
+    def address(array: Any) -> int:
+        """Address of the first element."""
+        return array.data_ptr()
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], like: Any) -> Any:
+        """A new tensor of that shape, with the dtype and device of another."""
+        return sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def ready(array: Any) -> Any:
+        """The tensor in a form whose memory is its values (a negation view is carried out)."""
+        return array.resolve_neg() if array.is_neg() else array
+
+    @staticmethod
+    def to_numpy(array: Any) -> Any:
+        """The tensor's values as a NumPy array."""
+        return array.detach().numpy()
+
+
+ADAPTERS: tuple[Any, ...] = (NumpyArrays, TorchArrays)
+
+
+def label_of(position: int, names: Mapping[int, str]) -> str:
+    """How messages call an argument: `argument 0 (x)`.
+
+    >>> label_of(0, {0: "x"})
+    'argument 0 (x)'
+    """
+    return f"argument {position} ({names[position]})" if position in names else (
+        f"argument {position}"
+    )
+
+
+def adapter_of(arrays: Sequence[object], names: Mapping[int, str], library: str | None) -> Any:
+    """The adapter of the one library that all arrays belong to.
+
+    Raises:
+        ArrayTypeError: arrays of different libraries, of another than `library`, or none at all.
+    """
+    allowed = [a for a in ADAPTERS if library in (None, a.name)]
+    found: Any = None
+    for position, array in enumerate(arrays):
+        owner = next((a for a in allowed if a.owns(array)), None)
+        if owner is None or (found is not None and owner is not found):
+            wanted = " or ".join(a.name for a in allowed) if found is None else found.name
+            kind = type(array)
+            raise ArrayTypeError(
+                "all arguments must be arrays of one library",
+                found=f"{label_of(position, names)} is a {kind.__module__}.{kind.__qualname__}, "
+                f"expected {wanted}",
+                hint="numpy.asarray(x) or torch.as_tensor(x) converts without copying",
+            )
+        found = owner
+    return found
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of i and of j, and the common batch shape."""
+
+    i: int
+    j: int
+    batch: tuple[int, ...]
+
+    def of(self, kind: Kind) -> int:
+        """The number of rows of a kind."""
+        return self.i if kind == Kind.I else self.j
+
+
+def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) -> str:
+    """The one dtype of all arrays.
+
+    Raises:
+        DTypeError: a dtype that cannot be computed with, or more than one.
+        DeviceError: an array that is not in host memory.
+    """
+    first: str | None = None
+    for position, array in enumerate(arrays):
+        dtype = adapter.dtype(array)
+        label = label_of(position, names)
+        if dtype not in SUPPORTED:
+            raise DTypeError(
+                "arrays must be of dtype float32 or float64",
+                found=f"{label} has dtype {dtype}",
+                hint="x.astype('float32')" if adapter is NumpyArrays else "x.float()",
+            )
+        if first is None:
+            first = dtype
+        if dtype != first:
+            raise DTypeError(
+                "all arrays must have the same dtype",
+                found=f"{label} has dtype {dtype}; argument 0 has {first}",
+                hint=f"convert one of them to {first}",
+            )
+        adapter.check_device(array, label)
+    assert first is not None
+    return first
+
+
+def check_shapes(
+    variables: Sequence[Node], shapes: Sequence[tuple[int, ...]], names: Mapping[int, str]
+) -> Sizes:
+    """The sizes that the shapes agree on.
+
+    Row and column variables: (..., rows, dim); parameters: (..., dim). Leading batch axes
+    broadcast as in NumPy; a parameter may carry leading axes of size 1 that nothing else has.
+
+    Raises:
+        ShapeError: too few axes, a wrong last axis, or sizes that differ.
+    """
+    rows: dict[Kind, tuple[int, int]] = {}
+    batches: list[tuple[int, ...]] = []
+    deepest = max((len(s) - 2 for v, s in zip(variables, shapes, strict=True) if v.kinds & 3),
+                  default=0)
+    for position, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
+        _, dim, kind = node.params
+        own = 1 if kind == Kind.PARAMETER else 2
+        if len(shape) < own or shape[-1] != dim:
+            raise _bad_shape(position, node, shape, names)
+        batch = tuple(shape[:-own])
+        if kind == Kind.PARAMETER:
+            while len(batch) > deepest and batch[0] == 1:
+                batch = batch[1:]
+        else:
+            known, where = rows.setdefault(kind, (shape[-2], position))
+            if shape[-2] != known:
+                letter = "i" if kind == Kind.I else "j"
+                raise ShapeError(
+                    f"all variables indexed by {letter} must have the same number of rows",
+                    found=f"{label_of(position, names)} has {shape[-2]} (shape {shape}), "
+                    f"{label_of(where, names)} has {known}",
+                )
+        batches.append(batch)
+    try:
+        batch = np.broadcast_shapes(*batches)
+    except ValueError:
+        listed = "; ".join(
+            f"{label_of(p, names)}: {b}" for p, b in enumerate(batches) if b
+        )
+        raise ShapeError("batch axes do not broadcast together", found=listed) from None
+    size = {kind: count for kind, (count, _) in rows.items()}
+    return Sizes(size.get(Kind.I, 1), size.get(Kind.J, 1), tuple(batch))
+
+
+def _bad_shape(
+    position: int, node: Node, shape: tuple[int, ...], names: Mapping[int, str]
+) -> ShapeError:
+    _, dim, kind = node.params
+    letter = {Kind.I: "M", Kind.J: "N"}.get(kind)
+    wanted = f"(..., {dim})" if letter is None else f"(..., {letter}, {dim})"
+    hint = None
+    if dim == 1 and shape and letter is not None and len(shape) == 1:
+        hint = "x[:, None] makes a column of it"
+    elif kind == Kind.PARAMETER and not shape and dim == 1:
+        hint = "p.reshape(1)"
+    return ShapeError(
+        f"{label_of(position, names)} must have shape {wanted}", found=f"shape {shape}", hint=hint
+    )
+
+
+def check_count(expected: int, found: int, names: Mapping[int, str]) -> None:
+    """Raise unless a call has as many arrays as the formula has arguments.
+
+    Raises:
+        ArgumentError: with both counts and the names expected.
+    """
+    if expected != found:
+        listed = ", ".join(label_of(position, names) for position in range(expected))
+        raise ArgumentError(
+            f"the formula takes {expected} arrays, but {found} were given",
+            hint=f"pass {listed}" if listed else None,
+        )
+
+
+def aligned_strides(
+    shape: tuple[int, ...], strides: tuple[int, ...], own: int, batch: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Byte strides along the common batch axes: 0 where an array is repeated."""
+    lead = len(shape) - own
+    keep = min(lead, len(batch))
+    padded = [0] * (len(batch) - keep)
+    return tuple(
+        padded
+        + [
+            0 if size == 1 else stride
+            for size, stride in zip(shape[lead - keep : lead], strides[lead - keep : lead],
+                                    strict=True)
+        ]
+    )
+
+
+def batch_offsets(batch: tuple[int, ...], per_argument: Sequence[tuple[int, ...]]) -> Any:
+    """Byte offsets of every batch element: int64 array (batches, arguments)."""
+    count = int(np.prod(batch, dtype=np.int64))
+    table = np.zeros((count, len(per_argument)), np.int64)
+    for column, strides in enumerate(per_argument):
+        total = np.zeros((1,), np.int64)
+        for size, stride in zip(batch, strides, strict=True):
+            steps = np.arange(size, dtype=np.int64) * stride
+            total = (total[:, None] + steps).reshape(-1)
+        table[:, column] = total
+    return table

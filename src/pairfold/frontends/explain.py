@@ -1,0 +1,225 @@
+"""Explanations of a reduction: formula, stages, loop nest, cost, and code on request."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..backends.native import Native
+from ..core.node import Kind, topological
+from ..core.scalars import PRIMITIVES
+from ..core.show import formula_text, tree_text
+from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
+from ..lower.schedule import ITEM, Plan, frontier, partition
+from ..settings import current
+from .arrays import adapter_of
+from .fold import Fold
+
+_LARGE = 100_000
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How one reduction is computed; print it, or read its fields.
+
+    `flops_per_pair` counts arithmetic as written (an exponential is one); `bytes_per_pair` is
+    memory traffic from beyond the L1 cache; `registers` estimates the vectors alive in the inner
+    loop. `llvm()`, `assembly()` and `inner_loop()` give the code.
+    """
+
+    formula: str
+    simplified: str
+    reduction: str
+    stages: dict[str, list[str]]
+    plan: Plan
+    tasks: int
+    splits: int
+    rows: int
+    columns: int
+    flops_per_pair: float
+    bytes_per_pair: float
+    registers: int
+    native: Native
+    tree: str
+
+    def llvm(self) -> str:
+        """The LLVM IR, after optimisation."""
+        return self.native.llvm()
+
+    def assembly(self) -> str:
+        """The machine code as assembly text."""
+        return self.native.assembly()
+
+    def inner_loop(self) -> list[str]:
+        """The instructions of the innermost loop over pairs."""
+        return innermost_loop(self.assembly())
+
+    @property
+    def pairs_per_iteration(self) -> int:
+        """Pairs that one run through the innermost loop handles."""
+        return self.plan.lane_count * self.plan.jam
+
+    def instructions_per_vector(self) -> float:
+        """Instructions of the innermost loop per vector of pairs (component loops: per pass)."""
+        return len(self.inner_loop()) / (self.plan.vectors * self.plan.jam)
+
+    def __str__(self) -> str:
+        p = self.plan
+        lines = [
+            f"formula    {self.formula}",
+            f"as graph   {self.simplified}",
+            f"reduction  {self.reduction}",
+            "",
+            "stages",
+        ]
+        for stage, values in self.stages.items():
+            lines.append(f"  {stage:<7}{', '.join(values) or '-'}")
+        lines += ["", f"loops for {self.rows} rows x {self.columns} columns, {p.dtype}"]
+        lines += [f"  {line}" for line in self._nest()]
+        acc = p.accumulation
+        lines += [
+            "",
+            f"sums       {acc.inner} inside a block, {acc.outer} across blocks"
+            + (", compensated" if acc.compensated else ""),
+            f"per pair   {self.flops_per_pair:g} operations, {self.bytes_per_pair:.3g} bytes",
+            f"registers  about {self.registers} of {p.machine.registers} vectors",
+            f"machine    {p.machine.cpu}, {8 * p.machine.vector_bytes}-bit vectors",
+            f"compiled   in {1e3 * self.native.seconds:.1f} ms",
+        ]
+        return "\n".join(lines)
+
+    def _nest(self) -> list[str]:
+        p = self.plan
+        lines = [f"for task in {self.tasks} tasks ({self.splits} splits of the columns):  # threads"]
+        lines.append(f"  for block of {p.block} columns:  # packed, column values computed")
+        if p.lanes == "row":
+            lines.append(f"    for tile of {p.lane_count} rows ({p.vectors} vectors of {p.width}):")
+            jam = f", {p.jam} at a time" if p.jam > 1 else ""
+            lines.append(f"      for column in block{jam}:  # row values in lanes")
+        else:
+            lines.append("    for row in panel:")
+            lines.append(f"      for {p.lane_count} columns in block:  # column values in lanes")
+        lines.append("        pair values; accumulate in registers")
+        lines.append("      add the block to the row's state")
+        return lines
+
+
+def explain_fold(fold: Fold, arrays: Sequence[Any] = (), dtype: str = "float32") -> Explanation:
+    """Explain a fold for arrays, or for large sizes of a dtype."""
+    options = current()
+    rows = columns = _LARGE
+    batches = 1
+    if arrays:
+        adapter = adapter_of(arrays, fold.names, None)
+        binding = fold.binding(adapter, arrays)
+        rows, columns, batches = binding.rows, binding.columns, max(1, binding.count)
+        dtype = binding.dtype
+    launcher = fold.launcher(dtype, options)
+    kernel = launcher.kernel
+    plan = launcher.plan(rows, columns, options)
+    parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
+    kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
+    reread = kernel.stages[COLUMN].raw_size * ITEM[dtype] / parts.rows_per_task
+    return Explanation(
+        formula=formula_text(fold.formula, fold.names),
+        simplified=f"{len(topological([fold.formula]))} nodes, dimension {fold.formula.dim}",
+        reduction=f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})",
+        stages=_stages(kernel, fold),
+        plan=plan,
+        tasks=parts.tasks,
+        splits=parts.splits,
+        rows=rows,
+        columns=columns,
+        flops_per_pair=_flops(kernel),
+        bytes_per_pair=reread,
+        registers=_registers(kernel, plan),
+        native=launcher.native(plan),
+        tree=tree_text(fold.formula, fold.names),
+    )
+
+
+def _stages(kernel: Kernel, fold: Fold) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for stage in (ONCE, ROW, COLUMN):
+        names = [
+            f"{fold.names.get(a.position, f'#{a.position}')}[{a.dim}]"
+            for a in kernel.arguments
+            if a.stage == stage
+        ]
+        counted = Counter(value.what for value in kernel.stages[stage].computed)
+        names += [f"{what} x{count}" for what, count in counted.items()]
+        found[STAGES[stage]] = names
+    counts: Counter[str] = Counter()
+    for value in kernel.needed(kernel.outputs, PAIR):
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
+            times = 1
+            for loop in value.loops:
+                times *= loop.n
+            counts[value.what] += times
+    found["pair"] = [f"{what} x{count}" for what, count in counts.items()]
+    if kernel.output_loop is not None:
+        found["shared"] = [value.what for value in frontier(kernel)]
+    found["leaves"] = [
+        f"{kernel.dim - kernel.factors.count(None)} factors leave the sum"
+    ] if any(factor is not None for factor in kernel.factors) else []
+    return found
+
+
+def _flops(kernel: Kernel) -> float:
+    count = float(kernel.dim)
+    for value in kernel.needed(kernel.outputs, PAIR):
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
+            times = 1
+            for loop in value.loops:
+                times *= loop.n
+            count += times
+    return count
+
+
+def _registers(kernel: Kernel, plan: Plan) -> int:
+    states = len(kernel.reduction.identity)
+    outputs = plan.output_jam if kernel.output_loop is not None else kernel.dim
+    rows = sum(1 for v in kernel.needed(kernel.outputs, PAIR)
+               if v.stage == ROW and not v.loops and kernel.is_leaf(v, PAIR))
+    return plan.vectors * (outputs * states + rows + 2) + 8
+
+
+def innermost_loop(assembly: str) -> list[str]:
+    """The instructions of the longest loop body without inner jumps that uses vector arithmetic.
+
+    Reads x86 assembly as LLVM writes it: a block that ends in a conditional jump to its own label.
+    """
+    best: list[str] = []
+    label, body = "", list[str]()
+    inside = ""
+    for line in assembly.splitlines():
+        code = line.split("#")[0].strip()
+        if re.match(r"^[\w.$]+:", code):
+            name = code.split(":")[0]
+            if not name.startswith("."):
+                inside = name
+            label, body = name, []
+            continue
+        if not code or code.startswith("."):
+            continue
+        body.append(code)
+        jump = re.match(r"^(j\w+|b\.\w+|cbn?z)\s+.*?([\w.$]+)$", code)
+        if jump and jump.group(2) == label and inside == "unit":
+            weight = sum(1 for c in body if re.match(r"v?(fma|fnma|fms|mul|add|sub)\w*p[sd]", c))
+            if weight > sum(1 for c in best if re.match(r"v?(fma|fnma|fms|mul|add|sub)\w*p[sd]", c)):
+                best = list(body)
+    return best
+
+
+def explain(reduction: Any, *arrays: Any, dtype: str = "float32") -> Explanation:
+    """How a reduction is computed; the same as its `explain` method.
+
+    >>> from pairfold import Genred, explain
+    >>> plan = explain(Genred("Exp(-SqDist(x,y))", ["x = Vi(3)", "y = Vj(3)"], axis=1))
+    >>> plan.flops_per_pair
+    11.0
+    """
+    return reduction.explain(*arrays, dtype=dtype)

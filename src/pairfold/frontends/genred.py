@@ -1,0 +1,237 @@
+"""Genred: a reduction written as a formula string, called on arrays.
+
+The class checks its options and parses its formula when it is built, so a wrong program fails
+where it was written. It holds no data and can be pickled.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.node import Kind
+from ..errors import DeviceError, OptionError, check_option, closest
+from ..ops.reductions import REDUCTIONS
+from .arrays import ADAPTERS, adapter_of, check_count
+from .explain import Explanation, explain_fold
+from .fold import Accuracy, Fold
+from .parse import parse
+
+BACKENDS = (
+    "auto",
+    "CPU",
+    "GPU",
+    "GPU_1D",
+    "GPU_1D_device",
+    "GPU_1D_host",
+    "GPU_2D",
+    "GPU_2D_device",
+    "GPU_2D_host",
+)
+SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
+ACCUMULATORS = ("auto", "float16", "float32", "float64")
+
+
+class Genred:
+    """A reduction over all pairs, from a formula string.
+
+    Args:
+        formula: what to reduce, for example `"Square(p-a)*Exp(x+y)"`.
+        aliases: one declaration per array, for example `["x = Vi(3)", "y = Vj(3)"]`: `Vi(d)` is
+            indexed by i, `Vj(d)` by j, `Pm(d)` by neither.
+        reduction_op: `"Sum"`.
+        axis: the index that is reduced: 0 for i (one row per j), 1 for j (one row per i).
+        dtype_acc: dtype of the accumulators: "auto", "float32" or "float64". "auto" sums float32
+            data in float32 over short blocks and adds the blocks in float64; float64 data with
+            compensation.
+        use_double_acc: the same as `dtype_acc="float64"`.
+        sum_scheme: "auto", "block_sum", "direct_sum" or "kahan_scheme" (compensated every eight
+            terms).
+
+    The other arguments are PyKeOps' own; they are accepted and have no effect on the CPU.
+
+    >>> import numpy as np
+    >>> squared = Genred("SqDist(x,y)", ["x = Vi(2)", "y = Vj(2)"], axis=1)
+    >>> squared(np.zeros((3, 2)), np.ones((4, 2)))
+    array([[8.],
+           [8.],
+           [8.]])
+
+    Raises:
+        FormulaError: the formula or an alias cannot be read (DimError, UnknownNameError).
+        OptionError: an option has a value that it cannot have.
+    """
+
+    library: str | None = None
+
+    def __init__(
+        self,
+        formula: str,
+        aliases: Sequence[str],
+        reduction_op: str = "Sum",
+        axis: int = 0,
+        dtype: Any = None,
+        opt_arg: Any = None,
+        formula2: str | None = None,
+        cuda_type: Any = None,
+        dtype_acc: str = "auto",
+        use_double_acc: bool = False,
+        sum_scheme: str = "auto",
+        enable_chunks: bool = True,
+        rec_multVar_highdim: Any = False,  # noqa: N803 (PyKeOps' name)
+        use_fast_math: bool = True,
+    ) -> None:
+        if dtype or cuda_type:
+            warnings.warn(
+                "dtype and cuda_type are ignored: the dtype is that of the arrays",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        if axis not in (0, 1) or isinstance(axis, bool):
+            raise OptionError(
+                "axis must be 0 (reduce over i) or 1 (reduce over j)", found=f"axis={axis!r}"
+            )
+        self._check_reduction(reduction_op, opt_arg, formula2)
+        accuracy = _accuracy(dtype_acc, use_double_acc, sum_scheme)
+        parsed = parse(formula, list(aliases) if isinstance(aliases, tuple) else aliases)
+        self._text = formula
+        self.axis = axis
+        self.reduction_op = reduction_op
+        self.opt_arg = opt_arg
+        self.formula = f"{reduction_op}_Reduction({formula},{1 - axis})"
+        self.aliases = list(aliases)
+        self.nargs = len(parsed.variables)
+        self.optional_flags = {
+            "dtype_acc": accuracy.dtype,
+            "sum_scheme": accuracy.scheme,
+            "use_fast_math": use_fast_math,
+            "enable_chunks": enable_chunks,
+        }
+        self.rec_multVar_highdim = rec_multVar_highdim
+        kept = Kind.I if axis == 1 else Kind.J
+        self._fold = Fold(
+            parsed.node, parsed.variables, reduction_op, kept, parsed.names, accuracy
+        )
+
+    @staticmethod
+    def _check_reduction(reduction_op: str, opt_arg: Any, formula2: str | None) -> None:
+        if reduction_op not in REDUCTIONS:
+            known = ", ".join(sorted(REDUCTIONS))
+            raise OptionError(
+                f"there is no reduction called {reduction_op!r}",
+                hint=closest(str(reduction_op), REDUCTIONS) or f"available: {known}",
+            )
+        for name, value in (("opt_arg", opt_arg), ("formula2", formula2)):
+            if value:
+                raise OptionError(f"{reduction_op} takes no {name}", found=f"{name}={value!r}")
+
+    def __call__(
+        self,
+        *args: Any,
+        backend: str = "auto",
+        device_id: int = -1,
+        ranges: Any = None,
+        out: Any = None,
+    ) -> Any:
+        """Reduce.
+
+        Args:
+            args: one array per variable: `Vi(d)`: (..., M, d); `Vj(d)`: (..., N, d);
+                `Pm(d)`: (..., d). Leading batch axes broadcast. Any strides; float32 or float64.
+            backend: "auto" or "CPU".
+            device_id: accepted for host arrays, and ignored.
+            out: an array of the result's shape and dtype to fill; it is returned.
+
+        Returns:
+            (..., M, D) for axis 1, (..., N, D) for axis 0, in the arrays' library and dtype.
+
+        Raises:
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
+                does not fit, before anything is computed.
+        """
+        if backend != "auto" or ranges is not None or device_id != -1:
+            _check_call(backend, device_id, ranges)
+        fold = self._fold
+        if len(args) != len(fold.variables) or not args:
+            check_count(len(fold.variables), len(args), fold.names)
+        adapter = self._adapter(args)
+        if adapter.name == "torch":
+            from .torch import call
+
+            return call(fold, adapter, args, out)
+        return fold(adapter, args, out)
+
+    def _adapter(self, args: Sequence[Any]) -> Any:
+        for adapter in ADAPTERS:
+            if self.library in (None, adapter.name) and args and adapter.owns(args[0]):
+                return adapter
+        return adapter_of(args, self._fold.names, self.library)
+
+    def explain(self, *args: Any, dtype: str = "float32") -> Explanation:
+        """How the reduction is computed: formula, stages, loops, cost, and the code on request.
+
+        Args:
+            args: arrays as in a call, to explain the plan for their sizes; none for large sizes.
+            dtype: the dtype to explain when no arrays are given.
+        """
+        return explain_fold(self._fold, args, dtype)
+
+    def __repr__(self) -> str:
+        kept = "i" if self.axis == 1 else "j"
+        reduced = "j" if self.axis == 1 else "i"
+        return (
+            f"<Genred: out_{kept} = {self.reduction_op}_{reduced} {self._text}, "
+            f"dim {self._fold.formula.dim}, {', '.join(map(str, self.aliases))}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        flags = self.optional_flags
+        return _rebuild, (
+            type(self),
+            {
+                "formula": self._text,
+                "aliases": self.aliases,
+                "reduction_op": self.reduction_op,
+                "axis": self.axis,
+                "opt_arg": self.opt_arg,
+                "dtype_acc": flags["dtype_acc"],
+                "sum_scheme": flags["sum_scheme"],
+                "use_fast_math": flags["use_fast_math"],
+                "enable_chunks": flags["enable_chunks"],
+                "rec_multVar_highdim": self.rec_multVar_highdim,
+            },
+        )
+
+
+def _rebuild(kind: type[Genred], options: dict[str, Any]) -> Genred:
+    return kind(**options)
+
+
+def _accuracy(dtype_acc: str, use_double_acc: bool, sum_scheme: str) -> Accuracy:
+    check_option("dtype_acc", dtype_acc, ACCUMULATORS)
+    check_option("sum_scheme", sum_scheme, SCHEMES)
+    if use_double_acc:
+        if dtype_acc != "auto":
+            raise OptionError(
+                "give either dtype_acc or use_double_acc",
+                found=f"dtype_acc={dtype_acc!r} and use_double_acc=True",
+            )
+        dtype_acc = "float64"
+    return Accuracy(dtype_acc, sum_scheme)
+
+
+def _check_call(backend: str, device_id: int, ranges: Any) -> None:
+    check_option("backend", backend, BACKENDS)
+    if backend.startswith("GPU"):
+        raise DeviceError(
+            "this version of pairfold computes on the CPU only: its GPU backend is not there yet",
+            found=f"backend={backend!r}",
+            hint="backend='CPU'",
+        )
+    if not isinstance(device_id, int):
+        raise OptionError("device_id must be an integer", found=f"device_id={device_id!r}")
+    if ranges is not None:
+        raise OptionError(
+            "block-sparse ranges are not there yet in this version", found="ranges=..."
+        )
