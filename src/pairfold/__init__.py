@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .settings import settings as settings
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import PairfoldError as PairfoldError
+    from .frontends.explain import explain as explain
     from .frontends.genred import Genred as Genred
-    from .settings import settings as settings
 
 _PLACES = {
     "Genred": "frontends.genred",
     "PairfoldError": "errors",
     "explain": "frontends.explain",
-    "settings": "settings",
 }
 __all__ = ["Genred", "PairfoldError", "__version__", "explain", "settings"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -121,7 +121,7 @@ def current() -> Settings:
 
 
 @contextlib.contextmanager
-def settings(**options: Any) -> Iterator[Settings]:
+def settings(**options: Any) -> Generator[Settings, None, None]:
     """Use other options inside a `with` block.
 
     >>> with settings(threads=1) as inside:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch as _torch  # noqa: F401 (asking for this module asks for torch)
-
 from .frontends import genred as _genred
+from .frontends import torch as _torch  # asking for this module asks for torch
 
 
 class Genred(_genred.Genred):
@@ -13,4 +12,6 @@ class Genred(_genred.Genred):
     library = "torch"
 
 
-__all__ = ["Genred"]
+FoldFunction = _torch.FoldFunction
+
+__all__ = ["FoldFunction", "Genred"]

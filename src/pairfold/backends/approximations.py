@@ -4,8 +4,8 @@ Turns one or two vectors into the IR of exp, log, sin, cos, tanh, pow, rsqrt, ex
 log1p, atan, atan2, asin, acos or erf of them, using the instructions of any target that
 has IEEE arithmetic.  The invariant: a lane's result depends on that lane's input alone,
 is within 2 ulp (exp, log, rsqrt) or 4 ulp (the others) over the whole domain, and
-follows Annex F of C99 on zeros, infinities and NaN.  It raises no floating-point traps
-on purpose and honours round-to-nearest only.
+follows Annex F of C99 on zeros, infinities and NaN.  It assumes round-to-nearest and no
+flushing of subnormals, and leaves the floating-point status flags in any state.
 
 Where coefficients come from: each table was computed for this file by a Remez exchange
 in 260-bit arithmetic, rounding one coefficient at a time (lowest power first) and
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from math import isqrt
 
 from llvmlite import ir
 
@@ -25,6 +26,10 @@ _SCALE = 1 << 240
 LN2 = Fraction(0xB17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D8A0D175B8BAB, _SCALE)
 LOG2E = Fraction(0x171547652B82FE1777D0FFDA0D23A7D11D6AEF551BAD2B4B1164A2CD9A342, _SCALE)
 PI = Fraction(0x3243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E, _SCALE)
+
+# Bits of the first part of ln 2.  Exponents have at most 8 or 11 bits, so that their
+# products with it are exact with FMA or without.
+_LN2_BITS = {"float32": 16, "float64": 42}
 
 INFINITY = float("inf")
 NAN = float("nan")
@@ -174,22 +179,15 @@ _EXP_SHORT = {
 _EXP_RANGE = {"float32": (-104.0, 89.0), "float64": (-746.0, 710.0)}
 
 
-def _integer_root(value: int, power: int) -> int:
-    """The integer part of the power-th root, by Newton's iteration from above."""
-    guess = 1 << (-(-value.bit_length() // power))
-    while True:
-        following = ((power - 1) * guess + value // guess ** (power - 1)) // power
-        if following >= guess:
-            return guess
-        guess = following
+def _sixteenths() -> tuple[Fraction, ...]:
+    """2^(j/16) for j < 16, to about 100 bits."""
+    root = 2 << 1600
+    for _ in range(4):
+        root = isqrt(root)
+    return tuple(Fraction(root**j, 1 << (100 * j)) for j in range(16))
 
 
-def _power_of_two(numerator: int, denominator: int) -> Fraction:
-    """2^(numerator/denominator) to 100 bits."""
-    return Fraction(_integer_root(1 << (numerator + 100 * denominator), denominator), 1 << 100)
-
-
-_SIXTEENTHS = tuple(_power_of_two(j, 16) for j in range(16))
+_SIXTEENTHS = _sixteenths()
 
 
 def _exp_table(s: Simd, t: ir.Value, n: ir.Value, r: ir.Value) -> ir.Value:
@@ -202,9 +200,11 @@ def _exp_table(s: Simd, t: ir.Value, n: ir.Value, r: ir.Value) -> ir.Value:
     1/16.  Its immediate 2 takes the smaller magnitude with the sign of the first operand.
     """
     r = _avx512(s, "range", r, s.constant(0.0625), _i32(2))
-    q = s.mul(_polynomial(s, r, (1.0, *_EXP_SHORT[s.dtype])), r)
     table = _lookup16(s, s.to_bits(t), _SIXTEENTHS)
-    return _avx512(s, "scalef", s.fma(table, q, table), n)
+    # table + (table r) (1 + ...), with the two factors computed side by side.
+    first = s.mul(table, r)
+    series = _polynomial(s, r, (1.0, *_EXP_SHORT[s.dtype]))
+    return _avx512(s, "scalef", s.fma(first, series, table), n)
 
 
 def _scale(s: Simd, p: ir.Value, t: ir.Value) -> ir.Value:
@@ -244,11 +244,7 @@ def _exp_parts(s: Simd, x: ir.Value, base_two: bool) -> tuple[ir.Value, ir.Value
         return t, n, s.mul(s.sub(x, n), s.constant(LN2))
     t = s.fma(x, s.constant(LOG2E), anchor)
     n = s.sub(t, anchor)
-    # |n| < 2^8 or 2^11 (2^12 sixteenths): the product with the first part is exact
-    # without FMA too, or exact enough for FMA.
-    parts = _parts(LN2, s.dtype, 12 if s.dtype == "float32" else 38)
-    if s.has_fma:
-        parts = _parts(LN2, s.dtype, s.fraction_bits + 1)
+    parts = _parts(LN2, s.dtype, _LN2_BITS[s.dtype])
     return t, n, _subtract_multiple(s, x, n, parts)
 
 
@@ -283,7 +279,7 @@ def _expm1_parts(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
     anchor = s.constant((3 << (s.fraction_bits - 1)) + bias)
     t = s.fma(x, s.constant(LOG2E), anchor)
     n = s.sub(t, anchor)
-    parts = _parts(LN2, s.dtype, 12 if s.dtype == "float32" else 38)
+    parts = _parts(LN2, s.dtype, _LN2_BITS[s.dtype])
     r = _subtract_multiple(s, x, n, parts)
     # q = r + r^2 (1/2 + ...): the leading term is exact, so q is good to an ulp.
     q = s.fma(s.mul(r, r), _polynomial(s, r, _EXP[s.dtype]), r)
@@ -395,7 +391,7 @@ def _log_sum(s: Simd, e: ir.Value, f: ir.Value) -> ir.Value:
     2 s = f - s f for s = f/(2 + f), so that log(1 + f) = f - s (f - z (c[0] + ...))
     and the leading term f is exact.
     """
-    high, low = _parts(LN2, s.dtype, 16 if s.dtype == "float32" else 42)
+    high, low = _parts(LN2, s.dtype, _LN2_BITS[s.dtype])
     start = s.fma(e, s.constant(low), f)
     if s.dtype == "float32":
         q = s.fma(_polynomial(s, f, _LOG_FLOAT32), f, s.constant(-0.5))
@@ -470,7 +466,7 @@ def _log_pair(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     gl = s.add(gl, vl)
     lh, ll = _two_product(s, sh, gh)
     ll = s.add(ll, s.add(s.mul(sh, gl), s.mul(sl, gh)))
-    high, low = _parts(LN2, s.dtype, 42)
+    high, low = _parts(LN2, s.dtype, _LN2_BITS[s.dtype])
     total, error = _ordered_sum(s, s.mul(e, s.constant(high)), lh)
     error = s.add(error, s.add(s.mul(e, s.constant(low)), ll))
     return _ordered_sum(s, total, error)

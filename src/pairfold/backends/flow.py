@@ -7,7 +7,7 @@ All integers are 64 bits wide.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from llvmlite import ir
 
@@ -45,7 +45,7 @@ class Flow:
         step: int = 1,
         carried: Sequence[ir.Value] = (),
         name: str = "loop",
-    ) -> Iterator[Carried]:
+    ) -> Generator[Carried, None, None]:
         """for index in range(start, stop, step), with carried values."""
         b = self.builder
         before = b.block
@@ -74,7 +74,7 @@ class Flow:
             state.results.append(result)
 
     @contextlib.contextmanager
-    def when(self, condition: ir.Value) -> Iterator[None]:
+    def when(self, condition: ir.Value) -> Generator[None, None, None]:
         """Emit code that runs only if the condition holds."""
         b = self.builder
         inside = b.append_basic_block("when")

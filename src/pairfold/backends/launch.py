@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,10 @@ from ..lower.schedule import (
 from ..settings import Settings
 from . import pool
 from .machine import machine
-from .native import Native, compile_kernel
+from .words import PARTIALS
+
+if TYPE_CHECKING:
+    from .native import Native
 
 _SECONDS_PER_OPERATION = 0.5e-9
 _NO_OFFSETS = (ctypes.c_int64 * 4096)()
@@ -62,6 +65,8 @@ class Launcher:
         """The machine code for a plan, compiled at the first request."""
         found = self._native.get(plan)
         if found is None:
+            from .native import compile_kernel  # LLVM is loaded with the first kernel
+
             found = self._native.setdefault(plan, compile_kernel(self.kernel, plan))
         return found
 
@@ -112,7 +117,7 @@ class Launcher:
             pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
             return
         partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
-        words[7] = partial.ctypes.data
+        words[PARTIALS] = partial.ctypes.data
         table = (ctypes.c_int64 * len(words))(*words)
         pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
         panels = tasks // parts.splits

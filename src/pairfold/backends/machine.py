@@ -20,7 +20,7 @@ _LEVEL_HAS = {
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _llvm() -> Any:
     import llvmlite.binding as llvm
 
@@ -29,7 +29,7 @@ def _llvm() -> Any:
     return llvm
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def machine(target: str = "native") -> Machine:
     """The machine that kernels are compiled for.
 

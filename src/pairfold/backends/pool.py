@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..settings import current, thread_count
-from .codegen import DONE, NEXT, STOP, TOTAL
+from .words import DONE, NEXT, STOP, TOTAL
 
 Control = ctypes.c_int64 * 4
 _LONG = 0.2
@@ -161,7 +161,7 @@ def _wait(job: Job, progress: bool) -> None:
         update(job.control[DONE])
 
 
-class _progress_bar:  # noqa: N801 (used as a context manager function)
+class _progress_bar:
     """A tqdm bar over tasks, or nothing when tqdm is not installed."""
 
     def __init__(self, total: int) -> None:

@@ -41,7 +41,8 @@ class _Interpreter:
         return [known[target] for target in targets]
 
     def _value(self, value: Value, known: dict[Value, Array]) -> Array:
-        what, args = value.what, value.args
+        what = value.what
+        args: Sequence[Value] = value.args
         if what == "const":
             return self.dtype.type(to_float(value.data, self.dtype.name))
         if what == "load":

@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 
 from ..core.node import Kind, Node, depends_on, topological
 from ..errors import DerivativeError, InternalError, refuse
-from ..ops.table import operation, signature, variable
+from ..ops.table import (
+    fit,
+    guard_of,
+    guarded,
+    operation,
+    signature,
+    sum_of_gradients,
+    variable,
+)
 from ..ops.vectors import zero
 
 
@@ -38,14 +46,30 @@ def pull_back(f: Node, wrt: Sequence[Node], g: Node) -> list[Node | None]:
             continue
         if node.op.pullback is None:
             raise DerivativeError(f"{node.op.name} has no derivative", found=signature(node.op))
-        sent = node.op.pullback(incoming, node, *node.args, *node.params)
-        for arg, part in zip(node.args, sent, strict=True):
+        for arg, part in zip(node.args, _sent(node, incoming), strict=True):
             if part is None or arg not in active:
                 continue
             if part.dim != arg.dim:
                 raise InternalError(f"the pull-back of {node.op.name} has dimension {part.dim}")
-            gradients[arg] = gradients[arg] + part if arg in gradients else part
+            known = gradients.get(arg)
+            gradients[arg] = part if known is None else sum_of_gradients(known, part)
     return [found.get(v) for v in wrt]
+
+
+def _sent(node: Node, incoming: Node) -> Sequence[Node | None]:
+    """What a node passes on to its arguments; a selection by a scalar stays outermost.
+
+    Pull-backs are linear, so they may be taken inside the selection: a NaN slope that belongs to
+    a branch that was not selected then never meets the gradient.
+    """
+    assert node.op.pullback is not None
+    guard = guard_of(incoming)
+    if guard is None or guard[0].dim != 1:
+        return node.op.pullback(incoming, node, *node.args, *node.params)
+    condition, value, chosen = guard
+    value = fit(value, incoming.dim)
+    parts = node.op.pullback(value, node, *node.args, *node.params)
+    return [None if part is None else guarded(condition, part, chosen) for part in parts]
 
 
 _PLACEHOLDER = -1
@@ -111,4 +135,3 @@ diff = operation(
     derivative="again a formula",
     samples=(),
 )
-

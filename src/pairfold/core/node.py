@@ -83,7 +83,9 @@ class Node:
     def __reduce__(self) -> tuple[Any, ...]:
         from .show import formula_text
 
-        raise TypeError(f"graph nodes are not picklable; pickle the text instead: {formula_text(self)}")
+        raise TypeError(
+            f"graph nodes are not picklable; pickle the text instead: {formula_text(self)}"
+        )
 
 
 _interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()

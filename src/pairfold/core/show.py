@@ -77,10 +77,10 @@ def formula_text(root: Node, names: Mapping[int, str] | None = None, limit: int 
     lines: list[str] = []
     for node in order:
         text, binds = _one(node, [texts[arg] for arg in node.args], names)
-        if len(text) > limit or (uses[node] > 1 and len(text) > limit // 8):
-            if node is not root:
-                lines.append(f"t{len(lines) + 1} := {text}")
-                text, binds = f"t{len(lines)}", _ATOM
+        long = len(text) > limit or (uses[node] > 1 and len(text) > limit // 8)
+        if long and node is not root:
+            lines.append(f"t{len(lines) + 1} := {text}")
+            text, binds = f"t{len(lines)}", _ATOM
         texts[node] = (text, binds)
     return "; ".join([*lines, texts[root][0]])
 

@@ -147,8 +147,10 @@ def label_of(position: int, names: Mapping[int, str]) -> str:
     >>> label_of(0, {0: "x"})
     'argument 0 (x)'
     """
-    return f"argument {position} ({names[position]})" if position in names else (
-        f"argument {position}"
+    return (
+        f"argument {position} ({names[position]})"
+        if position in names
+        else (f"argument {position}")
     )
 
 
@@ -231,8 +233,9 @@ def check_shapes(
     """
     rows: dict[Kind, tuple[int, int]] = {}
     batches: list[tuple[int, ...]] = []
-    deepest = max((len(s) - 2 for v, s in zip(variables, shapes, strict=True) if v.kinds & 3),
-                  default=0)
+    deepest = max(
+        (len(s) - 2 for v, s in zip(variables, shapes, strict=True) if v.kinds & 3), default=0
+    )
     for position, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
         _, dim, kind = node.params
         own = 1 if kind == Kind.PARAMETER else 2
@@ -255,9 +258,7 @@ def check_shapes(
     try:
         batch = np.broadcast_shapes(*batches)
     except ValueError:
-        listed = "; ".join(
-            f"{label_of(p, names)}: {b}" for p, b in enumerate(batches) if b
-        )
+        listed = "; ".join(f"{label_of(p, names)}: {b}" for p, b in enumerate(batches) if b)
         raise ShapeError("batch axes do not broadcast together", found=listed) from None
     size = {kind: count for kind, (count, _) in rows.items()}
     return Sizes(size.get(Kind.I, 1), size.get(Kind.J, 1), tuple(batch))
@@ -304,8 +305,9 @@ def aligned_strides(
         padded
         + [
             0 if size == 1 else stride
-            for size, stride in zip(shape[lead - keep : lead], strides[lead - keep : lead],
-                                    strict=True)
+            for size, stride in zip(
+                shape[lead - keep : lead], strides[lead - keep : lead], strict=True
+            )
         ]
     )
 

@@ -6,9 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..backends.native import Native
 from ..core.node import Kind, topological
 from ..core.scalars import PRIMITIVES
 from ..core.show import formula_text, tree_text
@@ -17,6 +16,9 @@ from ..lower.schedule import ITEM, Plan, frontier, partition
 from ..settings import current
 from .arrays import adapter_of
 from .fold import Fold
+
+if TYPE_CHECKING:
+    from ..backends.native import Native
 
 _LARGE = 100_000
 
@@ -93,7 +95,9 @@ class Explanation:
 
     def _nest(self) -> list[str]:
         p = self.plan
-        lines = [f"for task in {self.tasks} tasks ({self.splits} splits of the columns):  # threads"]
+        lines = [
+            f"for task in {self.tasks} tasks ({self.splits} splits of the columns):  # threads"
+        ]
         lines.append(f"  for block of {p.block} columns:  # packed, column values computed")
         if p.lanes == "row":
             lines.append(f"    for tile of {p.lane_count} rows ({p.vectors} vectors of {p.width}):")
@@ -162,9 +166,11 @@ def _stages(kernel: Kernel, fold: Fold) -> dict[str, list[str]]:
     found["pair"] = [f"{what} x{count}" for what, count in counts.items()]
     if kernel.output_loop is not None:
         found["shared"] = [value.what for value in frontier(kernel)]
-    found["leaves"] = [
-        f"{kernel.dim - kernel.factors.count(None)} factors leave the sum"
-    ] if any(factor is not None for factor in kernel.factors) else []
+    found["leaves"] = (
+        [f"{kernel.dim - kernel.factors.count(None)} factors leave the sum"]
+        if any(factor is not None for factor in kernel.factors)
+        else []
+    )
     return found
 
 
@@ -182,8 +188,11 @@ def _flops(kernel: Kernel) -> float:
 def _registers(kernel: Kernel, plan: Plan) -> int:
     states = len(kernel.reduction.identity)
     outputs = plan.output_jam if kernel.output_loop is not None else kernel.dim
-    rows = sum(1 for v in kernel.needed(kernel.outputs, PAIR)
-               if v.stage == ROW and not v.loops and kernel.is_leaf(v, PAIR))
+    rows = sum(
+        1
+        for v in kernel.needed(kernel.outputs, PAIR)
+        if v.stage == ROW and not v.loops and kernel.is_leaf(v, PAIR)
+    )
     return plan.vectors * (outputs * states + rows + 2) + 8
 
 
@@ -209,7 +218,9 @@ def innermost_loop(assembly: str) -> list[str]:
         jump = re.match(r"^(j\w+|b\.\w+|cbn?z)\s+.*?([\w.$]+)$", code)
         if jump and jump.group(2) == label and inside == "unit":
             weight = sum(1 for c in body if re.match(r"v?(fma|fnma|fms|mul|add|sub)\w*p[sd]", c))
-            if weight > sum(1 for c in best if re.match(r"v?(fma|fnma|fms|mul|add|sub)\w*p[sd]", c)):
+            if weight > sum(
+                1 for c in best if re.match(r"v?(fma|fnma|fms|mul|add|sub)\w*p[sd]", c)
+            ):
                 best = list(body)
     return best
 

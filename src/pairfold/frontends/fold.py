@@ -79,8 +79,18 @@ class Accuracy:
 class Binding:
     """What a fold knows about arrays of given shapes and dtypes."""
 
-    __slots__ = ("bound", "checked", "columns", "count", "dtype", "launcher", "out_shape", "positions",
-                 "rows", "sizes")
+    __slots__ = (
+        "bound",
+        "checked",
+        "columns",
+        "count",
+        "dtype",
+        "launcher",
+        "out_shape",
+        "positions",
+        "rows",
+        "sizes",
+    )
 
     launcher: Launcher
     bound: Bound | None

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.node import Kind
 from ..errors import DeviceError, OptionError, check_option, closest
 from ..ops.reductions import REDUCTIONS
 from .arrays import ADAPTERS, adapter_of, check_count
-from .explain import Explanation, explain_fold
 from .fold import Accuracy, Fold
 from .parse import parse
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 BACKENDS = (
     "auto",
@@ -79,7 +81,7 @@ class Genred:
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
         enable_chunks: bool = True,
-        rec_multVar_highdim: Any = False,  # noqa: N803 (PyKeOps' name)
+        rec_multVar_highdim: Any = False,
         use_fast_math: bool = True,
     ) -> None:
         if dtype or cuda_type:
@@ -110,9 +112,7 @@ class Genred:
         }
         self.rec_multVar_highdim = rec_multVar_highdim
         kept = Kind.I if axis == 1 else Kind.J
-        self._fold = Fold(
-            parsed.node, parsed.variables, reduction_op, kept, parsed.names, accuracy
-        )
+        self._fold = Fold(parsed.node, parsed.variables, reduction_op, kept, parsed.names, accuracy)
 
     @staticmethod
     def _check_reduction(reduction_op: str, opt_arg: Any, formula2: str | None) -> None:
@@ -175,6 +175,8 @@ class Genred:
             args: arrays as in a call, to explain the plan for their sizes; none for large sizes.
             dtype: the dtype to explain when no arrays are given.
         """
+        from .explain import explain_fold
+
         return explain_fold(self._fold, args, dtype)
 
     def __repr__(self) -> str:

@@ -52,8 +52,9 @@ class FoldFunction(torch.autograd.Function):
         return _apply(fold, ctx.adapter, (*tensors, *(given[n] for n in positions)))
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], fold: Fold, adapter: Any, *tensors: Any) -> Any:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """One more batch axis, in front of those of every tensor."""
+        fold, adapter, *tensors = args
         own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
         depth = max(
             tensor.dim() - (dim is not None) - least
@@ -128,4 +129,4 @@ def _plain(tensors: Sequence[Any]) -> bool:
         return False
     if not torch.is_grad_enabled():
         return True
-    return not any([tensor.requires_grad for tensor in tensors if _is(tensor)])
+    return not any(tensor.requires_grad for tensor in tensors if _is(tensor))

@@ -101,16 +101,18 @@ def frontier(kernel: Kernel) -> list[Value]:
     loop = kernel.output_loop
     if loop is None:
         return []
-    values = kernel.needed(kernel.outputs, PAIR)
-    shared: list[Value] = []
-    for value in values:
-        if loop not in value.loops or kernel.is_leaf(value, PAIR):
-            continue
-        for arg in value.args:
-            if arg.stage == PAIR and not arg.loops and arg.kind == "real" and arg not in shared:
-                if arg.what != "const":
-                    shared.append(arg)
-    return shared
+    output = kernel.outputs[0]
+    if loop not in output.loops:
+        return [output] if output.stage == PAIR else []
+    shared: dict[Value, None] = {}
+    for value in kernel.needed(kernel.outputs, PAIR):
+        if loop in value.loops and not kernel.is_leaf(value, PAIR):
+            shared.update(dict.fromkeys(filter(_is_shared, value.args)))
+    return list(shared)
+
+
+def _is_shared(value: Value) -> bool:
+    return value.stage == PAIR and not value.loops and value.kind == "real"
 
 
 def pair_loops(kernel: Kernel) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.node import Node
 from ..core.scalars import Operand, Scalars, Value
-from .table import Param, Rule, Symbol, broadcast_dims, elementwise, fit, is_constant
+from .table import Param, Rule, Symbol, broadcast_dims, elementwise, fit, guarded, is_constant
 from .vectors import make_constant, zero
 
 
@@ -244,7 +244,9 @@ mult = elementwise(
 
 def _divide_by_number(x: Node, y: Node) -> Node | None:
     values = _numbers(y)
-    return make_constant(1 / values[0]) * x if values and values[0] else None
+    if not values or not Fraction(1, 2**100) <= abs(values[0]) <= 2**100:
+        return None  # the inverse of a very small number might be infinite
+    return make_constant(1 / values[0]) * x
 
 
 def _divide_by_zero(x: Node, y: Node) -> Node | None:
@@ -295,7 +297,9 @@ square = elementwise(
     "The square.",
     value=lambda s, x: x * x,
     slopes=lambda out, x: [make_constant(2) * x],
-    rules=[Rule("Square(-x) -> Square(x)", lambda x: square(x.args[0]) if _is(x, "Minus") else None)],
+    rules=[
+        Rule("Square(-x) -> Square(x)", lambda x: square(x.args[0]) if _is(x, "Minus") else None)
+    ],
     method="square",
     like=lambda x: x * x,
     known=((3, 9), (-2, 4)),
@@ -584,12 +588,16 @@ if_else = elementwise(
     slopes=None,
     pullback=lambda g, out, c, x, y: [
         None,
-        fit(if_else(c, g, zero(g.dim)), x.dim),
-        fit(if_else(c, zero(g.dim), g), y.dim),
+        fit(guarded(c, g), x.dim),
+        fit(guarded(c, g, False), y.dim),
     ],
     rules=[
-        Rule("IfElse(c, 0, 0) -> 0", lambda c, x, y: zero(max(c.dim, x.dim, y.dim))
-             if x.op is zero and y.op is zero else None),
+        Rule(
+            "IfElse(c, 0, 0) -> 0",
+            lambda c, x, y: (
+                zero(max(c.dim, x.dim, y.dim)) if x.op is zero and y.op is zero else None
+            ),
+        ),
     ],
     method="ifelse",
     like=lambda c, x, y: np.where(c >= 0, x, y),

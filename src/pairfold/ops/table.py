@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from .. import settings
 from ..core.node import Kind, Node, intern_node
 from ..core.scalars import Index, Scalars, Value, number
 from ..errors import DimError, FormulaError, InternalError, Refusal
+from ..settings import current
 
 EXACT, ROUNDING, DOMAIN = "exact", "rounding", "domain"
 _ALLOWED = {"exact": {EXACT}, "rounding": {EXACT, ROUNDING}, "all": {EXACT, ROUNDING, DOMAIN}}
@@ -181,15 +181,55 @@ def scaled(g: Node, slope: Node) -> Node:
     The derivative of IfElse(c, x, y) sends IfElse(c, g, 0) into x. Multiplying inside the
     selection keeps a NaN slope of the branch that was not selected out of the result.
     """
-    if g.op.name == "IfElse":
-        condition, chosen, other = g.args
-        if other.op.name == "Zero":
-            return OPERATIONS["IfElse"](condition, scaled(chosen, slope), zero_like(chosen, slope))
-        if chosen.op.name == "Zero":
-            return OPERATIONS["IfElse"](condition, zero_like(other, slope), scaled(other, slope))
+    guard = guard_of(g)
+    if guard is not None:
+        condition, value, chosen = guard
+        return guarded(condition, scaled(value, slope), chosen)
     if slope.op.name == "Inv":
         return g / slope.args[0]
     return g * slope
+
+
+Guard = tuple[Node, Node, bool]
+
+
+def guard_of(g: Node) -> Guard | None:
+    """(c, x, True) for IfElse(c, x, 0), (c, x, False) for IfElse(c, 0, x), else None."""
+    if g.op.name == "IfElse":
+        condition, chosen, other = g.args
+        if other.op.name == "Zero":
+            return condition, chosen, True
+        if chosen.op.name == "Zero":
+            return condition, other, False
+    return None
+
+
+def holds(condition: Node, chosen: bool) -> Node:
+    """A number that is >= 0 where the condition selects (or, unless `chosen`, does not)."""
+    return condition if chosen else OPERATIONS["IfElse"](condition, -1, 1)
+
+
+def guarded(condition: Node, value: Node, chosen: bool = True) -> Node:
+    """`value` where the condition holds, else 0: one selection, even if `value` is one too."""
+    select = OPERATIONS["IfElse"]
+    dim = broadcast_dims(condition.dim, value.dim)
+    inner = guard_of(value)
+    if inner is not None:
+        if inner[0] is condition:
+            return value if inner[2] == chosen else OPERATIONS["Zero"](dim)
+        condition = select(holds(condition, chosen), holds(inner[0], inner[2]), -1)
+        value, chosen = inner[1], True
+    nothing = OPERATIONS["Zero"](dim)
+    return select(condition, value, nothing) if chosen else select(condition, nothing, value)
+
+
+def sum_of_gradients(x: Node, y: Node) -> Node:
+    """x + y, under one selection where both are selections: 0 where neither holds."""
+    first, second = guard_of(x), guard_of(y)
+    if first is None or second is None or first[0] is second[0]:
+        return x + y
+    either = holds(first[0], first[2])
+    return guarded(OPERATIONS["IfElse"](either, either, holds(second[0], second[2])), x + y)
 
 
 def zero_like(*operands: Node) -> Node:
@@ -239,9 +279,7 @@ def build(op: Op, *operands: Any) -> Node:
     args = tuple(as_node(operand) for operand in operands[:arity])
     params = tuple(operands[arity:])
     if len(args) != arity or len(params) != len(op.params):
-        raise FormulaError(
-            f"{op.name} takes {signature(op)}", found=f"{len(operands)} arguments"
-        )
+        raise FormulaError(f"{op.name} takes {signature(op)}", found=f"{len(operands)} arguments")
     try:
         if op.expand is not None:
             return op.expand(*args, *params)
@@ -250,7 +288,7 @@ def build(op: Op, *operands: Any) -> Node:
         raise DimError(
             f"{op.name}: {refusal.why}", found=_describe(op, args, params), hint=refusal.hint
         ) from None
-    allowed = _ALLOWED[settings.current().rules]
+    allowed = _ALLOWED[current().rules]
     for rule in op.rules:
         if rule.changes in allowed:
             simpler = rule.apply(*args, *params)
@@ -270,9 +308,7 @@ def signature(op: Op) -> str:
 
 
 def _describe(op: Op, args: tuple[Node, ...], params: tuple[Any, ...]) -> str:
-    parts = [
-        f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=True)
-    ]
+    parts = [f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=True)]
     parts += [f"{param.name} = {value}" for param, value in zip(op.params, params, strict=True)]
     return "; ".join(parts)
 

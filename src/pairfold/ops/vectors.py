@@ -15,7 +15,18 @@ import numpy as np
 from ..core.node import Kind, Node
 from ..core.scalars import Index, Reader, Scalars, Value, number
 from ..errors import refuse
-from .table import OPERATIONS, Param, Rule, Symbol, build, fit, operation
+from .table import (
+    OPERATIONS,
+    Op,
+    Param,
+    Rule,
+    Symbol,
+    build,
+    fit,
+    guard_of,
+    guarded,
+    operation,
+)
 
 
 def _row(name: str, *operands: Any) -> Node:
@@ -102,13 +113,17 @@ rat_cst = operation(
 
 def _sum_of_product(x: Node) -> Node | None:
     """Sum(u*v) -> u*Sum(v) for a scalar u: one multiplication instead of dim v."""
-    if x.op.name == "Mult":
-        u, v = x.args
-        if u.dim == 1 and v.dim > 1:
-            return u * summed(v)
-        if v.dim == 1 and u.dim > 1:
-            return summed(u) * v
-    return None
+    scalars: list[tuple[Node, bool]] = []
+    while x.op.name == "Mult" and x.dim > 1 and 1 in (x.args[0].dim, x.args[1].dim):
+        first = x.args[0].dim == 1
+        scalar, x = x.args if first else x.args[::-1]
+        scalars.append((scalar, first))
+    if not scalars:
+        return None
+    product = summed(x)
+    for scalar, first in reversed(scalars):
+        product = scalar * product if first else product * scalar
+    return product
 
 
 summed = operation(
@@ -218,6 +233,16 @@ sq_dist = operation(
 # ----- joining and cutting -----------------------------------------------------------------------
 
 
+def _moved(row: Op, g: Node, *params: int) -> Node:
+    """The row applied to a gradient, where a selection in it stays outermost (see `scaled`)."""
+    guard = guard_of(g)
+    if guard is None:
+        return row(g, *params)
+    condition, value, chosen = guard
+    taken = _row("IfElse", fit(condition, g.dim), *((1, 0) if chosen else (0, 1)))
+    return guarded(row(taken, *params) - 1, row(fit(value, g.dim), *params))
+
+
 def _joined(s: Scalars, k: Index, x: Reader, y: Reader) -> Value:
     dim: int = x.dim  # type: ignore[attr-defined]
     return s.choose(
@@ -234,7 +259,10 @@ concat = operation(
     "The components of x followed by those of y.",
     dims=lambda dx, dy: dx + dy,
     value=_joined,
-    pullback=lambda g, out, x, y: [extract(g, 0, x.dim), extract(g, x.dim, y.dim)],
+    pullback=lambda g, out, x, y: [
+        _moved(extract, g, 0, x.dim),
+        _moved(extract, g, x.dim, y.dim),
+    ],
     method="concat",
     like=lambda x, y: np.concatenate([x, y], axis=-1),
     derivative="the matching part of the incoming gradient",
@@ -277,15 +305,15 @@ extract = operation(
     params=[Param("start", 1), Param("n", 2)],
     dims=_extract_dim,
     value=_part,
-    pullback=lambda g, out, x, start, n: [extract_t(g, start, x.dim)],
+    pullback=lambda g, out, x, start, n: [_moved(extract_t, g, start, x.dim)],
     rules=[
         Rule("Extract(x, 0, dim x) -> x", lambda x, start, n: x if n == x.dim else None),
         Rule("Extract(0, start, n) -> 0", lambda x, start, n: zero(n) if x.op is zero else None),
         Rule(
             "Extract(Extract(x, a, b), c, n) -> Extract(x, a+c, n)",
-            lambda x, start, n: extract(x.args[0], x.params[0] + start, n)
-            if _is(x, "Extract")
-            else None,
+            lambda x, start, n: (
+                extract(x.args[0], x.params[0] + start, n) if _is(x, "Extract") else None
+            ),
         ),
         Rule("Extract(Concat(x, y), ...) -> Extract of the half it lies in", _extract_of_concat),
     ],
@@ -321,7 +349,7 @@ extract_t = operation(
     params=[Param("start", 1), Param("n", 21)],
     dims=_extract_t_dim,
     value=_padded,
-    pullback=lambda g, out, x, start, n: [extract(g, start, x.dim)],
+    pullback=lambda g, out, x, start, n: [_moved(extract, g, start, x.dim)],
     rules=[
         Rule("ExtractT(x, 0, dim x) -> x", lambda x, start, n: x if n == x.dim else None),
         Rule("ExtractT(0, start, n) -> 0", lambda x, start, n: zero(n) if x.op is zero else None),

@@ -1,0 +1,170 @@
+"""Scalar values to vector instructions, for several instances in lock-step.
+
+An emitter walks the values that a stage needs and writes each once per distinct instance; leaves
+(slots of earlier stages) are read by a function that its user supplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from llvmlite import ir
+
+from ..core.scalars import PRIMITIVES, SPECIAL, Index, Loop, Value, reachable
+from ..errors import InternalError
+from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
+from ..lower.schedule import Plan
+from . import approximations
+from .flow import Flow, i64
+from .simd import Simd
+
+_MASKS = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+
+Key = tuple[int, int]
+Known = dict[tuple[Value, Key], ir.Value]
+Leaf = Callable[[int, int, ir.Value, Key], ir.Value]
+
+
+class Emitter:
+    """Emits scalar values as vectors, for several instances in lock-step.
+
+    An instance is a pair (u, r): column u of a jam, vector r of lanes. A value is emitted once
+    per distinct key: the part of the instance that its stage depends on.
+    """
+
+    def __init__(self, kernel: Kernel, plan: Plan, simd: Simd, flow: Flow, at: int) -> None:
+        self.kernel, self.plan, self.simd, self.flow, self.at = kernel, plan, simd, flow, at
+        self.uses: dict[Value, int] = {}
+
+    def key(self, value: Value, instance: Key) -> Key:
+        """The part of an instance that a value of this stage depends on."""
+        if value.what == "hole" or self.at != PAIR:
+            return instance if value.what == "hole" else (0, 0)
+        u, r = instance
+        if self.plan.lanes == "row":
+            return (u if value.stage & COLUMN else 0, r if value.stage & ROW else 0)
+        return (0, r if value.stage & COLUMN else 0)
+
+    def emit(
+        self,
+        targets: Sequence[Value],
+        instances: Sequence[Key],
+        known: Known,
+        leaf: Leaf,
+        inside: frozenset[Loop] = frozenset(),
+    ) -> None:
+        """Compute the targets for all instances; results are entered in `known`."""
+        segment: list[Value] = []
+        for value in self._wanted(targets, instances, known):
+            if not value.loops <= inside or self._is_known(value, instances, known):
+                continue
+            if value.what == "result" and not self.kernel.is_leaf(value, self.at):
+                self._segment(segment, instances, known, leaf)
+                segment = []
+                self._loop(value, instances, known, leaf, inside)
+            else:
+                segment.append(value)
+        self._segment(segment, instances, known, leaf)
+
+    def _is_known(self, value: Value, instances: Sequence[Key], known: Known) -> bool:
+        return all((value, self.key(value, instance)) in known for instance in instances)
+
+    def _wanted(
+        self, targets: Iterable[Value], instances: Sequence[Key], known: Known
+    ) -> list[Value]:
+        def stop(value: Value) -> bool:
+            if self._is_known(value, instances, known):
+                return True
+            return value.what != "load" and self.kernel.is_leaf(value, self.at)
+
+        return reachable(targets, stop)
+
+    def _segment(
+        self, values: Sequence[Value], instances: Sequence[Key], known: Known, leaf: Leaf
+    ) -> None:
+        """One instance after the other, to keep few values alive."""
+        for instance in instances:
+            for value in values:
+                key = self.key(value, instance)
+                if (value, key) not in known:
+                    known[value, key] = self._value(value, instance, known, leaf)
+
+    def _value(self, value: Value, instance: Key, known: Known, leaf: Leaf) -> ir.Value:
+        slot = None if value.kind == "index" else self.kernel.slot(value, self.at)
+        if slot is not None:
+            stage, offset, index = slot
+            return leaf(
+                stage, offset, self._index(index, instance, known), self.key(value, instance)
+            )
+        args = [known[arg, self.key(arg, instance)] for arg in value.args]
+        what, s, b = value.what, self.simd, self.simd.builder
+        if what == "const":
+            data = value.data
+            return s.constant(SPECIAL[data] if isinstance(data, str) else data)
+        if what in PRIMITIVES:
+            return self._primitive(what, args)
+        if what == "index_below":
+            return s.splat(b.icmp_signed("<", args[0], i64(value.data)))
+        if value.kind == "index":
+            right = args[1] if len(args) > 1 else i64(value.data)
+            return self._index_op(what, args[0], right)
+        raise InternalError(f"no machine code for {value}")
+
+    def _index(self, index: Index, instance: Key, known: Known) -> ir.Value:
+        if isinstance(index, int):
+            return i64(index)
+        return known[index, self.key(index, instance)]
+
+    def _index_op(self, what: str, x: ir.Value, y: ir.Value) -> ir.Value:
+        b = self.simd.builder
+        if what in ("index_min", "index_max"):
+            return b.select(b.icmp_signed("<" if what == "index_min" else ">", x, y), x, y)
+        simple = {"index_add": b.add, "index_sub": b.sub, "index_mul": b.mul}
+        if what in simple:
+            return simple[what](x, y)
+        # Component indices are never negative here, so truncating division is floor division.
+        return b.sdiv(x, y) if what == "index_floordiv" else b.srem(x, y)
+
+    def _primitive(self, name: str, args: Sequence[ir.Value]) -> ir.Value:
+        s, b = self.simd, self.simd.builder
+        fused = ("contract",)
+        if name in ("add", "sub", "mul"):
+            return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul}[name](*args, flags=fused)
+        if name in _MASKS:
+            return s.compare(_MASKS[name], *args)
+        spelling = PRIMITIVES[name].llvm
+        written = approximations.FUNCTIONS.get(spelling)
+        return written(s, *args) if written else getattr(s, spelling)(*args)
+
+    def _loop(
+        self,
+        result: Value,
+        instances: Sequence[Key],
+        known: Known,
+        leaf: Leaf,
+        inside: frozenset[Loop],
+    ) -> None:
+        loop: Loop = result.data[0]
+        keys = list(dict.fromkeys(self.key(result, instance) for instance in instances))
+        instance_of = {self.key(result, i): i for i in reversed(list(instances))}
+        within = inside | {loop}
+        # What the body needs but does not vary in it is computed before it.
+        self.emit([*loop.inits, *loop.nexts], instances, known, leaf, inside)
+        initial = [
+            known[init, self.key(init, instance_of[key])] for init in loop.inits for key in keys
+        ]
+        with self.flow.loop(i64(0), i64(loop.n), carried=initial, name="components") as body:
+            local = dict(known)
+            local[loop.index, (0, 0)] = body.index
+            places = [(place, key) for place in range(len(loop.inits)) for key in keys]
+            for (place, key), value in zip(places, body.values, strict=True):
+                local[loop.carries[place], key] = value
+            self.emit(loop.nexts, instances, local, leaf, within)
+            body.next = [
+                local[loop.nexts[place], self.key(loop.nexts[place], instance_of[key])]
+                for place, key in places
+            ]
+        for value in loop.results:
+            for key in keys:
+                place = places.index((value.data[1], key))
+                known[value, key] = body.results[place]

@@ -1,0 +1,235 @@
+"""Packing: arguments of any strides into component-major buffers, and what is computed from them.
+
+Rows and blocks of columns become [slot][lane] buffers in the task's scratch memory. User arrays
+are read here and nowhere else, at rows below the count given. Lanes past the end repeat the last
+row, up to whole vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from ..lower.kernel import COLUMN, ONCE, ROW, Argument
+from .emitter import Emitter, Key, Known, Leaf
+from .flow import BYTES, I64, i64
+from .writer import Writer
+
+_INTERLEAVED = 8
+
+
+class Packing(Writer):
+    """Writes the functions that fill the buffers."""
+
+    copy: ir.Function
+    interleaved: dict[int, ir.Function]
+    pack_rows: ir.Function | None
+    pack_columns: ir.Function | None
+
+    def _write_packing(self) -> None:
+        self.copy = self._copy_function()
+        dims = {a.dim for a in self.kernel.arguments if a.stage in (ROW, COLUMN)}
+        self.interleaved = {
+            dim: self._interleaved_function(dim) for dim in dims if 2 <= dim <= _INTERLEAVED
+        }
+        self.pack_rows = self._pack_function(ROW)
+        self.pack_columns = self._pack_function(COLUMN)
+
+    def _pack_function(self, stage: int) -> ir.Function | None:
+        """pack(args, scratch, batch, start, count, destination): components, then computed slots.
+
+        Lanes beyond `count` repeat the last one, up to whole vectors.
+        """
+        if not self.kernel.stages[stage].size:
+            return None
+        name = "pack_rows" if stage == ROW else "pack_columns"
+        args, scratch, batch, start, count, destination = self._function(
+            name, BYTES, BYTES, I64, I64, I64, BYTES
+        )
+        group = self.plan.row_group if stage == ROW else self.plan.block
+        whole = (stage == ROW) == self.row_major
+        padded = self._round_up(count, self.plan.lane_count if whole else self.plan.width)
+        for argument in self.kernel.arguments:
+            if argument.stage == stage:
+                self._copy_argument(argument, args, batch, start, count, padded, destination, group)
+        self._compute_slots(stage, scratch, padded, destination, group)
+        self.builder.ret_void()
+        return self.module.get_global(name)
+
+    def _copy_argument(
+        self,
+        argument: Argument,
+        args: ir.Value,
+        batch: ir.Value,
+        start: ir.Value,
+        count: ir.Value,
+        padded: ir.Value,
+        destination: ir.Value,
+        group: int,
+    ) -> None:
+        """Transpose `count` rows of an argument into its raw slots."""
+        flow, b = self.flow, self.builder
+        base, stride, step = self._argument(argument, args, batch)
+        offset = self.kernel.stages[argument.stage].raw[argument.position] * group * self.item
+        raw = flow.at(destination, i64(offset))
+        source = flow.at(base, b.mul(start, stride))
+        spacing = i64(group * self.item)
+        done: ir.Value = i64(0)
+        if 2 <= argument.dim <= _INTERLEAVED:
+            split = self.interleaved[argument.dim]
+            done = b.call(split, [source, stride, step, count, raw, spacing])
+        b.call(
+            self.copy,
+            [source, stride, step, i64(argument.dim), done, count, padded, raw, spacing],
+        )
+
+    def _copy_function(self) -> ir.Function:
+        """copy(source, stride, step, dim, done, count, padded, raw, spacing): rows to slots.
+
+        Adjacent numbers go by whole vectors, everything else, whatever its strides, one by one;
+        lanes from `count` to `padded` repeat the last row. Rows below `done` are already there.
+        """
+        source, stride, step, dim, done, count, padded, raw, spacing = self._function(
+            "copy", BYTES, I64, I64, I64, I64, I64, I64, BYTES, I64
+        )
+        flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        whole = b.and_(count, i64(-width))
+        adjacent = b.icmp_signed("==", stride, i64(item))
+        start = b.select(adjacent, whole, done)
+        with flow.loop(i64(0), dim, name="components") as component:
+            row = flow.at(source, b.mul(component.index, step))
+            slot = flow.at(raw, b.mul(component.index, spacing))
+            with flow.loop(done, b.select(adjacent, whole, done), width, name="adjacent") as lane:
+                shift = flow.times(lane.index, item)
+                value = flow.load(self.simd.type, flow.at(row, shift), 1)
+                flow.store(value, flow.at(slot, shift), 4)
+            with flow.loop(start, count, name="strided") as lane:
+                value = flow.load(self.simd.scalar, flow.at(row, b.mul(lane.index, stride)), 1)
+                flow.store(value, flow.at(slot, flow.times(lane.index, item)), item)
+            with flow.loop(count, padded, name="pad") as lane:
+                last = flow.at(slot, flow.times(b.sub(count, i64(1)), item))
+                value = flow.load(self.simd.scalar, last, item)
+                flow.store(value, flow.at(slot, flow.times(lane.index, item)), item)
+        b.ret_void()
+        return self.module.get_global("copy")
+
+    def _interleaved_function(self, dim: int) -> ir.Function:
+        """split(source, stride, step, count, raw, spacing) -> rows done.
+
+        Rows of `dim` adjacent components, one after the other, a vector of rows at a time:
+        [row][component] to [component][row] by shuffles. Other layouts: 0 rows done.
+        """
+        name = f"split{dim}"
+        source, stride, step, count, raw, spacing = self._function(
+            name, BYTES, I64, I64, I64, BYTES, I64, returns=I64
+        )
+        flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        packed = b.and_(
+            b.icmp_signed("==", stride, i64(dim * item)), b.icmp_signed("==", step, i64(item))
+        )
+        whole = b.select(packed, b.and_(count, i64(-width)), i64(0))
+        wide = ir.VectorType(self.simd.scalar, width * dim)
+        pick = ir.VectorType(ir.IntType(32), width)
+        with flow.loop(i64(0), whole, width, name="split") as lane:
+            here = flow.at(source, flow.times(lane.index, dim * item))
+            value = flow.load(wide, here, 1)
+            slot = flow.at(raw, flow.times(lane.index, item))
+            for component in range(dim):
+                places = [component + dim * place for place in range(width)]
+                mask = ir.Constant(pick, [ir.Constant(ir.IntType(32), p) for p in places])
+                part = b.shuffle_vector(value, ir.Constant(wide, ir.Undefined), mask)
+                flow.store(part, flow.at(slot, b.mul(spacing, i64(component))), 4)
+        b.ret(whole)
+        return self.module.get_global(name)
+
+    def _compute_slots(
+        self, stage: int, scratch: ir.Value, padded: ir.Value, destination: ir.Value, group: int
+    ) -> None:
+        """Values of one stage that later stages read, a vector of lanes at a time."""
+        computed = self.kernel.stages[stage].computed
+        if not computed:
+            return
+        flow, item = self.flow, self.item
+        emitter = Emitter(self.kernel, self.plan, self.simd, flow, stage)
+        once = flow.at(scratch, i64(self.layout.offset["once"]))
+        with flow.loop(i64(0), padded, self.plan.width, name="computed") as lane:
+            shift = flow.times(lane.index, item)
+
+            def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
+                place = flow.times(self.builder.add(i64(offset), index), item)
+                if where == ONCE:
+                    return self.simd.splat(flow.load(self.simd.scalar, flow.at(once, place), item))
+                address = flow.at(destination, self.builder.add(flow.times(place, group), shift))
+                return flow.load(self.simd.type, address, 4)
+
+            def keep(value: ir.Value, slot: ir.Value) -> None:
+                place = self.builder.add(flow.times(slot, group * item), shift)
+                flow.store(value, flow.at(destination, place), 4)
+
+            self._each_computed(stage, emitter, leaf, keep)
+
+    def _each_computed(
+        self,
+        stage: int,
+        emitter: Emitter,
+        leaf: Leaf,
+        keep: Callable[[ir.Value, ir.Value], None],
+    ) -> None:
+        known: Known = {}
+        for value, slot in self.kernel.stages[stage].computed.items():
+            if slot.loop is None:
+                emitter.emit([value], [(0, 0)], known, leaf)
+                keep(known[value, (0, 0)], i64(slot.offset))
+                continue
+            with self.flow.loop(i64(0), i64(slot.loop.n), name="table") as body:
+                local = {**known, (slot.loop.index, (0, 0)): body.index}
+                emitter.emit([value], [(0, 0)], local, leaf, frozenset((slot.loop,)))
+                keep(local[value, (0, 0)], self.builder.add(i64(slot.offset), body.index))
+
+    def _pack_once(self, args: ir.Value, scratch: ir.Value, batch: ir.Value) -> None:
+        """Parameters, and what is computed from them alone: one number per slot."""
+        flow, b, item = self.flow, self.builder, self.item
+        once = flow.at(scratch, i64(self.layout.offset["once"]))
+        for argument in self.kernel.arguments:
+            if argument.stage == ONCE:
+                base, _, step = self._argument(argument, args, batch)
+                raw = self.kernel.stages[ONCE].raw[argument.position]
+                with flow.loop(i64(0), i64(argument.dim), name="parameters") as k:
+                    value = flow.load(self.simd.scalar, flow.at(base, b.mul(k.index, step)), 1)
+                    place = flow.times(b.add(k.index, i64(raw)), item)
+                    flow.store(value, flow.at(once, place), item)
+        emitter = Emitter(self.kernel, self.plan, self.simd, flow, ONCE)
+
+        def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
+            place = flow.times(b.add(i64(offset), index), item)
+            return self.simd.splat(flow.load(self.simd.scalar, flow.at(once, place), item))
+
+        def keep(value: ir.Value, slot: ir.Value) -> None:
+            first = b.extract_element(value, ir.Constant(ir.IntType(32), 0))
+            flow.store(first, flow.at(once, flow.times(slot, item)), item)
+
+        self._each_computed(ONCE, emitter, leaf, keep)
+
+    def _pack_row_groups(
+        self,
+        args: ir.Value,
+        scratch: ir.Value,
+        batch: ir.Value,
+        first: ir.Value,
+        count: ir.Value,
+    ) -> None:
+        if self.pack_rows is None:
+            return
+        flow, b = self.flow, self.builder
+        rows = flow.at(scratch, i64(self.layout.offset["rows"]))
+        if not self.row_major:
+            b.call(self.pack_rows, [args, scratch, batch, first, count, rows])
+            return
+        lanes = self.plan.lane_count
+        with flow.loop(i64(0), count, lanes, name="groups") as group:
+            here = flow.minimum(i64(lanes), b.sub(count, group.index))
+            unit = b.sdiv(group.index, i64(lanes))
+            where = self._unit_rows(rows, unit)
+            start = b.add(first, group.index)
+            b.call(self.pack_rows, [args, scratch, batch, start, here, where])

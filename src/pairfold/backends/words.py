@@ -1,0 +1,10 @@
+"""The words of the tables that machine code is called with: shared by code generator and caller."""
+
+# The table of arguments: sizes and partition, then addresses, then three words per argument.
+ROWS, COLUMNS, ROWS_PER_TASK, PANELS, SPLITS, COLUMNS_PER_SPLIT = range(6)
+OFFSETS, PARTIALS, OUT, OUT_ROW_STRIDE, OUT_COMPONENT_STRIDE = range(6, 11)
+FIRST_ARGUMENT = 11
+WORDS_PER_ARGUMENT = 3
+
+# The control block: the shared counter of tasks, the stop word, how many there are, how many done.
+NEXT, STOP, TOTAL, DONE = range(4)

@@ -1,0 +1,159 @@
+"""What all parts of the code generator share: the module, its functions, memory and addresses.
+
+A writer holds the function being written (its builder, flow and vector arithmetic). The parts
+that build on it, in this order: packing, states, and the code generator itself.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ..errors import InternalError
+from ..lower.kernel import COLUMN, ONCE, ROW, Argument, Kernel
+from ..lower.schedule import ITEM, Plan, frontier
+from .emitter import Key, Leaf
+from .flow import BYTES, I64, Flow, i64
+from .simd import Simd
+from .words import FIRST_ARGUMENT, OFFSETS, WORDS_PER_ARGUMENT
+
+
+class Layout:
+    """Where the parts of a task's scratch memory lie, in bytes."""
+
+    def __init__(self, kernel: Kernel, plan: Plan) -> None:
+        self.item = ITEM[plan.dtype]
+        self.outer_item = ITEM[plan.accumulation.outer]
+        self.components = 2 if plan.accumulation.compensated else 1
+        lanes = plan.lane_count
+        self.state_words = kernel.dim * len(kernel.reduction.identity) * self.components
+        self.unit_state = self.state_words * lanes * self.outer_item
+        groups = plan.tiles if plan.lanes == "row" else 1
+        self.row_group = kernel.stages[ROW].size * plan.row_group * self.item
+        sizes = {
+            "once": kernel.stages[ONCE].size * self.item,
+            "rows": groups * self.row_group,
+            "columns": kernel.stages[COLUMN].size * plan.block * self.item,
+            "shared": len(frontier(kernel)) * plan.block * self._shared_lanes(plan) * self.item,
+            "state": plan.tiles * self.unit_state,
+            "finished": kernel.dim * lanes * self.item,
+        }
+        self.offset: dict[str, int] = {}
+        self.total = 0
+        for name, size in sizes.items():
+            self.offset[name] = self.total
+            self.total += -(-size // 64) * 64
+        self.state_bytes = sizes["state"]
+
+    @staticmethod
+    def _shared_lanes(plan: Plan) -> int:
+        return plan.lane_count if plan.lanes == "row" else 1
+
+
+class Writer:
+    """The module of one kernel under one plan, and the function being written into it.
+
+    `places` are the parts of scratch memory and `row_buffer` the packed rows, as addresses in
+    the function being written.
+    """
+
+    builder: ir.IRBuilder
+    flow: Flow
+    simd: Simd
+    outer: Simd
+    inner: Simd
+    places: dict[str, ir.Value]
+    row_buffer: ir.Value
+
+    def __init__(self, kernel: Kernel, plan: Plan) -> None:
+        self.kernel, self.plan = kernel, plan
+        self.layout = Layout(kernel, plan)
+        self.module = ir.Module("pairfold")
+        self.shared = frontier(kernel)
+        self.item = ITEM[plan.dtype]
+        self.row_major = plan.lanes == "row"
+
+    def _function(
+        self, name: str, *kinds: ir.Type, returns: ir.Type | None = None
+    ) -> list[ir.Value]:
+        """Begin a function: its arguments; the builder stands at its entry."""
+        kind = ir.FunctionType(returns or ir.VoidType(), kinds)
+        function = ir.Function(self.module, kind, name)
+        if name not in ("run", "combine"):
+            function.linkage = "internal"
+        function.attributes.add("nounwind")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.builder, self.flow = builder, Flow(builder)
+        self.simd = Simd(builder, self.plan.dtype, self.plan.width, self.plan.machine.has)
+        self.outer = self.simd.resized(self.plan.accumulation.outer)
+        self.inner = self.simd.resized(self.plan.accumulation.inner)
+        return list(function.args)
+
+    def _round_up(self, count: ir.Value, unit: int) -> ir.Value:
+        b = self.builder
+        return b.and_(b.add(count, i64(unit - 1)), i64(-unit))
+
+    def _argument(
+        self, argument: Argument, args: ir.Value, batch: ir.Value
+    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Address of an argument's batch element, its row stride and its component stride."""
+        flow, b = self.flow, self.builder
+        place = [a.position for a in self.kernel.arguments].index(argument.position)
+        word = FIRST_ARGUMENT + WORDS_PER_ARGUMENT * place
+        offset = self._batch_offset(args, batch, place)
+        base = flow.at(b.inttoptr(flow.word(args, word), BYTES), offset)
+        return base, flow.word(args, word + 1), flow.word(args, word + 2)
+
+    def _batch_offset(self, args: ir.Value, batch: ir.Value, place: int) -> ir.Value:
+        flow = self.flow
+        table = flow.pointer(args, OFFSETS)
+        width = len(self.kernel.arguments) + 1
+        cell = self.builder.add(flow.times(batch, width), i64(place))
+        return flow.load(I64, flow.at(table, flow.times(cell, 8)), 8)
+
+    def _vector(self, key: Key) -> int:
+        return key[1] * self.plan.width * self.item
+
+    def _pair_leaf(self, at: ir.Value) -> Leaf:
+        """Reads slots for column (or vector of columns) number `at` of the block."""
+        flow, b, item, plan = self.flow, self.builder, self.item, self.plan
+
+        def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
+            slot = b.add(i64(offset), index)
+            if where == ONCE:
+                address = flow.at(self.places["once"], flow.times(slot, item))
+                return self.simd.splat(flow.load(self.simd.scalar, address, item))
+            if where == ROW:
+                place = flow.times(slot, plan.row_group * item)
+                if not self.row_major:
+                    address = flow.at(self.row_buffer, place)
+                    return self.simd.splat(flow.load(self.simd.scalar, address, item))
+                address = flow.at(self.row_buffer, b.add(place, i64(self._vector(key))))
+                return flow.load(self.simd.type, address, 4)
+            place = flow.times(slot, plan.block * item)
+            if self.row_major:
+                column = b.add(at, i64(key[0]))
+                address = flow.at(self.places["columns"], b.add(place, flow.times(column, item)))
+                return self.simd.splat(flow.load(self.simd.scalar, address, item))
+            shift = b.add(flow.times(at, item), i64(self._vector(key)))
+            return flow.load(
+                self.simd.type, flow.at(self.places["columns"], b.add(place, shift)), 4
+            )
+
+        return leaf
+
+    def _units(self, count: ir.Value) -> ir.Value:
+        if not self.row_major:
+            return count
+        lanes = self.plan.lane_count
+        return self.builder.sdiv(self.builder.add(count, i64(lanes - 1)), i64(lanes))
+
+    def _unit_rows(self, rows: ir.Value, unit: ir.Value) -> ir.Value:
+        size = self.layout.row_group if self.row_major else self.item
+        return self.flow.at(rows, self.flow.times(unit, size))
+
+    def _unit_state(self, state: ir.Value, unit: ir.Value) -> ir.Value:
+        return self.flow.at(state, self.flow.times(unit, self.layout.unit_state))
+
+    @staticmethod
+    def _no_leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
+        raise InternalError("a reduction's rule reads an argument")
