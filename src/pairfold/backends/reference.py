@@ -42,7 +42,7 @@ class _Interpreter:
 
     def _value(self, value: Value, known: dict[Value, Array]) -> Array:
         what = value.what
-        args: Sequence[Value] = value.args
+        args = list(value.args)
         if what == "const":
             return self.dtype.type(to_float(value.data, self.dtype.name))
         if what == "load":

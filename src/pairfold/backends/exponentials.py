@@ -1,0 +1,546 @@
+"""Exponentials, logarithms, powers, roots and the error function on SIMD vectors.
+
+Where coefficients come from: each table was computed for this file by a Remez exchange in 260-bit
+arithmetic, rounding one coefficient at a time (lowest power first) and refitting the others;
+"error 2^-k" is the worst weighted error left after rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import isqrt
+
+from llvmlite import ir
+
+from .numerics import (
+    INFINITY,
+    LN2,
+    LN2_BITS,
+    LOG2E,
+    NAN,
+    clamp,
+    cut_in_parts,
+    ordered_sum,
+    polynomial,
+    subtract_multiple,
+    two_product,
+)
+from .simd import Simd
+
+# ---- AVX-512 instructions ----------------------------------------------------------------
+
+
+def _suffix(s: Simd) -> str:
+    return "ps.512" if s.dtype == "float32" else "pd.512"
+
+
+def _i32(value: int) -> ir.Value:
+    return ir.Constant(ir.IntType(32), value)
+
+
+def _all_lanes(s: Simd) -> ir.Value:
+    """The write mask that makes a masked instruction an unmasked one."""
+    return ir.Constant(ir.IntType(s.width), -1)
+
+
+_CURRENT_ROUNDING = 4
+
+
+def _avx512(s: Simd, name: str, *arguments: ir.Value) -> ir.Value:
+    """A masked AVX-512 arithmetic instruction, with no mask and no rounding override."""
+    full = f"llvm.x86.avx512.mask.{name}.{_suffix(s)}"
+    tail = (s.constant(0), _all_lanes(s), _i32(_CURRENT_ROUNDING))
+    return s.intrinsic(full, s.type, *arguments, *tail)
+
+
+def _lookup16(s: Simd, index: ir.Value, table: Sequence[Fraction]) -> ir.Value:
+    """table[index mod 16] from registers; only the low four bits of the index count."""
+    if s.dtype == "float32":
+        name = "llvm.x86.avx512.permvar.sf.512"
+        return s.intrinsic(name, s.type, s.lanes(table), index)
+    name = "llvm.x86.avx512.vpermi2var.pd.512"
+    return s.intrinsic(name, s.type, s.lanes(table[:8]), index, s.lanes(table[8:]))
+
+
+# ---- exponentials ------------------------------------------------------------------------
+
+# e^r = 1 + r + c[0] r^2 + c[1] r^3 + ... on |r| <= ln(2)/2, relative error
+# 2^-28.2 (float32, degree 6) and 2^-57.6 (float64, degree 11).
+_EXP = {
+    "float32": (
+        0.4999999403953552,
+        0.1666652113199234,
+        0.04166826605796814,
+        0.00836869515478611,
+        0.0013820512685924768,
+    ),
+    "float64": (
+        0.5000000000000011,
+        0.16666666666666458,
+        0.04166666666652429,
+        0.008333333333458176,
+        0.0013888888945790458,
+        0.00019841269603621426,
+        2.4801490262010898e-05,
+        2.7557482351906683e-06,
+        2.7631449017310585e-07,
+        2.503853739679475e-08,
+    ),
+}
+
+# The same on |r| <= ln(2)/32, relative error 2^-29.2 (degree 3) and 2^-56.2 (degree 6).
+_EXP_SHORT = {
+    "float32": (0.5000162124633789, 0.16666816174983978),
+    "float64": (
+        0.4999999999999959,
+        0.16666666664414612,
+        0.041666666694491546,
+        0.008333472027298358,
+        0.0013888573954001318,
+    ),
+}
+
+# Below the first bound the result rounds to zero, above the second to infinity.
+_EXP_RANGE = {"float32": (-104.0, 89.0), "float64": (-746.0, 710.0)}
+
+
+def _sixteenths() -> tuple[Fraction, ...]:
+    """2^(j/16) for j < 16, to about 100 bits."""
+    root = 2 << 1600
+    for _ in range(4):
+        root = isqrt(root)
+    return tuple(Fraction(root**j, 1 << (100 * j)) for j in range(16))
+
+
+_SIXTEENTHS = _sixteenths()
+
+
+def _exp_table(s: Simd, t: ir.Value, n: ir.Value, r: ir.Value) -> ir.Value:
+    """Finish e^x = 2^n e^r on AVX-512, where n is a multiple of 1/16 and t holds 16 n.
+
+    2^n = 2^floor(n) 2^(j/16): the low bits of t are j, and VSCALEF takes the floor of n,
+    overflows and underflows by itself.  Huge, infinite or NaN x make n huge, infinite or
+    NaN, which decides the result provided that the other factor is positive; hence the
+    single VRANGE, which replaces a meaningless r (NaN included) by one of its sign within
+    1/16.  Its immediate 2 takes the smaller magnitude with the sign of the first operand.
+    """
+    r = _avx512(s, "range", r, s.constant(0.0625), _i32(2))
+    table = _lookup16(s, s.to_bits(t), _SIXTEENTHS)
+    # table + (table r) (1 + ...), with the two factors computed side by side.
+    first = s.mul(table, r)
+    series = polynomial(s, r, (1.0, *_EXP_SHORT[s.dtype]))
+    return _avx512(s, "scalef", s.fma(first, series, table), n)
+
+
+def _scale(s: Simd, p: ir.Value, t: ir.Value) -> ir.Value:
+    """p 2^n, where the low bits of t hold i = n + 2 bias.
+
+    2^n may be out of range though the result is not, so multiply by 2^floor(n/2) and
+    2^ceil(n/2), whose biased exponents are i >> 1 and i - (i >> 1).  Only the second
+    product can round, so that subnormal results are right.  The shift to the left drops
+    whatever the high bits of t were.
+    """
+    i = s.to_bits(t)
+    half = s.shift_right_zero(i, 1)
+    first = s.shift_left(half, s.fraction_bits)
+    second = s.shift_left(s.int_sub(i, half), s.fraction_bits)
+    return s.mul(s.mul(p, s.from_bits(first)), s.from_bits(second))
+
+
+def _has_table(s: Simd) -> bool:
+    return s.has_avx512 and "avx512dq" in s.features
+
+
+def _exp_parts(s: Simd, x: ir.Value, base_two: bool) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """(t, n, r) with x = n ln 2 + r, or x = n + r / ln 2 if base_two.
+
+    Adding a large "magic" number rounds to its last place, which is 1/16 for the table
+    and 1 otherwise; the sum t then carries n in its low bits.
+    """
+    if _has_table(s):
+        magic = Fraction(3 << (s.fraction_bits - 1), 16)
+    else:
+        bias = 127 if s.dtype == "float32" else 1023
+        magic = Fraction((3 << (s.fraction_bits - 1)) + 2 * bias)
+    anchor = s.constant(magic)
+    if base_two:
+        t = s.add(x, anchor)
+        n = s.sub(t, anchor)
+        return t, n, s.mul(s.sub(x, n), s.constant(LN2))
+    t = s.fma(x, s.constant(LOG2E), anchor)
+    n = s.sub(t, anchor)
+    parts = cut_in_parts(LN2, s.dtype, LN2_BITS[s.dtype])
+    return t, n, subtract_multiple(s, x, n, parts)
+
+
+def _exp(s: Simd, x: ir.Value, low: ir.Value | None = None, base_two: bool = False) -> ir.Value:
+    """e^(x + low) for a tiny correction `low`, or 2^x."""
+    if not _has_table(s):
+        bounds = _EXP_RANGE[s.dtype]
+        if base_two:
+            bounds = (-151.0, 129.0) if s.dtype == "float32" else (-1076.0, 1025.0)
+        x = clamp(s, x, *bounds)
+    t, n, r = _exp_parts(s, x, base_two)
+    if low is not None:
+        r = s.add(r, low)
+    if _has_table(s):
+        return _exp_table(s, t, n, r)
+    return _scale(s, polynomial(s, r, (1.0, 1.0, *_EXP[s.dtype])), t)
+
+
+def exp(s: Simd, x: ir.Value) -> ir.Value:
+    """e^x."""
+    return _exp(s, x)
+
+
+def exp2(s: Simd, x: ir.Value) -> ir.Value:
+    """2^x."""
+    return _exp(s, x, base_two=True)
+
+
+def _expm1_parts(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """(n, q, i): e^x - 1 = 2^n (1 + q) - 1, and i holds n + bias in its low bits."""
+    bias = 127 if s.dtype == "float32" else 1023
+    anchor = s.constant((3 << (s.fraction_bits - 1)) + bias)
+    t = s.fma(x, s.constant(LOG2E), anchor)
+    n = s.sub(t, anchor)
+    parts = cut_in_parts(LN2, s.dtype, LN2_BITS[s.dtype])
+    r = subtract_multiple(s, x, n, parts)
+    # q = r + r^2 (1/2 + ...): the leading term is exact, so q is good to an ulp.
+    q = s.fma(s.mul(r, r), polynomial(s, r, _EXP[s.dtype]), r)
+    return n, q, s.to_bits(t)
+
+
+def expm1(s: Simd, x: ir.Value) -> ir.Value:
+    """e^x - 1, accurate near zero."""
+    low, high = (-20.0, 89.0) if s.dtype == "float32" else (-50.0, 710.0)
+    n, q, i = _expm1_parts(s, clamp(s, x, low, high))
+    # 2 (2^(n-1) q + 2^(n-1) - 1/2), because 2^n can overflow when the result does not.
+    one = s.int_constant(1)
+    half = s.from_bits(s.shift_left(s.int_sub(i, one), s.fraction_bits))
+    result = s.fma(half, q, s.sub(half, s.constant(0.5)))
+    result = s.mul(result, s.constant(2))
+    # For n = 0 the value is q; halving it would round subnormals.
+    result = s.select(s.compare("==", n, s.constant(0)), q, result)
+    return s.copysign(result, x)
+
+
+def tanh(s: Simd, x: ir.Value) -> ir.Value:
+    """The hyperbolic tangent.
+
+    tanh(x) = t / (t + 2) with t = e^(2x) - 1, on |x| to keep t from cancelling.  A
+    rational approximation needs as many multiplications, but rounds worse just below 1,
+    where this quotient forgets the errors of t.  Past the bound the result rounds to 1.
+    """
+    bound = 10 if s.dtype == "float32" else 22
+    magnitude = s.lesser(s.constant(bound), s.abs(x))
+    _, q, i = _expm1_parts(s, s.add(magnitude, magnitude))
+    power = s.from_bits(s.shift_left(i, s.fraction_bits))
+    t = s.fma(power, q, s.sub(power, s.constant(1)))
+    return s.copysign(s.div(t, s.add(t, s.constant(2))), x)
+
+
+# ---- logarithms --------------------------------------------------------------------------
+
+# log(1 + f) = f - f^2/2 + c[0] f^3 + c[1] f^4 + ... on [-1/4, 1/2], error 2^-27.6.
+_LOG_FLOAT32 = (
+    0.3333345055580139,
+    -0.25000110268592834,
+    0.19990848004817963,
+    -0.1664687842130661,
+    0.14477629959583282,
+    -0.13163940608501434,
+    0.10472572594881058,
+    -0.04515252262353897,
+)
+
+# log((1 + s)/(1 - s)) = 2 s + s z (c[0] + c[1] z + ...), z = s^2, for the same range of
+# (1 + s)/(1 - s), relative error 2^-55.9.
+_LOG_FLOAT64 = (
+    0.6666666666667271,
+    0.39999999996159163,
+    0.2857142939583631,
+    0.22222138451536644,
+    0.18186358279856776,
+    0.15250141910796888,
+    0.15368568602804797,
+)
+
+# The same with c[0] = 2/3 exactly, from c[1] on: relative error 2^-69.
+_LOG_LONG = (
+    0.39999999999999725,
+    0.28571428571577323,
+    0.22222222191246596,
+    0.18181821526222644,
+    0.1538440663267196,
+    0.13341145240568186,
+    0.1159234241718781,
+    0.12571557980608306,
+)
+
+
+def _split(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """(e, m) with x = 2^e m and m in [3/4, 3/2), for positive finite x.
+
+    AVX-512 has instructions for it, which also give e = +-inf, m = 1 for infinity and
+    zero, and m = NaN below zero.  Elsewhere integer arithmetic does it, on x 2^k for
+    subnormal x; zero, infinities, negative numbers and NaN come out as finite garbage.
+    """
+    if s.has_avx512:
+        e = _avx512(s, "getexp", x)
+        # Immediate 11: the interval [3/4, 3/2) and NaN for negative numbers.
+        m = _avx512(s, "getmant", x, _i32(11))
+        return s.sub(e, _avx512(s, "getexp", m)), m
+    bits, bias = s.fraction_bits, 1 << (s.bits - 2 - s.fraction_bits)
+    smallest = Fraction(2) ** (2 - bias)
+    tiny = s.compare("<", x, s.constant(smallest))
+    x = s.select(tiny, s.mul(x, s.constant(1 << (bits + 1))), x)
+    i = s.to_bits(x)
+    # Subtract the pattern of 3/4 and add bias 2^bits to stay positive; the exponent
+    # field is then e + bias, and becomes a float as the last bits of 2^bits + e + bias.
+    three_quarters = ((bias - 2) << bits) + (1 << (bits - 1))
+    u = s.int_add(i, s.int_constant((bias << bits) - three_quarters))
+    field = s.shift_right_zero(u, bits)
+    anchor = (bias - 1 + bits) << bits
+    e = s.from_bits(s.int_or(field, s.int_constant(anchor)))
+    offset = (1 << bits) + bias
+    e = s.sub(e, s.select(tiny, s.constant(offset + bits + 1), s.constant(offset)))
+    removed = s.int_sub(s.shift_left(field, bits), s.int_constant(bias << bits))
+    return e, s.from_bits(s.int_sub(i, removed))
+
+
+def _log_sum(s: Simd, e: ir.Value, f: ir.Value) -> ir.Value:
+    """e ln 2 + log(1 + f).
+
+    ln 2 comes in two parts of which e times the first is exact.  In float64,
+    2 s = f - s f for s = f/(2 + f), so that log(1 + f) = f - s (f - z (c[0] + ...))
+    and the leading term f is exact.
+    """
+    high, low = cut_in_parts(LN2, s.dtype, LN2_BITS[s.dtype])
+    start = s.fma(e, s.constant(low), f)
+    if s.dtype == "float32":
+        q = s.fma(polynomial(s, f, _LOG_FLOAT32), f, s.constant(-0.5))
+        result = s.fma(s.mul(f, f), q, start)
+    else:
+        ratio = s.div(f, s.add(f, s.constant(2)))
+        z = s.mul(ratio, ratio)
+        rest = s.sub(s.mul(z, polynomial(s, z, _LOG_FLOAT64)), f)
+        result = s.fma(ratio, rest, start)
+    return s.fma(e, s.constant(high), result)
+
+
+def _log_special(s: Simd, x: ir.Value, result: ir.Value) -> ir.Value:
+    """Put in the logarithms of zero, negative numbers, infinity and NaN."""
+    zero, infinity = s.constant(0), s.constant(INFINITY)
+    result = s.select(s.compare("<", x, infinity), result, x)
+    result = s.select(s.compare("==", x, zero), s.constant(-INFINITY), result)
+    return s.select(s.compare("<", x, zero), s.constant(NAN), result)
+
+
+def log(s: Simd, x: ir.Value) -> ir.Value:
+    """The natural logarithm."""
+    e, m = _split(s, x)
+    result = _log_sum(s, e, s.sub(m, s.constant(1)))
+    return result if s.has_avx512 else _log_special(s, x, result)
+
+
+def log1p(s: Simd, x: ir.Value) -> ir.Value:
+    """log(1 + x), accurate near zero.
+
+    With 2^e m = 1 + x (rounded), f = 2^-e (1 + x) - 1 = 2^-e x + (2^-e - 1) has one
+    rounding.  Past 2^60 the one does not matter, and 2^-e could be subnormal.
+    """
+    one = s.constant(1)
+    u = s.add(x, one)
+    e, m = _split(s, u)
+    bias = 127 if s.dtype == "float32" else 1023
+    anchor = (3 << (s.fraction_bits - 1)) + bias
+    field = s.to_bits(s.sub(s.constant(anchor), e))
+    power = s.from_bits(s.shift_left(field, s.fraction_bits))
+    f = s.fma(x, power, s.sub(power, one))
+    f = s.select(s.compare("<", x, s.constant(2.0**60)), f, s.sub(m, one))
+    result = s.copysign(_log_sum(s, e, f), x)
+    return _log_special(s, u, result)
+
+
+# ---- powers ------------------------------------------------------------------------------
+
+
+def _log_pair(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """log(x) as an unevaluated sum, relative error about 2^-63, for positive finite x.
+
+    log(x) = e ln 2 + 2 s + s z (2/3 + z R(z)), s = f/(2 + f), z = s^2 <= 0.04, and every
+    quantity but R is a pair.  z R is at most 0.017, so its rounding errors reach the
+    result scaled by z/2 times that, hence the eleven bits gained.
+    """
+    e, m = _split(s, x)
+    f = s.sub(m, s.constant(1))
+    d, dl = ordered_sum(s, s.constant(2), f)
+    sh = s.div(f, d)
+    p, pl = two_product(s, sh, d)
+    sl = s.div(s.sub(s.sub(s.sub(f, p), pl), s.mul(sh, dl)), d)
+    zh, zl = two_product(s, sh, sh)
+    zl = s.add(zl, s.mul(s.add(sh, sh), sl))
+    third, third_low = cut_in_parts(Fraction(2, 3), s.dtype, s.fraction_bits + 1)
+    tail = s.mul(zh, polynomial(s, zh, _LOG_LONG))
+    wh, wl = ordered_sum(s, s.constant(third), tail)
+    wl = s.add(wl, s.constant(third_low))
+    vh, vl = two_product(s, zh, wh)
+    vl = s.add(vl, s.add(s.mul(zh, wl), s.mul(zl, wh)))
+    gh, gl = ordered_sum(s, s.constant(2), vh)
+    gl = s.add(gl, vl)
+    lh, ll = two_product(s, sh, gh)
+    ll = s.add(ll, s.add(s.mul(sh, gl), s.mul(sl, gh)))
+    high, low = cut_in_parts(LN2, s.dtype, LN2_BITS[s.dtype])
+    total, error = ordered_sum(s, s.mul(e, s.constant(high)), lh)
+    error = s.add(error, s.add(s.mul(e, s.constant(low)), ll))
+    return ordered_sum(s, total, error)
+
+
+def _pow_magnitude(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x^y for positive finite x.
+
+    |log x| >= 2^-54 unless it is zero, so clamping y to 2^70 changes no result, and
+    turns 1^inf into 1.
+    """
+    y = clamp(s, y, -(2.0**70), 2.0**70)
+    if s.dtype == "float32":
+        wide = s.resized("float64")
+        x, y = (s.builder.fpext(v, wide.type) for v in (x, y))
+        e, m = _split(wide, x)
+        logarithm = _log_sum(wide, e, wide.sub(m, wide.constant(1)))
+        return s.builder.fptrunc(_exp(wide, wide.mul(y, logarithm)), s.type)
+    high, low = _log_pair(s, x)
+    p, pl = two_product(s, y, high)
+    pl = s.fma(y, low, pl)
+    # Where exp saturates the correction is not small, and not wanted.
+    small = s.compare("<", s.abs(p), s.constant(1024))
+    return _exp(s, p, s.select(small, pl, s.constant(0)))
+
+
+def _is_integer(s: Simd, magnitude: ir.Value) -> ir.Value:
+    """Whether a non-negative number is an integer; true for infinity."""
+    anchor = s.constant(1 << s.fraction_bits)
+    rounded = s.sub(s.add(magnitude, anchor), anchor)
+    large = s.compare(">=", magnitude, anchor)
+    return s.mask_or(large, s.compare("==", rounded, magnitude))
+
+
+def pow(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x^y, with the special cases of C99 F.9.4.4."""
+    zero, one, infinity = s.constant(0), s.constant(1), s.constant(INFINITY)
+    ax, ay = s.abs(x), s.abs(y)
+    result = _pow_magnitude(s, ax, y)
+    # Zero and infinity: the power is zero or infinity.
+    is_zero, is_infinite = s.compare("==", ax, zero), s.compare("==", ax, infinity)
+    negative = s.compare("<", y, zero)
+    from_zero = s.select(negative, infinity, zero)
+    from_infinity = s.select(negative, zero, infinity)
+    result = s.select(is_zero, from_zero, s.select(is_infinite, from_infinity, result))
+    # Negative x: an odd y gives the sign; a fractional y gives NaN for finite x.
+    whole = _is_integer(s, ay)
+    odd = s.mask_and(whole, s.mask_not(_is_integer(s, s.mul(ay, s.constant(0.5)))))
+    result = s.select(odd, s.copysign(result, x), result)
+    finite = s.mask_and(s.compare("<", x, zero), s.mask_not(is_infinite))
+    invalid = s.mask_and(finite, s.mask_not(whole))
+    result = s.select(invalid, s.constant(NAN), result)
+    # NaN goes through, except that 1^y = x^0 = 1.
+    either = s.add(x, y)
+    unordered = s.mask_or(s.isnan(x), s.isnan(y))
+    result = s.select(unordered, either, result)
+    trivial = s.mask_or(s.compare("==", x, one), s.compare("==", y, zero))
+    return s.select(trivial, one, result)
+
+
+def rsqrt(s: Simd, x: ir.Value) -> ir.Value:
+    """1 / sqrt(x): infinity with the sign of a zero, NaN below zero."""
+    if not s.has_avx512:
+        return s.div(s.constant(1), s.sqrt(x))
+    name = f"llvm.x86.avx512.rsqrt14.{_suffix(s)}"
+    y = s.intrinsic(name, s.type, x, s.constant(0), _all_lanes(s))
+    # With e = 1 - x y^2, |e| < 2^-12.9:  1/sqrt(x) = y (1 - e)^(-1/2)
+    #   = y + y e (1/2 + 3/8 e + 5/16 e^2 + ...), one term for float32, three for float64.
+    e = s.fma(s.neg(s.mul(x, y)), y, s.constant(1))
+    # x = 0 and x = inf have e = NaN; any positive number keeps y = inf and y = 0.
+    e = s.lesser(e, s.constant(2.0**-10))
+    terms = (0.5,) if s.dtype == "float32" else (0.5, 0.375, 0.3125)
+    return s.fma(s.mul(y, e), polynomial(s, e, terms), y)
+
+
+# ---- the error function ------------------------------------------------------------------
+
+# erf(x) = x + x (c[0] + c[1] z + ...), z = x^2, on |x| <= 1: relative error 2^-28.6 and
+# 2^-55.4 (coefficients rounded all at once).
+_ERF_SMALL = {
+    "float32": (
+        0.12837916612625122,
+        -0.3761262595653534,
+        0.1128358542919159,
+        -0.026853812858462334,
+        0.005188327748328447,
+        -0.0008010191959328949,
+        7.853852002881467e-05,
+    ),
+    "float64": (
+        0.12837916709551256,
+        -0.3761263890318352,
+        0.11283791670944185,
+        -0.026866170643111375,
+        0.005223977606117625,
+        -0.000854832592927142,
+        0.00012055293575569572,
+        -1.4924712275907062e-05,
+        1.6447131245010192e-06,
+        -1.6206311241554742e-07,
+        1.371096948098858e-08,
+        -7.779448129042074e-10,
+    ),
+}
+
+# -log(erfc(x)) = c[0] + c[1] x + ... on [1, 4] and [1, 6], where erf becomes 1; error
+# weighted by erfc(x), because it is erf that must be accurate: 2^-30.7 and 2^-55.6.
+_ERF_LARGE = {
+    "float32": (
+        -0.0001880294003058225,
+        1.1295783519744873,
+        0.6332200169563293,
+        0.10841847211122513,
+        -0.02520819380879402,
+        0.0042045386508107185,
+        -0.00044133179471828043,
+        2.1686466425308026e-05,
+    ),
+    "float64": (
+        5.132420138450029e-07,
+        1.1283739917078934,
+        0.6366440551043433,
+        0.10270228981024446,
+        -0.01898804210135801,
+        -0.00041353642503076405,
+        0.001918945431110929,
+        -0.0007730428995924403,
+        0.00013655406495204469,
+        1.9523875207258245e-05,
+        -2.2533284448042244e-05,
+        8.578907655842928e-06,
+        -2.1148293504946973e-06,
+        3.695705676191985e-07,
+        -4.593385721903124e-08,
+        3.890068633301437e-09,
+        -2.0203719649435614e-10,
+        4.865172130591888e-12,
+    ),
+}
+
+
+def erf(s: Simd, x: ir.Value) -> ir.Value:
+    """The error function."""
+    magnitude = s.abs(x)
+    z = s.mul(magnitude, magnitude)
+    small = s.fma(magnitude, polynomial(s, z, _ERF_SMALL[s.dtype]), magnitude)
+    bounded = s.lesser(s.constant(4 if s.dtype == "float32" else 6), magnitude)
+    exponent = s.neg(polynomial(s, bounded, _ERF_LARGE[s.dtype]))
+    large = s.sub(s.constant(1), _exp(s, exponent))
+    result = s.select(s.compare("<", magnitude, s.constant(1)), small, large)
+    return s.copysign(result, x)

@@ -1,0 +1,326 @@
+"""Machine code against the NumPy interpreter and the dense oracle, for every plan and target."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import assert_close, assert_same_bits, tolerance
+from formulas import random_formula
+
+import pairfold
+from pairfold.backends.machine import machine
+from pairfold.backends.reference import evaluate
+from pairfold.core.node import Kind, topological
+from pairfold.errors import OptionError
+from pairfold.frontends.arrays import NumpyArrays
+from pairfold.frontends.fold import Accuracy, Fold
+from pairfold.frontends.parse import parse
+from pairfold.numpy import Genred
+from pairfold.settings import settings
+
+JUMPS = {"Sign", "Step", "LessThan", "LessOrEqual", "Equal", "NotEqual", "IfElse", "Abs", "ReLU"}
+ALIASES = ["x = Vi(3)", "y = Vj(3)", "a = Vj(1)", "p = Pm(1)"]
+FORMULAS = {
+    "seed": "Square(p-a)*Exp(x+y)",
+    "gaussian": "Exp(-SqDist(x,y))*a",
+    "row factor": "x*(p*a)",
+    "no j": "Sin(x)+p",
+    "no i": "a*Cos(y)",
+    "parameters only": "Exp(p)",
+    "branches": "IfElse(x-y, Sqrt(Abs(x)), Tanh(y)*a)",
+    "gradient": "Grad(Exp(-SqDist(x,y))*a, x, p)",
+    "joined": "Concat(x*a, Exp(y))",
+}
+
+
+def available(target: str) -> bool:
+    """Whether this processor can run a target."""
+    try:
+        machine(target)
+    except OptionError:
+        return False
+    return True
+
+
+TARGETS = [
+    pytest.param(
+        target,
+        marks=pytest.mark.skipif(
+            not available(target), reason=f"this processor cannot run target {target}"
+        ),
+    )
+    for target in ("native", "avx512", "avx2", "baseline")
+]
+
+
+def arrays(rows: int, columns: int, dtype: str, dim: int = 3, seed: int = 0) -> list[Any]:
+    """Arguments x, y, a, p of moderate size."""
+    rng = np.random.default_rng(seed)
+    shapes = [(rows, dim), (columns, dim), (columns, 1), (1,)]
+    return [rng.uniform(-1, 1, shape).astype(dtype) for shape in shapes]
+
+
+def fold_of(formula: str, axis: int, aliases: list[str] | None = None) -> Fold:
+    """The fold of a formula."""
+    parsed = parse(formula, aliases or ALIASES)
+    kept = Kind.I if axis == 1 else Kind.J
+    return Fold(parsed.node, parsed.variables, "Sum", kept, parsed.names)
+
+
+def check(fold: Fold, given: list[Any], **options: Any) -> None:
+    """Machine code equals the reference, under some settings."""
+    with settings(**options):
+        got = fold(NumpyArrays, given)
+        _, sizes, _ = fold.check(given)
+        want = fold.reference(NumpyArrays, given, sizes)
+    terms = max(sizes.i, sizes.j)
+    assert_close(got, want, terms=terms, formula=(fold.formula, options))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_equals_the_reference(target: str, name: str, axis: int, dtype: str) -> None:
+    fold = fold_of(FORMULAS[name], axis)
+    for lanes in ("row", "column"):
+        check(fold, arrays(17, 23, dtype), target=target, lanes=lanes)
+
+
+@pytest.mark.parametrize("unroll", [1, 2, 16])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_component_loops_equal_unrolled_components(name: str, unroll: int) -> None:
+    for axis, lanes in itertools.product((0, 1), ("row", "column")):
+        check(fold_of(FORMULAS[name], axis), arrays(17, 23, "float64"), unroll=unroll, lanes=lanes)
+
+
+PLANS = [
+    {"lanes": lanes, "row_vectors": vectors, "column_jam": jam, "block": block, "splits": splits}
+    for lanes in ("row", "column")
+    for vectors in (1, 2, 4)
+    for jam, block, splits in ((1, 8, 1), (3, 16, 3), (6, 0, 0), (4, 24, 7))
+]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda p: "-".join(map(str, p.values())))
+def test_every_plan_equals_the_reference(plan: dict[str, Any]) -> None:
+    aliases = ["x = Vi(19)", "y = Vj(19)", "b = Vj(2)"]
+    rng = np.random.default_rng(3)
+    given = [rng.uniform(-0.5, 0.5, shape) for shape in ((37, 19), (101, 19), (101, 2))]
+    check(fold_of("Exp(-SqDist(x,y))*b", 1, aliases), given, **plan)
+    check(fold_of("Exp(-SqDist(x,y))*(y-x)", 1, aliases), given, **plan)
+    check(fold_of("Exp(-SqDist(x,y))*(y|x)", 0, aliases), given, **plan)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 15, 16, 17, 63, 64, 65, 129])
+@pytest.mark.parametrize("columns", [0, 1, 7, 8, 31, 257, 1025])
+def test_every_size_of_tail_is_right(rows: int, columns: int) -> None:
+    for lanes in ("auto", "row", "column"):
+        check(fold_of(FORMULAS["gaussian"], 1), arrays(rows, columns, "float64"), lanes=lanes)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 8, 9, 16, 17, 100, 1000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_dimension_of_points_is_right(dim: int, dtype: str) -> None:
+    aliases = [f"x = Vi({dim})", f"y = Vj({dim})", "a = Vj(1)", "p = Pm(1)"]
+    given = arrays(17, 23, dtype, dim)
+    given[0] /= dim**0.5
+    given[1] /= dim**0.5
+    for formula in ("Exp(-SqDist(x,y))*a", "p*Exp(x|y)*(x-y)"):
+        check(fold_of(formula, 1, aliases), given)
+        check(fold_of(formula, 0, aliases), given)
+
+
+def views(array: Any) -> dict[str, Any]:
+    """The same values with other strides."""
+    wide = np.repeat(np.repeat(array, 2, axis=0), 3, axis=1)
+    return {
+        "contiguous": np.ascontiguousarray(array),
+        "fortran": np.asfortranarray(array),
+        "sliced": wide[::2, ::3],
+        "reversed": np.ascontiguousarray(array[::-1, ::-1])[::-1, ::-1],
+        "unaligned": np.frombuffer(b"\0" + array.tobytes(), array.dtype, offset=1).reshape(
+            array.shape
+        ),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", list(views(np.ones((2, 3)))))
+def test_any_strides_give_the_same_bits(kind: str, dtype: str) -> None:
+    given = arrays(37, 83, dtype)
+    want = Genred(FORMULAS["seed"], ALIASES, axis=1)(*given)
+    others = [views(array)[kind] for array in given[:3]] + [given[3]]
+    assert_same_bits(Genred(FORMULAS["seed"], ALIASES, axis=1)(*others), want)
+
+
+def test_zero_strides_are_read_as_repetition() -> None:
+    x, y, a, p = arrays(37, 83, "float64")
+    x, a = np.broadcast_to(x[:1], (37, 3)), np.broadcast_to(a[:1], (83, 1))
+    got = Genred(FORMULAS["seed"], ALIASES, axis=1)(x, y, a, p)
+    assert_close(got, ((p - a) ** 2 * np.exp(x[:, None] + y)).sum(1), terms=83)
+
+
+def test_the_output_array_may_have_any_strides() -> None:
+    given = arrays(37, 83, "float64")
+    genred = Genred(FORMULAS["seed"], ALIASES, axis=1)
+    out = np.full((74, 6), np.nan)
+    view = out[::2, 1::2]
+    assert genred(*given, out=view) is view
+    assert_same_bits(view, genred(*given))
+    assert np.isnan(out[1::2]).all()
+    assert np.isnan(out[:, ::2]).all()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_formulas_equal_reference_and_oracle(seed: int) -> None:
+    run_random(seed)
+
+
+def run_random(seed: int) -> None:
+    """One random formula under a random plan, in both dtypes, against interpreter and oracle.
+
+    What a dtype can reach depends on the formula (the sine of a large power, say), so the
+    interpreter is also run in float32: machine code may err as far as that, times 50, and
+    float64 code 2^-29 of it. A formula with jumps (comparisons, signs) may
+    land on the other side of one in float32, so those are compared in float64 only.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = random_formula(rng)
+    rows, columns = (int(n) for n in rng.choice([1, 2, 5, 17, 23, 40], 2))
+    given = drawn.arrays(rng, rows, columns)
+    kept = (Kind.I, Kind.J)[rng.integers(2)]
+    fold = Fold(drawn.node, drawn.variables, "Sum", kept)
+    options: dict[str, Any] = {
+        "lanes": str(rng.choice(["auto", "row", "column"])),
+        "unroll": int(rng.choice([1, 2, 16])),
+        "splits": int(rng.choice([0, 2])),
+        "column_jam": int(rng.choice([0, 1, 5])),
+        "row_vectors": int(rng.choice([0, 1])),
+        "block": int(rng.choice([0, 8])),
+    }
+    count = (rows, columns) if kept == Kind.I else (columns, rows)
+    about = {"formula": (drawn, options), "seed": seed}
+    pairs = np.abs(drawn.pairs(given, rows, columns))
+    scale = float(pairs[np.isfinite(pairs)].max(initial=1.0)) * count[1]
+    with settings(**options):
+        kernel = fold.kernel()
+        narrow = {position: array.astype("float32") for position, array in given.items()}
+        narrow_want = evaluate(kernel, narrow, *count)
+        in_float32 = evaluate(kernel, narrow, *count, "float32")
+        spread = np.abs(in_float32 - narrow_want)
+        spread = float(spread[np.isfinite(spread)].max(initial=0.0))
+
+        want = evaluate(kernel, given, *count)
+        got = fold(NumpyArrays, list(given.values()))
+        atol = 50 * spread * 2.0**-29 + tolerance("float64", count[1]) * scale
+        assert_close(got, want, atol=atol, **about)
+        if not drawn.differentiates:
+            assert_close(want, drawn.oracle(given, rows, columns, kept), atol=atol, **about)
+        names = {node.op.name for node in topological([drawn.node])}
+        if not names & JUMPS and np.isfinite(in_float32).all():
+            got = fold(NumpyArrays, list(narrow.values()))
+            atol = 50 * spread + tolerance("float32", count[1]) * scale
+            assert_close(got, narrow_want, atol=atol, **about)
+
+
+def test_threads_do_not_change_a_single_bit() -> None:
+    given = arrays(3001, 2003, "float32")
+    genred = Genred(FORMULAS["seed"], ALIASES, axis=1)
+    with settings(threads=1):
+        one = genred(*given)
+    for threads in (2, 3, 5):
+        with settings(threads=threads):
+            assert_same_bits(genred(*given), one)
+
+
+def test_long_sums_keep_their_accuracy_in_float32() -> None:
+    x, y = np.zeros((1, 1), "float32"), np.full((3_000_001, 1), 0.1, "float32")
+    got = Genred("y+0*x", ["x = Vi(1)", "y = Vj(1)"], axis=1)(x, y)
+    assert_close(got, [[3_000_001 * float(np.float32(0.1))]], rtol=2e-7)
+
+
+def test_float64_blocks_are_added_with_compensation() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(200_000, 1)) * 10.0 ** rng.integers(0, 12, (200_000, 1))
+    y = np.concatenate([y, -y[::-1], [[1.0]]])
+    x = np.zeros((70, 1))
+    import math
+
+    want = math.fsum(y[:, 0])
+    plain = abs(np.cumsum(y[:, 0])[-1] - want)
+    for scheme in ("auto", "kahan_scheme"):
+        genred = Genred("y+0*x", ["x = Vi(1)", "y = Vj(1)"], axis=1, sum_scheme=scheme)
+        assert abs(genred(x, y)[0, 0] - want) < max(plain / 4, 1e-2)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_infinities_and_nan_are_those_of_the_dense_program(bad: float) -> None:
+    x, y, a, p = arrays(37, 700, "float64")
+    y[3, 1] = bad
+    a[400] = bad
+    with np.errstate(all="ignore"):
+        for formula, dense in (
+            ("Exp(x+y)*a", lambda: np.exp(x[:, None] + y) * a),
+            ("(x-y)*a", lambda: (x[:, None] - y) * a),
+            ("Exp(-SqDist(x,y))", lambda: np.exp(-((x[:, None] - y) ** 2).sum(-1))[..., None]),
+        ):
+            want = dense().sum(1)
+            for lanes in ("row", "column"):
+                with settings(lanes=lanes):
+                    got = Genred(formula, ALIASES, axis=1)(x, y, a, p)
+                assert_close(got, want, terms=700, formula=formula)
+
+
+def test_nothing_is_read_past_the_end_of_an_array() -> None:
+    """Arrays that end at a page the process may not read: one byte too far would crash."""
+    import ctypes
+    import mmap
+
+    libc = ctypes.CDLL(None)
+    page = mmap.PAGESIZE
+    for rows in (1, 17, 64, 100):
+        for dim in (1, 3, 9, 20):
+            block = mmap.mmap(-1, 8 * page)
+            base = ctypes.addressof(ctypes.c_char.from_buffer(block))
+            assert libc.mprotect(ctypes.c_void_p(base + 7 * page), page, 0) == 0
+            size = rows * dim * 4
+            raw = np.frombuffer(block, np.uint8, 7 * page)
+            x = raw[7 * page - size :].view("float32").reshape(rows, dim)
+            x[:] = 0.5
+            aliases = [f"x = Vi({dim})", f"y = Vj({dim})"]
+            for lanes, axis in itertools.product(("row", "column"), (0, 1)):
+                with settings(lanes=lanes):
+                    got = Genred("Exp(-SqDist(x,y))", aliases, axis=axis)(x, x)
+                assert_close(got, np.full((rows, 1), float(rows)), terms=rows)
+            assert libc.mprotect(ctypes.c_void_p(base + 7 * page), page, 3) == 0
+            del raw, x
+
+
+def test_a_kernel_that_disagrees_with_the_reference_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pairfold.backends import reference
+
+    real = reference.evaluate
+    monkeypatch.setattr(reference, "evaluate", lambda *args: real(*args) + 0.01)
+    with settings(check=2), pytest.raises(pairfold.PairfoldError, match="reference differ"):
+        Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)(np.ones((3, 1)), np.ones((4, 1)))
+
+
+def test_sums_may_be_accumulated_as_asked() -> None:
+    given = arrays(70, 2000, "float32")
+    want = Genred(FORMULAS["seed"], ALIASES, axis=1)(*[v.astype("float64") for v in given])
+    errors: dict[Any, float] = {}
+    for dtype, scheme in itertools.product(
+        ("auto", "float32", "float64"), ("auto", "block_sum", "direct_sum", "kahan_scheme")
+    ):
+        got = Genred(FORMULAS["seed"], ALIASES, axis=1, dtype_acc=dtype, sum_scheme=scheme)(*given)
+        assert got.dtype == np.float32
+        assert_close(got, want, terms=2000)
+        errors[dtype, scheme] = float(np.abs(got - want).max())
+    assert Accuracy("float64", "direct_sum").for_dtype("float32").inner == "float64"
+    assert errors["float64", "direct_sum"] <= errors["float32", "direct_sum"]
