@@ -1,0 +1,188 @@
+"""Every simplification fires on something, is true, and changes numbers only as far as it says."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from checks import assert_close, assert_same_bits
+from formulas import formulas
+from hypothesis import given
+from hypothesis import settings as profile
+
+from pairfold.backends import reference
+from pairfold.core.node import Kind, Node, intern_node, topological
+from pairfold.errors import Refusal
+from pairfold.frontends.parse import parse
+from pairfold.lower.kernel import lower
+from pairfold.ops.reductions import REDUCTIONS
+from pairfold.ops.table import OPERATIONS, build, constant, variable
+from pairfold.settings import settings as options
+
+LEVEL = {"exact": "exact", "rounding": "rounding", "domain": "all"}
+RULES = [(op, rule) for op in OPERATIONS.values() for rule in op.rules]
+SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-300, -3.5, 2.0)
+
+X, Y = variable(0, 3, Kind.I), variable(1, 3, Kind.I)
+A, B = variable(2, 1, Kind.I), variable(3, 1, Kind.I)
+
+
+def rule_id(value):
+    return getattr(value, "name", None) or getattr(value, "says", None)
+
+
+def raw(op, args, params):
+    """The node of an operation with no rule applied to it."""
+    dim = op.dims(*(arg.dim for arg in args), *params)
+    kinds = 0
+    for arg in args:
+        kinds |= arg.kinds
+    return intern_node(op, args, params, dim, kinds)
+
+
+def by_name(name, *operands, params=()):
+    return raw(OPERATIONS[name], operands, params)
+
+
+def operand_pool():
+    """Operands of the shapes that simplifications look for."""
+    numbers = [constant(n) for n in (0, 1, -1, 2, Fraction(1, 3), "-0.0", "inf", "nan")]
+    zeros = [by_name("Zero", params=(n,)) for n in (1, 3)]
+    made = [
+        by_name("Minus", X),
+        by_name("Minus", A),
+        by_name("Subtract", X, Y),
+        by_name("Subtract", A, X),
+        by_name("Mult", A, X),
+        by_name("Mult", X, A),
+        by_name("Mult", constant(3), X),
+        by_name("Mult", constant(Fraction(1, 3)), A),
+        by_name("Mult", constant(-2), Y),
+        by_name("Exp", X),
+        by_name("Exp", A),
+        by_name("SumT", A, params=(3,)),
+        by_name("Concat", X, Y),
+        by_name("Extract", X, params=(1, 2)),
+        by_name("IfElse", A, X, Y),
+        by_name("IfElse", A, Y, zeros[1]),
+        by_name("IfElse", B, A, zeros[0]),
+    ]
+    return [X, Y, A, B, *numbers, *zeros, *made]
+
+
+def firings(op, rule, most=40):
+    """Operands and parameters on which the rule applies, spread over all that were tried."""
+    pool = operand_pool()
+    params = list(itertools.product(range(-2, 7), repeat=len(op.params)))
+    found = []
+    for args in itertools.product(pool, repeat=len(op.args)):
+        for values in params:
+            try:
+                op.dims(*(arg.dim for arg in args), *values)
+            except Refusal:
+                continue
+            if rule.apply(*args, *values) is not None:
+                found.append((args, values))
+    return found[:: max(1, len(found) // most)]
+
+
+def at_points(node, arrays):
+    used = {v.params[0] for v in topological([node]) if v.op.name == "Var"}
+    kernel = lower(node, REDUCTIONS["Sum"], Kind.I, 16)
+    count = next(iter(arrays.values())).shape[0]
+    given = {position: array for position, array in arrays.items() if position in used}
+    return reference.evaluate(kernel, given, count, 1)
+
+
+def ordinary(rng, points=97):
+    return {v.params[0]: rng.uniform(-2, 2, (points, v.dim)) for v in (X, Y, A, B)}
+
+
+def special(rng, points=400):
+    return {v.params[0]: rng.choice(SPECIAL, (points, v.dim)) for v in (X, Y, A, B)}
+
+
+@pytest.mark.parametrize(("op", "rule"), RULES, ids=rule_id)
+def test_a_rule_changes_numbers_only_as_it_declares(op, rule):
+    rng = np.random.default_rng(7)
+    with options(rules=LEVEL[rule.changes]):
+        cases = firings(op, rule)
+        assert cases, "no operands were found on which the rule applies"
+        for args, params in cases:
+            before, after = raw(op, args, params), rule.apply(*args, *params)
+            assert isinstance(after, Node)
+            assert after is not before
+            assert after.dim == before.dim
+            arrays = ordinary(rng)
+            values = at_points(before, arrays), at_points(after, arrays)
+            says = f"{before} -> {after}"
+            if rule.changes == "exact":
+                assert_same_bits(values[1], values[0], formula=says)
+                arrays = special(rng)
+                values = at_points(before, arrays), at_points(after, arrays)
+                assert_same_bits(values[1], values[0], formula=says)
+            else:
+                finite = np.isfinite(values[0])
+                got, want = values[1][finite], values[0][finite]
+                assert_close(got, want, terms=9, formula=says)
+
+
+@pytest.mark.parametrize(("op", "rule"), RULES, ids=rule_id)
+def test_a_rule_applies_when_and_only_when_settings_allow_it(op, rule):
+    with options(rules=LEVEL[rule.changes]):
+        args, params = firings(op, rule)[0]
+        assert build(op, *args, *params) is not raw(op, args, params)
+
+
+def test_rules_that_change_rounding_are_off_when_asked():
+    x = variable(0, 1, Kind.I)
+    with options(rules="exact"):
+        assert build(OPERATIONS["Divide"], x, constant(3)).op.name == "Divide"
+        assert build(OPERATIONS["Add"], constant(1), constant(2)).op.name == "Add"
+    assert build(OPERATIONS["Divide"], x, constant(3)).op.name == "Mult"
+    assert build(OPERATIONS["Add"], constant(1), constant(2)) is constant(3)
+
+
+def test_rules_that_hide_nan_are_off_by_default():
+    x = variable(0, 1, Kind.I)
+    for text in ("x-x", "0*x", "Log(Exp(x))"):
+        kept = parse(text, ["x = Vi(1)"]).node
+        assert x in topological([kept])
+        with options(rules="all"):
+            assert parse(text, ["x = Vi(1)"]).node is not kept
+
+
+def test_a_quotient_by_an_extreme_number_is_not_turned_into_an_infinite_product():
+    x = variable(0, 1, Kind.I)
+    assert build(OPERATIONS["Divide"], x, constant(Fraction(1, 10**310))).op.name == "Divide"
+
+
+@pytest.mark.parametrize(("op", "rule"), RULES, ids=rule_id)
+def test_a_simplified_node_built_again_is_itself(op, rule):
+    with options(rules="all"):
+        for args, params in firings(op, rule, most=10):
+            node = build(op, *args, *params)
+            assert build(node.op, *node.args, *node.params) is node
+
+
+@profile(max_examples=60, deadline=None, derandomize=True)
+@given(formulas(depth=3, derivatives=False))
+def test_a_random_formula_means_the_same_under_all_rules(formula):
+    rng = np.random.default_rng(3)
+    arrays = formula.arrays(rng, 17, 23)
+    pairs = formula.pairs(arrays, 17, 23)
+    names = [f"Var({p},{d},{int(kind)})" for p, d, kind in formula.declared]
+    text = repr(formula.node)
+    if ":=" in text:
+        return
+    for level in ("exact", "rounding", "all"):
+        with options(rules=level):
+            node = parse(text, names).node
+            used = {v.params[0] for v in topological([node]) if v.op.name == "Var"}
+            kernel = lower(node, REDUCTIONS["Sum"], Kind.I, 16)
+            given_ = {p: array for p, array in arrays.items() if p in used}
+            got = reference.evaluate(kernel, given_, 17, 23)
+        scale = 1 + np.abs(pairs).sum(1).max()
+        assert_close(got, pairs.sum(1), rtol=1e-11, atol=1e-11 * scale, formula=f"{level}: {node}")
