@@ -262,10 +262,16 @@ def test_infinities_and_nan_are_those_of_the_dense_program(bad: float) -> None:
     x, y, a, p = arrays(37, 700, "float64")
     y[3, 1] = bad
     a[400] = bad
+    x[5, 2] = bad
+    x[6] = 0
+    y[30] = 0
     with np.errstate(all="ignore"):
         for formula, dense in (
             ("Exp(x+y)*a", lambda: np.exp(x[:, None] + y) * a),
             ("(x-y)*a", lambda: (x[:, None] - y) * a),
+            ("(p-x)*y", lambda: (p - x[:, None]) * y),
+            ("x*Exp(y)*a", lambda: x[:, None] * (np.exp(y) * a)),
+            ("-p*Square(y)", lambda: np.broadcast_to(-p * y**2, (37, 700, 3))),
             ("Exp(-SqDist(x,y))", lambda: np.exp(-((x[:, None] - y) ** 2).sum(-1))[..., None]),
         ):
             want = dense().sum(1)

@@ -81,9 +81,7 @@ def _convert(name: str, value: Any, source: str) -> Any:
             raise ValueError(value)
         value = kind(value)
     except (KeyError, ValueError, TypeError):
-        raise OptionError(
-            f"{source} must be of type {kind.__name__}", found=repr(value)
-        ) from None
+        raise OptionError(f"{source} must be of type {kind.__name__}", found=repr(value)) from None
     if field.metadata["valid"]:
         check_option(source, value, field.metadata["valid"])
     if kind is int and value < field.metadata["least"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..lower.kernel import ONCE, Kernel
+from ..lower.kernel import ONCE, Kernel, lower
 from ..lower.schedule import (
     Accumulation,
     Partition,
@@ -25,7 +25,7 @@ from ..lower.schedule import (
 from ..settings import Settings
 from . import pool
 from .machine import machine
-from .words import PARTIALS
+from .words import NOT_FINITE, PARTIALS
 
 if TYPE_CHECKING:
     from .native import Native
@@ -38,10 +38,10 @@ _KEPT = 256
 class Bound:
     """Machine code and a partition for given sizes."""
 
-    __slots__ = ("native", "parts", "scratch", "seconds", "words")
+    __slots__ = ("native", "options", "parts", "scratch", "seconds")
 
-    def __init__(self, native: Native, parts: Partition, seconds: float) -> None:
-        self.native, self.parts, self.seconds = native, parts, seconds
+    def __init__(self, native: Native, parts: Partition, seconds: float, options: Settings) -> None:
+        self.native, self.parts, self.seconds, self.options = native, parts, seconds, options
         self.scratch = native.layout.total
 
 
@@ -54,6 +54,7 @@ class Launcher:
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: dict[Any, Bound] = {}
         self._native: dict[Plan, Native] = {}
+        self._unfactored: Launcher | None = None
 
     def plan(self, rows: int, columns: int, options: Settings) -> Plan:
         """The plan for these sizes under these settings."""
@@ -78,7 +79,7 @@ class Launcher:
             plan = self.plan(rows, columns, options)
             parts = partition(plan, rows, columns, batches, self.work, options)
             seconds = rows * columns * batches * self.work / plan.width * _SECONDS_PER_OPERATION
-            bound = Bound(self.native(plan), parts, seconds)
+            bound = Bound(self.native(plan), parts, seconds, options)
             if len(self._bound) >= _KEPT:
                 self._bound.clear()
             self._bound[key] = bound
@@ -108,6 +109,7 @@ class Launcher:
             ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data,
             0,
             *out,
+            0,
         ]
         for triple in addresses:
             words += triple
@@ -115,6 +117,8 @@ class Launcher:
         if parts.splits == 1:
             table = (ctypes.c_int64 * len(words))(*words)
             pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+            if table[NOT_FINITE]:
+                self._again(bound, rows, columns, addresses, out, offsets)
             return
         partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
         words[PARTIALS] = partial.ctypes.data
@@ -123,3 +127,24 @@ class Launcher:
         panels = tasks // parts.splits
         merging = panels * parts.splits * native.layout.state_bytes * 0.2e-9
         pool.run(native.combine, table, bound.scratch, panels, merging)
+        if table[NOT_FINITE]:
+            self._again(bound, rows, columns, addresses, out, offsets)
+
+    def _again(
+        self,
+        bound: Bound,
+        rows: int,
+        columns: int,
+        addresses: Sequence[tuple[int, int, int]],
+        out: tuple[int, int, int],
+        offsets: Any,
+    ) -> None:
+        """Fold with every factor inside the sum, where inf and NaN act on each term."""
+        if self._unfactored is None:
+            kernel = self.kernel
+            unroll = kernel.scalars.unroll
+            inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll, factors=False)
+            self._unfactored = Launcher(inside, self.dtype, self.accumulation)
+        exact = self._unfactored
+        again = exact.bind(rows, columns, bound.parts.batches, bound.options)
+        exact.run(again, rows, columns, addresses, out, offsets)

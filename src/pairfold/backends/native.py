@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.locks import fork_safe_lock
 from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
 from .codegen import Layout, write_module
@@ -17,7 +17,7 @@ from .machine import target_machine
 log = logging.getLogger("pairfold")
 
 # LLVM's JIT and llvmlite's IR classes are not meant for several threads at once.
-_compiling = threading.RLock()
+_compiling = fork_safe_lock()
 
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 

@@ -16,11 +16,13 @@ from .emitter import Emitter, Known
 from .flow import BYTES, I64, i64
 from .packing import Packing
 from .simd import Simd
-from .words import OUT, OUT_COMPONENT_STRIDE, OUT_ROW_STRIDE
+from .words import NOT_FINITE, OUT, OUT_COMPONENT_STRIDE, OUT_ROW_STRIDE
 
 
 class States(Packing):
     """Writes what happens to running states outside the inner loop."""
+
+    args: ir.Value
 
     def _reset(self, state: ir.Value, units: ir.Value) -> None:
         """States of empty rows."""
@@ -133,6 +135,7 @@ class States(Packing):
             "finish", BYTES, BYTES, I64, I64, I64, BYTES
         )
         flow, b = self.flow, self.builder
+        self.args = args
         self.places = {
             name: flow.at(scratch, i64(offset)) for name, offset in self.layout.offset.items()
         }
@@ -163,7 +166,11 @@ class States(Packing):
                 yield 0, body.index
 
     def _finish_component(self, state: ir.Value, place: int, component: ir.Value) -> None:
-        """One component of one unit, times the factor that had left the sum."""
+        """One component of one unit, times the factor that had left the sum.
+
+        inf * sum is not the sum of inf * terms: a factor that is not finite is reported, and the
+        caller folds again with the factor inside.
+        """
         flow, simd = self.flow, self.outer
         count = len(self.kernel.reduction.identity)
         vectors: list[list[tuple[ir.Value, ir.Value | None]]] = []
@@ -244,6 +251,9 @@ class States(Packing):
             inside = frozenset((self.kernel.output_loop,))
         emitter.emit([factor], [(0, r)], known, self._pair_leaf(i64(0)), inside)
         value = known[factor, emitter.key(factor, (0, r))]
+        lost = self.simd.isnan(self.simd.sub(value, value))
+        with self.flow.when(self.simd.any(lost)):
+            self.flow.store(i64(1), self.flow.at(self.args, i64(8 * NOT_FINITE)), 8)
         return self.builder.fmul(self._to_outer(value), result)
 
     def _write_rows(self, args: ir.Value, out: ir.Value, first: ir.Value, count: ir.Value) -> None:

@@ -3,7 +3,9 @@
 # The table of arguments: sizes and partition, then addresses, then three words per argument.
 ROWS, COLUMNS, ROWS_PER_TASK, PANELS, SPLITS, COLUMNS_PER_SPLIT = range(6)
 OFFSETS, PARTIALS, OUT, OUT_ROW_STRIDE, OUT_COMPONENT_STRIDE = range(6, 11)
-FIRST_ARGUMENT = 11
+# Set by machine code when a factor that had left a sum was not finite.
+NOT_FINITE = 11
+FIRST_ARGUMENT = 12
 WORDS_PER_ARGUMENT = 3
 
 # The control block: the shared counter of tasks, the stop word, how many there are, how many done.

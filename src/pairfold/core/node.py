@@ -9,10 +9,11 @@ name; `ops.table.build` is the only place that makes nodes.
 from __future__ import annotations
 
 import enum
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from .locks import fork_safe_lock
 
 if TYPE_CHECKING:
     from ..ops.table import Op
@@ -89,7 +90,7 @@ class Node:
 
 
 _interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 
 
 def intern_node(

@@ -29,7 +29,9 @@ class NumpyArrays:
     @staticmethod
     def owns(array: object) -> bool:
         """Whether the array belongs to this library (masked arrays do not: masks would be lost)."""
-        return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+        return isinstance(array, (np.ndarray, np.generic)) and not isinstance(
+            array, np.ma.MaskedArray
+        )
 
     @staticmethod
     def key(array: Any) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ data: only the graph, the reduction and the options, and what it learnt about si
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from ..backends import reference
 from ..backends.launch import Bound, Launcher
 from ..calculus.derive import pull_back, push_forward
+from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
 from ..errors import DTypeError, InternalError, ShapeError
 from ..lower.kernel import Kernel, lower
@@ -35,7 +35,7 @@ from .arrays import (
 
 _KEPT = 64
 _launchers: dict[Any, Launcher] = {}
-_lock = threading.Lock()
+_lock = fork_safe_lock()
 
 
 @dataclass(frozen=True)

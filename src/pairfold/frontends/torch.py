@@ -69,6 +69,8 @@ class FoldFunction(torch.autograd.Function):
             missing = depth - (front.dim() - 1 - least)
             moved.append(front.reshape(front.shape[0], *[1] * missing, *front.shape[1:]))
         result = _apply(fold, adapter, moved)
+        if result.dim() < depth + 3:  # only a parameter had the axis, of size 1: it was dropped
+            result = result.unsqueeze(0)
         return result.expand(info.batch_size, *result.shape[1:]), 0
 
 

@@ -134,7 +134,7 @@ class _Lowering:
         """Components of `arg` that surely will be read: known ahead for short vectors."""
         if node.op.elementwise:
             return (0 if arg.dim == 1 else k,)
-        return range(arg.dim) if arg.dim == 1 else ()
+        return range(arg.dim) if arg.dim <= self.scalars.unroll else ()
 
     def _evaluate(self, node: Node, k: Index) -> Value:
         if node.op.name == "Var":
@@ -146,8 +146,13 @@ class _Lowering:
         return node.op.value(self.scalars, k, *readers, *node.params)
 
 
-def lower(formula: Node, reduction: Reduction, kept: Kind, unroll: int) -> Kernel:
-    """The kernel that folds `formula` over the index that is not `kept`."""
+def lower(
+    formula: Node, reduction: Reduction, kept: Kind, unroll: int, factors: bool = True
+) -> Kernel:
+    """The kernel that folds `formula` over the index that is not `kept`.
+
+    `factors`: whether what depends on the kept index alone may leave a sum.
+    """
     reduced = Kind.J if kept == Kind.I else Kind.I
     stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
     scalars = Scalars(unroll)
@@ -161,9 +166,9 @@ def lower(formula: Node, reduction: Reduction, kept: Kind, unroll: int) -> Kerne
         output_loop.inits = output_loop.carries = output_loop.nexts = ()
         indices = [output_loop.index]
     outputs = [lowering.component(formula, k) for k in indices]
-    factors: list[Value | None] = [None] * len(outputs)
-    if reduction.linear:
-        outputs, factors = map(list, zip(*(_take_factors(v) for v in outputs), strict=True))
+    taken: list[Value | None] = [None] * len(outputs)
+    if reduction.linear and factors:
+        outputs, taken = map(list, zip(*(_take_factors(v) for v in outputs), strict=True))
     arguments = {
         node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
         for node in topological([formula])
@@ -178,7 +183,7 @@ def lower(formula: Node, reduction: Reduction, kept: Kind, unroll: int) -> Kerne
         tuple(arguments[position] for position in sorted(arguments)),
         {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
         tuple(outputs),
-        tuple(factors),
+        tuple(taken),
         output_loop,
         *_folding(scalars, reduction, outputs),
     )

@@ -137,7 +137,7 @@ summed = operation(
         Rule("Sum(x) -> x for a vector of one component", lambda x: x if x.dim == 1 else None),
         Rule("Sum(0) -> 0", lambda x: zero(1) if x.op is zero else None),
         Rule("Sum(Minus(x)) -> -Sum(x)", lambda x: -summed(x.args[0]) if _is(x, "Minus") else None),
-        Rule("Sum(u*v) -> u*Sum(v) for a scalar u", _sum_of_product, "rounding"),
+        Rule("Sum(u*v) -> u*Sum(v) for a scalar u", _sum_of_product, "domain"),
     ],
     method="sum",
     like=lambda x: x.sum(-1, keepdims=True),

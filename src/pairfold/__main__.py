@@ -1,0 +1,42 @@
+"""`python -m pairfold`: commands for people."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pairfold",
+        description="Folds a formula over all pairs without storing the table.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    doctor = commands.add_parser(
+        "doctor",
+        help="show what was found on this machine and what will be used, and try a kernel",
+        description="Shows versions, processor, threads and settings, then compiles a formula, "
+        "checks its numbers and times it. Exit status: 0 if all is well, else 1.",
+    )
+    doctor.add_argument("--torch", action="store_true", help="import torch and ask it for GPUs")
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    chosen = parser.parse_args(arguments)
+    if chosen.version:
+        from . import __version__
+
+        print(__version__)
+        return 0
+    if chosen.command is None:
+        parser.print_help()
+        return 0
+    from .doctor import report
+
+    lines, works = report(ask_torch=chosen.torch)
+    print("\n".join(lines))
+    return 0 if works else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
