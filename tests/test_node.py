@@ -10,7 +10,7 @@ import pytest
 
 from pairfold.calculus.derive import pull_back, push_forward
 from pairfold.core import node as node_module
-from pairfold.core.node import Kind, depends_on, substitute, topological
+from pairfold.core.node import Kind, depends_on, topological
 from pairfold.core.scalars import Scalars
 from pairfold.core.show import formula_text, kinds_text, tree_text
 from pairfold.errors import DimError, FormulaError, InternalError
@@ -118,15 +118,6 @@ def test_depends_on_finds_the_nodes_above_a_leaf():
     assert depends_on([u * v], [X]) == {X, u, u * v}
 
 
-def test_substitute_rebuilds_and_simplifies():
-    formula = op("Exp", X + Y) * X
-    assert substitute(formula, {X: Y}) is op("Exp", 2 * Y) * Y
-    assert substitute(formula, {}) is formula
-
-
-# ----- depth -------------------------------------------------------------------------------------
-
-
 def test_a_chain_of_ten_thousand_levels_is_built_walked_and_dropped():
     chain = sines(DEPTH)
     assert len(topological([chain])) == DEPTH + 1
@@ -139,10 +130,6 @@ def test_a_deep_chain_prints():
     chain = sines(DEPTH)
     assert len(formula_text(chain)) < 100 * DEPTH
     assert tree_text(chain).count("\n") == DEPTH
-
-
-def test_a_deep_chain_is_substituted():
-    assert substitute(sines(DEPTH), {X: Y}) is sines(DEPTH, Y)
 
 
 def test_a_deep_chain_has_a_gradient_and_a_derivative():

@@ -6,7 +6,13 @@ from .frontends import genred as _genred
 
 
 class Genred(_genred.Genred):
-    __doc__ = _genred.Genred.__doc__
+    """A reduction of NumPy arrays from a formula string; the arguments are `pairfold.Genred`'s.
+
+    >>> import numpy as np
+    >>> product = Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    >>> product(np.ones((2, 1)), np.ones((5, 1))).tolist()
+    [[5.0], [5.0]]
+    """
 
     library = "numpy"
 

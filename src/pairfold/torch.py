@@ -7,7 +7,17 @@ from .frontends import torch as _torch  # asking for this module asks for torch
 
 
 class Genred(_genred.Genred):
-    __doc__ = _genred.Genred.__doc__
+    """A reduction of torch tensors from a formula string, differentiable to any order.
+
+    Takes the arguments of `pairfold.Genred`; results carry a graph where an argument asks for
+    gradients. Forward mode and the transforms of `torch.func` work too.
+
+    >>> import torch
+    >>> squared = Genred("SqDist(x,y)", ["x = Vi(2)", "y = Vj(2)"], axis=1)
+    >>> x = torch.zeros(1, 2, requires_grad=True)
+    >>> torch.autograd.grad(squared(x, torch.ones(4, 2)).sum(), x)
+    (tensor([[-8., -8.]]),)
+    """
 
     library = "torch"
 

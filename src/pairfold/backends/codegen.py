@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from ..core.scalars import Loop, Value, reachable
-from ..lower.kernel import COLUMN, PAIR, Kernel
+from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.schedule import Plan
 from .emitter import Emitter, Key, Known
 from .flow import BYTES, I64, Carried, i64
@@ -35,19 +35,23 @@ from .words import (
     STOP,
     TOTAL,
 )
-from .writer import Layout
 
 
 class Codegen(States):
     """Writes the inner loops, the tasks and the entry points."""
 
-    def write(self) -> ir.Module:
-        """The module, with entry points `run` and `combine`."""
-        self._write_packing()
-        self.finish_unit = self._finish_function()
-        self.unit = self._unit_function()
-        self._entry("run", self._task_function())
-        self._entry("combine", self._combine_function())
+    def write(self, entry: str) -> ir.Module:
+        """The module with one of the entry points, `run` or `combine`."""
+        if entry == "run":
+            self._write_packing((ROW, COLUMN))
+            self.finish_unit = self._finish_function()
+            self.unit = self._unit_function()
+            self._entry(entry, self._task_function())
+        else:
+            refactored = any(factor is not None for factor in self.kernel.factors)
+            self._write_packing((ROW,) if refactored else ())
+            self.finish_unit = self._finish_function()
+            self._entry(entry, self._combine_function())
         return self.module
 
     def _unit_function(self) -> ir.Function:
@@ -324,7 +328,7 @@ class Codegen(States):
         batch, first, count, _ = self._task_parts(args, which, i64(1))
         splits = flow.word(args, SPLITS)
         self._pack_once(args, scratch, batch)
-        if any(factor is not None for factor in self.kernel.factors):
+        if self.pack_rows is not None:
             self._pack_row_groups(args, scratch, batch, first, count)
         partials = flow.pointer(args, PARTIALS)
         panel = flow.at(partials, flow.times(b.mul(which, splits), self.layout.state_bytes))
@@ -361,7 +365,6 @@ class Codegen(States):
         b.ret_void()
 
 
-def write_module(kernel: Kernel, plan: Plan) -> tuple[ir.Module, Layout]:
-    """The LLVM module of a kernel under a plan, and the layout of its scratch memory."""
-    codegen = Codegen(kernel, plan)
-    return codegen.write(), codegen.layout
+def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> ir.Module:
+    """The LLVM module of a kernel under a plan, with one entry point."""
+    return Codegen(kernel, plan).write(entry)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.locks import fork_safe_lock
 from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
-from .codegen import Layout, write_module
+from .codegen import write_module
 from .machine import target_machine
+from .writer import Layout
 
 log = logging.getLogger("pairfold")
 
@@ -22,28 +22,50 @@ _compiling = fork_safe_lock()
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
-@dataclass(eq=False)
 class Native:
-    """Machine code of one kernel under one plan; keeps the engine that owns the code alive."""
+    """Machine code of one kernel under one plan.
 
-    kernel: Kernel
-    plan: Plan
-    layout: Layout
-    run: Any
-    combine: Any
-    engine: Any
-    seconds: float
-    text: str = field(repr=False)
+    `run` does tasks; `combine`, which merges a split reduced axis, is compiled when first used.
+    The engines that own the code live as long as this object.
+    """
+
+    def __init__(self, kernel: Kernel, plan: Plan) -> None:
+        start = time.perf_counter()
+        self.kernel, self.plan = kernel, plan
+        self.layout = Layout(kernel, plan)
+        self.run, self._engine = _compiled(kernel, plan, "run")
+        self._combine: Any = None
+        self.seconds = time.perf_counter() - start
+        log.debug("compiled %s in %.1f ms", kernel.formula, 1e3 * self.seconds)
+
+    @property
+    def combine(self) -> Any:
+        """The entry point that merges splits."""
+        if self._combine is None:
+            self._combine = _compiled(self.kernel, self.plan, "combine")
+        return self._combine[0]
 
     def assembly(self) -> str:
-        """The machine code as assembly text (compiled again for the purpose)."""
+        """The machine code of `run` as assembly text (compiled again for the purpose)."""
         with _compiling:
-            return target_machine(self.plan.machine).emit_assembly(_optimized(self.text, self.plan))
+            module = _optimized(str(write_module(self.kernel, self.plan)), self.plan)
+            return target_machine(self.plan.machine).emit_assembly(module)
 
     def llvm(self) -> str:
-        """The LLVM IR after optimisation."""
+        """The LLVM IR of `run` after optimisation."""
         with _compiling:
-            return str(_optimized(self.text, self.plan))
+            return str(_optimized(str(write_module(self.kernel, self.plan)), self.plan))
+
+
+def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:
+    """An entry point as a C function, and the engine that owns its code."""
+    import llvmlite.binding as llvm
+
+    with _compiling:
+        module = _optimized(str(write_module(kernel, plan, entry)), plan)
+        engine = llvm.create_mcjit_compiler(module, target_machine(plan.machine))
+        engine.finalize_object()
+        return _ENTRY(engine.get_function_address(entry)), engine
 
 
 def _optimized(text: str, plan: Plan) -> Any:
@@ -62,22 +84,3 @@ def _optimized(text: str, plan: Plan) -> Any:
     passes.add_simplify_cfg_pass()
     passes.run(module, builder)
     return module
-
-
-def compile_kernel(kernel: Kernel, plan: Plan) -> Native:
-    """Compile a kernel for the plan's machine."""
-    import llvmlite.binding as llvm
-
-    start = time.perf_counter()
-    with _compiling:
-        written, layout = write_module(kernel, plan)
-        text = str(written)
-        machine = target_machine(plan.machine)
-        module = _optimized(text, plan)
-        engine = llvm.create_mcjit_compiler(module, machine)
-        engine.finalize_object()
-        run = _ENTRY(engine.get_function_address("run"))
-        combine = _ENTRY(engine.get_function_address("combine"))
-    seconds = time.perf_counter() - start
-    log.debug("compiled %s in %.1f ms", kernel.formula, 1e3 * seconds)
-    return Native(kernel, plan, layout, run, combine, engine, seconds, text)

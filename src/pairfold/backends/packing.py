@@ -27,14 +27,20 @@ class Packing(Writer):
     pack_rows: ir.Function | None
     pack_columns: ir.Function | None
 
-    def _write_packing(self) -> None:
+    def _write_packing(self, stages: tuple[int, ...]) -> None:
+        """The functions that pack rows, columns or both."""
+        self.pack_rows = self.pack_columns = None
+        if not stages:
+            return
         self.copy = self._copy_function()
-        dims = {a.dim for a in self.kernel.arguments if a.stage in (ROW, COLUMN)}
+        dims = {a.dim for a in self.kernel.arguments if a.stage in stages}
         self.interleaved = {
             dim: self._interleaved_function(dim) for dim in dims if 2 <= dim <= _INTERLEAVED
         }
-        self.pack_rows = self._pack_function(ROW)
-        self.pack_columns = self._pack_function(COLUMN)
+        if ROW in stages:
+            self.pack_rows = self._pack_function(ROW)
+        if COLUMN in stages:
+            self.pack_columns = self._pack_function(COLUMN)
 
     def _pack_function(self, stage: int) -> ir.Function | None:
         """pack(args, scratch, batch, start, count, destination): components, then computed slots.

@@ -80,6 +80,10 @@ class Writer:
         function = ir.Function(self.module, kind, name)
         if name not in ("run", "combine"):
             function.linkage = "internal"
+        if name in ("run", "combine", "task", "combine_task"):
+            # Entered once per task: quick to compile matters more than quick to run.
+            function.attributes.add("noinline")
+            function.attributes.add("optnone")
         function.attributes.add("nounwind")
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.builder, self.flow = builder, Flow(builder)

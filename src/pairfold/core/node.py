@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .locks import fork_safe_lock
@@ -131,17 +131,3 @@ def depends_on(roots: Sequence[Node], leaves: Iterable[Node]) -> set[Node]:
         if node in wanted or any(arg in found for arg in node.args):
             found.add(node)
     return found
-
-
-def substitute(root: Node, replacements: Mapping[Node, Node]) -> Node:
-    """`root` with every node of `replacements` exchanged, rebuilt (and simplified) on the way."""
-    from ..ops.table import build
-
-    new: dict[Node, Node] = {}
-    for node in topological([root]):
-        if node in replacements:
-            new[node] = replacements[node]
-        else:
-            args = tuple(new[arg] for arg in node.args)
-            new[node] = node if args == node.args else build(node.op, *args, *node.params)
-    return new[root]

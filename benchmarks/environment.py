@@ -1,0 +1,149 @@
+"""What a run needs and says of its surroundings: PyKeOps' Python, the C++ library, the machine."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+PYKEOPS = "pykeops==2.3"
+PYKEOPS_FLAGS = "-march=native -ffast-math"
+CPP_FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-std=c++17", "-shared", "-fPIC")
+_FLAGS = ("avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_bf16", "asimd")
+
+
+def pykeops_python(given: str | None, cache: Path, log: Path) -> tuple[str | None, str]:
+    """A Python that has PyKeOps and torch, and a note; None and the reason where there is none.
+
+    Without `given`, a virtual environment in `cache` is used, and made when missing.
+    """
+    if given:
+        return (given, "") if _imports(given) else (None, "the given Python has no PyKeOps")
+    if shutil.which("g++") is None:
+        return None, "no C++ compiler, which PyKeOps needs"
+    place = cache / "pykeops-2.3"
+    python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if python.exists() and _imports(str(python)):
+        return str(python), ""
+    commands = [
+        [sys.executable, "-m", "venv", str(place)],
+        [str(python), "-m", "pip", "install", PYKEOPS, "torch", "setuptools",
+         "-c", str(ROOT / "constraints.txt")],
+    ]  # fmt: skip
+    with log.open("a") as stream:
+        for command in commands:
+            if subprocess.run(command, stdout=stream, stderr=stream).returncode:
+                shutil.rmtree(place, ignore_errors=True)
+                return None, "PyKeOps could not be installed (pip failed)"
+    return (str(python), "") if _imports(str(python)) else (None, "PyKeOps does not start")
+
+
+def _imports(python: str) -> bool:
+    code = "import importlib.util as u, sys; sys.exit(not (u.find_spec('pykeops')))"
+    try:
+        return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def cpp_libraries(folder: Path) -> tuple[dict[str, str], str]:
+    """reference.cpp compiled, by peer name; with why not, where it cannot be."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        return {}, "no g++"
+    variants = {"C++": []}
+    if "avx512f" in cpu_flags():
+        variants["C++ 512-bit"] = ["-mprefer-vector-width=512"]
+    found = {}
+    for name, flags in variants.items():
+        target = folder / f"reference{len(flags)}.so"
+        source = str(ROOT / "benchmarks" / "reference.cpp")
+        command = [compiler, *CPP_FLAGS, *flags, source, "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return {}, f"g++ failed: {done.stderr.splitlines()[0]}"
+        found[name] = str(target)
+    return found, ""
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def cpu_flags() -> list[str]:
+    """The CPU's features, where the system tells."""
+    return (_cpuinfo("flags") or _cpuinfo("Features")).split()
+
+
+def machine() -> dict[str, str]:
+    """The machine and system, without its name."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    flags = [flag for flag in _FLAGS if flag in cpu_flags()]
+    try:
+        system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except (OSError, AttributeError):
+        system = platform.system()
+    kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
+    family = _cpuinfo("cpu family")
+    model = f" (family {family}, model {_cpuinfo('model')})" if family else ""
+    return {
+        "CPU": (_cpuinfo("model name") or platform.processor() or platform.machine()) + model,
+        "LLVM calls it": _llvm_name(),
+        "cores": str(cores),
+        "vector features": ", ".join(flags) or "unknown",
+        "system": f"{system}, {platform.system()} {kernel}, {platform.machine()}",
+    }
+
+
+def _llvm_name() -> str:
+    import llvmlite.binding as llvm
+
+    return str(llvm.get_host_cpu_name())
+
+
+def versions(extra: dict[str, str]) -> dict[str, str]:
+    """Versions of Python, the libraries and the compiler; `extra` comes from the peers."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    found = {
+        "Python": platform.python_version(),
+        "NumPy": np.__version__,
+        "llvmlite": f"{llvmlite.__version__} (LLVM {'.'.join(map(str, llvm.llvm_version_info))})",
+        **extra,
+    }
+    compiler = shutil.which("g++")
+    if compiler:
+        done = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True)
+        found["g++"] = done.stdout.strip()
+    return found
+
+
+def revision() -> str:
+    """The git revision, marked where the library's files differ from it."""
+    try:
+        head = _git("rev-parse", "--short", "HEAD")
+        return head + (" with changes" if _git("status", "--porcelain", "src") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def today() -> str:
+    """The date, in universal time."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()

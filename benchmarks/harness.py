@@ -1,0 +1,227 @@
+"""The driver's side: peers as processes, samples taken in turn, medians.
+
+Every peer lives in one warm process and only one of them works at a time. For each case all peers
+compile first (together, on tiny arrays), then each does the case once (its result is compared with
+the oracle), then they are timed in turn, round after round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.quiet import Quiet
+
+ROOT = Path(__file__).resolve().parents[1]
+_SAMPLE = 0.05  # seconds of work in one sample, at least
+_BUDGET = 12.0  # seconds that one peer may take for the samples of one case
+
+
+@dataclass
+class Peer:
+    """How to start a peer: its Python, one option of its own, its environment."""
+
+    name: str
+    python: str = sys.executable
+    option: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What one peer did on one case."""
+
+    peer: str
+    samples: list[float] = field(default_factory=list)
+    disturbed: list[bool] = field(default_factory=list)
+    error: float | None = None
+    failure: str = ""
+
+    @property
+    def clean(self) -> list[float]:
+        """The undisturbed samples, or all where fewer than three are undisturbed."""
+        good = [s for s, bad in zip(self.samples, self.disturbed, strict=True) if not bad]
+        return good if len(good) >= 3 else self.samples
+
+    @property
+    def median(self) -> float:
+        """The median of the clean samples."""
+        return statistics.median(self.clean) if self.samples else math.nan
+
+    @property
+    def best(self) -> float:
+        """The shortest sample."""
+        return min(self.samples, default=math.nan)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the median rests on disturbed samples."""
+        return any(self.disturbed) and self.clean is self.samples
+
+
+class Process:
+    """A peer's running process."""
+
+    def __init__(self, peer: Peer, log: Any) -> None:
+        self.peer = peer
+        environment = {**os.environ, **peer.environment}
+        if peer.name == "pairfold":
+            paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self._process = subprocess.Popen(
+            [peer.python, str(ROOT / "benchmarks" / "worker.py"), peer.name, peer.option],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            text=True,
+        )
+        self.pid = self._process.pid
+
+    def send(self, **request: Any) -> None:
+        """Send a request."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+
+    def receive(self) -> dict[str, Any]:
+        """The answer to the last request."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else {"error": "the peer's process has ended"}
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for the answer."""
+        self.send(**request)
+        return self.receive()
+
+    def close(self) -> None:
+        """End the process."""
+        self.send(do="quit")
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def processes(peers: Sequence[Peer], log: Path) -> Generator[list[Process], None, None]:
+    """The peers' processes; what they print goes to `log`."""
+    with log.open("w") as stream:
+        running = [Process(peer, stream) for peer in peers]
+        try:
+            yield running
+        finally:
+            for process in running:
+                process.close()
+
+
+@contextlib.contextmanager
+def _stored(
+    case: Case, rows: int, columns: int, folder: Path
+) -> Generator[dict[str, Any], None, None]:
+    """The case's arrays, and the same as files in a new folder."""
+    arrays = case.arrays(0, rows, columns)
+    place = Path(tempfile.mkdtemp(dir=folder))
+    (place / "results").mkdir()
+    for name, array in arrays.items():
+        np.save(place / f"{name}.npy", array)
+    try:
+        yield {"arrays": arrays, "folder": place}
+    finally:
+        shutil.rmtree(place)
+
+
+def measure(
+    case: Case,
+    size: tuple[int, int],
+    running: Sequence[Process],
+    rounds: int,
+    quiet: Quiet,
+    folder: Path,
+    say: Callable[[str], None],
+) -> dict[str, Result]:
+    """All peers on one case, by name; peers without a method for it are left out."""
+    say(f"{case.name}: compiling")
+    able = _warm(case, running)
+    results = {p.peer.name: Result(p.peer.name, failure=why) for p, why in able}
+    with _stored(case, *size, folder) as stored:
+        plans = {}
+        for process, why in able:
+            if not why:
+                say(f"{case.name}: {process.peer.name}, first run")
+                plans[process] = _first(case, process, stored, results, quiet)
+        for number in range(rounds):
+            for process, (repeats, wanted) in plans.items():
+                result = results[process.peer.name]
+                if len(result.samples) < min(rounds, wanted):
+                    say(f"{case.name}: {process.peer.name}, round {number + 1}")
+                    _sample(process, repeats, result, quiet)
+    return results
+
+
+def _warm(case: Case, running: Sequence[Process]) -> list[tuple[Process, str]]:
+    """Peers that can do the case, each with what went wrong, if anything."""
+    for process in running:
+        process.send(do="warm", case=case.name)
+    able = []
+    for process in running:
+        answer = process.receive()
+        if not answer.get("skip"):
+            able.append((process, answer.get("error", "")))
+    return able
+
+
+def _first(
+    case: Case,
+    process: Process,
+    stored: dict[str, Any],
+    results: dict[str, Result],
+    quiet: Quiet,
+) -> tuple[int, int]:
+    """Run the case once and check the result; calls per sample and samples to take."""
+    result = results[process.peer.name]
+    calm = quiet.wait()
+    meter = quiet.others(process.pid)
+    folder, stem = stored["folder"], process.peer.name.replace(" ", "-")
+    answer = process.ask(
+        do="load", case=case.name, folder=str(folder), stem=stem, names=list(stored["arrays"])
+    )
+    if "error" in answer:
+        result.failure = answer["error"]
+        return 1, 0
+    if answer["files"]:
+        sampled = [np.load(folder / "results" / file) for file in answer["files"]]
+        result.error = case.error(stored["arrays"], sampled)
+    seconds = answer["seconds"]
+    if answer["sample"]:
+        result.samples.append(seconds)
+        result.disturbed.append(not calm or meter.disturbed())
+    return max(1, math.ceil(_SAMPLE / seconds)), max(2, round(_BUDGET / seconds))
+
+
+def _sample(process: Process, repeats: int, result: Result, quiet: Quiet) -> None:
+    calm = quiet.wait()
+    meter = quiet.others(process.pid)
+    answer = process.ask(do="time", repeats=repeats)
+    if "error" in answer:
+        result.failure = answer["error"]
+        return
+    result.samples.append(answer["seconds"])
+    result.disturbed.append(not calm or meter.disturbed())

@@ -1,0 +1,216 @@
+"""The package `pykeops` as pairfold provides it: for one process, and as a distribution."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pairfold import dropin
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [ROOT / "src", ROOT / "dropin" / "src"]
+
+
+def python(*arguments: str, path: list[Path] | None = None, cwd: Path | None = None):
+    """Run a fresh interpreter that finds packages in `path` first (default: only pairfold's)."""
+    folders = [str(folder) for folder in (path if path is not None else SOURCES[:1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    environment.pop("PYKEOPS_VERBOSE", None)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def installed(code: str, path: list[Path] | None = None) -> str:
+    """What a program prints after `pairfold.dropin.install()`."""
+    done = python("-c", f"import pairfold.dropin\npairfold.dropin.install()\n{code}", path=path)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def fake_pykeops(folder: Path) -> Path:
+    """A folder with another package called pykeops, with a submodule that ours lacks."""
+    package = folder / "elsewhere" / "pykeops"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("__version__ = 'not ours'\n")
+    (package / "extra.py").write_text("")
+    return package.parent
+
+
+SUM = (
+    "import numpy as np\n"
+    "print(Genred('x*y', ['x = Vi(1)', 'y = Vj(1)'], axis=1)(np.ones((2, 1)), np.ones((3, 1))))\n"
+)
+
+
+@pytest.mark.parametrize("place", ["pykeops.numpy", "pykeops.numpy.generic.generic_red"])
+def test_genred_works_under_every_numpy_name(place):
+    assert installed(f"from {place} import Genred\n{SUM}") == "[[3.]\n [3.]]"
+
+
+@pytest.mark.parametrize("place", ["pykeops.torch", "pykeops.torch.generic.generic_red"])
+def test_genred_is_the_same_class_under_every_torch_name(place):
+    pytest.importorskip("torch")
+    code = f"import pairfold.torch\nfrom {place} import Genred\n"
+    assert installed(code + "print(Genred is pairfold.torch.Genred)") == "True"
+
+
+def test_submodules_are_attributes_and_come_when_asked_for():
+    code = (
+        "import sys, pykeops\n"
+        "print('pykeops.numpy' in sys.modules, pykeops.numpy.generic.generic_red.Genred.__name__)"
+    )
+    assert installed(code) == "False Genred"
+
+
+def test_importing_pykeops_does_not_import_torch():
+    assert installed("import sys, pykeops.numpy\nprint('torch' in sys.modules)") == "False"
+
+
+def test_the_version_is_the_one_that_programs_check_for():
+    assert installed("import pykeops\nprint(pykeops.__version__)") == "2.3"
+
+
+def test_set_verbose_changes_the_flag():
+    code = "import pykeops\nprint(pykeops.verbose)\npykeops.set_verbose(False)\n"
+    assert installed(code + "print(pykeops.verbose)") == "True\nFalse"
+
+
+def test_import_star_gives_the_names_that_exist():
+    assert installed("from pykeops.numpy import *\nprint(Genred.__name__)") == "Genred"
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_the_binding_test_gives_its_verdict(library):
+    pytest.importorskip(library)
+    said = installed(f"import pykeops\npykeops.test_{library}_bindings()")
+    assert said == f"pairfold computes the right numbers with {library}."
+
+
+def test_a_wrong_binding_is_called_wrong(monkeypatch, capsys):
+    from pairfold.numpy import Genred
+
+    monkeypatch.setattr(Genred, "__call__", lambda self, x, y: x[:2, :1])
+    dropin.test_numpy_bindings()
+    assert "WRONG" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("from pykeops.numpy import LazyTensor", "pykeops.numpy.LazyTensor"),
+        ("import pykeops.numpy.cluster", "pykeops.numpy.cluster"),
+        ("from pykeops.numpy import cluster", "pykeops.numpy.cluster"),
+        ("import pykeops.common.lazy_tensor", "pykeops.common"),
+        ("import pykeops\npykeops.clean_pykeops()", "pykeops.clean_pykeops"),
+    ],
+)
+def test_a_name_that_is_not_there_yet_says_so(statement, name):
+    code = f"try:\n    {statement.replace(chr(10), chr(10) + '    ')}\n"
+    said = installed(code + "except ImportError as error:\n    print(error)")
+    assert f"does not have {name} yet" in said
+    assert "pykeops.torch.Genred" in said
+
+
+def test_a_name_that_never_existed_is_an_attribute_error():
+    code = "import pykeops.numpy\nprint(hasattr(pykeops.numpy, 'Genrad'))"
+    assert installed(code) == "False"
+
+
+def test_install_may_be_called_twice():
+    code = "print(pairfold.dropin.install() is pairfold.dropin.install())\n"
+    code += "import sys\nprint(sum(type(f).__module__ == 'pairfold.dropin' for f in sys.meta_path))"
+    assert installed(code) == "True\n1"
+
+
+def test_install_takes_precedence_over_another_pykeops(tmp_path):
+    path = [fake_pykeops(tmp_path), *SOURCES[:1]]
+    assert installed("import pykeops\nprint(pykeops.__version__)", path=path) == "2.3"
+
+
+def test_submodules_of_another_pykeops_do_not_shine_through(tmp_path):
+    path = [fake_pykeops(tmp_path), *SOURCES[:1]]
+    code = "try:\n    import pykeops.extra\nexcept ImportError as error:\n    print(error)"
+    assert "does not have pykeops.extra yet" in installed(code, path=path)
+
+
+def test_install_refuses_when_another_pykeops_is_imported_already(tmp_path):
+    path = [fake_pykeops(tmp_path), *SOURCES[:1]]
+    done = python("-c", "import pykeops, pairfold.dropin as d; d.install()", path=path)
+    assert done.returncode == 1
+    assert "another package of that name is already imported" in done.stderr
+    assert str(path[0]) in done.stderr
+
+
+def test_the_distribution_provides_the_same_modules():
+    names = ", ".join(name for name in dropin.MODULES if "torch" not in name)
+    code = f"import {names}\nfrom pykeops.numpy import Genred\n{SUM}print(pykeops.__version__)"
+    done = python("-c", code, path=SOURCES)
+    assert done.stdout == "[[3.]\n [3.]]\n2.3\n", done.stderr
+
+
+def test_the_distribution_and_install_agree():
+    code = "import pykeops, pairfold.dropin as d\nprint(d.install() is pykeops)"
+    assert python("-c", code, path=SOURCES).stdout.strip() == "True"
+
+
+SCRIPT = """\
+import sys
+from neighbour import word
+from pykeops.numpy import Genred
+print(__name__, word, sys.argv[1:], Genred.__module__)
+if "fail" in sys.argv:
+    raise LookupError("on purpose")
+sys.exit(7)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A program that imports a module lying next to it, and pykeops."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "neighbour.py").write_text("word = 'found'\n")
+    (folder / "program.py").write_text(SCRIPT)
+    return folder / "program.py"
+
+
+def test_a_script_runs_as_main_with_its_arguments_and_its_exit_status(script):
+    done = python("-m", "pairfold.dropin", str(script), "-x", "1")
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "__main__ found ['-x', '1'] pairfold.numpy\n"
+
+
+def test_a_script_wins_over_another_pykeops(script, tmp_path):
+    path = [fake_pykeops(tmp_path), *SOURCES[:1]]
+    assert python("-m", "pairfold.dropin", str(script), path=path).returncode == 7
+
+
+def test_an_error_in_a_script_shows_its_own_line(script):
+    done = python("-m", "pairfold.dropin", str(script), "fail")
+    assert done.returncode == 1
+    assert f'File "{script}", line 6, in <module>' in done.stderr
+    assert done.stderr.rstrip().endswith("LookupError: on purpose")
+
+
+def test_a_module_runs_as_main(script):
+    done = python("-m", "pairfold.dropin", "-m", "program", "a", cwd=script.parent)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "__main__ found ['a'] pairfold.numpy\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["-m"], ["no_such_file.py"]])
+def test_a_wrong_command_line_is_refused(arguments):
+    done = python("-m", "pairfold.dropin", *arguments)
+    assert done.returncode == 2
+    assert "pairfold.dropin" in done.stderr
+    assert "Traceback" not in done.stderr

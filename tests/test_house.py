@@ -1,0 +1,279 @@
+"""Rules of the house: quiet imports, one direction of imports, no eval, documented functions."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "pairfold"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_FILE_LINES = 700
+MAX_FUNCTION_LINES = 60
+
+# A file may import from its own level and from those before it.
+LEVELS = [
+    {"errors"},
+    {"settings"},
+    {"core"},
+    {"ops"},
+    {"calculus"},
+    {"lower"},
+    {"backends"},
+    {"frontends"},
+    {"__init__", "numpy", "torch", "dropin", "doctor", "__main__"},
+]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+every_file = pytest.mark.parametrize("path", FILES, ids=name_of)
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+# -- importing does nothing ------------------------------------------------------------------------
+
+WATCHED_IMPORT = """
+import os, sys, threading
+import numpy
+
+happened = []
+
+def watch(event, arguments):
+    if event == "open":
+        _, mode, flags = arguments
+        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND
+        if (flags or 0) & writes or any(letter in (mode or "") for letter in "wax+"):
+            happened.append(f"opened {{arguments[0]}} for writing")
+    elif event in ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec",
+                   "os.posix_spawn", "socket.connect", "os.mkdir", "os.remove", "os.rename"):
+        happened.append(f"{{event}} {{arguments}}")
+
+def threads():
+    tasks = "/proc/self/task"
+    native = len(os.listdir(tasks)) if os.path.isdir(tasks) else 0
+    return threading.active_count(), native
+
+before = threads()
+sys.addaudithook(watch)
+{code}
+if threads() != before:
+    happened.append(f"threads {{before}} became {{threads()}}")
+happened += [f"imported {{m}}" for m in ("torch", "llvmlite.binding") if m in sys.modules]
+sys.stderr.write("; ".join(happened))
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pairfold",
+        "import pairfold.numpy",
+        "import pairfold.dropin, pairfold.doctor",
+        "from pairfold.numpy import Genred; Genred('Exp(x-y)', ['x = Vi(2)', 'y = Vj(2)'])",
+    ],
+)
+def test_importing_starts_nothing_and_says_nothing(code):
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", WATCHED_IMPORT.format(code=code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == ""
+
+
+# -- imports point one way -------------------------------------------------------------------------
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name below pairfold) of every import that runs, also those in functions."""
+    package = ["pairfold", *path.relative_to(PACKAGE).parts[:-1]]
+    todo: list[ast.AST] = [tree_of(path)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo.extend(node.orelse)
+            continue
+        todo.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            place = ".".join([*base, *([node.module] if node.module else [])])
+            targets = [f"{place}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            if target.startswith("pairfold."):
+                yield node.lineno, target.removeprefix("pairfold.")
+
+
+def level_of(name: str) -> int:
+    """The level of a module, from its dotted name; public names of the package count as its own."""
+    first = name.partition(".")[0]
+    return next((n for n, level in enumerate(LEVELS) if first in level), len(LEVELS) - 1)
+
+
+@every_file
+def test_files_import_only_from_their_level_and_those_before_it(path):
+    own = level_of(name_of(path).removesuffix(".py").replace("/", "."))
+    wrong = [f"line {line}: {name}" for line, name in imported(path) if level_of(name) > own]
+    assert not wrong, f"{name_of(path)} imports from a later level: {'; '.join(wrong)}"
+
+
+def test_every_file_has_a_level():
+    unknown = {name_of(p).removesuffix(".py").partition("/")[0] for p in FILES} - set().union(
+        *LEVELS
+    )
+    assert not unknown
+
+
+# -- what no file contains -------------------------------------------------------------------------
+
+
+@every_file
+def test_nothing_is_evaluated_or_printed(path):
+    forbidden = {"eval", "exec", "compile", "print", "__import__", "breakpoint"}
+    if path.name == "__main__.py":
+        forbidden.remove("print")
+    found: list[str] = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in forbidden:
+                found.append(f"line {node.lineno}: {node.func.id}(...)")
+        elif isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
+            found.append(f"line {node.lineno}: import *")
+    assert not found, f"{name_of(path)}: {'; '.join(found)}"
+
+
+def tracked_text_files() -> list[Path]:
+    """Text files that are, or could be, under version control; elsewhere, all but products."""
+    files: list[Path] = []
+    if shutil.which("git"):
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        files = [ROOT / name for name in listing.stdout.split("\0") if name]
+    if not files:
+        products = re.compile(r"(^|/)(\.(?!ci/)[^/]*|build|dist|[^/]*egg-info|__pycache__|v?env)/")
+        found = (f for f in ROOT.rglob("*") if f.is_file())
+        files = [f for f in found if not products.search(f.relative_to(ROOT).as_posix())]
+    texts = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".cfg", ".cpp", ".json", ".csv", ""}
+    return [f for f in files if f.suffix in texts and f.is_file()]
+
+
+def test_no_file_contains_a_path_of_some_machine():
+    folders = "home|root|tmp|work|Users|opt|mnt|scratch|usr/local|var/folders"
+    absolute = re.compile(rf"(?<![\w.)\]}}/*-])/(?:{folders})/\w|\b[A-Z]:\\\w")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:90]}"
+        for path in tracked_text_files()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if absolute.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+# -- what every file owes --------------------------------------------------------------------------
+
+
+def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
+    """(dotted name, function, public) of every function; nested ones are private."""
+    todo: list[tuple[str, ast.AST, bool]] = [("", tree_of(path), True)]
+    while todo:
+        prefix, node, public = todo.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                shown = public and not child.name.startswith("_")
+                todo.append((f"{prefix}{child.name}.", child, shown))
+            elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield f"{prefix}{child.name}", child, public and not child.name.startswith("_")
+                todo.append((f"{prefix}{child.name}.", child, False))
+            elif not isinstance(child, ast.expr):
+                todo.append((prefix, child, public))
+
+
+def unannotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    a = function.args
+    arguments = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+    bare = [x.arg for x in arguments if x.annotation is None and x.arg not in ("self", "cls")]
+    return bare + ["return"] * (function.returns is None)
+
+
+@every_file
+def test_public_functions_are_documented_and_annotated(path):
+    wrong: list[str] = []
+    for name, function, public in functions(path):
+        if not public:
+            continue
+        if not ast.get_docstring(function):
+            wrong.append(f"{name} has no docstring")
+        if bare := unannotated(function):
+            wrong.append(f"{name} lacks annotations of {', '.join(bare)}")
+    assert not wrong, f"{name_of(path)}: {'; '.join(wrong)}"
+
+
+@every_file
+def test_modules_say_what_they_are(path):
+    assert ast.get_docstring(tree_of(path)), f"{name_of(path)} has no docstring"
+
+
+@every_file
+def test_files_are_short(path):
+    lines = len(path.read_text().splitlines())
+    assert lines < MAX_FILE_LINES, f"{name_of(path)} has {lines} lines: it may hold two ideas"
+
+
+@every_file
+def test_functions_are_short(path):
+    long = []
+    for name, function, _ in functions(path):
+        assert function.end_lineno is not None
+        lines = function.end_lineno - function.lineno + 1
+        if lines >= MAX_FUNCTION_LINES:
+            long.append(f"{name} ({lines} lines)")
+    assert not long, f"{name_of(path)}: {', '.join(long)}"
+
+
+# -- the example -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_sum_reduction_example_runs_without_a_display(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    program = Path(shutil.copy(ROOT / "examples" / "sum_reduction.py", tmp_path))
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+    }
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT / "dropin" / "src")])
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"^max relative difference: (\S+)$", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    assert float(found[1]) < 1e-5
+    assert program.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
