@@ -29,6 +29,7 @@ from .words import (
     NEXT,
     PANELS,
     PARTIALS,
+    REFUSED,
     ROWS,
     ROWS_PER_TASK,
     SPLITS,
@@ -305,7 +306,8 @@ class Codegen(States):
         columns = flow.at(scratch, i64(self.layout.offset["columns"]))
         with flow.loop(start, stop, self.plan.block, name="blocks") as block:
             halt = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, typ=I64)
-            going = b.icmp_signed("==", halt, i64(0))
+            refused = flow.word(args, REFUSED)
+            going = b.icmp_signed("==", b.or_(halt, refused), i64(0))
             with flow.when(going):
                 width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
                 if self.pack_columns is not None:

@@ -15,8 +15,14 @@ from ..errors import InternalError
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.schedule import Plan
 from . import approximations
+from .exponentials import exp_of_rounded
 from .flow import Flow, i64
 from .simd import Simd
+
+_ROUNDED = {"add", "sub", "mul", "div", "sqrt", "result"}
+
+# Exponents that e^x e^y may be computed from instead of e^(x+y), far from the dtype's range.
+SAFE_EXPONENT = {"float32": 16, "float64": 128}
 
 _MASKS = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 
@@ -34,7 +40,7 @@ class Emitter:
 
     def __init__(self, kernel: Kernel, plan: Plan, simd: Simd, flow: Flow, at: int) -> None:
         self.kernel, self.plan, self.simd, self.flow, self.at = kernel, plan, simd, flow, at
-        self.uses: dict[Value, int] = {}
+        self.report: Callable[[ir.Value], None] | None = None
 
     def key(self, value: Value, instance: Key) -> Key:
         """The part of an instance that a value of this stage depends on."""
@@ -101,6 +107,8 @@ class Emitter:
         if what == "const":
             data = value.data
             return s.constant(SPECIAL[data] if isinstance(data, str) else data)
+        if what == "exp":
+            return self._exponential(value, args[0])
         if what in PRIMITIVES:
             return self._primitive(what, args)
         if what == "index_below":
@@ -124,6 +132,19 @@ class Emitter:
             return simple[what](x, y)
         # Component indices are never negative here, so truncating division is floor division.
         return b.sdiv(x, y) if what == "index_floordiv" else b.srem(x, y)
+
+    def _exponential(self, value: Value, x: ir.Value) -> ir.Value:
+        """e^x; half of a separated exponential reports an x that is out of its safe range."""
+        if value in self.kernel.guarded and self.report is not None:
+            limit = SAFE_EXPONENT[self.simd.dtype]
+            inside = self.simd.compare("<=", self.simd.abs(x), self.simd.constant(limit))
+            self.report(self.simd.mask_not(inside))
+        argument = value.args[0]
+        while argument.what == "neg":
+            argument = argument.args[0]
+        if self.plan.relaxed and argument.what in _ROUNDED:
+            return exp_of_rounded(self.simd, x)
+        return approximations.FUNCTIONS["exp"](self.simd, x)
 
     def _primitive(self, name: str, args: Sequence[ir.Value]) -> ir.Value:
         s, b = self.simd, self.simd.builder

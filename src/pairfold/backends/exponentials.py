@@ -26,7 +26,7 @@ from .numerics import (
     subtract_multiple,
     two_product,
 )
-from .simd import Simd
+from .simd import Simd, round_to_format
 
 # ---- AVX-512 instructions ----------------------------------------------------------------
 
@@ -116,7 +116,33 @@ def _sixteenths() -> tuple[Fraction, ...]:
 _SIXTEENTHS = _sixteenths()
 
 
-def _exp_table(s: Simd, t: ir.Value, n: ir.Value, r: ir.Value) -> ir.Value:
+# 2^r = 1 + r (c[0] + c[1] r + ...) on |r| <= 1/32: the table above with powers of ln 2.
+def _base_two(dtype: str) -> tuple[float, ...]:
+    return tuple(
+        round_to_format(Fraction(c) * LN2 ** (k + 1), dtype)
+        for k, c in enumerate((1.0, *_EXP_SHORT[dtype]))
+    )
+
+
+def exp_of_rounded(s: Simd, x: ir.Value) -> ir.Value:
+    """e^x for an x that is itself the rounded result of an operation.
+
+    Such an x is off by up to 2^-24 |x| (float32), and e^x with it. Reducing by a log2(e) of
+    one part instead of two adds 2^-26.2 |x| (float64: 2^-53 against 2^-55.9), a quarter of
+    that, and saves an operation. Without the table this is `exp`.
+    """
+    if not _has_table(s):
+        return exp(s, x)
+    anchor = s.constant(Fraction(3 << (s.fraction_bits - 1), 16))
+    t = s.fma(x, s.constant(LOG2E), anchor)
+    n = s.sub(t, anchor)
+    r = s.fma(x, s.constant(LOG2E), s.neg(n))
+    return _exp_table(s, t, n, r, _base_two(s.dtype))
+
+
+def _exp_table(
+    s: Simd, t: ir.Value, n: ir.Value, r: ir.Value, coefficients: Sequence[float]
+) -> ir.Value:
     """Finish e^x = 2^n e^r on AVX-512, where n is a multiple of 1/16 and t holds 16 n.
 
     2^n = 2^floor(n) 2^(j/16): the low bits of t are j, and VSCALEF takes the floor of n,
@@ -129,7 +155,7 @@ def _exp_table(s: Simd, t: ir.Value, n: ir.Value, r: ir.Value) -> ir.Value:
     table = _lookup16(s, s.to_bits(t), _SIXTEENTHS)
     # table + (table r) (1 + ...), with the two factors computed side by side.
     first = s.mul(table, r)
-    series = polynomial(s, r, (1.0, *_EXP_SHORT[s.dtype]))
+    series = polynomial(s, r, coefficients)
     return _avx512(s, "scalef", s.fma(first, series, table), n)
 
 
@@ -185,7 +211,7 @@ def _exp(s: Simd, x: ir.Value, low: ir.Value | None = None, base_two: bool = Fal
     if low is not None:
         r = s.add(r, low)
     if _has_table(s):
-        return _exp_table(s, t, n, r)
+        return _exp_table(s, t, n, r, (1.0, *_EXP_SHORT[s.dtype]))
     return _scale(s, polynomial(s, r, (1.0, 1.0, *_EXP[s.dtype])), t)
 
 

@@ -25,7 +25,7 @@ from ..lower.schedule import (
 from ..settings import Settings
 from . import pool
 from .machine import machine
-from .words import NOT_FINITE, PARTIALS
+from .words import PARTIALS, REFUSED
 
 if TYPE_CHECKING:
     from .native import Native
@@ -54,7 +54,7 @@ class Launcher:
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: dict[Any, Bound] = {}
         self._native: dict[Plan, Native] = {}
-        self._unfactored: Launcher | None = None
+        self._literal: Launcher | None = None
 
     def plan(self, rows: int, columns: int, options: Settings) -> Plan:
         """The plan for these sizes under these settings."""
@@ -117,7 +117,7 @@ class Launcher:
         if parts.splits == 1:
             table = (ctypes.c_int64 * len(words))(*words)
             pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
-            if table[NOT_FINITE]:
+            if table[REFUSED]:
                 self._again(bound, rows, columns, addresses, out, offsets)
             return
         partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
@@ -127,7 +127,7 @@ class Launcher:
         panels = tasks // parts.splits
         merging = panels * parts.splits * native.layout.state_bytes * 0.2e-9
         pool.run(native.combine, table, bound.scratch, panels, merging)
-        if table[NOT_FINITE]:
+        if table[REFUSED]:
             self._again(bound, rows, columns, addresses, out, offsets)
 
     def _again(
@@ -139,12 +139,12 @@ class Launcher:
         out: tuple[int, int, int],
         offsets: Any,
     ) -> None:
-        """Fold with every factor inside the sum, where inf and NaN act on each term."""
-        if self._unfactored is None:
+        """Fold without any rearrangement: inf, NaN and huge exponents act on each term."""
+        if self._literal is None:
             kernel = self.kernel
             unroll = kernel.scalars.unroll
-            inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll, factors=False)
-            self._unfactored = Launcher(inside, self.dtype, self.accumulation)
-        exact = self._unfactored
+            inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll)
+            self._literal = Launcher(inside, self.dtype, self.accumulation)
+        exact = self._literal
         again = exact.bind(rows, columns, bound.parts.batches, bound.options)
         exact.run(again, rows, columns, addresses, out, offsets)

@@ -59,7 +59,7 @@ class Packing(Writer):
         for argument in self.kernel.arguments:
             if argument.stage == stage:
                 self._copy_argument(argument, args, batch, start, count, padded, destination, group)
-        self._compute_slots(stage, scratch, padded, destination, group)
+        self._compute_slots(args, stage, scratch, padded, destination, group)
         self.builder.ret_void()
         return self.module.get_global(name)
 
@@ -150,7 +150,13 @@ class Packing(Writer):
         return self.module.get_global(name)
 
     def _compute_slots(
-        self, stage: int, scratch: ir.Value, padded: ir.Value, destination: ir.Value, group: int
+        self,
+        args: ir.Value,
+        stage: int,
+        scratch: ir.Value,
+        padded: ir.Value,
+        destination: ir.Value,
+        group: int,
     ) -> None:
         """Values of one stage that later stages read, a vector of lanes at a time."""
         computed = self.kernel.stages[stage].computed
@@ -158,6 +164,7 @@ class Packing(Writer):
             return
         flow, item = self.flow, self.item
         emitter = Emitter(self.kernel, self.plan, self.simd, flow, stage)
+        emitter.report = lambda mask: self.refuse(args, mask)
         once = flow.at(scratch, i64(self.layout.offset["once"]))
         with flow.loop(i64(0), padded, self.plan.width, name="computed") as lane:
             shift = flow.times(lane.index, item)

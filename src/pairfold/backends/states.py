@@ -16,7 +16,7 @@ from .emitter import Emitter, Known
 from .flow import BYTES, I64, i64
 from .packing import Packing
 from .simd import Simd
-from .words import NOT_FINITE, OUT, OUT_COMPONENT_STRIDE, OUT_ROW_STRIDE
+from .words import OUT, OUT_COMPONENT_STRIDE, OUT_ROW_STRIDE
 
 
 class States(Packing):
@@ -251,9 +251,7 @@ class States(Packing):
             inside = frozenset((self.kernel.output_loop,))
         emitter.emit([factor], [(0, r)], known, self._pair_leaf(i64(0)), inside)
         value = known[factor, emitter.key(factor, (0, r))]
-        lost = self.simd.isnan(self.simd.sub(value, value))
-        with self.flow.when(self.simd.any(lost)):
-            self.flow.store(i64(1), self.flow.at(self.args, i64(8 * NOT_FINITE)), 8)
+        self.refuse(self.args, self.simd.isnan(self.simd.sub(value, value)))
         return self.builder.fmul(self._to_outer(value), result)
 
     def _write_rows(self, args: ir.Value, out: ir.Value, first: ir.Value, count: ir.Value) -> None:

@@ -3,8 +3,8 @@
 # The table of arguments: sizes and partition, then addresses, then three words per argument.
 ROWS, COLUMNS, ROWS_PER_TASK, PANELS, SPLITS, COLUMNS_PER_SPLIT = range(6)
 OFFSETS, PARTIALS, OUT, OUT_ROW_STRIDE, OUT_COMPONENT_STRIDE = range(6, 11)
-# Set by machine code when a factor that had left a sum was not finite.
-NOT_FINITE = 11
+# Set by machine code that meets inputs for which the kernel was not to be rearranged.
+REFUSED = 11
 FIRST_ARGUMENT = 12
 WORDS_PER_ARGUMENT = 3
 

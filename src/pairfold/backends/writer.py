@@ -14,7 +14,7 @@ from ..lower.schedule import ITEM, Plan, frontier
 from .emitter import Key, Leaf
 from .flow import BYTES, I64, Flow, i64
 from .simd import Simd
-from .words import FIRST_ARGUMENT, OFFSETS, WORDS_PER_ARGUMENT
+from .words import FIRST_ARGUMENT, OFFSETS, REFUSED, WORDS_PER_ARGUMENT
 
 
 class Layout:
@@ -91,6 +91,11 @@ class Writer:
         self.outer = self.simd.resized(self.plan.accumulation.outer)
         self.inner = self.simd.resized(self.plan.accumulation.inner)
         return list(function.args)
+
+    def refuse(self, args: ir.Value, mask: ir.Value) -> None:
+        """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""
+        with self.flow.when(self.simd.any(mask)):
+            self.flow.store(i64(1), self.flow.at(args, i64(8 * REFUSED)), 8)
 
     def _round_up(self, count: ir.Value, unit: int) -> ir.Value:
         b = self.builder

@@ -183,11 +183,13 @@ Reader = Callable[[Index], Value]
 class Scalars:
     """Builds values, one object per distinct computation.
 
-    Loops of at most `unroll` components are written out; longer ones stay loops.
+    Loops of at most `unroll` components are written out; longer ones stay loops. With
+    `separate`, exponentials of a sum of a row value and a column value become products.
     """
 
-    def __init__(self, unroll: int = 16) -> None:
-        self.unroll = unroll
+    def __init__(self, unroll: int = 16, separate: bool = False) -> None:
+        self.unroll, self.separate = unroll, separate
+        self.guarded: set[Value] = set()
         self._known: dict[Any, Value] = {}
         self._ids = itertools.count()
 
@@ -247,9 +249,38 @@ class Scalars:
         """A primitive applied to values or plain numbers."""
         row = PRIMITIVES[name]
         args = tuple(self.as_value(operand) for operand in operands)
+        if name == "exp" and self.separate and args[0].stage == 3:
+            separated = self._separated(args[0])
+            if separated is not None:
+                return separated
         if len(args) != row.arity:
             raise InternalError(f"primitive {name} takes {row.arity} operands, got {len(args)}")
         return self._make(name, args, kind="mask" if row.mask else "real")
+
+    def _separated(self, exponent: Value) -> Value | None:
+        """e^(x_i + y_j) as e^(x_i) e^(y_j), when no term of the exponent depends on both.
+
+        Backends must check the exponents of the `guarded` halves: far from zero the product
+        could overflow where the sum does not.
+        """
+        groups: dict[int, Value] = {}
+        todo = [(exponent, False)]
+        while todo:
+            value, negative = todo.pop()
+            if value.what in ("add", "sub"):
+                flipped = negative != (value.what == "sub")
+                todo += [(value.args[1], flipped), (value.args[0], negative)]
+            elif value.what == "neg":
+                todo.append((value.args[0], not negative))
+            elif value.stage == 3 or len(value.loops) > 1:
+                return None
+            else:
+                term = -value if negative else value
+                side = value.stage & 2
+                groups[side] = groups[side] + term if side in groups else term
+        halves = [self._make("exp", (groups[side],)) for side in sorted(groups)]
+        self.guarded.update(halves)
+        return halves[0] * halves[1]
 
     def select(self, mask: Value, x: Operand, y: Operand) -> Value:
         """x where the mask holds, else y; the other one is never looked at."""

@@ -171,13 +171,23 @@ class Fold:
 
     def kernel(self, options: Settings | None = None) -> Kernel:
         """The lowered kernel."""
-        unroll = (options or current()).unroll
-        return lower(self.formula, REDUCTIONS[self.reduction], self.kept, unroll)
+        options = options or current()
+        rearrange = options.rules != "exact"
+        reduction = REDUCTIONS[self.reduction]
+        return lower(self.formula, reduction, self.kept, options.unroll, rearrange)
 
     def launcher(self, dtype: str, options: Settings) -> Launcher:
         """The launcher for a dtype; folds of the same graph share it."""
         accumulation = self.accuracy.for_dtype(dtype)
-        key = (self.formula, self.reduction, self.kept, dtype, accumulation, options.unroll)
+        key = (
+            self.formula,
+            self.reduction,
+            self.kept,
+            dtype,
+            accumulation,
+            options.unroll,
+            options.rules,
+        )
         with _lock:
             found = _launchers.get(key)
             if found is None:
@@ -320,7 +330,7 @@ class Fold:
 
     def reference(self, adapter: Any, arrays: Sequence[Any], sizes: Sizes) -> Any:
         """The result as the NumPy interpreter has it, in float64."""
-        kernel = self.kernel()
+        kernel = lower(self.formula, REDUCTIONS[self.reduction], self.kept, current().unroll)
         views: dict[int, Any] = {}
         for argument in kernel.arguments:
             array = np.asarray(adapter.to_numpy(adapter.ready(arrays[argument.position])))

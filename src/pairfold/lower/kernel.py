@@ -65,6 +65,11 @@ class Kernel:
     merges: tuple[Value, ...]
     finished: Value
 
+    @property
+    def guarded(self) -> set[Value]:
+        """Exponentials whose exponents must be near zero."""
+        return self.scalars.guarded
+
     def slot(self, value: Value, at: int) -> tuple[int, int, Index] | None:
         """(stage, offset, index) where `value` is read from when computing at stage `at`."""
         if value.what == "load":
@@ -147,15 +152,17 @@ class _Lowering:
 
 
 def lower(
-    formula: Node, reduction: Reduction, kept: Kind, unroll: int, factors: bool = True
+    formula: Node, reduction: Reduction, kept: Kind, unroll: int, rearrange: bool = False
 ) -> Kernel:
     """The kernel that folds `formula` over the index that is not `kept`.
 
-    `factors`: whether what depends on the kept index alone may leave a sum.
+    `rearrange`: whether what depends on the kept index alone may leave a sum, exponentials of
+    sums being separated for the purpose. Backends report inputs for which that may not be done
+    (factors that are not finite, exponents far from zero), and the caller folds again without.
     """
     reduced = Kind.J if kept == Kind.I else Kind.I
     stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
-    scalars = Scalars(unroll)
+    scalars = Scalars(unroll, separate=rearrange)
     lowering = _Lowering(scalars, stage_of_kind)
     output_loop: Loop | None = None
     if formula.dim <= unroll:
@@ -167,7 +174,7 @@ def lower(
         indices = [output_loop.index]
     outputs = [lowering.component(formula, k) for k in indices]
     taken: list[Value | None] = [None] * len(outputs)
-    if reduction.linear and factors:
+    if reduction.linear and rearrange:
         outputs, taken = map(list, zip(*(_take_factors(v) for v in outputs), strict=True))
     arguments = {
         node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])

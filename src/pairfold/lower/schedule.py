@@ -47,7 +47,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """The shape of the machine code; hashable, so compiled kernels are kept by (kernel, plan)."""
+    """The shape of the machine code; hashable, so compiled kernels are kept by (kernel, plan).
+
+    `relaxed`: an exponential may add a fraction of the rounding error that its argument has.
+    """
 
     machine: Machine
     dtype: str
@@ -59,6 +62,7 @@ class Plan:
     tiles: int
     output_jam: int
     accumulation: Accumulation
+    relaxed: bool = True
 
     @property
     def lane_count(self) -> int:
@@ -196,6 +200,7 @@ def make_plan(
         tiles,
         output_jam,
         accumulation,
+        options.rules != "exact",
     )
 
 
