@@ -23,6 +23,7 @@ from .emitter import Emitter, Key, Known
 from .flow import BYTES, I64, Carried, i64
 from .states import States
 from .words import (
+    CHUNK,
     COLUMNS,
     COLUMNS_PER_SPLIT,
     DONE,
@@ -345,7 +346,7 @@ class Codegen(States):
         return self.module.get_global("combine_task")
 
     def _entry(self, name: str, task: ir.Function) -> None:
-        """while not stopped: take the next task off the counter and do it."""
+        """While not stopped: take the next tasks off the counter and do them."""
         args, scratch, control = self._function(name, BYTES, BYTES, BYTES)
         b, flow = self.builder, self.flow
         again = b.append_basic_block("again")
@@ -357,11 +358,16 @@ class Codegen(States):
         stop = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, typ=I64)
         b.cbranch(b.icmp_signed("==", stop, i64(0)), take, end)
         b.position_at_end(take)
-        which = b.atomic_rmw("add", flow.at(control, i64(8 * NEXT)), i64(1), "monotonic")
-        b.cbranch(b.icmp_signed("<", which, flow.word(control, TOTAL)), work, end)
+        chunk = flow.word(control, CHUNK)
+        total = flow.word(control, TOTAL)
+        first = b.atomic_rmw("add", flow.at(control, i64(8 * NEXT)), chunk, "monotonic")
+        b.cbranch(b.icmp_signed("<", first, total), work, end)
         b.position_at_end(work)
-        b.call(task, [args, scratch, control, which])
-        b.atomic_rmw("add", flow.at(control, i64(8 * DONE)), i64(1), "monotonic")
+        last = flow.minimum(b.add(first, chunk), total)
+        with flow.loop(first, last, name="tasks") as tasks:
+            b.call(task, [args, scratch, control, tasks.index])
+        done = flow.at(control, i64(8 * DONE))
+        b.atomic_rmw("add", done, b.sub(last, first), "monotonic")
         b.branch(again)
         b.position_at_end(end)
         b.ret_void()

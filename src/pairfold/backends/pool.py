@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..settings import current, thread_count
-from .words import DONE, NEXT, STOP, TOTAL
+from .words import CHUNK, DONE, NEXT, STOP, TOTAL
 
-Control = ctypes.c_int64 * 4
+Control = ctypes.c_int64 * 5
+_CHUNKS = 512
 _LONG = 0.2
 _PARALLEL = 60e-6
 _POLL = 0.1
@@ -32,6 +33,7 @@ class Job:
         self.entry, self.args, self.scratch_bytes = entry, args, scratch_bytes
         self.control = Control()
         self.control[TOTAL] = total
+        self.control[CHUNK] = 1 + total // _CHUNKS
         self.lock = threading.Lock()
         self.active = 0
         self.finished = threading.Event()
@@ -134,7 +136,7 @@ def run(entry: Any, args: Any, scratch_bytes: int, total: int, seconds: float) -
     main = threading.current_thread() is threading.main_thread()
     waits = main and seconds > _LONG
     if threads == 1 and not waits:
-        control = Control(0, 0, total, 0)
+        control = Control(0, 0, total, 0, total)
         entry(args, scratch(scratch_bytes), control)
         return
     _prepare_for_fork()

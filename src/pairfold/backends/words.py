@@ -8,5 +8,6 @@ REFUSED = 11
 FIRST_ARGUMENT = 12
 WORDS_PER_ARGUMENT = 3
 
-# The control block: the shared counter of tasks, the stop word, how many there are, how many done.
-NEXT, STOP, TOTAL, DONE = range(4)
+# The control block: the shared counter of tasks, the stop word, how many tasks there are, how many
+# are done, and how many are taken off the counter at once.
+NEXT, STOP, TOTAL, DONE, CHUNK = range(5)

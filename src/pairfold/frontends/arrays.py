@@ -29,9 +29,10 @@ class NumpyArrays:
     @staticmethod
     def owns(array: object) -> bool:
         """Whether the array belongs to this library (masked arrays do not: masks would be lost)."""
-        return isinstance(array, (np.ndarray, np.generic)) and not isinstance(
-            array, np.ma.MaskedArray
-        )
+        if not isinstance(array, (np.ndarray, np.generic)):
+            return False
+        masked = sys.modules.get("numpy.ma")  # importing it would cost milliseconds
+        return masked is None or not isinstance(array, masked.MaskedArray)
 
     @staticmethod
     def key(array: Any) -> tuple[Any, ...]:
