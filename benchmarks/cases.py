@@ -44,6 +44,7 @@ class Case:
         floor: how many times faster than PyKeOps as shipped we must be.
         limit: the seconds we must stay below.
         relative: (case, factor): we must stay below that multiple of our time for that case.
+        rules: our setting `rules`; "exact" forbids rearrangements that change rounding.
         passes: how often the innermost loop runs per pair (component loops: the dimension).
     """
 
@@ -65,6 +66,7 @@ class Case:
     limit: float | None = None
     relative: tuple[str, float] | None = None
     passes: int = 1
+    rules: str = "rounding"
 
     @property
     def variables(self) -> list[str]:
@@ -201,6 +203,8 @@ def _seed_cases() -> list[Case]:
     return [
         Case("seed.forward", SEED, "seed", _SEED, _SEED_ALIASES, 1, *size, _seed_data,
              _seed_forward, floor=40),
+        Case("seed.forward.exact", SEED, "seed", _SEED, _SEED_ALIASES, 1, *size, _seed_data,
+             _seed_forward, rules="exact"),
         Case(f"{name}.autograd", SEED, "seed-gradient", _SEED, _SEED_ALIASES, 1, *size,
              _seed_data, _seed_gradient, what="gradient", wrt=("y",), front="torch", floor=40),
         Case(f"{name}.formula", SEED, "seed-gradient", f"Grad({_SEED},y,e)",

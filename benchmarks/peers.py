@@ -34,6 +34,18 @@ class GenredPeer:
     def prepare(self, case: Case, arrays: Arrays) -> Work:
         """The case as a user writes it."""
         module = importlib.import_module(f"{self.library}.{case.front}")
+        if self.library == "pairfold" and case.rules != "rounding":
+            work = self._prepare(case, arrays, module)
+            settings = importlib.import_module("pairfold").settings
+
+            def under_rules() -> Sequence[Any]:
+                with settings(rules=case.rules):
+                    return work()
+
+            return under_rules
+        return self._prepare(case, arrays, module)
+
+    def _prepare(self, case: Case, arrays: Arrays, module: Any) -> Work:
         fold = module.Genred(case.formula, list(case.aliases), axis=case.axis, **self.options)
         if case.front == "numpy":
             args: list[Any] = [arrays[name] for name in case.variables]
