@@ -111,6 +111,8 @@ class Emitter:
             return self._exponential(value, args[0])
         if what in PRIMITIVES:
             return self._primitive(what, args)
+        if what == "position":
+            return s.splat(b.sitofp(args[0], s.scalar))
         if what == "index_below":
             return s.splat(b.icmp_signed("<", args[0], i64(value.data)))
         if value.kind == "index":

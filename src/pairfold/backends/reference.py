@@ -52,6 +52,8 @@ class _Interpreter:
             return PRIMITIVES[what].numpy(*(known[arg] for arg in args))
         if what == "result":
             return self._loop(value.data[0], known)[value.data[1]]
+        if what == "position":
+            return self.dtype.type(known[args[0]])
         if what == "index_below":
             return np.asarray(known[args[0]] < value.data)
         if value.kind == "index":

@@ -328,6 +328,10 @@ class Scalars:
         """max(k, limit)"""
         return max(k, limit) if isinstance(k, int) else self.index_op("max", k, limit)
 
+    def position(self, k: Index) -> Value:
+        """A component index as a number, to compare or compute with."""
+        return self.constant(k) if isinstance(k, int) else self._make("position", (k,))
+
     def choose(
         self, k: Index, limit: int, below: Callable[[], Value], otherwise: Callable[[], Value]
     ) -> Value:
