@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ..core.node import Kind, topological
 from ..core.scalars import PRIMITIVES
 from ..core.show import formula_text, tree_text
+from ..errors import check_option
 from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
 from ..lower.schedule import ITEM, Plan, frontier, partition
 from ..settings import current
-from .arrays import adapter_of
+from .arrays import SUPPORTED, adapter_of
 from .fold import Fold
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _LARGE = 100_000
 class Explanation:
     """How one reduction is computed; print it, or read its fields.
 
+    `formula` is what was written, `simplified` the same after expansions and rules; `stages` says
+    what is computed how often, `plan` how the loops are cut.
     `flops_per_pair` counts arithmetic as written (an exponential is one); `bytes_per_pair` is
     memory traffic from beyond the L1 cache; `registers` estimates the vectors alive in the inner
     loop. `llvm()`, `assembly()` and `inner_loop()` give the code.
@@ -35,6 +38,8 @@ class Explanation:
     formula: str
     simplified: str
     reduction: str
+    dim: int
+    nodes: int
     stages: dict[str, list[str]]
     plan: Plan
     tasks: int
@@ -46,6 +51,7 @@ class Explanation:
     registers: int
     native: Native
     tree: str
+    shared: int
 
     def llvm(self) -> str:
         """The LLVM IR, after optimisation."""
@@ -72,8 +78,8 @@ class Explanation:
         p = self.plan
         lines = [
             f"formula    {self.formula}",
-            f"as graph   {self.simplified}",
-            f"reduction  {self.reduction}",
+            f"by rules   {self.simplified}",
+            f"reduction  {self.reduction}, dimension {self.dim}, {self.nodes} nodes",
             "",
             "stages",
         ]
@@ -106,13 +112,21 @@ class Explanation:
         else:
             lines.append("    for row in panel:")
             lines.append(f"      for {p.lane_count} columns in block:  # column values in lanes")
-        lines.append("        pair values; accumulate in registers")
+        if self.shared:
+            lines.append("        pair values that all components share, into a buffer in L1")
+            lines.append(f"      for {p.output_jam} components of {self.dim}:")
+            lines.append("        for column in block: accumulate in registers")
+        else:
+            lines.append("        pair values; accumulate in registers")
         lines.append("      add the block to the row's state")
         return lines
 
 
-def explain_fold(fold: Fold, arrays: Sequence[Any] = (), dtype: str = "float32") -> Explanation:
-    """Explain a fold for arrays, or for large sizes of a dtype."""
+def explain_fold(
+    fold: Fold, arrays: Sequence[Any] = (), dtype: str = "float32", text: str | None = None
+) -> Explanation:
+    """Explain a fold for arrays, or for large sizes of a dtype; `text` is what was written."""
+    check_option("dtype", dtype, SUPPORTED)
     options = current()
     rows = columns = _LARGE
     batches = 1
@@ -128,8 +142,10 @@ def explain_fold(fold: Fold, arrays: Sequence[Any] = (), dtype: str = "float32")
     kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
     reread = kernel.stages[COLUMN].raw_size * ITEM[dtype] / parts.rows_per_task
     return Explanation(
-        formula=formula_text(fold.formula, fold.names),
-        simplified=f"{len(topological([fold.formula]))} nodes, dimension {fold.formula.dim}",
+        formula=text or formula_text(fold.formula, fold.names),
+        simplified=formula_text(fold.formula, fold.names),
+        dim=fold.formula.dim,
+        nodes=len(topological([fold.formula])),
         reduction=f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})",
         stages=_stages(kernel, fold),
         plan=plan,
@@ -142,6 +158,7 @@ def explain_fold(fold: Fold, arrays: Sequence[Any] = (), dtype: str = "float32")
         registers=_registers(kernel, plan),
         native=launcher.native(plan),
         tree=tree_text(fold.formula, fold.names),
+        shared=len(frontier(kernel)),
     )
 
 

@@ -177,7 +177,7 @@ class Genred:
         """
         from .explain import explain_fold
 
-        return explain_fold(self._fold, args, dtype)
+        return explain_fold(self._fold, args, dtype, self._text)
 
     def __repr__(self) -> str:
         kept = "i" if self.axis == 1 else "j"
