@@ -121,6 +121,19 @@ def test_batches_of_strided_views_are_read_in_place() -> None:
     assert_same_bits(Genred(SEED, ALIASES, axis=1)(x, y[::2], a[:1], p[0, 0], out=out), got)
 
 
+def test_an_output_that_shares_memory_with_an_argument_is_right() -> None:
+    x = np.random.default_rng(0).normal(size=(700, 3))
+    genred = Genred("Exp(-SqDist(x,y))*y", ["x = Vi(3)", "y = Vj(3)"], axis=1)
+    want = genred(x.copy(), x.copy())
+    assert genred(x, x, out=x) is x
+    assert_same_bits(x, want)
+    y = np.random.default_rng(1).normal(size=(1400, 3))
+    want = genred(y[:700].copy(), y[700:].copy())
+    assert_same_bits(genred(y[:700], y[700:], out=y[350:1050]), want)
+    y = np.zeros((3, 1400)).T
+    assert_same_bits(genred(y[::2], y[::2], out=y[1::2]), genred(y[::2], y[::2]))
+
+
 def test_a_parameter_may_have_a_leading_axis_of_size_one() -> None:
     x, y, a, p = data()
     want = Genred(SEED, ALIASES, axis=1)(x, y, a, p)

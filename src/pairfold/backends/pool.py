@@ -155,7 +155,10 @@ def _wait(job: Job, progress: bool) -> None:
     if job.is_over():
         return
     if not progress:
-        job.finished.wait()
+        while not job.finished.wait(
+            _POLL
+        ):  # in steps: a plain wait cannot be interrupted on Windows
+            pass
         return
     with _progress_bar(job.control[TOTAL]) as update:
         while not job.finished.wait(_POLL):

@@ -283,6 +283,24 @@ def _bad_shape(
     )
 
 
+def overlap(adapter: Any, one: Any, other: Any) -> bool:
+    """Whether two arrays may share memory (by the ranges of addresses they span)."""
+    spans: list[tuple[int, int]] = []
+    for array in (one, other):
+        reach = [
+            stride * (size - 1)
+            for size, stride in zip(array.shape, adapter.strides(array), strict=True)
+        ]
+        if 0 in array.shape:
+            return False
+        start = adapter.address(array)
+        item = int(array.itemsize if hasattr(array, "itemsize") else array.element_size())
+        low = sum(step for step in reach if step < 0)
+        high = sum(step for step in reach if step > 0)
+        spans.append((start + low, start + high + item))
+    return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
+
+
 def check_count(expected: int, found: int, names: Mapping[int, str]) -> None:
     """Raise unless a call has as many arrays as the formula has arguments.
 
