@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test check-math docs bench
+.PHONY: check test test-targets check-math docs bench fuzz
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -10,6 +10,14 @@ check:
 
 test:
 	$(PYTHON) -m pytest $(if $(k),-k $(k))
+
+# The same tests with fewer instructions than the processor has.
+test-targets:
+	PAIRFOLD_TARGET=avx2 $(PYTHON) -m pytest tests/test_backends.py tests/test_torch.py
+	PAIRFOLD_TARGET=baseline $(PYTHON) -m pytest tests/test_backends.py tests/test_torch.py
+
+fuzz:
+	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000
 
 check-math:
 	$(PYTHON) tests/sweep_math.py

@@ -93,22 +93,23 @@ def push_forward(f: Node, tangents: Mapping[Node, Node]) -> Node:
     return total
 
 
-def _grad(f: Node, v: Node, e: Node) -> Node:
+def _check_operands(v: Node, direction: Node, dim: int, whose: str) -> None:
     if v.op.name != "Var":
         refuse("differentiates with respect to a variable", "name one of the declared variables")
-    if e.dim != f.dim:
+    if direction.dim != dim:
         refuse(
-            f"the third operand must have the dimension of the formula, {f.dim}",
+            f"the third operand must have the dimension of the {whose}, {dim}",
             "a variable of that dimension, declared like the others",
         )
+
+
+def _grad(f: Node, v: Node, e: Node) -> Node:
+    _check_operands(v, e, f.dim, "formula")
     return pull_back(f, [v], e)[0] or zero(v.dim)
 
 
 def _diff(f: Node, v: Node, t: Node) -> Node:
-    if v.op.name != "Var":
-        refuse("differentiates with respect to a variable", "name one of the declared variables")
-    if t.dim != v.dim:
-        refuse(f"the third operand must have the dimension of the variable, {v.dim}")
+    _check_operands(v, t, v.dim, "variable")
     return push_forward(f, {v: t})
 
 
