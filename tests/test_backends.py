@@ -187,8 +187,9 @@ def run_random(seed: int) -> None:
 
     What a dtype can reach depends on the formula (the sine of a large power, say). In float64
     machine code may err 64 times as far as the interpreter moves when the arguments do by 2^-51;
-    in float32, 50 times as far as the interpreter run in float32. A formula with jumps (comparisons, signs) may
-    land on the other side of one in float32, so those are compared in float64 only.
+    in float32, 50 times as far as the interpreter run in float32. A formula with jumps
+    (comparisons, signs) may land on the other side of one in float32, so those are compared in
+    float64 only.
     """
     rng = np.random.default_rng(seed)
     drawn = random_formula(rng)
