@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from typing import Any
 
 import hypothesis
@@ -375,6 +378,28 @@ def test_formulas_that_hypothesis_draws_equal_the_reference(
         got = fold(NumpyArrays, list(given.values()))
     want = evaluate(fold.kernel(), given, 17, 23)
     assert_close(got, want, scale=scale, rtol=1e-10, formula=drawn, seed=seed)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads memory from /proc")
+def test_many_formulas_take_little_memory() -> None:
+    program = """
+import numpy as np
+from pairfold.numpy import Genred
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+x = np.ones((5, 3))
+def call(number):
+    Genred(f"Exp(-{number}*SqDist(x,y))", ["x = Vi(3)", "y = Vj(3)"], axis=1)(x, x)
+for number in range(20):
+    call(number)
+before = pages()
+for number in range(20, 120):
+    call(number)
+print((pages() - before) * 4096 // 100)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 300_000
 
 
 def test_counts_beyond_32_bits_are_right() -> None:

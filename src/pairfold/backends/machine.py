@@ -65,8 +65,14 @@ def machine(target: str = "native") -> Machine:
     return Machine(target, cpu, "", frozenset(_LEVEL_HAS[target]), wide, registers)
 
 
+@functools.cache
 def target_machine(which: Machine) -> Any:
-    """A new LLVM target machine for one of ours (an execution engine takes it over)."""
+    """The LLVM target machine that code for one of ours is written with."""
+    return new_target_machine(which)
+
+
+def new_target_machine(which: Machine) -> Any:
+    """An LLVM target machine of one's own: an execution engine takes it over."""
     llvm = _llvm()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(cpu=which.cpu, features=which.features, opt=2, jit=True)

@@ -7,14 +7,22 @@ import logging
 import time
 from typing import Any
 
-from ..core.locks import fork_safe_lock
+import llvmlite.binding as llvm
+
+from ..core.locks import fork_safe_lock, hold_across_forks
 from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
 from .codegen import write_module
-from .machine import target_machine
+from .machine import new_target_machine, target_machine
 from .writer import Layout
 
 log = logging.getLogger("pairfold")
+
+# llvmlite's own lock is also taken when an engine is freed, in any thread at any time. It nests
+# inside ours, so it is registered first. (A callback of the public `register_lock_callback` would
+# run after the lock is taken: a fork could come between.)
+_llvm_lock = llvm.ffi.lib._lock  # pyright: ignore[reportPrivateUsage]
+hold_across_forks(_llvm_lock.__enter__, lambda: _llvm_lock.__exit__(None, None, None))
 
 # LLVM's JIT and llvmlite's IR classes are not meant for several threads at once.
 _compiling = fork_safe_lock()
@@ -59,19 +67,20 @@ class Native:
 
 def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:
     """An entry point as a C function, and the engine that owns its code."""
-    import llvmlite.binding as llvm
-
     with _compiling:
         module = _optimized(str(write_module(kernel, plan, entry)), plan)
-        engine = llvm.create_mcjit_compiler(module, target_machine(plan.machine))
+        code = llvm.ObjectFileRef.from_data(target_machine(plan.machine).emit_object(module))
+        # An engine that is given the object, not the module, keeps the code alone: 65 kB, not 900.
+        engine = llvm.create_mcjit_compiler(
+            llvm.parse_assembly(""), new_target_machine(plan.machine)
+        )
+        engine.add_object_file(code)
         engine.finalize_object()
         return _ENTRY(engine.get_function_address(entry)), engine
 
 
 def _optimized(text: str, plan: Plan) -> Any:
     """Parse and clean up: the code generator already chose loops, lanes and unrolling."""
-    import llvmlite.binding as llvm
-
     machine = target_machine(plan.machine)
     module = llvm.parse_assembly(text)
     module.triple = machine.triple

@@ -35,6 +35,7 @@ from .arrays import (
 )
 
 _KEPT = 64
+_LAUNCHERS = 1024
 _launchers: dict[Any, Launcher] = {}
 _lock = fork_safe_lock()
 
@@ -193,8 +194,8 @@ class Fold:
             found = _launchers.get(key)
             if found is None:
                 found = Launcher(self.kernel(options), dtype, accumulation)
-                if len(_launchers) > 4096:
-                    _launchers.clear()
+                if len(_launchers) >= _LAUNCHERS:
+                    del _launchers[next(iter(_launchers))]  # folds in use hold on to theirs
                 _launchers[key] = found
         return found
 
