@@ -134,6 +134,21 @@ def test_an_output_that_shares_memory_with_an_argument_is_right() -> None:
     assert_same_bits(genred(y[::2], y[::2], out=y[1::2]), genred(y[::2], y[::2]))
 
 
+def test_an_output_that_cannot_be_written_is_refused() -> None:
+    import torch
+
+    x = np.ones((5, 3))
+    genred = Genred("Exp(-SqDist(x,y))*y", ["x = Vi(3)", "y = Vj(3)"], axis=1)
+    fixed = np.zeros((5, 3))
+    fixed.flags.writeable = False
+    for out in (fixed, np.broadcast_to(np.zeros(3), (5, 3))):
+        with pytest.raises(ShapeError, match="written"):
+            genred(x, x, out=out)
+    t = torch.ones(5, 3)
+    with pytest.raises(ShapeError, match="written"):
+        genred(t, t, out=torch.zeros(3).expand(5, 3))
+
+
 def test_a_parameter_may_have_a_leading_axis_of_size_one() -> None:
     x, y, a, p = data()
     want = Genred(SEED, ALIASES, axis=1)(x, y, a, p)

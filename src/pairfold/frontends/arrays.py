@@ -65,6 +65,11 @@ class NumpyArrays:
         return np.empty(shape, like.dtype)
 
     @staticmethod
+    def writable(array: Any) -> bool:
+        """Whether its memory may be written."""
+        return bool(array.flags.writeable)
+
+    @staticmethod
     def ready(array: Any) -> Any:
         """The array in a form whose memory is its values."""
         return array
@@ -129,6 +134,11 @@ class TorchArrays:
     def empty(shape: tuple[int, ...], like: Any) -> Any:
         """A new tensor of that shape, with the dtype and device of another."""
         return sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def writable(array: Any) -> bool:
+        """Whether its memory holds its values, to be written."""
+        return not array.is_neg()
 
     @staticmethod
     def ready(array: Any) -> Any:

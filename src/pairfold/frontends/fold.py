@@ -312,6 +312,16 @@ class Fold:
                 found=f"{type(out).__name__} of dtype {getattr(out, 'dtype', None)}",
             )
         adapter.check_device(out, "out")
+        repeated = any(
+            stride == 0 and size > 1
+            for size, stride in zip(out.shape, adapter.strides(out), strict=True)
+        )
+        if repeated or not adapter.writable(out):
+            raise ShapeError(
+                "out must be an array that can be written, each element in a place of its own",
+                found="a repeated view" if repeated else "a read-only array",
+                hint="numpy.empty or torch.empty of that shape",
+            )
         if tuple(out.shape) != binding.out_shape:
             raise ShapeError(
                 f"out must have shape {binding.out_shape}", found=f"shape {tuple(out.shape)}"
