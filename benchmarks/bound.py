@@ -140,7 +140,7 @@ def bound(
     arrays = case.arrays(0, *size)
     args = [arrays[name] for name in case.variables]
     fold = Genred(case.formula, list(case.aliases), axis=case.axis)
-    with settings(threads=1):
+    with settings(threads=1, rules=case.rules):
         fold(*args)
         explanation = fold.explain(*args)
         seconds, hertz = _timed(lambda: fold(*args), clock)
