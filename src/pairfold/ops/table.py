@@ -80,6 +80,16 @@ class Op:
     derivative: str = ""
     conventions: str = ""
     samples: tuple[tuple[int, ...], ...] = ((1,), (3,))
+    sized: Callable[[int], tuple[tuple[int, ...], tuple[Any, ...]] | None] | None = None
+
+    def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[Any, ...]] | None:
+        """Dimensions of operands, and parameters, to try the row at about dimension `d`.
+
+        None where the row cannot have that size.
+        """
+        if self.sized is not None:
+            return self.sized(d)
+        return (d,) * len(self.args), tuple(param.sample for param in self.params)
 
     def __call__(self, *operands: Any) -> Node:
         return build(self, *operands)
