@@ -24,6 +24,7 @@ from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Accuracy, Fold
 from pairfold.frontends.parse import parse
 from pairfold.numpy import Genred
+from pairfold.ops.reductions import REDUCTIONS
 from pairfold.settings import settings
 
 JUMPS = {"Sign", "Step", "LessThan", "LessOrEqual", "Equal", "NotEqual", "IfElse", "Abs", "ReLU"}
@@ -80,7 +81,7 @@ def check(fold: Fold, given: list[Any], **options: Any) -> None:
     with settings(**options):
         got = fold(NumpyArrays, given)
         _, sizes, _ = fold.check(given)
-        want = fold.reference(NumpyArrays, given, sizes)
+        want = fold.reference(NumpyArrays, given, sizes)[0]
     terms = max(sizes.i, sizes.j)
     assert_close(got, want, terms=terms, formula=(fold.formula, options))
 
@@ -447,8 +448,8 @@ def test_a_kernel_that_disagrees_with_the_reference_is_reported(
 ) -> None:
     from pairfold.backends import reference
 
-    real = reference.evaluate
-    monkeypatch.setattr(reference, "evaluate", lambda *args: real(*args) + 0.01)
+    real = reference.evaluate_all
+    monkeypatch.setattr(reference, "evaluate_all", lambda *args: [a + 0.01 for a in real(*args)])
     with settings(check=2), pytest.raises(pairfold.PairfoldError, match="reference differ"):
         Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)(np.ones((3, 1)), np.ones((4, 1)))
 
@@ -464,5 +465,6 @@ def test_sums_may_be_accumulated_as_asked() -> None:
         assert got.dtype == np.float32
         assert_close(got, want, terms=2000)
         errors[dtype, scheme] = float(np.abs(got - want).max())
-    assert Accuracy("float64", "direct_sum").for_dtype("float32").inner == "float64"
+    wide = Accuracy("float64", "direct_sum").for_dtype("float32", REDUCTIONS["Sum"])
+    assert wide.inner == "float64"
     assert errors["float64", "direct_sum"] <= errors["float32", "direct_sum"]

@@ -19,9 +19,9 @@ from llvmlite import ir
 from ..core.scalars import Loop, Value, reachable
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.schedule import Plan
-from .emitter import Emitter, Key, Known
+from .emitter import Emitter, Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
-from .states import States
+from .results import Results
 from .words import (
     CHUNK,
     COLUMNS,
@@ -39,36 +39,39 @@ from .words import (
 )
 
 
-class Codegen(States):
+class Codegen(Results):
     """Writes the inner loops, the tasks and the entry points."""
 
     def write(self, entry: str) -> ir.Module:
         """The module with one of the entry points, `run` or `combine`."""
+        refactored = any(factor is not None for factor in self.kernel.factors)
         if entry == "run":
             self._write_packing((ROW, COLUMN))
-            self.finish_unit = self._finish_function()
-            self.unit = self._unit_function()
-            self._entry(entry, self._task_function())
         else:
-            refactored = any(factor is not None for factor in self.kernel.factors)
             self._write_packing((ROW,) if refactored else ())
-            self.finish_unit = self._finish_function()
-            self._entry(entry, self._combine_function())
+        if self.kernel.reduction.listed:
+            self.insert = self._insert_function()
+        self.finish_unit = self._finish_function()
+        if entry == "run":
+            self.unit = self._unit_function()
+            self._entry_point(entry, self._task_function())
+        else:
+            self._entry_point(entry, self._combine_function())
         return self.module
 
     def _unit_function(self) -> ir.Function:
-        """unit(scratch, rows, state, count): fold a packed block into the states of one unit.
+        """unit(scratch, rows, state, count, base): fold a packed block into one unit's states.
 
         A unit is a tile of rows (lanes are rows) or a single row (lanes are columns; `rows` then
-        points at its lane in the group).
+        points at its lane in the group). The block begins with column number `base`.
         """
-        scratch, rows, state, count = self._function("unit", BYTES, BYTES, BYTES, I64)
-        self.places = {
-            name: self.flow.at(scratch, i64(offset)) for name, offset in self.layout.offset.items()
-        }
-        self.row_buffer, self.state, self.count = rows, state, count
+        scratch, rows, state, count, base = self._function("unit", BYTES, BYTES, BYTES, I64, I64)
+        self._enter(scratch)
+        self.row_buffer, self.state, self.count, self.base = rows, state, count, base
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
         self.iota = self._lane_numbers()
+        if self.kernel.reduction.listed:
+            self._keep_limits(state)
         if self.kernel.output_loop is None:
             self._fold_short()
         else:
@@ -94,9 +97,12 @@ class Codegen(States):
         return [(u, r) for u in range(jam) for r in range(self.plan.vectors)]
 
     def _initial(self) -> list[ir.Value]:
+        """The states that a block starts from; a list lives in memory."""
+        if self.kernel.reduction.listed:
+            return []
         return [
             self.inner.constant(value)
-            for value in self.kernel.reduction.identity
+            for value in self._identity(self.plan.dtype)
             for _ in range(self.plan.vectors)
         ]
 
@@ -127,80 +133,197 @@ class Codegen(States):
         """All components at once, their accumulators in registers."""
         kernel = self.kernel
         known: Known = {}
-        self._invariant(kernel.outputs, self._instances(self.plan.jam), known)
+        if kernel.anchors:
+            self._fold_scores([i64(place) for place in range(len(kernel.scores))], {})
+        self._holes(known, [i64(place) for place in range(kernel.anchors)])
+        self._invariant(kernel.folded, self._instances(self.plan.jam), known)
         per_output = len(self._initial())
 
         def body(columns: Carried, jam: int) -> None:
             instances = self._instances(jam)
             local = dict(known)
-            self.emitter.emit(kernel.outputs, instances, local, self._pair_leaf(columns.index))
+            self._recall_scores(local, instances, columns.index)
+            self.emitter.emit(kernel.folded, instances, local, self._pair_leaf(columns.index))
             columns.next = list(columns.values)
-            for place in range(len(kernel.outputs)):
+            for place in range(len(kernel.folded)):
                 start = place * per_output
                 states = columns.next[start : start + per_output]
                 columns.next[start : start + per_output] = self._step(
-                    place, states, instances, local, columns.index
+                    place, i64(place), states, instances, local, columns.index
                 )
 
-        carried = self._initial() * len(kernel.outputs)
-        results = self._columns(carried, body)
-        for place in range(len(kernel.outputs)):
-            part = results[place * per_output : (place + 1) * per_output]
-            self._flush(self.state, i64(place), part)
+        results = self._columns(self._initial() * len(kernel.folded), body)
+        self._flush_all([i64(place) for place in range(len(kernel.folded))], results)
+
+    def _flush_all(self, places: Sequence[ir.Value], results: Sequence[ir.Value]) -> None:
+        """Merge a block's accumulators, component after component, into the states."""
+        per_output = len(self._initial())
+        if not per_output:
+            return
+        for n, place in enumerate(places):
+            part = results[n * per_output : (n + 1) * per_output]
+            self._flush(self.state, place, part, self.base)
 
     def _step(
         self,
-        place: int,
+        number: int,
+        place: ir.Value,
         states: Sequence[ir.Value],
         instances: Sequence[Key],
         local: Known,
         at: ir.Value,
     ) -> list[ir.Value]:
-        """The states after the pairs of these instances. `states`: [state][vector]."""
+        """The states after the pairs of these instances. `states`: [state][vector].
+
+        `number` is that of the output, `place` its component.
+        """
         vectors = self.plan.vectors
         current = list(states)
         emitter = Emitter(self.kernel, self.plan, self.inner, self.flow, PAIR)
-        steps = self.kernel.steps[place]
-        output = self.kernel.outputs[place]
+        steps = self.kernel.steps[number]
+        output = self.kernel.folded[number]
         for instance in instances:
             r = instance[1]
             value = local[output, self.emitter.key(output, instance)]
+            if self.kernel.reduction.listed:
+                column = self._column_number(self.builder.add(self.base, at), instance)
+                valid = None if self.row_major else self._valid(at, r)
+                self._offer(self.state, place, r, value, column, valid)
+                continue
             known: Known = {(output, emitter.key(output, instance)): self._to_inner(value)}
             for hole in (v for v in reachable(steps) if v.what == "hole"):
-                known[hole, instance] = current[hole.data[1] * vectors + r]
-            emitter.emit(steps, [instance], known, self._pair_leaf(at), output.loops)
-            for number, step in enumerate(steps):
+                name, part = hole.data
+                if name == "column":
+                    known[hole, instance] = self._column_vector(at, instance)
+                elif name == "acc":
+                    known[hole, instance] = current[part * vectors + r]
+            emitter.emit(steps, [instance], known, self._inner_leaf(at), output.loops)
+            for n, step in enumerate(steps):
                 after = known[step, emitter.key(step, instance)]
-                before = current[number * vectors + r]
-                current[number * vectors + r] = self._only_valid(after, before, at, r)
+                before = current[n * vectors + r]
+                current[n * vectors + r] = self._only_valid(after, before, at, r)
         return current
+
+    def _inner_leaf(self, at: ir.Value) -> Leaf:
+        leaf = self._pair_leaf(at)
+        return lambda *where: self._to_inner(leaf(*where))
 
     def _to_inner(self, value: ir.Value) -> ir.Value:
         if self.inner.type == value.type:
             return value
         return self.builder.fpext(value, self.inner.type)
 
-    def _only_valid(self, after: ir.Value, before: ir.Value, at: ir.Value, r: int) -> ir.Value:
-        """When lanes are columns, those past the end of the block change nothing."""
+    def _column_number(self, at: ir.Value, instance: Key) -> ir.Value:
+        """The number of an instance's (first) column."""
+        u, r = instance
+        return self.builder.add(at, i64(u if self.row_major else r * self.plan.width))
+
+    def _column_vector(self, at: ir.Value, instance: Key) -> ir.Value:
+        """Numbers of columns, lane by lane, counted from the start of the block."""
+        number = self.builder.sitofp(self._column_number(at, instance), self.inner.scalar)
+        column = self.inner.splat(number)
         if self.row_major:
-            return after
+            return column
+        return self.inner.add(column, self.inner.lanes(list(range(self.plan.width))))
+
+    def _valid(self, at: ir.Value, r: int) -> ir.Value:
+        """When lanes are columns: which of them lie within the block."""
         b = self.builder
         left = b.sub(self.count, b.add(at, i64(r * self.plan.width)))
         left = self.flow.minimum(left, i64(self.plan.width))
         bound = self.simd.splat(b.trunc(left, ir.IntType(32)))
-        return b.select(b.icmp_signed("<", self.iota, bound), after, before)
+        return b.icmp_signed("<", self.iota, bound)
+
+    def _only_valid(self, after: ir.Value, before: ir.Value, at: ir.Value, r: int) -> ir.Value:
+        """When lanes are columns, those past the end of the block change nothing."""
+        if self.row_major:
+            return after
+        return self.builder.select(self._valid(at, r), after, before)
+
+    # -- anchors ------------------------------------------------------------------------------
+
+    def _score_place(self, number: int, at: ir.Value, instance: Key) -> ir.Value:
+        """Where exponent `number` of one column (or vector of columns) is kept."""
+        flow, b, plan, item = self.flow, self.builder, self.plan, self.item
+        lanes = plan.lane_count if self.row_major else 1
+        column = b.add(at, i64(instance[0])) if self.row_major else at
+        shift = b.add(flow.times(column, lanes * item), i64(self._vector(instance)))
+        start = i64(number * plan.block * lanes * item)
+        return flow.at(self.places["scores"], b.add(start, shift))
+
+    def _fold_scores(
+        self, anchors: Sequence[ir.Value], given: Known, loops: frozenset[Loop] = frozenset()
+    ) -> None:
+        """The exponents of a block, and the anchors moved up to the largest of them.
+
+        `given` is what is known beforehand, inside component loops `loops`; shared values are
+        read where there are any.
+        """
+        vectors, scores = self.plan.vectors, self.kernel.scores
+        known = dict(given)
+        if not loops:
+            self._invariant(scores, self._instances(self.plan.jam), known)
+        lowest = self.simd.constant(self._lowest())
+
+        def body(columns: Carried, jam: int) -> None:
+            instances = self._instances(jam)
+            local = dict(known)
+            if loops:
+                self._recall_shared(local, instances, columns.index)
+            leaf = self._pair_leaf(columns.index)
+            self.emitter.emit(scores, instances, local, leaf, loops)
+            columns.next = list(columns.values)
+            for n, score in enumerate(scores):
+                for instance in instances:
+                    value = local[score, self.emitter.key(score, instance)]
+                    self.flow.store(value, self._score_place(n, columns.index, instance), 4)
+                    place = n * vectors + instance[1]
+                    before = columns.next[place]
+                    larger = self.simd.select(self.simd.compare("<", before, value), value, before)
+                    columns.next[place] = self._only_valid(
+                        larger, before, columns.index, instance[1]
+                    )
+
+        largest = self._columns([lowest] * (len(scores) * vectors), body)
+        for n, anchor in enumerate(anchors):
+            part = largest[n * vectors : (n + 1) * vectors]
+            self._raise_anchor(self.state, anchor, part)
+
+    def _holes(self, known: Known, anchors: Sequence[ir.Value]) -> None:
+        """The anchors of the block, for the terms that are measured from them."""
+        holes = [v for v in reachable(self.kernel.folded) if v.what == "hole"]
+        for hole in holes:
+            for instance in self._instances(self.plan.jam):
+                address = self._top_address(anchors[hole.data[1]], instance[1])
+                known[hole, instance] = self.flow.load(self.simd.type, address, 4)
+
+    def _recall_scores(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:
+        for n, score in enumerate(self.kernel.scores):
+            for instance in instances:
+                where = self._score_place(n, at, instance)
+                value = self.flow.load(self.simd.type, where, 4)
+                local[score, self.emitter.key(score, instance)] = value
+
+    # -- long outputs -------------------------------------------------------------------------
 
     def _fold_long(self) -> None:
         """Shared pair values to a buffer, then the components, a few at a time, as a product."""
-        loop = self.kernel.output_loop
+        kernel, loop = self.kernel, self.kernel.output_loop
         assert loop is not None
-        self._fill_shared()
+        weighted = kernel.weight is not None
+        if kernel.anchors and weighted:
+            self._fold_scores([i64(0)], {})
+        self._fill_shared(weighted)
         jam = min(self.plan.output_jam, loop.n)
+        if kernel.reduction.listed or (kernel.anchors and not weighted):
+            jam = 1
         whole = loop.n // jam * jam
         with self.flow.loop(i64(0), i64(whole), jam, name="outputs") as outputs:
             self._fold_components(outputs.index, jam)
         for rest in range(whole, loop.n):
             self._fold_components(i64(rest), 1)
+        if kernel.total is not None:
+            self._fold_total()
 
     def _shared_place(self, number: int, at: ir.Value, key: Key) -> ir.Value:
         """Where shared value `number` of one column (or vector of columns) is kept."""
@@ -211,15 +334,19 @@ class Codegen(States):
         shift = b.add(flow.times(column, lanes * item), i64(self._vector(key)))
         return flow.at(self.places["shared"], b.add(start, shift))
 
-    def _fill_shared(self) -> None:
+    def _fill_shared(self, weighted: bool) -> None:
         if not self.shared:
             return
         known: Known = {}
+        if weighted:
+            self._holes(known, [i64(0)])
         self._invariant(self.shared, self._instances(self.plan.jam), known)
 
         def body(columns: Carried, jam: int) -> None:
             instances = self._instances(jam)
             local = dict(known)
+            if weighted:
+                self._recall_scores(local, instances, columns.index)
             self.emitter.emit(self.shared, instances, local, self._pair_leaf(columns.index))
             for number, value in enumerate(self.shared):
                 for instance in instances:
@@ -229,44 +356,69 @@ class Codegen(States):
 
         self._columns([], body)
 
+    def _recall_shared(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:
+        for number, value in enumerate(self.shared):
+            for instance in instances:
+                key = self.emitter.key(value, instance)
+                where = self._shared_place(number, at, key)
+                local[value, key] = self.flow.load(self.simd.type, where, 4)
+
     def _fold_components(self, first: ir.Value, jam: int) -> None:
         """Components first ... first+jam-1 of every pair of the block, then flush them."""
         kernel, loop = self.kernel, self.kernel.output_loop
         assert loop is not None
         output, instances = kernel.outputs[0], self._instances()
+        inside = frozenset((loop,))
+        places = [self.builder.add(first, i64(extra)) for extra in range(jam)]
         starts: list[Known] = []
-        for extra in range(jam):
-            known: Known = {(loop.index, (0, 0)): self.builder.add(first, i64(extra))}
-            self._invariant_component(output, loop, instances, known)
+        for place in places:
+            known: Known = {(loop.index, (0, 0)): place}
+            self._invariant_component([output, *kernel.scores], loop, instances, known)
             starts.append(known)
+        own_anchor = kernel.anchors > 0 and kernel.weight is None
+        if own_anchor:
+            self._fold_scores(places, starts[0], inside)
+            self._holes(starts[0], places)
         per_output = len(self._initial())
         step = 1 if self.row_major else self.plan.lane_count
         stop = self.count if self.row_major else self._round_up(self.count, step)
         with self.flow.loop(i64(0), stop, step, self._initial() * jam, name="product") as columns:
             shared: Known = {}
-            for number, value in enumerate(self.shared):
-                for instance in instances:
-                    key = self.emitter.key(value, instance)
-                    where = self._shared_place(number, columns.index, key)
-                    shared[value, key] = self.flow.load(self.simd.type, where, 4)
+            self._recall_shared(shared, instances, columns.index)
+            if own_anchor:
+                self._recall_scores(shared, instances, columns.index)
             columns.next = []
             for extra in range(jam):
                 local = {**shared, **starts[extra]}
                 leaf = self._pair_leaf(columns.index)
-                self.emitter.emit([output], instances, local, leaf, frozenset((loop,)))
+                self.emitter.emit([output], instances, local, leaf, inside)
                 states = columns.values[extra * per_output : (extra + 1) * per_output]
-                columns.next += self._step(0, states, instances, local, columns.index)
-        for extra in range(jam):
-            part = columns.results[extra * per_output : (extra + 1) * per_output]
-            self._flush(self.state, self.builder.add(first, i64(extra)), part)
+                columns.next += self._step(
+                    0, places[extra], states, instances, local, columns.index
+                )
+        self._flush_all(places, columns.results)
+
+    def _fold_total(self) -> None:
+        """The terms without weights, read from the buffer of shared values."""
+        total, instances = self.kernel.total, self._instances()
+        assert total is not None
+        step = 1 if self.row_major else self.plan.lane_count
+        stop = self.count if self.row_major else self._round_up(self.count, step)
+        with self.flow.loop(i64(0), stop, step, self._initial(), name="total") as columns:
+            local: Known = {}
+            self._recall_shared(local, instances, columns.index)
+            columns.next = self._step(
+                len(self.kernel.outputs), i64(0), columns.values, instances, local, columns.index
+            )
+        self._flush_all([i64(self.kernel.dim)], columns.results)
 
     def _invariant_component(
-        self, output: Value, loop: Loop, instances: Sequence[Key], known: Known
+        self, targets: Sequence[Value], loop: Loop, instances: Sequence[Key], known: Known
     ) -> None:
         """What depends on the component and the row, but not on the column."""
         leaf = self._pair_leaf(i64(0))
         kernel = self.kernel
-        for value in kernel.needed([output], PAIR):
+        for value in kernel.needed(targets, PAIR):
             if value.kind == "index" or value.stage & COLUMN or not value.loops <= {loop}:
                 continue
             if kernel.is_leaf(value, PAIR):
@@ -317,7 +469,13 @@ class Codegen(States):
                     where = self._unit_rows(rows, unit.index)
                     b.call(
                         self.unit,
-                        [scratch, where, self._unit_state(state, unit.index), width],
+                        [
+                            scratch,
+                            where,
+                            self._unit_state(state, unit.index),
+                            width,
+                            block.index,
+                        ],
                     )
         with flow.when(alone):
             b.call(self.finish_unit, [args, scratch, batch, first, count, state])
@@ -330,6 +488,7 @@ class Codegen(States):
         flow, b = self.flow, self.builder
         batch, first, count, _ = self._task_parts(args, which, i64(1))
         splits = flow.word(args, SPLITS)
+        self._enter(scratch)
         self._pack_once(args, scratch, batch)
         if self.pack_rows is not None:
             self._pack_row_groups(args, scratch, batch, first, count)
@@ -345,7 +504,7 @@ class Codegen(States):
         b.ret_void()
         return self.module.get_global("combine_task")
 
-    def _entry(self, name: str, task: ir.Function) -> None:
+    def _entry_point(self, name: str, task: ir.Function) -> None:
         """While not stopped: take the next tasks off the counter and do them."""
         args, scratch, control = self._function(name, BYTES, BYTES, BYTES)
         b, flow = self.builder, self.flow

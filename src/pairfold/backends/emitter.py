@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llvmlite import ir
 
-from ..core.scalars import PRIMITIVES, SPECIAL, Index, Loop, Value, reachable
+from ..core.scalars import PRIMITIVES, Index, Loop, Value, reachable, to_float
 from ..errors import InternalError
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.schedule import Plan
@@ -106,7 +106,8 @@ class Emitter:
         what, s, b = value.what, self.simd, self.simd.builder
         if what == "const":
             data = value.data
-            return s.constant(SPECIAL[data] if isinstance(data, str) else data)
+            # The extremes of the finite numbers are those of the data, also in wider states.
+            return s.constant(to_float(data, self.plan.dtype) if isinstance(data, str) else data)
         if what == "exp":
             return self._exponential(value, args[0])
         if what in PRIMITIVES:

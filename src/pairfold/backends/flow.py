@@ -74,12 +74,14 @@ class Flow:
             state.results.append(result)
 
     @contextlib.contextmanager
-    def when(self, condition: ir.Value) -> Generator[None, None, None]:
-        """Emit code that runs only if the condition holds."""
+    def when(self, condition: ir.Value, rare: bool = False) -> Generator[None, None, None]:
+        """Emit code that runs only if the condition holds; `rare`: seldom, says the author."""
         b = self.builder
         inside = b.append_basic_block("when")
         after = b.append_basic_block("when.end")
-        b.cbranch(condition, inside, after)
+        branch = b.cbranch(condition, inside, after)
+        if rare:
+            branch.set_weights([1, 1000])
         b.position_at_end(inside)
         yield
         b.branch(after)

@@ -90,13 +90,12 @@ class Launcher:
         bound: Bound,
         rows: int,
         columns: int,
-        addresses: Sequence[tuple[int, int, int]],
-        out: tuple[int, int, int],
+        arrays: Sequence[tuple[int, int, int]],
         offsets: Any = None,
     ) -> None:
-        """Fold. `addresses`: (address, row stride, component stride) in bytes, in the order of
-        `kernel.arguments`; `out` likewise. `offsets`: int64 array (batches, arguments + 1) of
-        byte offsets, or None for a single batch element.
+        """Fold. `arrays`: (address, row stride, component stride) in bytes, of the results, then
+        of the arguments in the order of `kernel.arguments`. `offsets`: int64 array (batches,
+        arrays) of byte offsets, or None for a single batch element.
         """
         parts, native = bound.parts, bound.native
         words = [
@@ -108,17 +107,16 @@ class Launcher:
             parts.columns_per_split,
             ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data,
             0,
-            *out,
             0,
         ]
-        for triple in addresses:
+        for triple in arrays:
             words += triple
         tasks = parts.tasks
         if parts.splits == 1:
             table = (ctypes.c_int64 * len(words))(*words)
             pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
             if table[REFUSED]:
-                self._again(bound, rows, columns, addresses, out, offsets)
+                self._again(bound, rows, columns, arrays, offsets)
             return
         partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
         words[PARTIALS] = partial.ctypes.data
@@ -128,15 +126,14 @@ class Launcher:
         merging = panels * parts.splits * native.layout.state_bytes * 0.2e-9
         pool.run(native.combine, table, bound.scratch, panels, merging)
         if table[REFUSED]:
-            self._again(bound, rows, columns, addresses, out, offsets)
+            self._again(bound, rows, columns, arrays, offsets)
 
     def _again(
         self,
         bound: Bound,
         rows: int,
         columns: int,
-        addresses: Sequence[tuple[int, int, int]],
-        out: tuple[int, int, int],
+        arrays: Sequence[tuple[int, int, int]],
         offsets: Any,
     ) -> None:
         """Fold without any rearrangement: inf, NaN and huge exponents act on each term."""
@@ -147,4 +144,4 @@ class Launcher:
             self._literal = Launcher(inside, self.dtype, self.accumulation)
         exact = self._literal
         again = exact.bind(rows, columns, bound.parts.batches, bound.options)
-        exact.run(again, rows, columns, addresses, out, offsets)
+        exact.run(again, rows, columns, arrays, offsets)

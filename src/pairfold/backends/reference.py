@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.scalars import PRIMITIVES, Loop, Value, reachable, to_float
+from ..core.scalars import PRIMITIVES, Loop, Value, number, reachable, to_float
 from ..errors import InternalError
-from ..lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ..lower.kernel import COLUMN, ONCE, ROW, Kernel, hole
 
 Array = Any
 
@@ -85,43 +85,134 @@ _INDEX: dict[str, Any] = {
 def evaluate(
     kernel: Kernel, arrays: Mapping[int, Array], rows: int, columns: int, dtype: str = "float64"
 ) -> Array:
-    """The reduction's result, shape (rows, dim), for one batch element.
+    """The reduction's first result, shape (rows, components), for one batch element.
 
     `arrays[position]`: (rows, dim), (columns, dim) or (dim,) by the argument's stage.
     """
+    return evaluate_all(kernel, arrays, rows, columns, dtype)[0]
+
+
+def evaluate_all(
+    kernel: Kernel, arrays: Mapping[int, Array], rows: int, columns: int, dtype: str = "float64"
+) -> list[Array]:
+    """All results of the reduction, each (rows, components), for one batch element.
+
+    Components of a list are ordered by place, then by the formula's component.
+    """
     interpreter = _Interpreter(kernel, arrays, dtype)
-    out = np.empty((rows, kernel.dim), dtype=dtype)
+    found = [np.empty((rows, size), dtype) for size in kernel.results]
     with np.errstate(all="ignore"):
         for component in range(kernel.dim):
-            place = component if kernel.output_loop is None else 0
-            known: dict[Value, Array] = {}
-            if kernel.output_loop is not None:
-                known[kernel.output_loop.index] = component
-            out[:, component] = _fold(kernel, interpreter, place, known, rows, columns)
-    return out
+            fold = _Fold(kernel, interpreter, component, rows, columns)
+            for result, array, values in zip(
+                kernel.reduction.results, found, fold.finished(), strict=True
+            ):
+                if result.per == "list":
+                    array[:, component :: kernel.dim] = values.T
+                elif result.per == "component" or component < kernel.anchors:
+                    array[:, component] = values
+    return [
+        array.astype({"value": dtype, "index": np.int64, "truth": np.bool_}[result.kind])
+        for array, result in zip(found, kernel.reduction.results, strict=True)
+    ]
 
 
-def _fold(
-    kernel: Kernel,
-    interpreter: _Interpreter,
-    place: int,
-    known: dict[Value, Array],
-    rows: int,
-    columns: int,
+class _Fold:
+    """One component folded over all columns, one column after the other."""
+
+    def __init__(
+        self, kernel: Kernel, interpreter: _Interpreter, component: int, rows: int, columns: int
+    ) -> None:
+        self.kernel, self.interpreter = kernel, interpreter
+        self.component, self.rows, self.columns = component, rows, columns
+        self.place = component if kernel.output_loop is None else 0
+        self.index: dict[Value, Array] = {}
+        if kernel.output_loop is not None:
+            self.index[kernel.output_loop.index] = component
+        self.known = dict(self.index)
+
+    def pairs(self, value: Value) -> Array:
+        """A value of every pair: (rows, columns)."""
+        found = self.interpreter.run([value], dict(self.known))[0]
+        return np.broadcast_to(found, (self.rows, self.columns))
+
+    def finished(self) -> list[Array]:
+        """One component of every result: (rows,), or (places, rows) for a list."""
+        kernel, reduction = self.kernel, self.kernel.reduction
+        top = self._anchor() if reduction.anchored else np.zeros(self.rows)
+        if reduction.listed:
+            return self._finish(self._list(), top, np.zeros(self.rows))
+        state = self._state(self.place)
+        factor = kernel.factors[self.place]
+        if factor is not None and self.columns:
+            scale = self.interpreter.run([factor], dict(self.known))[0]
+            state = [part * np.broadcast_to(scale, (self.rows, 1))[:, 0] for part in state]
+        total = np.zeros(self.rows)
+        if kernel.total is not None:
+            total = self._state(len(kernel.outputs))[0]
+        return self._finish(state, top, total)
+
+    def _finish(self, state: Sequence[Array], top: Array, total: Array) -> list[Array]:
+        names = {"a": state, "top": [top], "total": [total], "count": [np.float64(self.columns)]}
+        targets = self.kernel.finished
+        return self.interpreter.run(targets, _holes(targets, names))
+
+    def _anchor(self) -> Array:
+        """The largest exponent of every row, NaN apart, within the finite numbers."""
+        score = self.kernel.scores[self.place if self.kernel.weight is None else 0]
+        values = np.where(np.isnan(self.pairs(score)), -np.inf, self.pairs(score))
+        limit = np.finfo(self.interpreter.dtype).max
+        top = np.clip(values.max(axis=1, initial=-np.inf), -limit, limit)
+        self.known[hole(self.kernel.scalars, "top", 0 if self.kernel.weight else self.place)] = top[
+            :, None
+        ]
+        return top
+
+    def _state(self, place: int) -> list[Array]:
+        output, steps = self.kernel.folded[place], self.kernel.steps[place]
+        pairs = self.pairs(output)
+        state: list[Array] = [
+            np.full(self.rows, to_float(number(part))) for part in self.kernel.reduction.identity
+        ]
+        for j in range(self.columns):
+            holes = _holes(steps, {"acc": state, "column": [np.float64(j)]})
+            given = {**self.index, output: pairs[:, j], **holes}
+            state = self.interpreter.run(steps, given)
+        return state
+
+    def _list(self) -> list[Array]:
+        """The two parts of a sorted list: (places, rows) each."""
+        output, steps = self.kernel.outputs[self.place], self.kernel.steps[self.place]
+        pairs = self.pairs(output)
+        kept = [np.full((self.kernel.length, self.rows), part) for part in (np.inf, 0.0)]
+        first = [np.full((1, self.rows), part) for part in (-np.inf, -1.0)]
+        for j in range(self.columns):
+            before = [np.concatenate([f, k])[:-1] for f, k in zip(first, kept, strict=True)]
+            holes = _holes(steps, {"acc": [*before, *kept], "column": [np.float64(j)]})
+            given = {**self.index, output: pairs[:, j], **holes}
+            kept = self.interpreter.run(steps, given)
+        return kept
+
+
+def pair_values(
+    kernel: Kernel, arrays: Mapping[int, Array], rows: int, columns: int, dtype: str = "float64"
 ) -> Array:
-    output, factor = kernel.outputs[place], kernel.factors[place]
-    pairs = np.broadcast_to(interpreter.run([output], dict(known))[0], (rows, columns))
-    state: list[Array] = [np.full(rows, value) for value in kernel.reduction.identity]
-    steps, finished = kernel.steps[place], kernel.finished
-    for j in range(columns):
-        given = {**known, output: pairs[:, j], **_holes(steps, state)}
-        state = interpreter.run(steps, given)
-    result = interpreter.run([finished], _holes([finished], state))[0]
-    if factor is not None and columns:
-        scale = np.broadcast_to(interpreter.run([factor], dict(known))[0], (rows, 1))
-        result = result * scale[:, 0]
-    return result
+    """The formula at every pair, shape (rows, columns, dim): the table that is never stored."""
+    interpreter = _Interpreter(kernel, arrays, dtype)
+    with np.errstate(all="ignore"):
+        parts = [
+            fold.pairs(kernel.outputs[fold.place])
+            for fold in (
+                _Fold(kernel, interpreter, component, rows, columns)
+                for component in range(kernel.dim)
+            )
+        ]
+    return np.stack(parts, axis=-1)
 
 
-def _holes(targets: Sequence[Value], state: Sequence[Array]) -> dict[Value, Array]:
-    return {value: state[value.data[1]] for value in reachable(targets) if value.what == "hole"}
+def _holes(targets: Sequence[Value], given: Mapping[str, Sequence[Array]]) -> dict[Value, Array]:
+    return {
+        value: given[value.data[0]][value.data[1]]
+        for value in reachable(targets)
+        if value.what == "hole" and value.data[0] in given
+    }

@@ -12,9 +12,9 @@ from ..errors import InternalError
 from ..lower.kernel import COLUMN, ONCE, ROW, Argument, Kernel
 from ..lower.schedule import ITEM, Plan, frontier
 from .emitter import Key, Leaf
-from .flow import BYTES, I64, Flow, i64
+from .flow import I64, Flow, i64
 from .simd import Simd
-from .words import FIRST_ARGUMENT, OFFSETS, REFUSED, WORDS_PER_ARGUMENT
+from .words import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
 
 
 class Layout:
@@ -25,8 +25,11 @@ class Layout:
         self.outer_item = ITEM[plan.accumulation.outer]
         self.components = 2 if plan.accumulation.compensated else 1
         lanes = plan.lane_count
-        self.state_words = kernel.dim * len(kernel.reduction.identity) * self.components
-        self.unit_state = self.state_words * lanes * self.outer_item
+        words = len(kernel.reduction.identity) * self.components
+        # A list has one entry more, before its first place: nothing comes before that.
+        self.place_words = words * (kernel.length + 1 if kernel.reduction.listed else 1)
+        self.state_words = kernel.places * self.place_words
+        self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
         self.row_group = kernel.stages[ROW].size * plan.row_group * self.item
         sizes = {
@@ -34,9 +37,18 @@ class Layout:
             "rows": groups * self.row_group,
             "columns": kernel.stages[COLUMN].size * plan.block * self.item,
             "shared": len(frontier(kernel)) * plan.block * self._shared_lanes(plan) * self.item,
+            "scores": len(kernel.scores) * plan.block * self._shared_lanes(plan) * self.item,
+            "tops": kernel.anchors * lanes * self.item,
+            "rescale": kernel.anchors * lanes * self.outer_item,
+            "rescale other": kernel.anchors * lanes * self.outer_item,
+            "limits": kernel.places * lanes * self.item if kernel.reduction.listed else 0,
             "state": plan.tiles * self.unit_state,
-            "finished": kernel.dim * lanes * self.item,
         }
+        for number, (result, size) in enumerate(
+            zip(kernel.reduction.results, kernel.results, strict=True)
+        ):
+            item = self.item if result.kind == "value" else 8
+            sizes[f"result {number}"] = size * lanes * item
         self.offset: dict[str, int] = {}
         self.total = 0
         for name, size in sizes.items():
@@ -92,6 +104,12 @@ class Writer:
         self.inner = self.simd.resized(self.plan.accumulation.inner)
         return list(function.args)
 
+    def _enter(self, scratch: ir.Value) -> None:
+        """Take the parts of this scratch memory as the places of the function being written."""
+        self.places = {
+            name: self.flow.at(scratch, i64(offset)) for name, offset in self.layout.offset.items()
+        }
+
     def refuse(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""
         with self.flow.when(self.simd.any(mask)):
@@ -105,19 +123,20 @@ class Writer:
         self, argument: Argument, args: ir.Value, batch: ir.Value
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Address of an argument's batch element, its row stride and its component stride."""
-        flow, b = self.flow, self.builder
         place = [a.position for a in self.kernel.arguments].index(argument.position)
-        word = FIRST_ARGUMENT + WORDS_PER_ARGUMENT * place
-        offset = self._batch_offset(args, batch, place)
-        base = flow.at(b.inttoptr(flow.word(args, word), BYTES), offset)
-        return base, flow.word(args, word + 1), flow.word(args, word + 2)
+        return self._array(len(self.kernel.results) + place, args, batch)
 
-    def _batch_offset(self, args: ir.Value, batch: ir.Value, place: int) -> ir.Value:
-        flow = self.flow
-        table = flow.pointer(args, OFFSETS)
-        width = len(self.kernel.arguments) + 1
-        cell = self.builder.add(flow.times(batch, width), i64(place))
-        return flow.load(I64, flow.at(table, flow.times(cell, 8)), 8)
+    def _array(
+        self, place: int, args: ir.Value, batch: ir.Value
+    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Address and strides of array number `place`: results first, then arguments."""
+        flow, b = self.flow, self.builder
+        word = FIRST_RESULT + WORDS_PER_ARRAY * place
+        width = len(self.kernel.results) + len(self.kernel.arguments)
+        cell = b.add(flow.times(batch, width), i64(place))
+        offset = flow.load(I64, flow.at(flow.pointer(args, OFFSETS), flow.times(cell, 8)), 8)
+        base = flow.at(flow.pointer(args, word), offset)
+        return base, flow.word(args, word + 1), flow.word(args, word + 2)
 
     def _vector(self, key: Key) -> int:
         return key[1] * self.plan.width * self.item

@@ -24,6 +24,8 @@ from ..errors import InternalError
 
 Number = Fraction | str
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
+# The extremes of the finite numbers, whatever the dtype.
+EXTREMES = {"largest": 1, "lowest": -1}
 
 
 def number(value: float | Fraction | str) -> Number:
@@ -47,6 +49,8 @@ def number(value: float | Fraction | str) -> Number:
 def to_float(value: Number, dtype: str = "float64") -> float:
     """The constant rounded once to the dtype (not through a narrower one)."""
     if isinstance(value, str):
+        if value in EXTREMES:
+            return EXTREMES[value] * float(np.finfo(dtype).max)
         return SPECIAL[value]
     try:
         wide = float(value)
@@ -100,6 +104,8 @@ PRIMITIVES = {
         Primitive("le", 2, np.less_equal, "<=", mask=True),
         Primitive("eq", 2, np.equal, "==", mask=True),
         Primitive("ne", 2, np.not_equal, "!=", mask=True),
+        Primitive("both", 2, np.logical_and, "mask_and", mask=True),
+        Primitive("either", 2, np.logical_or, "mask_or", mask=True),
         Primitive("select", 3, _numpy_select, "select"),
     )
 }

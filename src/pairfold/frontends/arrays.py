@@ -60,9 +60,14 @@ class NumpyArrays:
         return array.__array_interface__["data"][0]
 
     @staticmethod
-    def empty(shape: tuple[int, ...], like: Any) -> Any:
-        """A new array of that shape, with the dtype of another."""
-        return np.empty(shape, like.dtype)
+    def empty(shape: tuple[int, ...], like: Any, kind: str = "value") -> Any:
+        """A new array of that shape: of the dtype of another, or for indices or truth values."""
+        return np.empty(shape, {"index": np.int64, "truth": np.bool_}.get(kind, like.dtype))
+
+    @staticmethod
+    def concatenated(arrays: Sequence[Any]) -> Any:
+        """Arrays joined along the last axis."""
+        return np.concatenate(arrays, axis=-1)
 
     @staticmethod
     def writable(array: Any) -> bool:
@@ -131,9 +136,19 @@ class TorchArrays:
         return array.data_ptr()
 
     @staticmethod
-    def empty(shape: tuple[int, ...], like: Any) -> Any:
-        """A new tensor of that shape, with the dtype and device of another."""
-        return sys.modules["torch"].empty(shape, dtype=like.dtype, device=like.device)
+    def empty(shape: tuple[int, ...], like: Any, kind: str = "value") -> Any:
+        """A new tensor of that shape on the device of another: of its dtype, or for indices or
+        truth values."""
+        torch = sys.modules["torch"]
+        dtype = like.dtype
+        if kind != "value":
+            dtype = torch.int64 if kind == "index" else torch.bool
+        return torch.empty(shape, dtype=dtype, device=like.device)
+
+    @staticmethod
+    def concatenated(arrays: Sequence[Any]) -> Any:
+        """Tensors joined along the last axis."""
+        return sys.modules["torch"].cat(list(arrays), dim=-1)
 
     @staticmethod
     def writable(array: Any) -> bool:
@@ -309,6 +324,32 @@ def overlap(adapter: Any, one: Any, other: Any) -> bool:
         high = sum(step for step in reach if step > 0)
         spans.append((start + low, start + high + item))
     return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
+
+
+def check_out(adapter: Any, out: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise unless a result of that shape and dtype can be written to `out`.
+
+    Raises:
+        DTypeError, ShapeError, DeviceError: what does not fit.
+    """
+    if not adapter.owns(out) or adapter.dtype(out) != dtype:
+        raise DTypeError(
+            f"out must be a {adapter.name} array of dtype {dtype}",
+            found=f"{type(out).__name__} of dtype {getattr(out, 'dtype', None)}",
+        )
+    adapter.check_device(out, "out")
+    repeated = any(
+        stride == 0 and size > 1
+        for size, stride in zip(out.shape, adapter.strides(out), strict=True)
+    )
+    if repeated or not adapter.writable(out):
+        raise ShapeError(
+            "out must be an array that can be written, each element in a place of its own",
+            found="a repeated view" if repeated else "a read-only array",
+            hint="numpy.empty or torch.empty of that shape",
+        )
+    if tuple(out.shape) != shape:
+        raise ShapeError(f"out must have shape {shape}", found=f"shape {tuple(out.shape)}")
 
 
 def check_count(expected: int, found: int, names: Mapping[int, str]) -> None:

@@ -144,8 +144,8 @@ def explain_fold(
     return Explanation(
         formula=text or formula_text(fold.formula, fold.names),
         simplified=formula_text(fold.formula, fold.names),
-        dim=fold.formula.dim,
-        nodes=len(topological([fold.formula])),
+        dim=fold.dim,
+        nodes=len(topological([fold.formula, *([fold.weight] if fold.weight else [])])),
         reduction=f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})",
         stages=_stages(kernel, fold),
         plan=plan,
@@ -174,7 +174,7 @@ def _stages(kernel: Kernel, fold: Fold) -> dict[str, list[str]]:
         names += [f"{what} x{count}" for what, count in counted.items()]
         found[STAGES[stage]] = names
     counts: Counter[str] = Counter()
-    for value in kernel.needed(kernel.outputs, PAIR):
+    for value in kernel.needed(kernel.folded, PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
             times = 1
             for loop in value.loops:
@@ -192,8 +192,8 @@ def _stages(kernel: Kernel, fold: Fold) -> dict[str, list[str]]:
 
 
 def _flops(kernel: Kernel) -> float:
-    count = float(kernel.dim)
-    for value in kernel.needed(kernel.outputs, PAIR):
+    count = float(kernel.places)
+    for value in kernel.needed(kernel.folded, PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
             times = 1
             for loop in value.loops:
@@ -203,11 +203,11 @@ def _flops(kernel: Kernel) -> float:
 
 
 def _registers(kernel: Kernel, plan: Plan) -> int:
-    states = len(kernel.reduction.identity)
+    states = 1 if kernel.reduction.listed else len(kernel.reduction.identity)
     outputs = plan.output_jam if kernel.output_loop is not None else kernel.dim
     rows = sum(
         1
-        for v in kernel.needed(kernel.outputs, PAIR)
+        for v in kernel.needed(kernel.folded, PAIR)
         if v.stage == ROW and not v.loops and kernel.is_leaf(v, PAIR)
     )
     return plan.vectors * (outputs * states + rows + 2) + 8

@@ -6,16 +6,17 @@ where it was written. It holds no data and can be pickled.
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.node import Kind
 from ..errors import DeviceError, OptionError, check_option, closest
-from ..ops.reductions import REDUCTIONS
+from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .arrays import ADAPTERS, adapter_of, check_count
 from .fold import Accuracy, Fold
-from .parse import parse
+from .parse import parse_many
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -42,8 +43,11 @@ class Genred:
         formula: what to reduce, for example `"Square(p-a)*Exp(x+y)"`.
         aliases: one declaration per array, for example `["x = Vi(3)", "y = Vj(3)"]`: `Vi(d)` is
             indexed by i, `Vj(d)` by j, `Pm(d)` by neither.
-        reduction_op: `"Sum"`.
+        reduction_op: the name of a reduction: "Sum", "LogSumExp", "ArgKMin" ...; all of them are
+            in the documentation of operations and reductions.
         axis: the index that is reduced: 0 for i (one row per j), 1 for j (one row per i).
+        opt_arg: K, for KMin, ArgKMin and KMin_ArgKMin.
+        formula2: the weight, for LogSumExp and SumSoftMaxWeight.
         dtype_acc: dtype of the accumulators: "auto", "float32" or "float64". "auto" sums float32
             data in float32 over short blocks and adds the blocks in float64; float64 data with
             compensation.
@@ -94,14 +98,22 @@ class Genred:
             raise OptionError(
                 "axis must be 0 (reduce over i) or 1 (reduce over j)", found=f"axis={axis!r}"
             )
-        self._check_reduction(reduction_op, opt_arg, formula2)
-        accuracy = _accuracy(dtype_acc, use_double_acc, sum_scheme)
-        parsed = parse(formula, list(aliases) if isinstance(aliases, tuple) else aliases)
+        name, row = _reduction(reduction_op)
+        length = _length(row, opt_arg)
+        _check_weight(row, formula2)
+        accuracy = _accuracy(row, dtype_acc, use_double_acc, sum_scheme)
+        formulas = [formula, formula2] if formula2 else [formula]
+        parsed, *weight = parse_many(
+            formulas, list(aliases) if isinstance(aliases, tuple) else aliases
+        )
         self._text = formula
         self.axis = axis
         self.reduction_op = reduction_op
         self.opt_arg = opt_arg
-        self.formula = f"{reduction_op}_Reduction({formula},{1 - axis})"
+        self.formula2 = formula2
+        parts = [formula, opt_arg, 1 - axis, formula2]
+        given = ",".join(str(part) for part in parts if part not in (None, ""))
+        self.formula = f"{reduction_op}_Reduction({given})"
         self.aliases = list(aliases)
         self.nargs = len(parsed.variables)
         self.optional_flags = {
@@ -111,20 +123,16 @@ class Genred:
             "enable_chunks": enable_chunks,
         }
         self.rec_multVar_highdim = rec_multVar_highdim
-        kept = Kind.I if axis == 1 else Kind.J
-        self._fold = Fold(parsed.node, parsed.variables, reduction_op, kept, parsed.names, accuracy)
-
-    @staticmethod
-    def _check_reduction(reduction_op: str, opt_arg: Any, formula2: str | None) -> None:
-        if reduction_op not in REDUCTIONS:
-            known = ", ".join(sorted(REDUCTIONS))
-            raise OptionError(
-                f"there is no reduction called {reduction_op!r}",
-                hint=closest(str(reduction_op), REDUCTIONS) or f"available: {known}",
-            )
-        for name, value in (("opt_arg", opt_arg), ("formula2", formula2)):
-            if value:
-                raise OptionError(f"{reduction_op} takes no {name}", found=f"{name}={value!r}")
+        self._fold = Fold(
+            parsed.node,
+            parsed.variables,
+            name,
+            Kind.I if axis == 1 else Kind.J,
+            parsed.names,
+            accuracy,
+            weight[0].node if weight else None,
+            length,
+        )
 
     def __call__(
         self,
@@ -141,10 +149,14 @@ class Genred:
                 `Pm(d)`: (..., d). Leading batch axes broadcast. Any strides; float32 or float64.
             backend: "auto" or "CPU".
             device_id: accepted for host arrays, and ignored.
-            out: an array of the result's shape and dtype to fill; it is returned.
+            out: an array (for two results, a tuple) of the result's shape and dtype to fill; it
+                is returned. An array of PyKeOps' raw layout is filled too, and the result
+                returned beside it.
 
         Returns:
-            (..., M, D) for axis 1, (..., N, D) for axis 0, in the arrays' library and dtype.
+            (..., M, D) for axis 1, (..., N, D) for axis 0, in the arrays' library and dtype;
+            indices are int64, truth values bool. Min_ArgMin, Max_ArgMax and KMin_ArgKMin give a
+            tuple (values, indices); lists have shape (..., M, K, D), or (..., M, K) where D is 1.
 
         Raises:
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
@@ -197,6 +209,7 @@ class Genred:
                 "reduction_op": self.reduction_op,
                 "axis": self.axis,
                 "opt_arg": self.opt_arg,
+                "formula2": self.formula2,
                 "dtype_acc": flags["dtype_acc"],
                 "sum_scheme": flags["sum_scheme"],
                 "use_fast_math": flags["use_fast_math"],
@@ -210,9 +223,59 @@ def _rebuild(kind: type[Genred], options: dict[str, Any]) -> Genred:
     return kind(**options)
 
 
-def _accuracy(dtype_acc: str, use_double_acc: bool, sum_scheme: str) -> Accuracy:
+def _reduction(name: str) -> tuple[str, Reduction]:
+    """The row of a reduction by a name that users know."""
+    known = [row.name for row in REDUCTIONS.values() if not row.internal] + list(ALIASES)
+    if name not in known:
+        raise OptionError(
+            f"there is no reduction called {name!r}",
+            hint=closest(str(name), known) or f"available: {', '.join(sorted(known))}",
+        )
+    name = ALIASES.get(name, name)
+    return name, REDUCTIONS[name]
+
+
+def _length(row: Reduction, opt_arg: Any) -> int:
+    """The K of a list; 0 for other reductions."""
+    if not row.listed:
+        if opt_arg:
+            raise OptionError(f"{row.name} takes no opt_arg", found=f"opt_arg={opt_arg!r}")
+        return 0
+    try:
+        length = 0 if isinstance(opt_arg, bool) else operator.index(opt_arg)
+    except TypeError:
+        length = 0
+    if length < 1:
+        raise OptionError(
+            f"{row.name} needs opt_arg, how many to keep: a whole number from 1",
+            found=f"opt_arg={opt_arg!r}",
+            hint="opt_arg=10",
+        )
+    return length
+
+
+def _check_weight(row: Reduction, formula2: str | None) -> None:
+    if row.weighted == "must" and not formula2:
+        raise OptionError(f"{row.name} needs formula2, the weight", found=f"formula2={formula2!r}")
+    if row.weighted == "no" and formula2:
+        raise OptionError(f"{row.name} takes no formula2", found=f"formula2={formula2!r}")
+
+
+def _accuracy(row: Reduction, dtype_acc: str, use_double_acc: bool, sum_scheme: str) -> Accuracy:
     check_option("dtype_acc", dtype_acc, ACCUMULATORS)
     check_option("sum_scheme", sum_scheme, SCHEMES)
+    if not row.additive and sum_scheme in ("block_sum", "kahan_scheme"):
+        raise OptionError(
+            f"{row.name} adds nothing up, so it has no sum_scheme",
+            found=f"sum_scheme={sum_scheme!r}",
+            hint="'auto'",
+        )
+    if not row.additive and (use_double_acc or dtype_acc != "auto"):
+        raise OptionError(
+            f"{row.name} adds nothing up, so its accumulators cannot be chosen",
+            found="use_double_acc=True" if use_double_acc else f"dtype_acc={dtype_acc!r}",
+            hint="dtype_acc='auto'",
+        )
     if use_double_acc:
         if dtype_acc != "auto":
             raise OptionError(

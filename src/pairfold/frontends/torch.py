@@ -6,14 +6,16 @@ order, forward mode and `torch.func`'s vmap need no code of their own: vmap is o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from ..calculus.substitute import substitute
 from ..core.node import Kind
-from ..errors import DerivativeError, ShapeError
-from .fold import Fold
+from ..errors import DerivativeError
+from ..ops.table import OPERATIONS, variable
+from .fold import Fold, fill
 
 
 class FoldFunction(torch.autograd.Function):
@@ -21,15 +23,20 @@ class FoldFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(fold: Fold, adapter: Any, *tensors: Any) -> Any:  # pyright: ignore
-        """The reduction itself."""
-        return fold(adapter, tensors)
+        """The reduction itself: one tensor, or a tuple, as machine code writes them."""
+        results = fold.run(adapter, tensors)
+        return results[0] if len(results) == 1 else results
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep the arguments for the derivatives."""
+        """Keep the arguments, and the results where derivatives read them."""
         ctx.fold, ctx.adapter, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        results = output if isinstance(output, tuple) else (output,)
+        if ctx.fold.row.pullback is None:
+            ctx.mark_non_differentiable(*results)
+        kept = (*tensors, *results) if ctx.fold.row.saves else tensors
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore
@@ -37,7 +44,7 @@ class FoldFunction(torch.autograd.Function):
         tensors = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
         found = [
-            _gradient(ctx.fold, ctx.adapter, position, tensors, grads[0]) if needed else None
+            _gradient(ctx.fold, ctx.adapter, position, tensors, grads) if needed else None
             for position, needed in enumerate(wanted)
         ]
         return None, None, *found
@@ -48,8 +55,9 @@ class FoldFunction(torch.autograd.Function):
         tensors = ctx.saved_tensors
         given = tangents[2:]
         positions = tuple(n for n, tangent in enumerate(given) if tangent is not None)
-        fold = ctx.fold.push_forward(positions)
-        return _apply(fold, ctx.adapter, (*tensors, *(given[n] for n in positions)))
+        along = (*tensors, *(given[n] for n in positions))
+        found = [_apply(fold, ctx.adapter, along) for fold in ctx.fold.push_forward(positions)]
+        return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -68,22 +76,28 @@ class FoldFunction(torch.autograd.Function):
             front = tensor.movedim(dim, 0)
             missing = depth - (front.dim() - 1 - least)
             moved.append(front.reshape(front.shape[0], *[1] * missing, *front.shape[1:]))
-        result = _apply(fold, adapter, moved)
-        if result.dim() < depth + 3:  # only a parameter had the axis, of size 1: it was dropped
-            result = result.unsqueeze(0)
-        return result.expand(info.batch_size, *result.shape[1:]), 0
+        results: list[Any] = []
+        for result in _all(_apply(fold, adapter, moved)):
+            if result.dim() < depth + 3:  # only a parameter had the axis, of size 1: it was dropped
+                result = result.unsqueeze(0)
+            results.append(result.expand(info.batch_size, *result.shape[1:]))
+        return (results[0], 0) if len(results) == 1 else (tuple(results), (0,) * len(results))
 
 
 def _apply(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> Any:
     return FoldFunction.apply(fold, adapter, *tensors)
 
 
+def _all(results: Any) -> tuple[Any, ...]:
+    return results if isinstance(results, tuple) else (results,)
+
+
 def _gradient(
-    fold: Fold, adapter: Any, position: int, tensors: Sequence[Any], incoming: Any
+    fold: Fold, adapter: Any, position: int, tensors: Sequence[Any], incoming: Sequence[Any]
 ) -> Any:
     """The gradient to one tensor, in its own shape: summed over whatever was broadcast."""
     pulled = fold.pull_back(position)
-    result = _apply(pulled, adapter, (*tensors, incoming))
+    result = _apply(pulled, adapter, (*tensors, *incoming))
     target = tensors[position]
     if fold.variables[position].params[2] == Kind.PARAMETER:
         result = result.sum(-2)
@@ -106,16 +120,13 @@ def call(fold: Fold, adapter: Any, tensors: Sequence[Any], out: Any) -> Any:
     if not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors if _is(t)):  # pyright: ignore
         fold.binding(adapter, tensors)
     if out is None:
-        return _apply(fold, adapter, tensors)
+        return fold.shaped(adapter, differentiable(fold, adapter, tensors))
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        result = _apply(fold, adapter, tensors)
-        if out.shape != result.shape:
-            raise ShapeError(
-                f"out must have shape {tuple(result.shape)}", found=f"shape {tuple(out.shape)}"
-            )
-        if out.requires_grad and out.is_leaf:
+        found = fold.shaped(adapter, differentiable(fold, adapter, tensors))
+        targets = _all(out)
+        if any(target.requires_grad and target.is_leaf for target in targets):
             raise DerivativeError("out must not require gradients itself", hint="out.detach()")
-        return out.copy_(result)
+        return fill(adapter, out, found, fold)
     return fold(adapter, tensors, out)
 
 
@@ -132,3 +143,109 @@ def _plain(tensors: Sequence[Any]) -> bool:
     if not torch.is_grad_enabled():
         return True
     return not any(tensor.requires_grad for tensor in tensors if _is(tensor))
+
+
+# ----- reductions whose derivatives are made of others' ------------------------------------------
+
+
+def differentiable(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    """The results of a reduction, made of parts that know their derivatives."""
+    if fold.row.pullback is not None:
+        return _all(_apply(fold, adapter, tensors))
+    if fold.row.selects and any(result.kind == "value" for result in fold.row.results):
+        return _selected(fold, adapter, tensors)
+    composed = _COMPOSED.get(fold.reduction)
+    return _all((composed or _apply)(fold, adapter, tensors))
+
+
+def _columns(fold: Fold, tensors: Sequence[Any]) -> int:
+    """The length of the reduced axis."""
+    reduced = Kind.J if fold.kept == Kind.I else Kind.I
+    pairs = zip(fold.variables, tensors, strict=True)
+    return next((tensor.shape[-2] for v, tensor in pairs if v.params[2] == reduced), 1)
+
+
+def _mean(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> Any:
+    """The sum, divided by the number of columns."""
+    return _apply(fold.variant("Sum"), adapter, tensors) / _columns(fold, tensors)
+
+
+def _shifted(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, Any]:
+    """m = max F, then sum e^(F - m) G, m being an argument of that sum."""
+
+    def make() -> tuple[Fold, Fold]:
+        largest = fold.with_formula(fold.formula, fold.variables, "Max", fold.kept)
+        top = variable(len(fold.variables), 1, fold.kept)
+        term = OPERATIONS["Exp"](fold.formula - top)
+        term = term if fold.weight is None else term * fold.weight
+        return largest, fold.with_formula(term, (*fold.variables, top), "Sum", fold.kept)
+
+    largest, sums = fold.derived("shifted", make)
+    (top,) = _selected(largest, adapter, tensors)
+    return top, _apply(sums, adapter, (*tensors, top))
+
+
+_COMPOSED: dict[str, Callable[..., Any]] = {
+    "Mean": _mean,
+    "Prod": lambda fold, *rest: _apply(fold.variant("ProdParts"), *rest)[0],
+    "SumSoftMaxWeight": lambda fold, *rest: _apply(fold.variant("SoftMaxLog"), *rest)[0],
+    "Max_SumShiftExp": _shifted,
+    "Max_SumShiftExpWeight": _shifted,
+}
+
+_LOCATED = {
+    "Min": "Min_ArgMin",
+    "Max": "Max_ArgMax",
+    "KMin": "KMin_ArgKMin",
+}
+
+
+def _selected(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    """Selected values as functions of the arguments: the formula at the selected pairs.
+
+    Which pairs they are is found without a graph; the formula is then evaluated at these pairs
+    alone, one per result, so the derivatives of any order cost as much as the result is long.
+    """
+    located = fold.variant(_LOCATED.get(fold.reduction, fold.reduction))
+    frozen = [tensor.detach() for tensor in tensors]
+    values, indices = _apply(located, adapter, frozen)
+    found = values
+    if _columns(fold, tensors):
+        parts: list[Any] = []
+        for component in range(fold.dim):
+            places = indices[..., component :: fold.dim]
+            at_pairs = fold.derived(("at", component), lambda c=component: _at_pairs(fold, c))
+            part = _apply(at_pairs, adapter, _gathered(fold, tensors, places))
+            parts.append(part.reshape(places.shape))
+        # Places that no pair took hold a constant.
+        found = torch.stack(parts, dim=-1).reshape(values.shape)
+        found = torch.where(torch.isinf(values), values, found)
+    given = {"value": found, "index": indices}
+    return tuple(given[result.kind] for result in fold.row.results)
+
+
+def _at_pairs(fold: Fold, component: int) -> Fold:
+    """One component of the formula, every variable indexed as the results are."""
+    moved = {
+        v: variable(v.params[0], v.params[1], fold.kept)
+        for v in fold.variables
+        if v.params[2] != Kind.PARAMETER
+    }
+    variables = [moved.get(v, v) for v in fold.variables]
+    formula = OPERATIONS["Elem"](substitute(fold.formula, moved), component)
+    return fold.with_formula(formula, variables, "Sum", fold.kept)
+
+
+def _gathered(fold: Fold, tensors: Sequence[Any], places: Any) -> list[Any]:
+    """Arguments at rows r and columns places[..., r, :], as rows of one long axis."""
+    length = places.shape[-1]
+    flat = places.reshape(*places.shape[:-2], -1, 1)
+    found: list[Any] = []
+    for v, tensor in zip(fold.variables, tensors, strict=True):
+        if v.params[2] == fold.kept:
+            tensor = tensor.repeat_interleave(length, dim=-2)
+        elif v.params[2] != Kind.PARAMETER:
+            tensor = tensor.reshape(*[1] * (flat.dim() - tensor.dim()), *tensor.shape)
+            tensor = torch.take_along_dim(tensor, flat, dim=-2)
+        found.append(tensor)
+    return found

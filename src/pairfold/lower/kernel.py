@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..core.node import Kind, Node, topological
 from ..core.scalars import Index, Loop, Scalars, Value, reachable
 from ..errors import InternalError
-from ..ops.reductions import Reduction
+from ..ops.reductions import Ends, Reduction
 
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
 STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
@@ -49,7 +49,13 @@ class Stage:
 
 @dataclass
 class Kernel:
-    """Loops over scalar values, ready for a backend; see the module's text."""
+    """Loops over scalar values, ready for a backend; see the module's text.
+
+    `outputs` are folded, one per component, or one for all with `output_loop`; after them the
+    total, where the reduction wants one. `scores` are the exponents whose maxima are the anchors
+    of an anchored reduction. `finished` has one value per result. Rules of the reduction read
+    holes (see `hole`): states, anchors, column numbers.
+    """
 
     formula: Node
     reduction: Reduction
@@ -61,9 +67,37 @@ class Kernel:
     outputs: tuple[Value, ...]
     factors: tuple[Value | None, ...]
     output_loop: Loop | None
+    scores: tuple[Value, ...]
+    total: Value | None
     steps: tuple[tuple[Value, ...], ...]
     merges: tuple[Value, ...]
-    finished: Value
+    finished: tuple[Value, ...]
+    weight: Node | None = None
+    length: int = 0
+
+    @property
+    def places(self) -> int:
+        """States kept per row: one per component, and one for the total."""
+        return self.dim + (self.total is not None)
+
+    @property
+    def anchors(self) -> int:
+        """Anchors kept per row."""
+        if not self.reduction.anchored:
+            return 0
+        return self.dim if self.weight is None else 1
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """The number of components of each result."""
+        sizes = {"component": self.dim, "anchor": self.anchors, "list": self.dim * self.length}
+        return tuple(sizes[result.per] for result in self.reduction.results)
+
+    @property
+    def folded(self) -> tuple[Value, ...]:
+        """Everything that is computed for every pair."""
+        total = () if self.total is None else (self.total,)
+        return (*self.outputs, *total)
 
     @property
     def guarded(self) -> set[Value]:
@@ -152,67 +186,108 @@ class _Lowering:
 
 
 def lower(
-    formula: Node, reduction: Reduction, kept: Kind, unroll: int, rearrange: bool = False
+    formula: Node,
+    reduction: Reduction,
+    kept: Kind,
+    unroll: int,
+    rearrange: bool = False,
+    weight: Node | None = None,
+    length: int = 0,
 ) -> Kernel:
     """The kernel that folds `formula` over the index that is not `kept`.
 
+    `weight` multiplies the terms of an anchored reduction; `length` is that of a list.
     `rearrange`: whether what depends on the kept index alone may leave a sum, exponentials of
     sums being separated for the purpose. Backends report inputs for which that may not be done
     (factors that are not finite, exponents far from zero), and the caller folds again without.
     """
     reduced = Kind.J if kept == Kind.I else Kind.I
     stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
+    rearrange = rearrange and reduction.linear
     scalars = Scalars(unroll, separate=rearrange)
     lowering = _Lowering(scalars, stage_of_kind)
+    dim = formula.dim if weight is None else weight.dim
     output_loop: Loop | None = None
-    if formula.dim <= unroll:
-        indices: list[Index] = list(range(formula.dim))
-    else:
-        output_loop = Loop(formula.dim)
+    indices: list[Index] = list(range(dim))
+    if dim > unroll:
+        output_loop = Loop(dim)
         output_loop.index = scalars.loop_index(output_loop)
         output_loop.inits = output_loop.carries = output_loop.nexts = ()
         indices = [output_loop.index]
-    outputs = [lowering.component(formula, k) for k in indices]
+    scores: tuple[Value, ...] = ()
+    total: Value | None = None
+    if reduction.anchored:
+        scores, outputs, total = _anchored(lowering, formula, weight, indices, reduction.totals)
+    else:
+        outputs = [lowering.component(formula, k) for k in indices]
     taken: list[Value | None] = [None] * len(outputs)
-    if reduction.linear and rearrange:
+    if rearrange:
         outputs, taken = map(list, zip(*(_take_factors(v) for v in outputs), strict=True))
     arguments = {
         node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
-        for node in topological([formula])
+        for node in topological([formula] if weight is None else [formula, weight])
         if node.op.name == "Var"
     }
     kernel = Kernel(
         formula,
         reduction,
         kept,
-        formula.dim,
+        dim,
         scalars,
         tuple(arguments[position] for position in sorted(arguments)),
         {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
         tuple(outputs),
         tuple(taken),
         output_loop,
-        *_folding(scalars, reduction, outputs),
+        scores,
+        total,
+        *_folding(scalars, reduction, [*outputs, *([] if total is None else [total])]),
+        weight,
+        length,
     )
     _place(kernel)
     return kernel
 
 
+def _anchored(
+    lowering: _Lowering, formula: Node, weight: Node | None, indices: Sequence[Index], totals: bool
+) -> tuple[tuple[Value, ...], list[Value], Value | None]:
+    """(exponents, terms, unweighted term): e^(F - top), times the weight if there is one."""
+    s = lowering.scalars
+    if weight is None:
+        scores = tuple(lowering.component(formula, k) for k in indices)
+        terms = [s.exp(score - hole(s, "top", place)) for place, score in enumerate(scores)]
+        return scores, terms, None
+    score = lowering.component(formula, 0)
+    term = s.exp(score - hole(s, "top", 0))
+    terms = [term * lowering.component(weight, k) for k in indices]
+    return (score,), terms, term if totals else None
+
+
 def _folding(
     s: Scalars, reduction: Reduction, outputs: Sequence[Value]
-) -> tuple[tuple[tuple[Value, ...], ...], tuple[Value, ...], Value]:
-    """The reduction's rules applied to holes: `acc` (inner state), `a` and `b` (states)."""
-    holes = {
-        name: [hole(s, name, place) for place in range(len(reduction.identity))]
-        for name in ("acc", "a", "b")
-    }
-    steps = tuple(tuple(reduction.step(s, holes["acc"], output)) for output in outputs)
-    merges = tuple(reduction.merge(s, holes["a"], holes["b"]))
-    return steps, merges, reduction.finish(s, holes["a"])
+) -> tuple[tuple[tuple[Value, ...], ...], tuple[Value, ...], tuple[Value, ...]]:
+    """The reduction's rules applied to holes: `acc` (inner state), `a` and `b` (states).
+
+    For a list, `acc` and `a` hold two entries of it: the place before, and the place itself.
+    """
+    size = len(reduction.identity)
+    own = 2 * size if reduction.listed else size
+    acc, a = ([hole(s, name, place) for place in range(own)] for name in ("acc", "a"))
+    b = [hole(s, "b", place) for place in range(size)]
+    column = hole(s, "column", 0)
+    steps = tuple(tuple(reduction.step(s, acc, output, column)) for output in outputs)
+    merges = tuple(reduction.merge(s, a, b))
+    ends = Ends(a, hole(s, "top", 0), hole(s, "total", 0), hole(s, "count", 0))
+    return steps, merges, tuple(reduction.finish(s, ends))
 
 
 def hole(s: Scalars, name: str, place: int) -> Value:
-    """A value that the backend supplies: component `place` of a running state."""
+    """A value that the backend supplies, number `place` of its kind.
+
+    `acc`, `a`, `b`: parts of running states; `column`: the number of the column; `top`: anchors;
+    `total`: the sum without weights; `count`: the number of columns.
+    """
     return s._make("hole", data=(name, place), stage=PAIR)  # pyright: ignore[reportPrivateUsage]
 
 
@@ -279,6 +354,7 @@ def _exported(kernel: Kernel) -> set[Value]:
     exported: set[Value] = set()
     seen: set[tuple[Value, int]] = set()
     todo = [(value, PAIR) for step in kernel.steps for value in step]
+    todo += [(value, PAIR) for value in kernel.scores]
     todo += [(factor, PAIR) for factor in kernel.factors if factor is not None]
     while todo:
         value, at = todo.pop()

@@ -106,9 +106,11 @@ def frontier(kernel: Kernel) -> list[Value]:
     if loop is None:
         return []
     output = kernel.outputs[0]
+    shared: dict[Value, None] = {} if kernel.total is None else {kernel.total: None}
     if loop not in output.loops:
-        return [output] if output.stage == PAIR else []
-    shared: dict[Value, None] = {}
+        if output.stage == PAIR:
+            shared[output] = None
+        return list(shared)
     for value in kernel.needed(kernel.outputs, PAIR):
         if loop in value.loops and not kernel.is_leaf(value, PAIR):
             shared.update(dict.fromkeys(filter(_is_shared, value.args)))
@@ -116,21 +118,21 @@ def frontier(kernel: Kernel) -> list[Value]:
 
 
 def _is_shared(value: Value) -> bool:
-    return value.stage == PAIR and not value.loops and value.kind == "real"
+    return value.stage == PAIR and not value.loops and value.kind == "real" and value.what != "hole"
 
 
 def pair_loops(kernel: Kernel) -> bool:
     """Whether one pair's value needs a component loop."""
     return any(
         value.what == "result" and not kernel.is_leaf(value, PAIR)
-        for value in kernel.needed(kernel.outputs, PAIR)
+        for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
     )
 
 
 def operations(kernel: Kernel, stage: int = PAIR) -> float:
     """Rough machine operations per evaluation of a stage (vector instructions, when in lanes)."""
     targets: Sequence[Value] = (
-        kernel.outputs if stage == PAIR else list(kernel.stages[stage].computed)
+        kernel.folded if stage == PAIR else list(kernel.stages[stage].computed)
     )
     count = 0.0
     for value in kernel.needed(targets, stage):
@@ -144,7 +146,10 @@ def operations(kernel: Kernel, stage: int = PAIR) -> float:
 
 def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
-    accumulators = (1 if kernel.output_loop else kernel.dim) * len(kernel.reduction.identity)
+    accumulators = 1 if kernel.output_loop else kernel.places
+    if kernel.reduction.listed:
+        return min(2, _power_of_two_below(max(1, 64 // kernel.length)))
+    accumulators *= len(kernel.reduction.identity)
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)
     budget = machine.registers * 3 // 4
@@ -173,7 +178,7 @@ def make_plan(
     vectors = vectors or _vectors(kernel, machine, jam)
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
-    shared = len(frontier(kernel))
+    shared = len(frontier(kernel)) + len(kernel.scores)
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
@@ -184,7 +189,8 @@ def make_plan(
     block = max(unit, block // unit * unit)
     if lanes == "row":
         row_bytes = max(1, kernel.stages[ROW].size) * count * item
-        state_bytes = kernel.dim * len(kernel.reduction.identity) * count * 8
+        words = len(kernel.reduction.identity) * (kernel.length + 1)
+        state_bytes = (kernel.places * words + kernel.anchors) * count * 8
         tiles = max(1, min(8, 2 * _CACHE // (row_bytes + state_bytes)))
     else:
         tiles = max(width, _SMALL_ROWS)

@@ -1,60 +1,434 @@
-"""The table of reductions: each a monoid (state, merge) with one step per pair and a finish.
+"""The table of reductions: each a monoid with one step per pair, a merge and a finish.
 
-`step`, `merge` and `finish` are written in scalar values, like operations, so every backend folds,
-splits the reduced axis and combines partial results by the same rows.
+The rules are written in scalar values, like operations, so every backend folds, splits the reduced
+axis and combines partial results by the same rows. There are three forms:
+
+- *running*: every component of the formula has its own small state (Sum, Min, ArgMin ...);
+- *anchored*: terms e^(F - top) are summed, where the anchor `top` is the largest F so far; when
+  it moves, the sums so far are rescaled (LogSumExp, soft-max weights);
+- *listed*: every component keeps a sorted list of the K smallest (value, index) pairs.
+
+NaN: Min, Max, KMin and their indices never select a NaN; everything else propagates it. Ties take
+the lowest index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..core.node import Node
 from ..core.scalars import Scalars, Value
+from .table import OPERATIONS, constant
 
 State = Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One array that a reduction gives.
+
+    `kind`: value (the data's dtype), index (int64) or truth (bool). `per`: whether it has one
+    entry per folded component, per anchor, or per component and place of a list.
+    """
+
+    kind: str = "value"
+    per: str = "component"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What `finish` may read: one component's state, its anchor, the unweighted sum, the count."""
+
+    state: State
+    top: Value
+    total: Value
+    count: Value
 
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
     """Everything the package knows about one reduction over pairs.
 
-    `identity` is the state of an empty row; `linear` says that factors of the row may leave it
-    and that derivatives may enter it; `additive` that its states are summed (so a summation
-    scheme applies).
+    `identity` is the state of an empty row; `kinds` says which parts of a state are numbers of
+    columns. `step(s, state, x, j)` takes in value x of column number j; `merge(s, a, b)` joins
+    two states in any order; `finish(s, ends)` gives one component of each result.
+    `linear`: factors of the row may leave it. `additive`: states are summed, so a summation scheme
+    applies. `weighted`: whether a second formula multiplies the terms ("no", "may", "must").
+    `selects`: results are values of selected pairs. `pullback(F, G, results, incoming)` is what
+    a gradient sends to each pair's F and to its weight G, the results being known.
     """
 
     name: str
     says: str
-    identity: tuple[float, ...]
-    step: Callable[[Scalars, State, Value], State]
+    identity: tuple[float | str, ...]
+    step: Callable[[Scalars, State, Value, Value], State]
     merge: Callable[[Scalars, State, State], State]
-    finish: Callable[[Scalars, State], Value]
-    empty: float
+    finish: Callable[[Scalars, Ends], Sequence[Value]]
+    kinds: tuple[str, ...] = ("value",)
+    results: tuple[Result, ...] = (Result(),)
     linear: bool = False
     additive: bool = False
+    anchored: bool = False
+    totals: bool = False
+    listed: bool = False
+    weighted: str = "no"
+    scalar: bool = False
+    selects: bool = False
+    joined: bool = False
+    wide: bool = False
+    saves: bool = False
+    internal: bool = False
+    pullback: Callable[..., tuple[Node | None, Node | None]] | None = None
+    shape: str = "(..., R, D)"
+    derivative: str = "none"
+    conventions: str = ""
 
     def __repr__(self) -> str:
         return f"<reduction {self.name}>"
 
 
 REDUCTIONS: dict[str, Reduction] = {}
+ALIASES = {"SoftMax": "SumSoftMaxWeight"}
 
 
-def reduction(name: str, says: str, **fields: object) -> Reduction:
+def reduction(name: str, says: str, **fields: Any) -> Reduction:
     """Add a row to the table of reductions."""
-    row = Reduction(name, says, **fields)  # type: ignore[arg-type]
+    row = Reduction(name, says, **fields)
     REDUCTIONS[name] = row
     return row
 
 
+# ----- sums --------------------------------------------------------------------------------------
+
+
+def _added(s: Scalars, a: State, b: State) -> State:
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
+_SUM: dict[str, Any] = {
+    "identity": (0.0,),
+    "step": lambda s, state, x, j: [state[0] + x],
+    "merge": _added,
+    "additive": True,
+}
+
 total = reduction(
     "Sum",
-    "The sum over the reduced index.",
-    identity=(0.0,),
-    step=lambda s, state, x: [state[0] + x],
-    merge=lambda s, a, b: [a[0] + b[0]],
-    finish=lambda s, state: state[0],
-    empty=0.0,
+    "The sum.",
+    **_SUM,
+    finish=lambda s, ends: [ends.state[0]],
     linear=True,
-    additive=True,
+    pullback=lambda f, g, results, incoming: (incoming[0], None),
+    derivative="the sum of the formula's derivative",
+    conventions="0 without columns",
 )
+
+reduction(
+    "Mean",
+    "The mean.",
+    **_SUM,
+    finish=lambda s, ends: [ends.state[0] / ends.count],
+    linear=True,
+    derivative="the mean of the formula's derivative",
+    conventions="NaN without columns",
+)
+
+reduction(
+    "Count",
+    "The number of columns where the formula is not 0.",
+    **{**_SUM, "step": lambda s, state, x, j: [state[0] + s.select(s.ne(x, 0), 1, 0)]},
+    finish=lambda s, ends: [ends.state[0]],
+    results=(Result("index"),),
+    conventions="NaN counts, as in NumPy",
+)
+
+reduction(
+    "Prod",
+    "The product.",
+    identity=(1.0,),
+    step=lambda s, state, x, j: [state[0] * x],
+    merge=lambda s, a, b: [a[0] * b[0]],
+    finish=lambda s, ends: [ends.state[0]],
+    wide=True,
+    derivative="the product of the other columns, times the formula's derivative",
+    conventions="1 without columns; multiplied in float64; second derivatives at two or more zeros "
+    "are those of the other factors",
+)
+
+
+def _of_the_others(f: Node, whole: Node, rest: Node, zeros: Node, incoming: Node) -> Node:
+    """The product of all columns but one, at that one's F, times a gradient.
+
+    F != 0: whole/F. F = 0: the product `rest` of what is not 0, if this is the only zero.
+    """
+    alone = OPERATIONS["Equal"](zeros, constant(1))
+    others = OPERATIONS["IfElse"](-OPERATIONS["Equal"](f, constant(0)), whole / f, alone * rest)
+    return others * incoming
+
+
+def _product_pullback(
+    f: Node, g: Node | None, results: Sequence[Node], incoming: Sequence[Node]
+) -> tuple[Node | None, Node | None]:
+    whole, rest, zeros = results
+    nothing = OPERATIONS["Zero"](rest.dim)
+    of_rest = OPERATIONS["IfElse"](-OPERATIONS["Equal"](f, constant(0)), rest / f, nothing)
+    first = _of_the_others(f, whole, rest, zeros, incoming[0])
+    return first + of_rest * incoming[1], None
+
+
+def _product_parts(s: Scalars, state: State, x: Value, j: Value) -> State:
+    zero = s.eq(x, 0)
+    return [s.select(zero, state[0], state[0] * x), state[1] + s.select(zero, 1, 0)]
+
+
+reduction(
+    "ProdParts",
+    "The product, that of the factors that are not 0, and how many are 0.",
+    identity=(1.0, 0.0),
+    kinds=("value", "value"),
+    step=_product_parts,
+    merge=lambda s, a, b: [a[0] * b[0], a[1] + b[1]],
+    finish=lambda s, ends: [
+        s.select(s.lt(0, ends.state[1]), 0 * ends.state[0], ends.state[0]),
+        ends.state[0],
+        ends.state[1],
+    ],
+    results=(Result(), Result(), Result()),
+    wide=True,
+    saves=True,
+    internal=True,
+    pullback=_product_pullback,
+)
+
+reduction(
+    "Any",
+    "Whether the formula differs from 0 in any column.",
+    identity=(0.0,),
+    step=lambda s, state, x, j: [s.select(s.ne(x, 0), 1, state[0])],
+    merge=lambda s, a, b: [s.select(s.lt(a[0], b[0]), b[0], a[0])],
+    finish=lambda s, ends: [ends.state[0]],
+    results=(Result("truth"),),
+    conventions="False without columns; NaN differs from 0",
+)
+
+reduction(
+    "All",
+    "Whether the formula differs from 0 in all columns.",
+    identity=(1.0,),
+    step=lambda s, state, x, j: [s.select(s.eq(x, 0), 0, state[0])],
+    merge=lambda s, a, b: [s.select(s.lt(b[0], a[0]), b[0], a[0])],
+    finish=lambda s, ends: [ends.state[0]],
+    results=(Result("truth"),),
+    conventions="True without columns; NaN differs from 0",
+)
+
+# ----- extrema -----------------------------------------------------------------------------------
+
+_EXTREMA = "NaN is never selected; without columns, or if nothing else is left, {} and index 0"
+_TO_SELECTED = "flows to the selected pair; indices have none"
+
+
+def _less(s: Scalars, x: Value, y: Value) -> Value:
+    return s.lt(x, y)
+
+
+def _more(s: Scalars, x: Value, y: Value) -> Value:
+    return s.lt(y, x)
+
+
+def _extreme(name: str, says: str, better: Callable[..., Value], worst: str, gives: str) -> None:
+    """Rows for the extreme value, its index, or both; the state holds an index only if needed."""
+    located = gives != "value"
+
+    def step(s: Scalars, state: State, x: Value, j: Value) -> State:
+        found = better(s, x, state[0])
+        after = [s.select(found, x, state[0])]
+        return [*after, s.select(found, j, state[1])] if located else after
+
+    def merge(s: Scalars, a: State, b: State) -> State:
+        found = better(s, b[0], a[0])
+        if not located:
+            return [s.select(found, b[0], a[0])]
+        tied = s.both(s.eq(b[0], a[0]), s.lt(b[1], a[1]))
+        found = s.either(found, tied)
+        return [s.select(found, y, x) for x, y in zip(a, b, strict=True)]
+
+    taken = {"value": [0], "index": [1], "both": [0, 1]}[gives]
+    kinds = ("value", "index")
+    reduction(
+        name,
+        says,
+        identity=(worst, 0.0) if located else (worst,),
+        kinds=kinds if located else kinds[:1],
+        step=step,
+        merge=merge,
+        finish=lambda s, ends: [ends.state[place] for place in taken],
+        results=tuple(Result(kinds[place]) for place in taken),
+        selects=True,
+        shape="two arrays (..., R, D)" if gives == "both" else "(..., R, D)",
+        derivative="none (whole numbers)" if gives == "index" else _TO_SELECTED,
+        conventions=_EXTREMA.format(worst),
+    )
+
+
+_extreme("Min", "The smallest value.", _less, "inf", "value")
+_extreme("Max", "The largest value.", _more, "-inf", "value")
+_extreme("ArgMin", "The column of the smallest value.", _less, "inf", "index")
+_extreme("ArgMax", "The column of the largest value.", _more, "-inf", "index")
+_extreme("Min_ArgMin", "The smallest value and its column.", _less, "inf", "both")
+_extreme("Max_ArgMax", "The largest value and its column.", _more, "-inf", "both")
+
+# ----- K smallest --------------------------------------------------------------------------------
+
+
+def comes_first(s: Scalars, a: State, b: State) -> Value:
+    """Whether (value, index) a comes before b in a list: smaller, or equal and earlier."""
+    return s.either(s.lt(a[0], b[0]), s.both(s.eq(a[0], b[0]), s.lt(a[1], b[1])))
+
+
+def _inserted(s: Scalars, before: State, here: State, new: State) -> State:
+    """What place l holds after `new` joined the sorted list, from places l-1 and l.
+
+    Places after the new entry take their predecessor's; the new one stands where it comes before
+    what is here but not before its predecessor.
+    """
+    later = comes_first(s, new, before)
+    now = comes_first(s, new, here)
+    return [
+        s.select(later, old, s.select(now, fresh, same))
+        for old, fresh, same in zip(before, new, here, strict=True)
+    ]
+
+
+def _smallest(name: str, says: str, gives: str) -> None:
+    taken = {"value": [0], "index": [1], "both": [0, 1]}[gives]
+    kinds = ("value", "index")
+    reduction(
+        name,
+        says,
+        identity=("inf", 0.0),
+        kinds=kinds,
+        step=lambda s, state, x, j: _inserted(s, state[:2], state[2:4], [x, j]),
+        merge=lambda s, a, b: _inserted(s, a[:2], a[2:4], b),
+        finish=lambda s, ends: [ends.state[place] for place in taken],
+        results=tuple(Result(kinds[place], "list") for place in taken),
+        listed=True,
+        selects=True,
+        shape=f"{'two arrays ' * (gives == 'both')}(..., R, K, D), or (..., R, K) where D is 1",
+        derivative="none (whole numbers)" if gives == "index" else _TO_SELECTED,
+        conventions="ascending; NaN is never selected; padded with inf and index 0",
+    )
+
+
+_smallest("KMin", "The K smallest values.", "value")
+_smallest("ArgKMin", "The columns of the K smallest values.", "index")
+_smallest("KMin_ArgKMin", "The K smallest values and their columns.", "both")
+
+# ----- exponentials ------------------------------------------------------------------------------
+
+
+def _probability(f: Node, log: Node) -> Node:
+    """e^(F - L), with L = -inf (nothing but -inf in the row) taken as 0: then e^F is 0 anyway."""
+    empty = OPERATIONS["Equal"](log, constant("-inf"))
+    return OPERATIONS["Exp"](f - OPERATIONS["IfElse"](-empty, log, OPERATIONS["Zero"](log.dim)))
+
+
+def _log_pullback(
+    f: Node, g: Node | None, results: Sequence[Node], incoming: Sequence[Node]
+) -> tuple[Node | None, Node | None]:
+    share = _probability(f, results[0]) * incoming[0]
+    return (share, None) if g is None else (OPERATIONS["Scalprod"](share, g), share)
+
+
+def _softmax_pullback(
+    f: Node, g: Node, results: Sequence[Node], incoming: Sequence[Node]
+) -> tuple[Node | None, Node | None]:
+    out, log = results
+    share = _probability(f, log)
+    to_f = OPERATIONS["Scalprod"](g - out, incoming[0]) + incoming[1]
+    return share * to_f, share * incoming[0]
+
+
+def _log(s: Scalars, ends: Ends, x: Value) -> Value:
+    """log(x e^top), -inf for x = 0 whatever the anchor."""
+    return ends.top + s.log(x)
+
+
+def _raw_top(s: Scalars, top: Value) -> Value:
+    """The anchor as the largest value it stands for: it is kept within the finite numbers."""
+    top = s.select(s.le(top, s.constant("lowest")), s.constant("-inf"), top)
+    return s.select(s.le(s.constant("largest"), top), s.constant("inf"), top)
+
+
+_SHIFTED: dict[str, Any] = {**_SUM, "anchored": True}
+
+reduction(
+    "LogSumExp",
+    "The logarithm of the sum of exponentials, log sum_j e^F; weighted: log sum_j e^F G.",
+    **_SHIFTED,
+    finish=lambda s, ends: [_log(s, ends, ends.state[0])],
+    weighted="may",
+    saves=True,
+    pullback=_log_pullback,
+    shape="(..., R, D), weighted (..., R, dim G)",
+    derivative="soft-max weighted sums of the formulas' derivatives",
+    conventions="-inf without columns or where all F are -inf; inf where some F is inf; NaN stays",
+)
+
+reduction(
+    "LogSumExpWeight",
+    "The same as LogSumExp with a weight: log sum_j e^F G.",
+    **_SHIFTED,
+    finish=lambda s, ends: [_log(s, ends, ends.state[0])],
+    weighted="must",
+    saves=True,
+    pullback=_log_pullback,
+    shape="(..., R, dim G)",
+    derivative="soft-max weighted sums of the formulas' derivatives",
+    conventions="as LogSumExp",
+)
+
+reduction(
+    "SumSoftMaxWeight",
+    "Soft-max weighted mean: sum_j e^F G / sum_j e^F.",
+    **_SHIFTED,
+    totals=True,
+    finish=lambda s, ends: [ends.state[0] / ends.total],
+    weighted="must",
+    shape="(..., R, dim G)",
+    derivative="again soft-max weighted sums",
+    conventions="NaN without columns or where all F are -inf; also called SoftMax",
+)
+
+reduction(
+    "SoftMaxLog",
+    "SumSoftMaxWeight, and LogSumExp beside it: what its derivatives need.",
+    **_SHIFTED,
+    totals=True,
+    finish=lambda s, ends: [ends.state[0] / ends.total, _log(s, ends, ends.total)],
+    results=(Result(), Result("value", "anchor")),
+    weighted="must",
+    saves=True,
+    internal=True,
+    pullback=_softmax_pullback,
+)
+
+for _name, _weighted, _shape in (
+    ("Max_SumShiftExp", "no", "(..., R, 2)"),
+    ("Max_SumShiftExpWeight", "must", "(..., R, 1 + dim G)"),
+):
+    reduction(
+        _name,
+        "The largest value m, followed by sum_j e^(F - m)" + " G" * (_weighted == "must") + ".",
+        **_SHIFTED,
+        finish=lambda s, ends: [_raw_top(s, ends.top), ends.state[0]],
+        results=(Result("value", "anchor"), Result()),
+        weighted=_weighted,
+        scalar=True,
+        joined=True,
+        shape=_shape,
+        derivative="that of its two parts, Max and LogSumExp",
+        conventions="-inf and 0 without columns",
+    )
