@@ -23,6 +23,7 @@ class States(Packing):
     """Writes what happens to running states outside the inner loop."""
 
     args: ir.Value
+    scratch: ir.Value
 
     def _reset(self, state: ir.Value, units: ir.Value) -> None:
         """States of empty rows."""
@@ -135,7 +136,7 @@ class States(Packing):
             "finish", BYTES, BYTES, I64, I64, I64, BYTES
         )
         flow, b = self.flow, self.builder
-        self.args = args
+        self.args, self.scratch = args, scratch
         self.places = {
             name: flow.at(scratch, i64(offset)) for name, offset in self.layout.offset.items()
         }
@@ -244,6 +245,7 @@ class States(Packing):
         if factor is None:
             return result
         emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
+        emitter.tables = self._table_memory(self.scratch, PAIR)
         known: Known = {}
         inside: frozenset[Loop] = frozenset()
         if self.kernel.output_loop is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.scalars import PRIMITIVES, Value
+from ..core.scalars import PRIMITIVES, Value, reachable
 from ..settings import Settings
 from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
@@ -18,6 +18,7 @@ ITEM = {"float32": 4, "float64": 8}
 _CACHE = 24 * 1024
 _TASKS = 64
 _SMALL_ROWS = 8
+_LONG_SHARED = 64
 
 
 @dataclass(frozen=True)
@@ -108,21 +109,46 @@ def frontier(kernel: Kernel) -> list[Value]:
     output = kernel.outputs[0]
     if loop not in output.loops:
         return [output] if output.stage == PAIR else []
-    shared: dict[Value, None] = {}
-    for value in kernel.needed(kernel.outputs, PAIR):
-        if loop in value.loops and not kernel.is_leaf(value, PAIR):
-            shared.update(dict.fromkeys(filter(_is_shared, value.args)))
-    return list(shared)
+    found = reachable([output], lambda value: _is_shared(value) or kernel.is_leaf(value, PAIR))
+    return [value for value in found if _is_shared(value) and not kernel.is_leaf(value, PAIR)]
 
 
 def _is_shared(value: Value) -> bool:
-    return value.stage == PAIR and not value.loops and value.kind == "real"
+    return value.stage == PAIR and not value.loops and value.kind in ("real", "table")
+
+
+def cells(value: Value) -> int:
+    """Numbers that a value consists of."""
+    return value.data.n if value.what == "table" else 1
+
+
+def tables(kernel: Kernel, at: int) -> list[Value]:
+    """The tables that are computed at a stage."""
+    targets: list[Value] = []
+    if at == PAIR:
+        targets += [value for step in kernel.steps for value in step]
+        targets += [factor for factor in kernel.factors if factor is not None]
+    else:
+        targets += kernel.stages[at].computed
+    return [value for value in kernel.needed(targets, at) if value.what == "table"]
+
+
+def _instances_that_fit(
+    kernel: Kernel, width: int, item: int, vectors: int, jam: int
+) -> tuple[int, int]:
+    """(vectors, jam), cut down until the tables of pairs in lock-step fit the cache."""
+    size = sum(map(cells, tables(kernel, PAIR))) * width * item
+    while size * vectors * jam > _CACHE and jam > 1:
+        jam //= 2
+    while size * vectors > _CACHE and vectors > 1:
+        vectors //= 2
+    return vectors, jam
 
 
 def pair_loops(kernel: Kernel) -> bool:
     """Whether one pair's value needs a component loop."""
     return any(
-        value.what == "result" and not kernel.is_leaf(value, PAIR)
+        value.what in ("result", "table") and not kernel.is_leaf(value, PAIR)
         for value in kernel.needed(kernel.outputs, PAIR)
     )
 
@@ -170,14 +196,17 @@ def make_plan(
     if lanes == "column":
         jam = 1
     vectors = _power_of_two_below(options.row_vectors) if options.row_vectors else 0
-    vectors = vectors or _vectors(kernel, machine, jam)
+    if not vectors:
+        vectors = _vectors(kernel, machine, jam)
+        vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
-    shared = len(frontier(kernel))
+    shared = sum(map(cells, frontier(kernel)))
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
-        block = max(16, min(64, _CACHE // (shared * count * item)))
+        least = 16 if shared < _LONG_SHARED else 1
+        block = max(least, min(64, _CACHE // (shared * count * item)))
     else:
         block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
     unit = count if lanes == "column" else max(width, 8)
