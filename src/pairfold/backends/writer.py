@@ -54,7 +54,7 @@ class Layout:
                 "this formula is too large to be computed",
                 where=str(kernel.formula),
                 found=f"{self.total / 2**30:.1f} GiB of working memory for each thread",
-                hint=f"smaller dimensions: at most {_MOST_MEMORY >> 30} GiB is used for each thread",
+                hint=f"smaller dimensions: each thread may use {_MOST_MEMORY >> 30} GiB",
             )
 
 

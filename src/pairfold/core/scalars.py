@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import InternalError
 
+T = TypeVar("T")
 Number = Fraction | str
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
 
@@ -213,6 +214,7 @@ class Scalars:
         self.unroll, self.separate = unroll, separate
         self.guarded: set[Value] = set()
         self._known: dict[Any, Value] = {}
+        self._remembered: dict[Any, Any] = {}
         self._ids = itertools.count()
 
     def _make(
@@ -367,8 +369,11 @@ class Scalars:
         if low >= limit:
             return otherwise()
         assert isinstance(k, Value)
-        mask = self._make("index_below", (k,), limit, kind="mask")
-        return self.select(mask, below(), otherwise())
+        return self.select(self.is_below(k, limit), below(), otherwise())
+
+    def is_below(self, k: Value, limit: int) -> Value:
+        """Whether a component index is below a limit."""
+        return self._make("index_below", (k,), limit, kind="mask")
 
     # -- component loops ------------------------------------------------------------------------
 
@@ -451,6 +456,12 @@ class Scalars:
         """
         return Table(self, n, entry)
 
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make()` returned the first time: tables that all components of a row share."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
+
     def tabulated(self, n: int, entry: Callable[[Index, Reader], Value]) -> Value:
         """The table itself, as a value that `entry` reads."""
         stage = 0
@@ -490,7 +501,7 @@ class Scalars:
 class Table:
     """Reads components of a table. Few components are written out where the index is known."""
 
-    __slots__ = ("dim", "_compute", "_plain", "_scalars", "_value")
+    __slots__ = ("_compute", "_plain", "_scalars", "_value", "dim")
 
     def __init__(self, scalars: Scalars, n: int, entry: Callable[[Index, Reader], Value]) -> None:
         self.dim, self._scalars, self._compute = n, scalars, entry

@@ -152,6 +152,7 @@ class _Lowering:
         self.stage_of_kind = stage_of_kind
         self.known: dict[tuple[Node, Index], Value] = {}
         self.tables: dict[Node, Table] = {}
+        self.readers: dict[tuple[Node, type[_Reader]], _Reader] = {}
 
     def component(self, node: Node, k: Index) -> Value:
         """Component k of a node; deep chains of elementwise operations use no recursion."""
@@ -180,6 +181,13 @@ class _Lowering:
             return (0 if arg.dim == 1 else k,)
         return range(arg.dim) if arg.dim <= self.scalars.unroll else ()
 
+    def _reader(self, node: Node, rereads: bool) -> _Reader:
+        """What reads a node, one per node: operations may remember what they made of it."""
+        kind = _KeepingReader if rereads and not _moves_only(node) else _Reader
+        if (node, kind) not in self.readers:
+            self.readers[node, kind] = kind(self, node)
+        return self.readers[node, kind]
+
     def table(self, node: Node) -> Table:
         """The components of a node as a table, one per node."""
         if node not in self.tables:
@@ -192,11 +200,7 @@ class _Lowering:
             return self.scalars.load(position, dim, self.stage_of_kind[kind], k)
         if node.op.value is None:
             raise InternalError(f"{node.op.name} has no scalar rule")
-        keeps = node.op.rereads
-        readers = (
-            _KeepingReader(self, arg) if keeps and not _moves_only(arg) else _Reader(self, arg)
-            for arg in node.args
-        )
+        readers = (self._reader(arg, node.op.rereads) for arg in node.args)
         return node.op.value(self.scalars, k, *readers, *node.params)
 
 
