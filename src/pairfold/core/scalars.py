@@ -448,13 +448,16 @@ class Scalars:
 
     # -- tables ---------------------------------------------------------------------------------
 
-    def table(self, n: int, entry: Callable[[Index, Reader], Value]) -> Table:
+    def table(
+        self, n: int, entry: Callable[[Index, Reader], Value], most: int | None = None
+    ) -> Table:
         """A vector of n components that are computed once: component k is entry(k, read).
 
         `read(m)` is an earlier component of the same table; at an m that is not below k it is an
-        undefined number, to be selected away.
+        undefined number, to be selected away. At most `most` components are written out, by
+        default as many as those of a loop.
         """
-        return Table(self, n, entry)
+        return Table(self, n, entry, self.unroll if most is None else min(most, self.unroll))
 
     def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make()` returned the first time: tables that all components of a row share."""
@@ -501,15 +504,17 @@ class Scalars:
 class Table:
     """Reads components of a table. Few components are written out where the index is known."""
 
-    __slots__ = ("_compute", "_plain", "_scalars", "_value", "dim")
+    __slots__ = ("_compute", "_most", "_plain", "_scalars", "_value", "dim")
 
-    def __init__(self, scalars: Scalars, n: int, entry: Callable[[Index, Reader], Value]) -> None:
-        self.dim, self._scalars, self._compute = n, scalars, entry
+    def __init__(
+        self, scalars: Scalars, n: int, entry: Callable[[Index, Reader], Value], most: int
+    ) -> None:
+        self.dim, self._scalars, self._compute, self._most = n, scalars, entry, most
         self._plain: list[Value] = []
         self._value: Value | None = None
 
     def __call__(self, k: Index) -> Value:
-        if isinstance(k, int) and 0 <= k < self.dim <= self._scalars.unroll:
+        if isinstance(k, int) and 0 <= k < self.dim <= self._most:
             while len(self._plain) <= k:
                 self._plain.append(self._compute(len(self._plain), self._earlier))
             return self._plain[k]

@@ -19,6 +19,7 @@ _CACHE = 24 * 1024
 _TASKS = 64
 _SMALL_ROWS = 8
 _LONG_SHARED = 64
+_CODE = 1000
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,27 @@ def tables(kernel: Kernel, at: int) -> list[Value]:
 def _instances_that_fit(
     kernel: Kernel, width: int, item: int, vectors: int, jam: int
 ) -> tuple[int, int]:
-    """(vectors, jam), cut down until the tables of pairs in lock-step fit the cache."""
+    """(vectors, jam), cut down to what is worth while for pairs in lock-step.
+
+    Their tables should fit the cache; and each has its own copy of the code, so that of long
+    formulas is written fewer times.
+    """
     size = sum(map(cells, tables(kernel, PAIR))) * width * item
-    while size * vectors * jam > _CACHE and jam > 1:
+    code = _code_size(kernel)
+    while jam > 1 and (size * vectors * jam > _CACHE or code * vectors * (jam + 1) > _CODE):
         jam //= 2
-    while size * vectors > _CACHE and vectors > 1:
+    while vectors > 1 and (size * vectors > _CACHE or code * vectors > _CODE):
         vectors //= 2
     return vectors, jam
+
+
+def _code_size(kernel: Kernel) -> float:
+    """Rough operations that the code of one pair consists of, however often it runs them."""
+    return sum(
+        PRIMITIVES[value.what].cost
+        for value in kernel.needed(kernel.outputs, PAIR)
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR)
+    )
 
 
 def pair_loops(kernel: Kernel) -> bool:
@@ -218,6 +233,8 @@ def make_plan(
     else:
         tiles = max(width, _SMALL_ROWS)
     output_jam = 4 if machine.registers >= 32 else 2
+    if _code_size(kernel) * vectors * output_jam > _CODE:
+        output_jam = 1
     return Plan(
         machine,
         dtype,

@@ -59,7 +59,7 @@ class _Alignment:
                 found = cell(t, earlier)[mask]
                 return self.s.constant(0) if found is None else found
 
-            made.append(self.s.table(self.cells, entry))
+            made.append(self.s.table(self.cells, entry, most=2))
         return made
 
     def difference(self, i: Index, j: Index) -> Dual:
