@@ -153,7 +153,7 @@ def test_names_methods_and_symbols_are_unique():
     symbols = [op.symbol.text for op in rows if op.symbol]
     assert len(set(methods)) == len(methods)
     assert len(set(symbols)) == len(symbols)
-    assert all(re.fullmatch("[A-Za-z][A-Za-z0-9]*", op.name) for op in rows)
+    assert all(re.fullmatch("[A-Za-z][A-Za-z0-9_]*", op.name) for op in rows)
     assert all(method.isidentifier() for method in methods)
     assert len({name.lower() for name in OPERATIONS}) == len(OPERATIONS)
 

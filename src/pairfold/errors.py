@@ -81,6 +81,10 @@ class OptionError(PairfoldError, ValueError):
     """An option has a value that is not among the valid ones."""
 
 
+class MemoryLimitError(PairfoldError, MemoryError):
+    """A formula needs more working memory per thread than any machine should give it."""
+
+
 class InternalError(PairfoldError, RuntimeError):
     """Something that should be impossible: a bug in pairfold, not in the user's program."""
 

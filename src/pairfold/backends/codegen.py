@@ -12,13 +12,14 @@ below the counts given; all other memory is the task's own scratch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from llvmlite import ir
 
 from ..core.scalars import Loop, Value, reachable
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
-from ..lower.schedule import Plan
+from ..lower.schedule import Plan, cells
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
 from .results import Results
@@ -69,6 +70,7 @@ class Codegen(Results):
         self._enter(scratch)
         self.row_buffer, self.state, self.count, self.base = rows, state, count, base
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
+        self.emitter.tables = self._table_memory(scratch, PAIR)
         self.iota = self._lane_numbers()
         if self.kernel.reduction.listed:
             self._keep_limits(state)
@@ -325,14 +327,27 @@ class Codegen(Results):
         if kernel.total is not None:
             self._fold_total()
 
-    def _shared_place(self, number: int, at: ir.Value, key: Key) -> ir.Value:
-        """Where shared value `number` of one column (or vector of columns) is kept."""
+    def _shared_places(self, at: ir.Value) -> Iterator[tuple[Value, Callable[[Key], ir.Value]]]:
+        """The shared values of one column (or vector of columns), and where each is kept.
+
+        A table is computed where it is kept, its components a whole block apart.
+        """
+        tables = self.emitter.tables
+        assert tables is not None
+        start, vector = 0, self.layout.shared_vector
+        for value in self.shared:
+            place = partial(self._shared_place, start, at)
+            if value.what == "table":
+                tables.homes[value.data] = place, vector
+            yield value, place
+            start += cells(value) * vector
+
+    def _shared_place(self, start: int, at: ir.Value, key: Key) -> ir.Value:
         flow, b, plan, item = self.flow, self.builder, self.plan, self.item
         lanes = plan.lane_count if self.row_major else 1
-        start = i64(number * plan.block * lanes * item)
         column = b.add(at, i64(key[0])) if self.row_major else at
         shift = b.add(flow.times(column, lanes * item), i64(self._vector(key)))
-        return flow.at(self.places["shared"], b.add(start, shift))
+        return flow.at(self.places["shared"], b.add(i64(start), shift))
 
     def _fill_shared(self, weighted: bool) -> None:
         if not self.shared:
@@ -347,21 +362,23 @@ class Codegen(Results):
             local = dict(known)
             if weighted:
                 self._recall_scores(local, instances, columns.index)
+            places = dict(self._shared_places(columns.index))
             self.emitter.emit(self.shared, instances, local, self._pair_leaf(columns.index))
-            for number, value in enumerate(self.shared):
-                for instance in instances:
-                    key = self.emitter.key(value, instance)
-                    where = self._shared_place(number, columns.index, key)
-                    self.flow.store(local[value, key], where, 4)
+            for value, place in places.items():
+                keys = {self.emitter.key(value, instance) for instance in instances}
+                for key in sorted(keys if value.kind == "real" else ()):
+                    self.flow.store(local[value, key], place(key), 4)
 
         self._columns([], body)
 
     def _recall_shared(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:
-        for number, value in enumerate(self.shared):
+        """Shared values as they were kept; of a table, its address."""
+        for value, place in self._shared_places(at):
             for instance in instances:
                 key = self.emitter.key(value, instance)
-                where = self._shared_place(number, at, key)
-                local[value, key] = self.flow.load(self.simd.type, where, 4)
+                local[value, key] = place(key)
+                if value.kind == "real":
+                    local[value, key] = self.flow.load(self.simd.type, place(key), 4)
 
     def _fold_components(self, first: ir.Value, jam: int) -> None:
         """Components first ... first+jam-1 of every pair of the block, then flush them."""

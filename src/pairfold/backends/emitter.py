@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llvmlite import ir
 
-from ..core.scalars import PRIMITIVES, Index, Loop, Value, reachable, to_float
+from ..core.scalars import PRIMITIVES, Index, Loop, Value, reachable_through, to_float
 from ..errors import InternalError
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.schedule import Plan
@@ -18,11 +18,14 @@ from . import approximations
 from .exponentials import exp_of_rounded
 from .flow import Flow, i64
 from .simd import Simd
+from .tables import TableMemory
 
-_ROUNDED = {"add", "sub", "mul", "div", "sqrt", "result"}
+_ROUNDED = {"add", "sub", "mul", "div", "sqrt", "result", "memory"}
 
 # Exponents that e^x e^y may be computed from instead of e^(x+y), far from the dtype's range.
 SAFE_EXPONENT = {"float32": 16, "float64": 128}
+
+_LOOPS = {"result", "table"}
 
 _MASKS = {"lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 
@@ -41,6 +44,7 @@ class Emitter:
     def __init__(self, kernel: Kernel, plan: Plan, simd: Simd, flow: Flow, at: int) -> None:
         self.kernel, self.plan, self.simd, self.flow, self.at = kernel, plan, simd, flow, at
         self.report: Callable[[ir.Value], None] | None = None
+        self.tables: TableMemory | None = None
 
     def key(self, value: Value, instance: Key) -> Key:
         """The part of an instance that a value of this stage depends on."""
@@ -64,10 +68,11 @@ class Emitter:
         for value in self._wanted(targets, instances, known):
             if not value.loops <= inside or self._is_known(value, instances, known):
                 continue
-            if value.what == "result" and not self.kernel.is_leaf(value, self.at):
+            if value.what in _LOOPS and not self.kernel.is_leaf(value, self.at):
                 self._segment(segment, instances, known, leaf)
                 segment = []
-                self._loop(value, instances, known, leaf, inside)
+                emit = self._loop if value.what == "result" else self._table
+                emit(value, instances, known, leaf, inside)
             else:
                 segment.append(value)
         self._segment(segment, instances, known, leaf)
@@ -78,12 +83,12 @@ class Emitter:
     def _wanted(
         self, targets: Iterable[Value], instances: Sequence[Key], known: Known
     ) -> list[Value]:
-        def stop(value: Value) -> bool:
+        def below(value: Value) -> Iterable[Value]:
             if self._is_known(value, instances, known):
-                return True
-            return value.what != "load" and self.kernel.is_leaf(value, self.at)
+                return ()
+            return self.kernel.below(value, self.at)
 
-        return reachable(targets, stop)
+        return reachable_through(targets, below)
 
     def _segment(
         self, values: Sequence[Value], instances: Sequence[Key], known: Known, leaf: Leaf
@@ -112,6 +117,8 @@ class Emitter:
             return self._exponential(value, args[0])
         if what in PRIMITIVES:
             return self._primitive(what, args)
+        if what == "entry":
+            return self._entry(value, args)
         if what == "position":
             return s.splat(b.sitofp(args[0], s.scalar))
         if what == "index_below":
@@ -143,7 +150,7 @@ class Emitter:
             inside = self.simd.compare("<=", self.simd.abs(x), self.simd.constant(limit))
             self.report(self.simd.mask_not(inside))
         argument = value.args[0]
-        while argument.what == "neg":
+        while argument.what in ("neg", "entry", "table"):
             argument = argument.args[0]
         if self.plan.relaxed and argument.what in _ROUNDED:
             return exp_of_rounded(self.simd, x)
@@ -192,3 +199,39 @@ class Emitter:
             for key in keys:
                 place = places.index((value.data[1], key))
                 known[value, key] = body.results[place]
+
+    def _table(
+        self,
+        table: Value,
+        instances: Sequence[Key],
+        known: Known,
+        leaf: Leaf,
+        inside: frozenset[Loop],
+    ) -> None:
+        """The components into memory, in order; what is known of a table is its address."""
+        loop: Loop = table.data
+        memory, value = loop.carries[0], loop.nexts[0]
+        instance_of = {self.key(table, i): i for i in reversed(list(instances))}
+        # What the components need but does not vary among them is computed before them.
+        self.emit([value], instances, known, leaf, inside)
+        for key in instance_of:
+            known[table, key] = self._tables().address(loop, key)
+        with self.flow.loop(i64(0), i64(loop.n), name="table") as body:
+            local = dict(known)
+            local[loop.index, (0, 0)] = body.index
+            local.update({(memory, key): known[table, key] for key in instance_of})
+            self.emit([value], instances, local, leaf, inside | {loop})
+            for key, instance in instance_of.items():
+                where = self._tables().component(known[table, key], loop, body.index)
+                self.flow.store(local[value, self.key(value, instance)], where, 4)
+
+    def _entry(self, value: Value, args: Sequence[ir.Value]) -> ir.Value:
+        """One component of a table in memory."""
+        k = i64(value.data) if len(args) == 1 else args[1]
+        where = self._tables().component(args[0], value.args[0].data, k)
+        return self.flow.load(self.simd.type, where, 4)
+
+    def _tables(self) -> TableMemory:
+        if self.tables is None:
+            raise InternalError("a reduction's rule needs a table")
+        return self.tables

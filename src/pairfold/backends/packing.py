@@ -165,6 +165,7 @@ class Packing(Writer):
         flow, item = self.flow, self.item
         emitter = Emitter(self.kernel, self.plan, self.simd, flow, stage)
         emitter.report = lambda mask: self.refuse(args, mask)
+        emitter.tables = self._table_memory(scratch, stage)
         once = flow.at(scratch, i64(self.layout.offset["once"]))
         with flow.loop(i64(0), padded, self.plan.width, name="computed") as lane:
             shift = flow.times(lane.index, item)
@@ -195,10 +196,15 @@ class Packing(Writer):
                 emitter.emit([value], [(0, 0)], known, leaf)
                 keep(known[value, (0, 0)], i64(slot.offset))
                 continue
+            # What does not vary with the component is computed once, and so is a table.
+            emitter.emit([value], [(0, 0)], known, leaf)
             with self.flow.loop(i64(0), i64(slot.loop.n), name="table") as body:
                 local = {**known, (slot.loop.index, (0, 0)): body.index}
-                emitter.emit([value], [(0, 0)], local, leaf, frozenset((slot.loop,)))
-                keep(local[value, (0, 0)], self.builder.add(i64(slot.offset), body.index))
+                component = value
+                if value.what == "table":
+                    component = self.kernel.scalars.entry(value, slot.loop.index)
+                emitter.emit([component], [(0, 0)], local, leaf, frozenset((slot.loop,)))
+                keep(local[component, (0, 0)], self.builder.add(i64(slot.offset), body.index))
 
     def _pack_once(self, args: ir.Value, scratch: ir.Value, batch: ir.Value) -> None:
         """Parameters, and what is computed from them alone: one number per slot."""
@@ -213,6 +219,7 @@ class Packing(Writer):
                     place = flow.times(b.add(k.index, i64(raw)), item)
                     flow.store(value, flow.at(once, place), item)
         emitter = Emitter(self.kernel, self.plan, self.simd, flow, ONCE)
+        emitter.tables = self._table_memory(scratch, ONCE)
 
         def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
             place = flow.times(b.add(i64(offset), index), item)

@@ -52,6 +52,11 @@ class _Interpreter:
             return PRIMITIVES[what].numpy(*(known[arg] for arg in args))
         if what == "result":
             return self._loop(value.data[0], known)[value.data[1]]
+        if what == "table":
+            return self._table(value, known)
+        if what == "entry":
+            cells, k = known[args[0]], value.data if len(args) == 1 else known[args[1]]
+            return cells[k] if k < len(cells) else self.dtype.type(np.nan)
         if what == "position":
             return self.dtype.type(known[args[0]])
         if what == "index_below":
@@ -69,6 +74,15 @@ class _Interpreter:
             inside.update(zip(loop.carries, state, strict=True))
             state = self.run(loop.nexts, inside)
         return state
+
+    def _table(self, table: Value, known: dict[Value, Array]) -> list[Array]:
+        """The components in order; what is read before it is there is NaN."""
+        loop: Loop = table.data
+        computed: list[Array] = []
+        for k in range(loop.n):
+            inside = {**known, loop.index: k, loop.carries[0]: computed}
+            computed.append(self.run(loop.nexts, inside)[0])
+        return computed
 
 
 _INDEX: dict[str, Any] = {

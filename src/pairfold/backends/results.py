@@ -19,6 +19,8 @@ from .words import COLUMNS
 class Results(Lists):
     """Writes what happens to the states of rows at the end."""
 
+    scratch: ir.Value
+
     def _reset(self, state: ir.Value, units: ir.Value) -> None:
         """States of empty rows."""
         with self.flow.loop(i64(0), units, name="units") as unit:
@@ -40,7 +42,7 @@ class Results(Lists):
             "finish", BYTES, BYTES, I64, I64, I64, BYTES
         )
         flow, b = self.flow, self.builder
-        self.args = args
+        self.args, self.scratch = args, scratch
         self._enter(scratch)
         listed = self.kernel.reduction.listed
         with flow.loop(i64(0), self._units(count), name="units") as unit:
@@ -146,6 +148,7 @@ class Results(Lists):
         if factor is None:
             return result
         emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
+        emitter.tables = self._table_memory(self.scratch, PAIR)
         known: Known = {}
         inside: frozenset[Loop] = frozenset()
         if self.kernel.output_loop is not None:

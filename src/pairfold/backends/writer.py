@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..errors import InternalError
+from ..errors import InternalError, MemoryLimitError
 from ..lower.kernel import COLUMN, ONCE, ROW, Argument, Kernel
-from ..lower.schedule import ITEM, Plan, frontier
+from ..lower.schedule import ITEM, Plan, cells, frontier
 from .emitter import Key, Leaf
 from .flow import I64, Flow, i64
 from .simd import Simd
+from .tables import TableMemory, TablePlaces
 from .words import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
+
+_MOST_MEMORY = 2**30
 
 
 class Layout:
@@ -32,12 +35,15 @@ class Layout:
         self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
         self.row_group = kernel.stages[ROW].size * plan.row_group * self.item
+        self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
+        self.tables = TablePlaces(kernel, plan)
         sizes = {
             "once": kernel.stages[ONCE].size * self.item,
             "rows": groups * self.row_group,
             "columns": kernel.stages[COLUMN].size * plan.block * self.item,
-            "shared": len(frontier(kernel)) * plan.block * self._shared_lanes(plan) * self.item,
-            "scores": len(kernel.scores) * plan.block * self._shared_lanes(plan) * self.item,
+            "shared": sum(map(cells, frontier(kernel))) * self.shared_vector,
+            "tables": self.tables.total,
+            "scores": len(kernel.scores) * self.shared_vector,
             "tops": kernel.anchors * lanes * self.item,
             "rescale": kernel.anchors * lanes * self.outer_item,
             "rescale other": kernel.anchors * lanes * self.outer_item,
@@ -55,10 +61,13 @@ class Layout:
             self.offset[name] = self.total
             self.total += -(-size // 64) * 64
         self.state_bytes = sizes["state"]
-
-    @staticmethod
-    def _shared_lanes(plan: Plan) -> int:
-        return plan.lane_count if plan.lanes == "row" else 1
+        if self.total > _MOST_MEMORY:
+            raise MemoryLimitError(
+                "this formula is too large to be computed",
+                where=str(kernel.formula),
+                found=f"{self.total / 2**30:.1f} GiB of working memory for each thread",
+                hint=f"smaller dimensions: each thread may use {_MOST_MEMORY >> 30} GiB",
+            )
 
 
 class Writer:
@@ -109,6 +118,11 @@ class Writer:
         self.places = {
             name: self.flow.at(scratch, i64(offset)) for name, offset in self.layout.offset.items()
         }
+
+    def _table_memory(self, scratch: ir.Value, at: int) -> TableMemory:
+        """The tables of the function being written, which computes values at a stage."""
+        region = self.flow.at(scratch, i64(self.layout.offset["tables"]))
+        return TableMemory(self.layout.tables, self.flow, region, at)
 
     def refuse(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""

@@ -5,6 +5,9 @@ value knows its *stage* (bit 1: depends on i, bit 2: on j), the component loops 
 and, for an index, the interval it lies in: a read that could leave its vector is refused here,
 before any machine code exists. Ids grow with creation, so sorting by id sorts arguments first.
 
+A *table* is a vector whose components are computed once, in order, and then read any number of
+times, at any index; a component may be computed from earlier ones of the same table.
+
 The primitives table is the only list of machine operations; each row carries its NumPy meaning
 (the definition) and the name of its LLVM spelling (`backends.simd` or `backends.approximations`).
 """
@@ -13,15 +16,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import InternalError
 
+T = TypeVar("T")
 Number = Fraction | str
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
 # The extremes of the finite numbers, whatever the dtype.
@@ -112,7 +116,10 @@ PRIMITIVES = {
 
 
 class Loop:
-    """A loop over components 0..n-1 with carried values: state = step(k, state)."""
+    """A loop over components 0..n-1 with carried values: state = step(k, state).
+
+    The loop of a table carries the memory of what it has computed so far, and nothing else.
+    """
 
     __slots__ = ("carries", "index", "inits", "n", "nexts", "results")
 
@@ -127,9 +134,23 @@ class Loop:
 
 
 class Value:
-    """One scalar (per pair), mask, or component index; made only by `Scalars`."""
+    """One scalar (per pair), mask, component index or table; made only by `Scalars`.
 
-    __slots__ = ("args", "bounds", "builder", "data", "id", "kind", "loops", "stage", "what")
+    `running`: the loops whose state so far it depends on (beyond their index).
+    """
+
+    __slots__ = (
+        "args",
+        "bounds",
+        "builder",
+        "data",
+        "id",
+        "kind",
+        "loops",
+        "running",
+        "stage",
+        "what",
+    )
 
     builder: Scalars
     id: int
@@ -139,6 +160,7 @@ class Value:
     kind: str
     stage: int
     loops: frozenset[Loop]
+    running: frozenset[Loop]
     bounds: tuple[int, int]
 
     def __repr__(self) -> str:
@@ -184,6 +206,7 @@ class Value:
 Operand = Value | int | float | Fraction
 Index = Value | int
 Reader = Callable[[Index], Value]
+_NO_LOOPS: frozenset[Loop] = frozenset()
 
 
 class Scalars:
@@ -197,6 +220,7 @@ class Scalars:
         self.unroll, self.separate = unroll, separate
         self.guarded: set[Value] = set()
         self._known: dict[Any, Value] = {}
+        self._remembered: dict[Any, Any] = {}
         self._ids = itertools.count()
 
     def _make(
@@ -208,6 +232,7 @@ class Scalars:
         kind: str = "real",
         stage: int | None = None,
         loops: frozenset[Loop] | None = None,
+        running: frozenset[Loop] | None = None,
         bounds: tuple[int, int] = (0, 0),
     ) -> Value:
         key = (what, args, data)
@@ -223,8 +248,10 @@ class Scalars:
                     stage |= arg.stage
             value.stage = stage
             if loops is None:
-                loops = frozenset().union(*(arg.loops for arg in args)) if args else frozenset()
-            value.loops = loops
+                loops = _NO_LOOPS.union(*(arg.loops for arg in args)) if args else _NO_LOOPS
+            if running is None:
+                running = _NO_LOOPS.union(*(arg.running for arg in args)) if args else _NO_LOOPS
+            value.loops, value.running = loops, running
             self._known[key] = value
         return value
 
@@ -278,7 +305,7 @@ class Scalars:
                 todo += [(value.args[1], flipped), (value.args[0], negative)]
             elif value.what == "neg":
                 todo.append((value.args[0], not negative))
-            elif value.stage == 3 or len(value.loops) > 1:
+            elif value.stage == 3 or len(value.loops) > 1 or value.running:
                 return None
             else:
                 term = -value if negative else value
@@ -348,8 +375,11 @@ class Scalars:
         if low >= limit:
             return otherwise()
         assert isinstance(k, Value)
-        mask = self._make("index_below", (k,), limit, kind="mask")
-        return self.select(mask, below(), otherwise())
+        return self.select(self.is_below(k, limit), below(), otherwise())
+
+    def is_below(self, k: Value, limit: int) -> Value:
+        """Whether a component index is below a limit."""
+        return self._make("index_below", (k,), limit, kind="mask")
 
     # -- component loops ------------------------------------------------------------------------
 
@@ -386,7 +416,7 @@ class Scalars:
         loop.index = self.loop_index(loop)
         loop.inits = inits
         loop.carries = tuple(
-            self._make("carry", data=(loop, place), stage=stage, loops=inside)
+            self._make("carry", data=(loop, place), stage=stage, loops=inside, running=inside)
             for place in range(len(inits))
         )
         loop.nexts = tuple(step(loop.index, *loop.carries))
@@ -394,9 +424,10 @@ class Scalars:
 
     def _results(self, loop: Loop, stage: int) -> tuple[Value, ...]:
         args = (*loop.inits, *loop.nexts)
-        loops: frozenset[Loop] = frozenset().union(*(arg.loops for arg in args)) - {loop}
+        loops = _NO_LOOPS.union(*(arg.loops for arg in args)) - {loop}
+        running = _NO_LOOPS.union(*(arg.running for arg in args)) - {loop}
         loop.results = tuple(
-            self._make("result", args, (loop, place), stage=stage, loops=loops)
+            self._make("result", args, (loop, place), stage=stage, loops=loops, running=running)
             for place in range(len(loop.inits))
         )
         return loop.results
@@ -421,18 +452,104 @@ class Scalars:
             return total
         return self.loop(n, [0], lambda k, total: [total + term(k)])[0]
 
+    # -- tables ---------------------------------------------------------------------------------
+
+    def table(
+        self, n: int, entry: Callable[[Index, Reader], Value], most: int | None = None
+    ) -> Table:
+        """A vector of n components that are computed once: component k is entry(k, read).
+
+        `read(m)` is an earlier component of the same table; at an m that is not below k it is an
+        undefined number, to be selected away. At most `most` components are written out, by
+        default as many as those of a loop.
+        """
+        return Table(self, n, entry, self.unroll if most is None else min(most, self.unroll))
+
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make()` returned the first time: tables that all components of a row share."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
+
+    def tabulated(self, n: int, entry: Callable[[Index, Reader], Value]) -> Value:
+        """The table itself, as a value that `entry` reads."""
+        stage = 0
+        while True:
+            loop = Loop(n)
+            inside = frozenset((loop,))
+            loop.index = self.loop_index(loop)
+            memory = self._make(
+                "memory", data=loop, kind="table", stage=stage, loops=inside, running=inside
+            )
+            value = entry(loop.index, lambda k, memory=memory: self.entry(memory, k))
+            if value.stage | stage == stage or loop not in value.running:
+                break
+            stage |= value.stage
+        loop.inits, loop.results = (), ()
+        loop.carries, loop.nexts = (memory,), (value,)
+        return self._make(
+            "table",
+            (value,),
+            loop,
+            kind="table",
+            loops=value.loops - inside,
+            running=value.running - inside,
+        )
+
+    def entry(self, table: Value, k: Index) -> Value:
+        """Component k of a table."""
+        low, high = (k, k) if isinstance(k, int) else k.bounds
+        n = table.data.n
+        if not 0 <= low <= high < n:
+            raise InternalError(f"a formula reads components {low}..{high} of a table of {n}")
+        if isinstance(k, int):
+            return self._make("entry", (table,), k)
+        return self._make("entry", (table, k))
+
+
+class Table:
+    """Reads components of a table. Few components are written out where the index is known."""
+
+    __slots__ = ("_compute", "_most", "_plain", "_scalars", "_value", "dim")
+
+    def __init__(
+        self, scalars: Scalars, n: int, entry: Callable[[Index, Reader], Value], most: int
+    ) -> None:
+        self.dim, self._scalars, self._compute, self._most = n, scalars, entry, most
+        self._plain: list[Value] = []
+        self._value: Value | None = None
+
+    def __call__(self, k: Index) -> Value:
+        if isinstance(k, int) and 0 <= k < self.dim <= self._most:
+            while len(self._plain) <= k:
+                self._plain.append(self._compute(len(self._plain), self._earlier))
+            return self._plain[k]
+        if self._value is None:
+            self._value = self._scalars.tabulated(self.dim, self._compute)
+        return self._scalars.entry(self._value, k)
+
+    def _earlier(self, k: Index) -> Value:
+        if not isinstance(k, int):
+            raise InternalError("a short table reads itself at an index that is not known")
+        return self._plain[k] if k < len(self._plain) else self._scalars.constant("nan")
+
 
 def reachable(
     targets: Iterable[Value], is_leaf: Callable[[Value], bool] = lambda value: False
 ) -> list[Value]:
     """Values below `targets`, arguments first; arguments of leaves are not entered."""
+    return reachable_through(targets, lambda value: () if is_leaf(value) else value.args)
+
+
+def reachable_through(
+    targets: Iterable[Value], below: Callable[[Value], Iterable[Value]]
+) -> list[Value]:
+    """Values below `targets`, arguments first; `below` says which arguments are entered."""
     found: set[Value] = set()
     stack = list(targets)
     while stack:
         value = stack.pop()
-        if value in found:
-            continue
-        found.add(value)
-        if not is_leaf(value):
-            stack.extend(value.args)
+        if value not in found:
+            found.add(value)
+            stack.extend(below(value))
     return sorted(found, key=lambda value: value.id)

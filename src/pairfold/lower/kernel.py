@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..core.node import Kind, Node, topological
-from ..core.scalars import Index, Loop, Scalars, Value, reachable
+from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable_through
 from ..errors import InternalError
 from ..ops.reductions import Ends, Reduction
 
@@ -111,17 +111,39 @@ class Kernel:
             argument = next(a for a in self.arguments if a.position == position)
             index: Index = k if k is not None else value.args[0]
             return argument.stage, self.stages[argument.stage].raw[position], index
+        if value.what == "entry":
+            return self._entry_slot(value, at)
         found = self.stages[value.stage].computed.get(value) if value.stage != PAIR else None
         if found is None or value.stage == at:
             return None
         index = 0 if found.loop is None else found.loop.index
         return value.stage, found.offset, index
 
+    def _entry_slot(self, value: Value, at: int) -> tuple[int, int, Index] | None:
+        """Where a component of a table that is kept as a whole is read from."""
+        table = value.args[0]
+        if table.stage in (at, PAIR):
+            return None
+        found = self.stages[table.stage].computed.get(table)
+        if found is None:
+            found = self.stages[table.stage].computed.get(value)
+            if found is None:
+                return None
+            return table.stage, found.offset, 0 if found.loop is None else found.loop.index
+        index: Index = value.data if len(value.args) == 1 else value.args[1]
+        return table.stage, found.offset, index
+
     def needed(self, targets: Iterable[Value], at: int) -> list[Value]:
         """Values to compute (or read) at a stage for the targets, arguments first."""
-        return reachable(
-            targets, lambda value: value.what != "load" and self.slot(value, at) is not None
-        )
+        return reachable_through(targets, lambda value: self.below(value, at))
+
+    def below(self, value: Value, at: int) -> Sequence[Value]:
+        """What a value is made from at a stage: what is read from a slot needs an index only."""
+        if not self.is_leaf(value, at):
+            return value.args
+        if value.what == "load":
+            return value.args
+        return value.args[1:] if value.what == "entry" else ()
 
     def is_leaf(self, value: Value, at: int) -> bool:
         """Whether the value is read from a slot at this stage rather than computed."""
@@ -140,6 +162,22 @@ class _Reader:
         return self.lowering.component(self.node, 0 if self.dim == 1 else k)
 
 
+class _KeepingReader(_Reader):
+    """Reads components of a node that are read more than once: each is computed once."""
+
+    __slots__ = ()
+
+    def __call__(self, k: Index) -> Value:
+        return super().__call__(k) if self.dim == 1 else self.lowering.table(self.node)(k)
+
+
+def _moves_only(node: Node) -> bool:
+    """Whether reading a component costs no more than finding out which."""
+    while node.op.moves and node.args:
+        node = node.args[0]
+    return not node.args
+
+
 class _Lowering:
     """Turns nodes into scalar values, each (node, component) once."""
 
@@ -147,6 +185,8 @@ class _Lowering:
         self.scalars = scalars
         self.stage_of_kind = stage_of_kind
         self.known: dict[tuple[Node, Index], Value] = {}
+        self.tables: dict[Node, Table] = {}
+        self.readers: dict[tuple[Node, type[_Reader]], _Reader] = {}
 
     def component(self, node: Node, k: Index) -> Value:
         """Component k of a node; deep chains of elementwise operations use no recursion."""
@@ -175,13 +215,26 @@ class _Lowering:
             return (0 if arg.dim == 1 else k,)
         return range(arg.dim) if arg.dim <= self.scalars.unroll else ()
 
+    def _reader(self, node: Node, rereads: bool) -> _Reader:
+        """What reads a node, one per node: operations may remember what they made of it."""
+        kind = _KeepingReader if rereads and not _moves_only(node) else _Reader
+        if (node, kind) not in self.readers:
+            self.readers[node, kind] = kind(self, node)
+        return self.readers[node, kind]
+
+    def table(self, node: Node) -> Table:
+        """The components of a node as a table, one per node."""
+        if node not in self.tables:
+            self.tables[node] = self.scalars.table(node.dim, lambda k, _: self.component(node, k))
+        return self.tables[node]
+
     def _evaluate(self, node: Node, k: Index) -> Value:
         if node.op.name == "Var":
             position, dim, kind = node.params
             return self.scalars.load(position, dim, self.stage_of_kind[kind], k)
         if node.op.value is None:
             raise InternalError(f"{node.op.name} has no scalar rule")
-        readers = (_Reader(self, arg) for arg in node.args)
+        readers = (self._reader(arg, node.op.rereads) for arg in node.args)
         return node.op.value(self.scalars, k, *readers, *node.params)
 
 
@@ -340,16 +393,25 @@ def _place(kernel: Kernel) -> None:
     exported = _exported(kernel)
     for value in sorted(exported, key=lambda value: value.id):
         stage = kernel.stages[value.stage]
-        loop = next(iter(value.loops), None)
+        loop: Loop | None = value.data if value.what == "table" else next(iter(value.loops), None)
         stage.computed[value] = Slot(stage.size, loop)
         stage.size += 1 if loop is None else loop.n
+
+
+def _can_be_kept(value: Value) -> bool:
+    """Whether a value has slots of its own: one, one per component of a loop, or a whole table."""
+    if value.running:
+        return False
+    if value.kind == "table":
+        return not value.loops
+    return value.kind == "real" and len(value.loops) <= 1
 
 
 def _exported(kernel: Kernel) -> set[Value]:
     """Values below the pair stage that a later stage uses.
 
     A value inside two component loops, or a mask, is recomputed where it is used; what it is
-    made of is exported instead.
+    made of is exported instead. A table is exported as a whole.
     """
     exported: set[Value] = set()
     seen: set[tuple[Value, int]] = set()
@@ -365,7 +427,9 @@ def _exported(kernel: Kernel) -> set[Value]:
             if value.what == "load":
                 todo.extend((arg, at) for arg in value.args)
             continue
-        if value.stage != at and value.kind == "real" and len(value.loops) <= 1:
+        if value.stage != at and value.what == "entry" and not value.args[0].loops:
+            value = value.args[0]
+        if value.stage != at and _can_be_kept(value):
             exported.add(value)
             at = value.stage
         todo.extend((arg, at) for arg in value.args)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.scalars import PRIMITIVES, Value
+from ..core.scalars import PRIMITIVES, Value, reachable
 from ..settings import Settings
 from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
@@ -18,6 +18,8 @@ ITEM = {"float32": 4, "float64": 8}
 _CACHE = 24 * 1024
 _TASKS = 64
 _SMALL_ROWS = 8
+_LONG_SHARED = 64
+_CODE = 1000
 
 
 @dataclass(frozen=True)
@@ -102,29 +104,66 @@ def _power_of_two_below(n: int) -> int:
 
 def frontier(kernel: Kernel) -> list[Value]:
     """For long outputs: the pair values that all components share, computed once per pair."""
-    loop = kernel.output_loop
-    if loop is None:
+    if kernel.output_loop is None:
         return []
-    output = kernel.outputs[0]
-    shared: dict[Value, None] = {} if kernel.total is None else {kernel.total: None}
-    if loop not in output.loops:
-        if output.stage == PAIR:
-            shared[output] = None
-        return list(shared)
-    for value in kernel.needed(kernel.outputs, PAIR):
-        if loop in value.loops and not kernel.is_leaf(value, PAIR):
-            shared.update(dict.fromkeys(filter(_is_shared, value.args)))
-    return list(shared)
+    found = reachable(
+        kernel.folded, lambda value: _is_shared(value) or kernel.is_leaf(value, PAIR)
+    )
+    return [value for value in found if _is_shared(value) and not kernel.is_leaf(value, PAIR)]
 
 
 def _is_shared(value: Value) -> bool:
-    return value.stage == PAIR and not value.loops and value.kind == "real" and value.what != "hole"
+    whole = value.kind in ("real", "table") and value.what != "hole"
+    return whole and value.stage == PAIR and not value.loops
+
+
+def cells(value: Value) -> int:
+    """Numbers that a value consists of."""
+    return value.data.n if value.what == "table" else 1
+
+
+def tables(kernel: Kernel, at: int) -> list[Value]:
+    """The tables that are computed at a stage."""
+    targets: list[Value] = []
+    if at == PAIR:
+        targets += [value for step in kernel.steps for value in step]
+        targets += [factor for factor in kernel.factors if factor is not None]
+        targets += kernel.scores
+    else:
+        targets += kernel.stages[at].computed
+    return [value for value in kernel.needed(targets, at) if value.what == "table"]
+
+
+def _instances_that_fit(
+    kernel: Kernel, width: int, item: int, vectors: int, jam: int
+) -> tuple[int, int]:
+    """(vectors, jam), cut down to what is worth while for pairs in lock-step.
+
+    Their tables should fit the cache; and each has its own copy of the code, so that of long
+    formulas is written fewer times.
+    """
+    size = sum(map(cells, tables(kernel, PAIR))) * width * item
+    code = _code_size(kernel)
+    while jam > 1 and (size * vectors * jam > _CACHE or code * vectors * (jam + 1) > _CODE):
+        jam //= 2
+    while vectors > 1 and (size * vectors > _CACHE or code * vectors > _CODE):
+        vectors //= 2
+    return vectors, jam
+
+
+def _code_size(kernel: Kernel) -> float:
+    """Rough operations that the code of one pair consists of, however often it runs them."""
+    return sum(
+        PRIMITIVES[value.what].cost
+        for value in kernel.needed(kernel.folded, PAIR)
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR)
+    )
 
 
 def pair_loops(kernel: Kernel) -> bool:
     """Whether one pair's value needs a component loop."""
     return any(
-        value.what == "result" and not kernel.is_leaf(value, PAIR)
+        value.what in ("result", "table") and not kernel.is_leaf(value, PAIR)
         for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
     )
 
@@ -175,14 +214,17 @@ def make_plan(
     if lanes == "column":
         jam = 1
     vectors = _power_of_two_below(options.row_vectors) if options.row_vectors else 0
-    vectors = vectors or _vectors(kernel, machine, jam)
+    if not vectors:
+        vectors = _vectors(kernel, machine, jam)
+        vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
-    shared = len(frontier(kernel)) + len(kernel.scores)
+    shared = sum(map(cells, frontier(kernel))) + len(kernel.scores)
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
-        block = max(16, min(64, _CACHE // (shared * count * item)))
+        least = 16 if shared < _LONG_SHARED else 1
+        block = max(least, min(64, _CACHE // (shared * count * item)))
     else:
         block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
     unit = count if lanes == "column" else max(width, 8)
@@ -195,6 +237,8 @@ def make_plan(
     else:
         tiles = max(width, _SMALL_ROWS)
     output_jam = 4 if machine.registers >= 32 else 2
+    if _code_size(kernel) * vectors * output_jam > _CODE:
+        output_jam = 1
     return Plan(
         machine,
         dtype,

@@ -1,6 +1,8 @@
 """The operations: one row each, in one table."""
 
+from . import alignment as alignment
 from . import elementwise as elementwise
+from . import tensors as tensors
 from . import vectors as vectors
 from .table import install_operators
 

@@ -57,7 +57,11 @@ class Symbol:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """Everything the package knows about one operation."""
+    """Everything the package knows about one operation.
+
+    `rereads`: its value reads components of an operand more than once, so those that have to be
+    computed are kept. `moves`: a component of it is one of its operand's.
+    """
 
     name: str
     args: tuple[str, ...]
@@ -81,6 +85,8 @@ class Op:
     conventions: str = ""
     samples: tuple[tuple[int, ...], ...] = ((1,), (3,))
     sized: Callable[[int], tuple[tuple[int, ...], tuple[Any, ...]] | None] | None = None
+    rereads: bool = False
+    moves: bool = False
 
     def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[Any, ...]] | None:
         """Dimensions of operands, and parameters, to try the row at about dimension `d`.
@@ -287,7 +293,7 @@ def build(op: Op, *operands: Any) -> Node:
     """
     arity = len(op.args)
     args = tuple(as_node(operand) for operand in operands[:arity])
-    params = tuple(operands[arity:])
+    params = _params_of(op, operands[arity:])
     if len(args) != arity or len(params) != len(op.params):
         raise FormulaError(f"{op.name} takes {signature(op)}", found=f"{len(operands)} arguments")
     try:
@@ -310,6 +316,14 @@ def build(op: Op, *operands: Any) -> Node:
     if op.name == "Var":
         kinds = 1 << params[2]
     return intern_node(op, args, params, dim, kinds)
+
+
+def _params_of(op: Op, given: Sequence[Any]) -> tuple[Any, ...]:
+    """The parameters in their one form: lists as tuples, those left out by their defaults."""
+    missing = op.params[len(given) :]
+    if missing and all(param.default is not None for param in missing):
+        given = [*given, *(param.default for param in missing)]
+    return tuple(tuple(value) if isinstance(value, list) else value for value in given)
 
 
 def signature(op: Op) -> str:

@@ -151,6 +151,7 @@ sum_t = operation(
     "A scalar repeated n times.",
     params=[Param("n", 4)],
     dims=lambda d, n: _positive(n) if d == 1 else refuse("only a scalar can be repeated"),
+    moves=True,
     value=lambda s, k, x, n: x(0),
     pullback=lambda g, out, x, n: [summed(g)],
     rules=[
@@ -304,6 +305,7 @@ extract = operation(
     "Components start ... start+n-1 of x.",
     params=[Param("start", 1), Param("n", 2)],
     dims=_extract_dim,
+    moves=True,
     value=_part,
     pullback=lambda g, out, x, start, n: [_moved(extract_t, g, start, x.dim)],
     rules=[
