@@ -95,6 +95,10 @@ PRIMITIVES = {
         Primitive("cos", 1, np.cos, "cos", 16),
         Primitive("tanh", 1, np.tanh, "tanh", 18),
         Primitive("pow", 2, np.power, "pow", 50),
+        Primitive("asin", 1, np.arcsin, "asin", 20),
+        Primitive("acos", 1, np.arccos, "acos", 20),
+        Primitive("atan", 1, np.arctan, "atan", 20),
+        Primitive("atan2", 2, np.arctan2, "atan2", 30),
         Primitive("floor", 1, np.floor, "floor"),
         Primitive("lt", 2, np.less, "<", mask=True),
         Primitive("le", 2, np.less_equal, "<=", mask=True),
@@ -295,6 +299,10 @@ class Scalars:
 
     def index_op(self, name: str, left: Value, right: Operand) -> Value:
         """Integer arithmetic on a component index, with its interval."""
+        if isinstance(right, int):
+            simpler = self._shifted(name, left, right)
+            if simpler is not None:
+                return simpler
         if isinstance(right, Value):
             low, high = right.bounds
             args: tuple[Value, ...] = (left, right)
@@ -320,6 +328,33 @@ class Scalars:
             bounds = (min(corners), max(corners))
         return self._make(f"index_{name}", args, data, kind="index", bounds=bounds)
 
+    def _shifted(self, name: str, left: Value, right: int) -> Value | None:
+        """An index in the one form min(max(i + shift, low), high), bounds only where they act.
+
+        Cutting and joining vectors over and over then reads few distinct components, each of which
+        is computed once.
+        """
+        if name == "sub":
+            return self.index_op("add", left, -right)
+        inner = left.args[0] if left.args and left.data is not None else None
+        what, (low, high) = left.what, left.bounds
+        if name == "add":
+            if right == 0:
+                return left
+            if inner is not None and what == "index_add":
+                return self.index_op("add", inner, left.data + right)
+            if inner is not None and what in ("index_min", "index_max"):
+                moved = self.index_op("add", inner, right)
+                return self.index_op(what.removeprefix("index_"), moved, left.data + right)
+        if (name == "min" and high <= right) or (name == "max" and low >= right):
+            return left
+        if inner is not None and name in ("min", "max") and what == f"index_{name}":
+            return self.index_op(name, inner, (min if name == "min" else max)(left.data, right))
+        if inner is not None and name == "max" and what == "index_min" and right <= left.data:
+            return self.index_op("min", self.index_op("max", inner, right), left.data)
+        unchanged = right == 1 and name in ("mul", "floordiv")
+        return left if unchanged or (name == "mod" and 0 <= low <= high < right) else None
+
     def at_most(self, k: Index, limit: int) -> Index:
         """min(k, limit)"""
         return min(k, limit) if isinstance(k, int) else self.index_op("min", k, limit)
@@ -342,6 +377,8 @@ class Scalars:
         if low >= limit:
             return otherwise()
         assert isinstance(k, Value)
+        if k.what == "index_add" and k.data is not None:
+            k, limit = k.args[0], limit - k.data
         mask = self._make("index_below", (k,), limit, kind="mask")
         return self.select(mask, below(), otherwise())
 
