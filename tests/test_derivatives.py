@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from checks import assert_close
-from formulas import dense
+from formulas import dense, operand_values
 
 from pairfold.backends import reference
 from pairfold.calculus.derive import pull_back, push_forward
@@ -53,7 +53,7 @@ class Row:
         self.node = build(op, *self.operands, *self.params)
         self.rng = np.random.default_rng(zlib.crc32(repr((op.name, dims)).encode()))
         self.arrays = {
-            p: self.rng.uniform(*op.domain.get(name, (-2, 2)), (POINTS, dims[p]))
+            p: operand_values(op, name, self.rng, (POINTS, dims[p]))
             for p, name in enumerate(op.args)
         }
 

@@ -1,6 +1,10 @@
 """The operations: one row each, in one table."""
 
 from . import elementwise as elementwise
+from . import extremes as extremes
+from . import functions as functions
+from . import norms as norms
+from . import splines as splines
 from . import vectors as vectors
 from .table import install_operators
 
