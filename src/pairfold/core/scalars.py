@@ -336,22 +336,28 @@ class Scalars:
         """
         if name == "sub":
             return self.index_op("add", left, -right)
-        inner = left.args[0] if left.args and left.data is not None else None
-        what, (low, high) = left.what, left.bounds
+        low, high = left.bounds
+        shifted = isinstance(left.data, int)
+        what = left.what if shifted else ""
+        inner, data = (left.args[0], int(left.data)) if shifted else (left, 0)
         if name == "add":
-            if right == 0:
-                return left
-            if inner is not None and what == "index_add":
-                return self.index_op("add", inner, left.data + right)
-            if inner is not None and what in ("index_min", "index_max"):
+            if what == "index_add":
+                return self.index_op("add", inner, data + right)
+            if what in ("index_min", "index_max"):
                 moved = self.index_op("add", inner, right)
-                return self.index_op(what.removeprefix("index_"), moved, left.data + right)
-        if (name == "min" and high <= right) or (name == "max" and low >= right):
-            return left
-        if inner is not None and name in ("min", "max") and what == f"index_{name}":
-            return self.index_op(name, inner, (min if name == "min" else max)(left.data, right))
-        if inner is not None and name == "max" and what == "index_min" and right <= left.data:
-            return self.index_op("min", self.index_op("max", inner, right), left.data)
+                return self.index_op(what.removeprefix("index_"), moved, data + right)
+            return left if right == 0 else None
+        if name in ("min", "max"):
+            if (low >= right) if name == "max" else (high <= right):
+                return left
+            if (high <= right) if name == "max" else (low >= right):
+                while left.args:
+                    left = left.args[0]
+                return self.index_op("add", self.index_op("mul", left, 0), right)
+            if what == f"index_{name}":
+                return self.index_op(name, inner, (min if name == "min" else max)(data, right))
+            if what == "index_min":
+                return self.index_op("min", self.index_op("max", inner, right), data)
         unchanged = right == 1 and name in ("mul", "floordiv")
         return left if unchanged or (name == "mod" and 0 <= low <= high < right) else None
 

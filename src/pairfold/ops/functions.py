@@ -115,7 +115,7 @@ def _rounded(s: Scalars, x: Value, d: int) -> Value:
     if d == 0:
         size = _nearest(s, s.abs(x))
     else:
-        scale = s.constant(Fraction(10) ** abs(d))
+        scale = s.constant(Fraction(10) ** abs(d) if abs(d) <= 308 else math.inf)
         scaled = s.abs(x * scale if d > 0 else x / scale)
         size = _nearest(s, scaled)
         if d > 0:

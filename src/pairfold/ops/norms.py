@@ -55,12 +55,12 @@ def _weighted(s: Node, x: Node) -> Node:
         return _iso(s, x)
     if s.dim == x.dim:
         return _diagonal(s, x)
-    if s.dim == x.dim**2:
-        return _full(s, x)
-    return refuse(
-        f"a vector of dimension {x.dim} has 1, {x.dim} or {x.dim**2} weights",
-        "a number, one weight per component, or a matrix, row by row",
-    )
+    if s.dim != x.dim**2:
+        refuse(
+            f"a vector of dimension {x.dim} has 1, {x.dim} or {x.dim**2} weights",
+            "a number, one weight per component, or a matrix, row by row",
+        )
+    return _full(s, x)
 
 
 def _like_diagonal(s: Any, x: Any) -> Any:
