@@ -26,7 +26,8 @@ Choose = Callable[[int], int]
 
 DIMS = (1, 3, 2, 17)
 NUMBERS = (2, Fraction(1, 2), -1, 3, 0, Fraction(1, 3), Fraction(-5, 4))
-KINKED = {"Abs", "ReLU", "Clamp", "ClampInt", "IfElse", "Mod", "Max", "Min"}
+KINKED = {"Abs", "ReLU", "Clamp", "ClampInt", "IfElse", "Mod", "Max", "Min", "BSpline"}
+JUMPS = {"Mod"}  # beside the rows whose derivative is 0
 _LEAVES = {"Var", "Constant"}
 _CALCULUS = ("Grad", "Diff")
 _LIMIT = 4.0
@@ -116,6 +117,17 @@ def dense(op: Op, operands: Sequence[Array], params: Sequence[Any] = ()) -> Arra
     return found if operands else found.reshape(1, 1, -1)
 
 
+def operand_values(op: Op, name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Random values of one operand, inside the row's domain.
+
+    Knots increase, and the point of a spline keeps away from them.
+    """
+    if op.name == "BSpline":
+        start = np.arange(shape[-1]) if name == "knots" else rng.integers(1, 7, shape) + 0.5
+        return start + rng.uniform(-0.2, 0.2, shape)
+    return rng.uniform(*op.domain.get(name, (-2, 2)), shape)
+
+
 def drawable(op: Op) -> bool:
     """Whether random formulas may contain the row."""
     return op.name not in _LEAVES and op.name not in _CALCULUS and op.like is not None
@@ -180,6 +192,14 @@ def within(term: Term, low: float, high: float) -> Term:
     middle = number_term(Fraction((low + high) / 2).limit_denominator(64))
     half = number_term(Fraction((high - low) * 0.48).limit_denominator(64))
     return apply_term("Add", middle, apply_term("Mult", half, apply_term("Sin", term)))
+
+
+def ramp(dim: int) -> Term:
+    """The numbers 0, 1, ... as a vector."""
+    found = number_term(0)
+    for k in range(1, dim):
+        found = apply_term("Concat", found, number_term(k))
+    return found
 
 
 def resized(term: Term, dim: int) -> Term:
@@ -247,9 +267,11 @@ class _Drawing:
             dims = [common if self.choose(3) < 2 else 1 for _ in op.args]
         operands = []
         for name, size in zip(op.args, dims, strict=True):
-            jumps = op.derivative == "0" or name == "condition"
+            jumps = op.derivative == "0" or op.name in JUMPS or name == "condition"
             operand = self.tame(self.term(0 if jumps else depth, size))
-            if name in op.domain:
+            if name == "knots":
+                operand = apply_term("Add", ramp(size), within(operand, -0.35, 0.35))
+            elif name in op.domain:
                 operand = within(operand, *op.domain[name])
             operands.append(operand)
         return self.kept(apply_term(op.name, *operands, params=self.params(op, dims)))
@@ -264,7 +286,9 @@ class _Drawing:
             return (choose(dims[0]),)
         if op.name == "Pow":
             return ((2, 3, 1, 0, -1, -2, 5, 19)[choose(8)],)
-        if op.name in ("SumT", "Zero"):
+        if op.name == "Round":
+            return ((1, 0, 2, -1)[choose(4)],)
+        if op.name in ("SumT", "Zero", "OneHot"):
             return (self.pick(DIMS),)
         return tuple(param.sample for param in op.params)
 

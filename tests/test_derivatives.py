@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from checks import assert_close
-from formulas import dense
+from formulas import dense, operand_values
 
 from pairfold.backends import reference
 from pairfold.calculus.derive import pull_back, push_forward
@@ -53,7 +53,7 @@ class Row:
         self.node = build(op, *self.operands, *self.params)
         self.rng = np.random.default_rng(zlib.crc32(repr((op.name, dims)).encode()))
         self.arrays = {
-            p: self.rng.uniform(*op.domain.get(name, (-2, 2)), (POINTS, dims[p]))
+            p: operand_values(op, name, self.rng, (POINTS, dims[p]))
             for p, name in enumerate(op.args)
         }
 
@@ -177,6 +177,31 @@ AT_KINKS = [
     ("x==y", 1, 1, 0, 0),
     ("Log(x)", 0, 0, INF, 0),
     ("Inv(x)", 0, 0, -INF, 0),
+    ("Asin(x)", 1, 0, 0, 0),
+    ("Asin(x)", -1, 0, 0, 0),
+    ("Acos(x)", 1, 0, 0, 0),
+    ("Asin(x)", 2, 0, NAN, 0),
+    ("Atan(x)", INF, 0, 0, 0),
+    ("Atan2(x,y)", 0, 0, NAN, NAN),
+    ("Floor(x)", 1, 0, 0, 0),
+    ("Round(x,0)", 0.5, 0, 0, 0),
+    ("SinXDivX(x)", 0, 0, 0, 0),
+    ("XLogX(x)", 0, 0, 0, 0),
+    ("XLogX(x)", -1, 0, NAN, 0),
+    ("XLogX(x)", 1, 0, 1, 0),
+    ("ClampInt(x,0,1)", 0, 0, 1, 0),
+    ("ClampInt(x,0,1)", 1, 0, 1, 0),
+    ("ClampInt(x,0,1)", 2, 0, 0, 0),
+    ("DiffClampInt(x,0,1)", 0.5, 0, 0, 0),
+    ("Mod(x,y,0)", 3.5, 1, 1, -3),
+    ("Mod(x,2,y)", 3.5, 1, 1, 0),
+    ("Max(Concat(x,y))", 2, 2, 1, 0),
+    ("Min(Concat(x,y))", 2, 2, 1, 0),
+    ("Max(Concat(x,y))", NAN, 2, 1, 0),
+    ("Max(Concat(x,y))", 2, NAN, 1, 0),
+    ("ArgMax(Concat(x,y))", 1, 2, 0, 0),
+    ("Sum(OneHot(x,3))", 1, 0, 0, 0),
+    ("Sum(Normalize(x))", 0, 0, 0, 0),
 ]
 
 
@@ -275,6 +300,53 @@ def test_a_scalar_condition_guards_a_branch_of_vectors(text):
     text = text.replace("(c,", "(z,")
     got = gradients(text, [-0.5, -1.0, -2.0], [2.0, 1.0, 3.0], -1.0)
     assert_close(got[0], np.zeros(3), formula=text)
+
+
+# The condition is a vector, the branch a scalar, or a mixture of components, with a NaN slope.
+SCALAR_BRANCHES = [
+    "IfElse(z, Sqrt(Sum(x)), y)",
+    "IfElse(z, Sqrt(Elem(x,0)), y)",
+    "IfElse(z, SumT(Sqrt(Sum(x)),3), y)",
+    "IfElse(z, y*Log(Sum(x)), 0)",
+    "IfElse(z, y+Exp(Sqrt(Elem(x,1))), 0)",
+    "IfElse(-z-1, y, Norm2(Sqrt(x))*y)",
+    "IfElse(z, Concat(Sqrt(x)|y, y), 0)",
+    "Square(IfElse(z, Powf(Elem(x,2),y), y))",
+    "IfElse(z, IfElse(y, Sqrt(Sum(x)), 1), y)",
+    "IfElse(z, Max(Sqrt(x)), y)",
+    "IfElse(z, MatVecMult(Concat(Concat(x,x),x),Sqrt(x)), y)",
+    "IfElse(z, VecMatMult(Sqrt(x),Concat(Concat(y,y),y)), y)",
+    "IfElse(Concat(z,z), Extract(TensorProd(Log(x),y),1,6), y|y)",
+]
+
+
+@pytest.mark.parametrize("text", SCALAR_BRANCHES)
+def test_a_vector_condition_guards_a_branch_that_mixes_components(text):
+    size = 4 if "Concat(Sqrt(x)|y" in text else 3
+    got = gradients(text, [-0.5, -1.0, -2.0], [2.0, 1.0, 3.0], [-1.0] * size)
+    assert_close(got[0], np.zeros(3), formula=text)
+    assert np.isfinite(got[1]).all()
+
+
+def test_a_scalar_branch_keeps_its_slope_where_one_component_selects_it():
+    got = gradients("IfElse(z, Sqrt(Sum(x)), y)", [1.0, 2.0, 6.0], [1.0, 1.0, 1.0], [-1.0, 0, 2])
+    assert_close(got[0], np.full(3, 2 / 6.0))
+    assert_close(got[1], np.array([1.0, 0, 0]))
+
+
+def test_forward_mode_and_second_derivatives_keep_the_guard_of_a_scalar_branch():
+    x, c = variable(0, 3, Kind.I), variable(1, 3, Kind.I)
+    g, t = variable(2, 3, Kind.I), variable(3, 3, Kind.I)
+    f = build(OPERATIONS["IfElse"], c, OPERATIONS["Sqrt"](OPERATIONS["Sum"](x)), x)
+    arrays = {p: np.full((1, 3), v) for p, v in enumerate((-2.0, -1.0, 5.0, 7.0))}
+    assert_close(at_points(push_forward(f, {x: t}), arrays), np.full((1, 3), 7.0))
+    first = pull_back(f, [x], g)[0]
+    assert_close(at_points(first, arrays), np.full((1, 3), 5.0))
+    assert_close(at_points(pull_back(first, [x], t)[0], arrays), np.zeros((1, 3)))
+    arrays[1] = np.array([[1.0, -1.0, -1.0]])
+    arrays[0] = np.full((1, 3), 3.0)
+    want = np.array([[5.0 / 6, 5 + 5.0 / 6, 5 + 5.0 / 6]])
+    assert_close(at_points(first, arrays), want)
 
 
 def test_the_selected_branch_keeps_its_slope_beside_one_that_is_not():

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from checks import assert_close
-from formulas import dense, formulas, random_formula, variable_term
+from formulas import dense, formulas, operand_values, random_formula, variable_term
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +55,7 @@ def random_arrays(op, variables, rng):
         if op.name in COMPARISONS or name == "condition":
             arrays[position] = rng.integers(-2, 3, shape).astype(float)
         else:
-            arrays[position] = rng.uniform(*op.domain.get(name, (-2, 2)), shape)
+            arrays[position] = operand_values(op, name, rng, shape)
     return arrays
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from hypothesis import settings as profile
 from pairfold.backends import reference
 from pairfold.core.node import Kind, Node, intern_node, topological
 from pairfold.errors import Refusal
+from pairfold.frontends.arrays import NumpyArrays
+from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import lower
 from pairfold.ops.reductions import REDUCTIONS
@@ -186,3 +190,82 @@ def test_a_random_formula_means_the_same_under_all_rules(formula):
             got = reference.evaluate(kernel, given_, 17, 23)
         scale = 1 + np.abs(pairs).sum(1).max()
         assert_close(got, pairs.sum(1), rtol=1e-11, atol=1e-11 * scale, formula=f"{level}: {node}")
+
+
+# ----- what the formula language is known to hide -------------------------------------------------
+
+# Formulas in x, u (indexed by i) and y, v (by j), all of dimension 1 or 2, and what they mean.
+HIDING: dict[str, Callable[..., Any]] = {
+    "0*x*y": lambda x, y, u, v: 0 * x * y,
+    "x*y*0": lambda x, y, u, v: x * y * 0,
+    "Zero(1)*x+y": lambda x, y, u, v: 0 * x + y,
+    "x-x+y": lambda x, y, u, v: x - x + y,
+    "(x+y)-(x+y)": lambda x, y, u, v: (x + y) - (x + y),
+    "0+x*y": lambda x, y, u, v: x * y,
+    "x*y-0": lambda x, y, u, v: x * y,
+    "x/x*y": lambda x, y, u, v: x / x * y,
+    "(x+y)/(x+y)": lambda x, y, u, v: (x + y) / (x + y),
+    "x+x+y": lambda x, y, u, v: x + x + y,
+    "1*x*y": lambda x, y, u, v: x * y,
+    "-1*x*y": lambda x, y, u, v: -x * y,
+    "(x*y)*(x*y)": lambda x, y, u, v: (x * y) * (x * y),
+    "-(-(x*y))": lambda x, y, u, v: x * y,
+    "2*(3*x)*y": lambda x, y, u, v: 2 * (3 * x) * y,
+    "2+(3+x)+y": lambda x, y, u, v: 2 + (3 + x) + y,
+    "x*(y/3)": lambda x, y, u, v: x * (y / 3),
+    "x*y+x*v": lambda x, y, u, v: x * y + x * v,
+    "x*y-x*v": lambda x, y, u, v: x * y - x * v,
+    "2*x*y+x*y": lambda x, y, u, v: 2 * x * y + x * y,
+    "2*x*y-x*y": lambda x, y, u, v: 2 * x * y - x * y,
+    "x*y-2*(x*y)+x*y": lambda x, y, u, v: x * y - 2 * (x * y) + x * y,
+    "(-x)*(-y)": lambda x, y, u, v: x * y,
+    "Exp(x)*Exp(y)": lambda x, y, u, v: np.exp(x) * np.exp(y),
+    "u*Exp(x)*Exp(y)": lambda x, y, u, v: u * np.exp(x) * np.exp(y),
+    "u*Exp(x+y)": lambda x, y, u, v: u * np.exp(x + y),
+    "Exp(x-y)*v": lambda x, y, u, v: np.exp(x - y) * v,
+    "Log(Exp(x))*y": lambda x, y, u, v: np.log(np.exp(x)) * y,
+    "Sum(x*Concat(y,v))": lambda x, y, u, v: x * y + x * v,
+    "Sum(Concat(x,u)*Concat(y,v))": lambda x, y, u, v: x * y + u * v,
+    "Concat(x,u)|Concat(y,v)": lambda x, y, u, v: x * y + u * v,
+    "Concat(x,y)|Concat(x,y)": lambda x, y, u, v: x * x + y * y,
+    "(u*Concat(x,x))|Concat(y,v)": lambda x, y, u, v: u * x * y + u * x * v,
+    "Sum(x*y)": lambda x, y, u, v: x * y,
+    "IfElse(x,0,0)+y": lambda x, y, u, v: 0 * (x == x) + y,
+    "Inv(Inv(x))*y": lambda x, y, u, v: 1 / (1 / x) * y,
+    "Square(Sqrt(x))*y": lambda x, y, u, v: np.sqrt(x) ** 2 * y,
+    "RatCst(1,2)+1+x*y": lambda x, y, u, v: 1.5 + x * y,
+}
+HARD = (0.0, 1.0, -2.0, np.inf, -np.inf, np.nan, 800.0, -800.0)
+
+
+@pytest.mark.parametrize("kept", [Kind.I, Kind.J], ids=["sum-over-j", "sum-over-i"])
+@pytest.mark.parametrize("text", HIDING)
+def test_no_simplification_hides_nan_or_infinity_by_default(text, kept):
+    kinds = (Kind.I, Kind.J, Kind.I, Kind.J)
+    aliases = [f"{n} = {('Vi', 'Vj')[kind]}(1)" for n, kind in zip("xyuv", kinds)]
+    parsed = parse(text, aliases)
+    fold = Fold(parsed.node, parsed.variables, "Sum", kept)
+    first, second = np.meshgrid(HARD, (1.0, 0.0, np.inf, np.nan), indexing="ij")
+    for y, v in itertools.product(HARD, (1.0, 0.0, np.inf, np.nan)):
+        one = [np.array([[y]]), np.array([[v]])]
+        many = [first.reshape(-1, 1), second.reshape(-1, 1)]
+        x, u = many if kept == Kind.I else one
+        y_, v_ = one if kept == Kind.I else many
+        with np.errstate(all="ignore"):
+            want = np.broadcast_to(HIDING[text](x, y_, u, v_), (32, 1))
+        got = fold(NumpyArrays, [x, y_, u, v_])
+        assert_close(got, want, formula=f"{parsed.node} for y = {y}, v = {v}")
+
+
+def test_fractions_and_whole_numbers_add_in_either_order():
+    for text in ("RatCst(1,2)+1", "1+RatCst(1,2)", "RatCst(5,2)-1", "2-RatCst(1,2)", "IntInv(2)+1"):
+        assert parse(text).node is constant(Fraction(3, 2)), text
+
+
+def test_numbers_are_not_gathered_into_one_that_is_infinite_or_zero():
+    huge = Fraction(10) ** 200
+    x, one = variable(0, 1, Kind.I), variable(1, 1, Kind.J)
+    for number in (huge, 1 / huge):
+        node = constant(number) * (constant(number) * x) * one
+        got = Fold(node, [x, one], "Sum", Kind.I)(NumpyArrays, [np.zeros((1, 1)), np.ones((1, 1))])
+        assert_same_bits(got, np.zeros((1, 1)))

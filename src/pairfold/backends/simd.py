@@ -41,7 +41,7 @@ def round_to_format(value: Number, dtype: str) -> float:
     quantum = max(exponent - fraction_bits, smallest)
     quotient = round(exact / Fraction(2) ** quantum)
     if abs(quotient) * Fraction(2) ** quantum >= Fraction(2) ** overflow:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf
     # The product of a 53-bit integer and a power of two in range is exact.
     return math.ldexp(quotient, quantum) if quotient else math.copysign(0.0, exact)
 

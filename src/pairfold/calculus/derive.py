@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from ..core.node import Kind, Node, depends_on, topological
 from ..errors import DerivativeError, InternalError, refuse
 from ..ops.table import (
+    any_selected,
     fit,
     guard_of,
     guarded,
@@ -57,19 +58,30 @@ def pull_back(f: Node, wrt: Sequence[Node], g: Node) -> list[Node | None]:
 
 
 def _sent(node: Node, incoming: Node) -> Sequence[Node | None]:
-    """What a node passes on to its arguments; a selection by a scalar stays outermost.
+    """What a node passes on to its arguments; a selection stays outermost.
 
-    Pull-backs are linear, so they may be taken inside the selection: a NaN slope that belongs to
-    a branch that was not selected then never meets the gradient.
+    Pull-backs are linear, so they may be taken inside the selection by a scalar: a NaN slope that
+    belongs to a branch that was not selected then never meets the gradient. Rows that work
+    component by component, or move components, select component by component; the others mix
+    them, and what they pass on is 0 where no component was selected.
     """
     assert node.op.pullback is not None
     guard = guard_of(incoming)
-    if guard is None or guard[0].dim != 1:
+    if guard is None or (guard[0].dim != 1 and node.op.elementwise):
         return node.op.pullback(incoming, node, *node.args, *node.params)
     condition, value, chosen = guard
+    if condition.dim != 1:
+        parts = node.op.pullback(incoming, node, *node.args, *node.params)
+        return [_kept_guarded(part, condition, chosen) for part in parts]
     value = fit(value, incoming.dim)
     parts = node.op.pullback(value, node, *node.args, *node.params)
     return [None if part is None else guarded(condition, part, chosen) for part in parts]
+
+
+def _kept_guarded(part: Node | None, condition: Node, chosen: bool) -> Node | None:
+    if part is None or guard_of(part) is not None:
+        return part
+    return guarded(any_selected(condition, chosen), part)
 
 
 _PLACEHOLDER = -1

@@ -103,6 +103,10 @@ PRIMITIVES = {
         Primitive("cos", 1, np.cos, "cos", 16),
         Primitive("tanh", 1, np.tanh, "tanh", 18),
         Primitive("pow", 2, np.power, "pow", 50),
+        Primitive("asin", 1, np.arcsin, "asin", 20),
+        Primitive("acos", 1, np.arccos, "acos", 20),
+        Primitive("atan", 1, np.arctan, "atan", 20),
+        Primitive("atan2", 2, np.arctan2, "atan2", 30),
         Primitive("floor", 1, np.floor, "floor"),
         Primitive("lt", 2, np.less, "<", mask=True),
         Primitive("le", 2, np.less_equal, "<=", mask=True),
@@ -328,6 +332,10 @@ class Scalars:
 
     def index_op(self, name: str, left: Value, right: Operand) -> Value:
         """Integer arithmetic on a component index, with its interval."""
+        if isinstance(right, int):
+            simpler = self._shifted(name, left, right)
+            if simpler is not None:
+                return simpler
         if isinstance(right, Value):
             low, high = right.bounds
             args: tuple[Value, ...] = (left, right)
@@ -352,6 +360,39 @@ class Scalars:
             corners = [rules[name](a, b) for a in left.bounds for b in (low, high)]
             bounds = (min(corners), max(corners))
         return self._make(f"index_{name}", args, data, kind="index", bounds=bounds)
+
+    def _shifted(self, name: str, left: Value, right: int) -> Value | None:
+        """An index in the one form min(max(i + shift, low), high), bounds only where they act.
+
+        Cutting and joining vectors over and over then reads few distinct components, each of which
+        is computed once.
+        """
+        if name == "sub":
+            return self.index_op("add", left, -right)
+        low, high = left.bounds
+        shifted = isinstance(left.data, int)
+        what = left.what if shifted else ""
+        inner, data = (left.args[0], int(left.data)) if shifted else (left, 0)
+        if name == "add":
+            if what == "index_add":
+                return self.index_op("add", inner, data + right)
+            if what in ("index_min", "index_max"):
+                moved = self.index_op("add", inner, right)
+                return self.index_op(what.removeprefix("index_"), moved, data + right)
+            return left if right == 0 else None
+        if name in ("min", "max"):
+            if (low >= right) if name == "max" else (high <= right):
+                return left
+            if (high <= right) if name == "max" else (low >= right):
+                while left.args:
+                    left = left.args[0]
+                return self.index_op("add", self.index_op("mul", left, 0), right)
+            if what == f"index_{name}":
+                return self.index_op(name, inner, (min if name == "min" else max)(data, right))
+            if what == "index_min":
+                return self.index_op("min", self.index_op("max", inner, right), data)
+        unchanged = right == 1 and name in ("mul", "floordiv")
+        return left if unchanged or (name == "mod" and 0 <= low <= high < right) else None
 
     def at_most(self, k: Index, limit: int) -> Index:
         """min(k, limit)"""
@@ -379,6 +420,8 @@ class Scalars:
 
     def is_below(self, k: Value, limit: int) -> Value:
         """Whether a component index is below a limit."""
+        if k.what == "index_add" and k.data is not None:
+            k, limit = k.args[0], limit - k.data
         return self._make("index_below", (k,), limit, kind="mask")
 
     # -- component loops ------------------------------------------------------------------------

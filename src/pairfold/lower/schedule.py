@@ -106,9 +106,7 @@ def frontier(kernel: Kernel) -> list[Value]:
     """For long outputs: the pair values that all components share, computed once per pair."""
     if kernel.output_loop is None:
         return []
-    found = reachable(
-        kernel.folded, lambda value: _is_shared(value) or kernel.is_leaf(value, PAIR)
-    )
+    found = reachable(kernel.folded, lambda value: _is_shared(value) or kernel.is_leaf(value, PAIR))
     return [value for value in found if _is_shared(value) and not kernel.is_leaf(value, PAIR)]
 
 

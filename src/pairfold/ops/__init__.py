@@ -2,6 +2,10 @@
 
 from . import alignment as alignment
 from . import elementwise as elementwise
+from . import extremes as extremes
+from . import functions as functions
+from . import norms as norms
+from . import splines as splines
 from . import tensors as tensors
 from . import vectors as vectors
 from .table import install_operators

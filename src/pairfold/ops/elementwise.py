@@ -33,6 +33,11 @@ def _numbers(*nodes: Node) -> list[Fraction] | None:
     return values
 
 
+def _moderate(value: Fraction) -> bool:
+    """Whether neither a number nor its inverse is infinite or 0 in any dtype."""
+    return Fraction(1, 2**100) <= abs(value) <= 2**100
+
+
 def _one(x: Node) -> Node:
     return make_constant(1)
 
@@ -202,8 +207,9 @@ def _gather_numbers(x: Node, y: Node) -> Node | None:
     """m*(n*x) -> (m n)*x"""
     for one, other in ((x, y), (y, x)):
         if _is(one, "Constant") and _is(other, "Mult") and _is(other.args[0], "Constant"):
-            product = _fold_mult(one, other.args[0])
-            return product * other.args[1] if product is not None else None
+            values = _numbers(one, other.args[0])
+            if values and _moderate(values[0] * values[1]):
+                return make_constant(values[0] * values[1]) * other.args[1]
     return None
 
 
@@ -244,8 +250,8 @@ mult = elementwise(
 
 def _divide_by_number(x: Node, y: Node) -> Node | None:
     values = _numbers(y)
-    if not values or not Fraction(1, 2**100) <= abs(values[0]) <= 2**100:
-        return None  # the inverse of a very small number might be infinite
+    if not values or not _moderate(values[0]):
+        return None
     return make_constant(1 / values[0]) * x
 
 

@@ -158,11 +158,11 @@ def elementwise(
         fields.setdefault("samples", ((1,) * arity, (3,) * arity, (1, *(3,) * (arity - 1))))
     if slopes is not None:
         fields["pullback"] = pullback
+    fields.setdefault("dims", lambda *rest: broadcast_dims(*rest[:arity]))
     return operation(
         name,
         args,
         says,
-        dims=lambda *rest: broadcast_dims(*rest[:arity]),
         value=component,
         elementwise=True,
         slopes=slopes,
@@ -183,12 +183,21 @@ def broadcast_dims(*dims: Any) -> int:
 
 
 def fit(node: Node, dim: int) -> Node:
-    """`node` summed to dimension 1 when its operand had been repeated, or repeated when not."""
+    """`node` summed to dimension 1 when its operand had been repeated, or repeated when not.
+
+    A selection stays outermost: where it selects no component, the sum is 0 whatever follows.
+    """
     if node.dim == dim:
         return node
-    if dim == 1:
+    if dim != 1:
+        return OPERATIONS["SumT"](node, dim)
+    guard = guard_of(node)
+    if guard is None:
         return OPERATIONS["Sum"](node)
-    return OPERATIONS["SumT"](node, dim)
+    condition, value, chosen = guard
+    if condition.dim == 1:
+        return guarded(condition, OPERATIONS["Sum"](value), chosen)
+    return guarded(any_selected(condition, chosen), OPERATIONS["Sum"](node))
 
 
 def scaled(g: Node, slope: Node) -> Node:
@@ -218,6 +227,12 @@ def guard_of(g: Node) -> Guard | None:
         if chosen.op.name == "Zero":
             return condition, other, False
     return None
+
+
+def any_selected(condition: Node, chosen: bool) -> Node:
+    """A number that is >= 0 where a condition selects some component of a vector."""
+    taken = OPERATIONS["IfElse"](condition, *((1, 0) if chosen else (0, 1)))
+    return OPERATIONS["Sum"](taken) - 1
 
 
 def holds(condition: Node, chosen: bool) -> Node:

@@ -72,6 +72,7 @@ zero = operation(
     dims=lambda n: _positive(n),
     value=lambda s, k, n: s.constant(0),
     pullback=lambda g, out, n: [],
+    sized=lambda d: ((), (d,)),
     like=lambda n: np.zeros(n),
     refuses=[((), (0,), "at least one component")],
 )
@@ -153,7 +154,7 @@ sum_t = operation(
     dims=lambda d, n: _positive(n) if d == 1 else refuse("only a scalar can be repeated"),
     moves=True,
     value=lambda s, k, x, n: x(0),
-    pullback=lambda g, out, x, n: [summed(g)],
+    pullback=lambda g, out, x, n: [fit(g, 1)],
     rules=[
         Rule("SumT(x, 1) -> x", lambda x, n: x if n == 1 else None),
         Rule("SumT(0, n) -> 0", lambda x, n: zero(n) if x.op is zero else None),
@@ -162,6 +163,7 @@ sum_t = operation(
     refuses=[((3,), (2,), "only a scalar"), ((1,), (0,), "at least one component")],
     derivative="sum of the incoming gradient",
     samples=((1,),),
+    sized=lambda d: ((1,), (d,)),
 )
 
 
@@ -328,6 +330,7 @@ extract = operation(
     ],
     derivative="the incoming gradient, put back in place",
     samples=((3,), (19,)),
+    sized=lambda d: ((d,), (d // 3, d - d // 2)),
 )
 
 
@@ -367,6 +370,7 @@ extract_t = operation(
     refuses=[((3,), (1, 3), "do not fit"), ((3,), (-1, 9), "do not fit")],
     derivative="the part of the incoming gradient where x was placed",
     samples=((3,), (17,)),
+    sized=lambda d: ((d,), (2, d + 3)),
 )
 
 elem = operation(
@@ -381,6 +385,7 @@ elem = operation(
     refuses=[((3,), (3,), "outside a vector of dimension 3"), ((3,), (-1,), "outside a vector")],
     derivative="the incoming gradient at component m, 0 elsewhere",
     samples=((3,), (19,)),
+    sized=lambda d: ((d,), (2 * d // 3,)),
 )
 
 elem_t = operation(
@@ -396,6 +401,7 @@ elem_t = operation(
     refuses=[((1,), (3, 3), "do not fit"), ((2,), (3, 0), "must be a scalar")],
     derivative="component m of the incoming gradient",
     samples=((1,),),
+    sized=lambda d: ((1,), (d, d // 2)),
 )
 
 

@@ -1,0 +1,143 @@
+"""Norms with weights, and unit vectors: expansions, like the norms without.
+
+Weights are a number, one per component, or a whole matrix of dim x dim entries, row by row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.node import Node
+from ..errors import refuse
+from .elementwise import rsqrt, square
+from .table import OPERATIONS, broadcast_dims, operation
+from .vectors import sq_norm2, summed
+
+normalize = operation(
+    "Normalize",
+    "x",
+    "x over its Euclidean norm.",
+    dims=lambda d: d,
+    expand=lambda x: rsqrt(sq_norm2(x)) * x,
+    method="normalize",
+    like=lambda x: x / np.sqrt((x * x).sum(-1, keepdims=True)),
+    derivative="that of the quotient",
+    conventions="value and derivative are 0 at x = 0",
+    domain={"x": (0.2, 2)},
+    samples=((1,), (3,), (17,)),
+)
+
+
+def _iso(s: Node, x: Node) -> Node:
+    if s.dim != 1:
+        refuse("the weight must be a scalar", "WeightedSqNorm(s, x) takes weights of any kind")
+    return s * sq_norm2(x)
+
+
+def _diagonal(s: Node, x: Node) -> Node:
+    broadcast_dims(s.dim, x.dim)
+    return summed(s * square(x))
+
+
+def _full(s: Node, x: Node) -> Node:
+    if s.dim != x.dim**2:
+        refuse(
+            f"the weights of a vector of dimension {x.dim} are a matrix of {x.dim**2} entries",
+            "WeightedSqNorm(s, x) takes weights of any kind",
+        )
+    return summed(x * OPERATIONS["MatVecMult"](s, x))
+
+
+def _weighted(s: Node, x: Node) -> Node:
+    if s.dim == 1:
+        return _iso(s, x)
+    if s.dim == x.dim:
+        return _diagonal(s, x)
+    if s.dim != x.dim**2:
+        refuse(
+            f"a vector of dimension {x.dim} has 1, {x.dim} or {x.dim**2} weights",
+            "a number, one weight per component, or a matrix, row by row",
+        )
+    return _full(s, x)
+
+
+def _like_diagonal(s: Any, x: Any) -> Any:
+    return (s * x * x).sum(-1, keepdims=True)
+
+
+def _like_full(s: Any, x: Any) -> Any:
+    matrix = s.reshape(*s.shape[:-1], x.shape[-1], x.shape[-1])
+    return np.einsum("...k,...kl,...l->...", x, matrix, x)[..., None]
+
+
+def _like_weighted(s: Any, x: Any) -> Any:
+    full = s.shape[-1] not in (1, x.shape[-1])
+    return _like_full(s, x) if full else _like_diagonal(s, x)
+
+
+sq_norm_iso = operation(
+    "SqNormIso",
+    "s x",
+    "Squared norm times a number.",
+    dims=lambda ds, d: 1,
+    expand=_iso,
+    like=_like_diagonal,
+    refuses=[((3, 3), (), "must be a scalar")],
+    derivative="|x|^2 and 2*s*x",
+    samples=((1, 1), (1, 3), (1, 17)),
+    sized=lambda d: ((1, d), ()),
+)
+
+sq_norm_diag = operation(
+    "SqNormDiag",
+    "s x",
+    "Squared norm with a weight for each component.",
+    dims=lambda ds, d: 1,
+    expand=_diagonal,
+    like=_like_diagonal,
+    refuses=[((2, 3), (), "same dimension")],
+    derivative="x^2 and 2*s*x",
+    samples=((1, 1), (3, 3), (1, 3), (3, 1), (17, 17)),
+)
+
+sym_sq_norm = operation(
+    "SymSqNorm",
+    "s x",
+    "The scalar product of x with s x, for a matrix s (row by row).",
+    dims=lambda ds, d: 1,
+    expand=_full,
+    like=_like_full,
+    refuses=[((3, 3), (), "a matrix of 9 entries")],
+    derivative="x x^T and (s + s^T) x: s need not be symmetric",
+    samples=((1, 1), (4, 2), (9, 3)),
+    sized=lambda d: ((d * d, d), ()) if d <= 32 else None,
+)
+
+weighted_sq_norm = operation(
+    "WeightedSqNorm",
+    "s x",
+    "Squared norm with weights: a number, one per component, or a matrix.",
+    dims=lambda ds, d: 1,
+    expand=_weighted,
+    method="weightedsqnorm",
+    like=_like_weighted,
+    refuses=[((2, 3), (), "1, 3 or 9 weights")],
+    derivative="that of SqNormIso, SqNormDiag or SymSqNorm",
+    conventions="the number of weights tells which it is",
+    samples=((1, 1), (1, 3), (3, 3), (9, 3), (17, 17)),
+)
+
+weighted_sq_dist = operation(
+    "WeightedSqDist",
+    "s x y",
+    "Squared distance with weights: a number, one per component, or a matrix.",
+    dims=lambda ds, dx, dy: 1,
+    expand=lambda s, x, y: _weighted(s, x - y),
+    method="weightedsqdist",
+    like=lambda s, x, y: _like_weighted(s, x - y),
+    refuses=[((2, 3, 3), (), "1, 3 or 9 weights"), ((1, 3, 2), (), "same dimension")],
+    derivative="that of WeightedSqNorm(s, x - y)",
+    samples=((1, 1, 1), (1, 3, 3), (3, 3, 3), (9, 3, 3), (3, 1, 3)),
+)
