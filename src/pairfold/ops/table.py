@@ -234,7 +234,12 @@ def guarded(condition: Node, value: Node, chosen: bool = True) -> Node:
 
 
 def sum_of_gradients(x: Node, y: Node) -> Node:
-    """x + y, under one selection where both are selections: 0 where neither holds."""
+    """x + y, under one selection where both are selections: 0 where neither holds.
+
+    Gradients to real and imaginary parts stay parts of one complex vector.
+    """
+    if x.op.name == y.op.name == "Complex":
+        return x.op(*map(sum_of_gradients, x.args, y.args))
     first, second = guard_of(x), guard_of(y)
     if first is None or second is None or first[0] is second[0]:
         return x + y
