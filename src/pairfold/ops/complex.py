@@ -332,17 +332,25 @@ def _subtract(x: Node, y: Node) -> Node:
     return joined(real(x) - real(y), imag(x) - imag(y))
 
 
+def _times(x: Node, y: Node) -> Node:
+    """x*y; a part that is no number but the absence of one costs nothing."""
+    return zero(broadcast_dims(x.dim, y.dim)) if x.op is zero or y.op is zero else x * y
+
+
 def _mult(x: Node, y: Node) -> Node:
     _check(x, y)
-    return joined(real(x) * real(y) - imag(x) * imag(y), real(x) * imag(y) + imag(x) * real(y))
+    return joined(
+        _times(real(x), real(y)) - _times(imag(x), imag(y)),
+        _times(real(x), imag(y)) + _times(imag(x), real(y)),
+    )
 
 
 def _divide(x: Node, y: Node) -> Node:
     _check(x, y)
     size = _square_abs(y)
     return joined(
-        (real(x) * real(y) + imag(x) * imag(y)) / size,
-        (imag(x) * real(y) - real(x) * imag(y)) / size,
+        (_times(real(x), real(y)) + _times(imag(x), imag(y))) / size,
+        (_times(imag(x), real(y)) - _times(real(x), imag(y))) / size,
     )
 
 

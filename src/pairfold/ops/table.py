@@ -57,7 +57,11 @@ class Symbol:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """Everything the package knows about one operation."""
+    """Everything the package knows about one operation.
+
+    The last `optional` operands may be left out; those named in `tuples` may be several in
+    parentheses, which are joined. Only rows with an `expand` have either.
+    """
 
     name: str
     args: tuple[str, ...]
@@ -81,6 +85,8 @@ class Op:
     conventions: str = ""
     samples: tuple[tuple[int, ...], ...] = ((1,), (3,))
     sized: Callable[[int], tuple[tuple[int, ...], tuple[Any, ...]] | None] | None = None
+    optional: int = 0
+    tuples: tuple[str, ...] = ()
 
     def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[Any, ...]] | None:
         """Dimensions of operands, and parameters, to try the row at about dimension `d`.
@@ -291,6 +297,8 @@ def build(op: Op, *operands: Any) -> Node:
         DimError: dimensions that the operation cannot combine.
     """
     arity = len(op.args)
+    if op.optional:
+        arity = min(arity, max(len(operands), arity - op.optional))
     args = tuple(as_node(operand) for operand in operands[:arity])
     params = tuple(operands[arity:])
     if len(args) != arity or len(params) != len(op.params):
@@ -319,11 +327,13 @@ def build(op: Op, *operands: Any) -> Node:
 
 def signature(op: Op) -> str:
     """How the operation is called, for messages and docs: `Extract(x, start, n)`."""
-    return f"{op.name}({', '.join([*op.args, *(param.name for param in op.params)])})"
+    words = [*op.args, *(param.name for param in op.params)]
+    needed = len(words) - op.optional
+    return f"{op.name}({', '.join(words[:needed])}{''.join(f'[, {w}]' for w in words[needed:])})"
 
 
 def _describe(op: Op, args: tuple[Node, ...], params: tuple[Any, ...]) -> str:
-    parts = [f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=True)]
+    parts = [f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=False)]
     parts += [f"{param.name} = {value}" for param, value in zip(op.params, params, strict=True)]
     return "; ".join(parts)
 
