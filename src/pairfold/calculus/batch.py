@@ -10,6 +10,7 @@ follow: the pull-back of a batch is the batch of pull-backs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,17 @@ def each(op: Op, batched: tuple[bool, ...]) -> Op:
     return found
 
 
+_NOT_DERIVED: dict[str, Any] = {
+    "rules": (),
+    "symbol": None,
+    "method": None,
+    "like": None,
+    "known": (),
+    "refuses": (),
+    "sized": None,
+}
+
+
 def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
     arity = len(op.args)
 
@@ -228,15 +240,15 @@ def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
         operands, count, params = rest[:arity], rest[arity], rest[arity + 1 :]
         return _pulled_each(op, batched, g, out, operands, count, params)
 
-    return Op(
-        f"Each{op.name}",
-        op.args,
-        f"{op.name}, for each vector of a batch.",
-        dims,
-        value,
-        None if op.pullback is None else pullback,
+    return replace(
+        op,
+        name=f"Each{op.name}",
+        says=f"{op.name}, for each vector of a batch.",
+        dims=dims,
+        value=value,
+        pullback=None if op.pullback is None else pullback,
         params=(Param("count", 3), *op.params),
-        derivative=op.derivative,
+        **_NOT_DERIVED,
     )
 
 

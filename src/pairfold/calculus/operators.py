@@ -18,6 +18,10 @@ from ..ops.vectors import concat, extract, scalprod, summed, zero
 from .batch import diag, diagonal, on_batch, ones, placeholder
 from .derive import pull_back, push_forward
 
+_SAME = "the formula must have the dimension of the variable"
+_SCALAR = "the formula must be a scalar"
+_THIRD = "the third operand has another dimension"
+
 # ----- operands ----------------------------------------------------------------------------------
 
 
@@ -96,7 +100,7 @@ grad = operation(
     "Grad",
     "f v e",
     "Gradient of f with respect to the variable v, applied to e: (df/dv)^T e.",
-    dims=lambda df, dv, de: dv,
+    dims=lambda df, dv, de: dv if de == df else refuse(_THIRD),
     expand=_grad,
     method="grad",
     refuses=[((3, 3, 3), (), _REFUSES)],
@@ -108,7 +112,7 @@ diff = operation(
     "Diff",
     "f v t",
     "Derivative of f when the variable v moves along t: (df/dv) t.",
-    dims=lambda df, dv, dt: df,
+    dims=lambda df, dv, dt: df if dt == dv else refuse(_THIRD),
     expand=_diff,
     method="diff",
     refuses=[((3, 3, 3), (), _REFUSES)],
@@ -132,13 +136,13 @@ def _jacobian(f: Node, v: Node, weights: Node) -> Node:
 
 def _trace(f: Node, v: Node, weights: Node) -> Node:
     if f.dim != v.dim:
-        refuse("the formula must have the dimension of the variable")
+        refuse(_SAME)
     return summed(diagonal(_jacobian(f, v, weights)))
 
 
 def _laplacian(f: Node, v: Node) -> Node:
     if f.dim != 1:
-        refuse("the formula must be a scalar")
+        refuse(_SCALAR)
     return _trace(_grad(f, v, constant(1)), v, ones(v.dim))
 
 
@@ -157,7 +161,7 @@ divergence = operation(
     "Divergence",
     "f v",
     "The divergence of f with respect to the variable v: the sum of df_k/dv_k.",
-    dims=lambda df, dv: 1,
+    dims=lambda df, dv: 1 if df == dv else refuse(_SAME),
     expand=lambda f, v: _trace(f, v, ones(f.dim)),
     method="divergence",
     refuses=[((3, 3), (), _REFUSES), ((3, 2), (), "dimension of the variable")],
@@ -168,7 +172,7 @@ laplacian = operation(
     "Laplacian",
     "f v",
     "The Laplacian of the scalar f with respect to the variable v: the sum of d2f/dv_k^2.",
-    dims=lambda df, dv: 1,
+    dims=lambda df, dv: 1 if df == 1 else refuse(_SCALAR),
     expand=_laplacian,
     method="laplacian",
     refuses=[((1, 3), (), _REFUSES), ((3, 3), (), "must be a scalar")],
@@ -265,7 +269,7 @@ trace_operator = operation(
     "TraceOperator",
     "f v w",
     "The trace of f, which is linear in v and of its dimension; w weighs the diagonal.",
-    dims=lambda df, dv, dw=1: 1,
+    dims=lambda df, dv, dw=1: 1 if df == dv and dw in (1, dv) else refuse(_SAME),
     expand=_trace_operator,
     optional=1,
     method="trace_operator",
@@ -278,7 +282,7 @@ adjoint_operator = operation(
     "AdjointOperator",
     "f v u",
     "The adjoint of f, which is linear in v, applied to u: <f(v), u> = <v, AdjointOperator(u)>.",
-    dims=lambda df, dv, du: dv,
+    dims=lambda df, dv, du: dv if du == df else refuse(_THIRD),
     expand=_adjoint_operator,
     method="adjoint_operator",
     refuses=[((3, 3, 3), (), _REFUSES)],
@@ -290,7 +294,7 @@ sum_lin_operator = operation(
     "SumLinOperator",
     "f v wl wr",
     "The sum of the entries of the matrix of f, which is linear in v: wl^T f(wr).",
-    dims=lambda df, dv, dl=1, dr=1: 1,
+    dims=lambda df, dv, dl=1, dr=1: 1 if dl in (1, df) and dr in (1, dv) else refuse(_SAME),
     expand=_sum_lin_operator,
     optional=2,
     method="sum_lin_operator",
