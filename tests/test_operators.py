@@ -230,12 +230,14 @@ def test_the_operations_said_to_be_linear_are_and_no_other(name: str) -> None:
         assert name not in LINEAR_IN
         return
     params = tuple(param.sample for param in op.params)
-    for dims in op.samples if op.args else ():
-        for group in LINEAR_IN.get(name, ()):
+    samples = op.samples if op.args else ()
+    groups = LINEAR_IN.get(name, ())
+    for group in groups:
+        for dims in samples:
             assert is_linear(name, dims, params, group), (dims, group)
-        for place in range(len(dims)):
-            if not any(place in group for group in LINEAR_IN.get(name, ())):
-                assert not is_linear(name, dims, params, (place,)), (dims, place)
+    for place in range(len(op.args)):
+        if not any(place in group for group in groups):
+            assert not all(is_linear(name, dims, params, (place,)) for dims in samples), place
 
 
 def is_linear(name: str, dims: Any, params: Any, group: tuple[int, ...]) -> bool:
@@ -243,7 +245,9 @@ def is_linear(name: str, dims: Any, params: Any, group: tuple[int, ...]) -> bool
     op = OPERATIONS[name]
     rng = np.random.default_rng(5)
     assert op.like is not None
-    fixed = [rng.uniform(*op.domain.get(a, (-2, 2)), (9, d)) for a, d in zip(op.args, dims)]
+    fixed = [
+        rng.uniform(*op.domain.get(a, (-2, 2)), (9, d)) for a, d in zip(op.args, dims, strict=True)
+    ]
 
     def at(moved: list[Any]) -> Any:
         given = [moved[n] if n in group else a for n, a in enumerate(fixed)]

@@ -207,7 +207,6 @@ LINEAR_IN: dict[str, tuple[tuple[int, ...], ...]] = {
     "VecMatMult": ((0,), (1,)),
     "TensorProd": ((0,), (1,)),
     "TensorDot": ((0,), (1,)),
-    "Kron": ((0,), (1,)),
 }
 
 
