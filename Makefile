@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-targets check-math docs bench fuzz
+.PHONY: check test test-targets check-math docs operations bench fuzz
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -24,6 +24,10 @@ check-math:
 
 docs:
 	$(PYTHON) -m pytest --doctest-modules src
+
+# The page of operations, from their rows.
+operations:
+	PYTHONPATH=src $(PYTHON) -m pairfold operations > docs/operations.md
 
 bench:
 	$(PYTHON) benchmarks/run.py --write benchmarks/results.md

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-import pairfold.calculus.derive  # noqa: F401 (registers Grad and Diff)
+import pairfold.calculus.operators  # noqa: F401 (registers Grad and Diff)
 from pairfold.core.node import Kind, Node, topological
 from pairfold.errors import DerivativeError
 from pairfold.ops.table import OPERATIONS, Op, build, constant, variable

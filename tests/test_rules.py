@@ -31,6 +31,8 @@ SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-300, -3.5, 2.0)
 
 X, Y = variable(0, 3, Kind.I), variable(1, 3, Kind.I)
 A, B = variable(2, 1, Kind.I), variable(3, 1, Kind.I)
+Z = variable(4, 6, Kind.I)
+VARIABLES = (X, Y, A, B, Z)
 
 
 def rule_id(value):
@@ -53,7 +55,8 @@ def by_name(name, *operands, params=()):
 def operand_pool():
     """Operands of the shapes that simplifications look for."""
     numbers = [constant(n) for n in (0, 1, -1, 2, Fraction(1, 3), "-0.0", "inf", "nan")]
-    zeros = [by_name("Zero", params=(n,)) for n in (1, 3)]
+    zeros = [by_name("Zero", params=(n,)) for n in (1, 3, 4)]
+    pair = by_name("Complex", X, Y)
     made = [
         by_name("Minus", X),
         by_name("Minus", A),
@@ -72,8 +75,14 @@ def operand_pool():
         by_name("IfElse", A, X, Y),
         by_name("IfElse", A, Y, zeros[1]),
         by_name("IfElse", B, A, zeros[0]),
+        pair,
+        by_name("Add", pair, Z),
+        by_name("Mult", A, pair),
+        by_name("ComplexReal", Z),
+        by_name("ComplexImag", Z),
+        by_name("Diag", X),
     ]
-    return [X, Y, A, B, *numbers, *zeros, *made]
+    return [*VARIABLES, *numbers, *zeros, *made]
 
 
 def firings(op, rule, most=40):
@@ -101,11 +110,11 @@ def at_points(node, arrays):
 
 
 def ordinary(rng, points=97):
-    return {v.params[0]: rng.uniform(-2, 2, (points, v.dim)) for v in (X, Y, A, B)}
+    return {v.params[0]: rng.uniform(-2, 2, (points, v.dim)) for v in VARIABLES}
 
 
 def special(rng, points=400):
-    return {v.params[0]: rng.choice(SPECIAL, (points, v.dim)) for v in (X, Y, A, B)}
+    return {v.params[0]: rng.choice(SPECIAL, (points, v.dim)) for v in VARIABLES}
 
 
 @pytest.mark.parametrize(("op", "rule"), RULES, ids=rule_id)

@@ -21,6 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "checks its numbers and times it. Exit status: 0 if all is well, else 1.",
     )
     doctor.add_argument("--torch", action="store_true", help="import torch and ask it for GPUs")
+    commands.add_parser(
+        "operations",
+        help="print every operation and reduction, in Markdown",
+        description="Prints every operation and reduction, from the rows of the tables.",
+    )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     chosen = parser.parse_args(arguments)
     if chosen.version:
@@ -30,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if chosen.command is None:
         parser.print_help()
+        return 0
+    if chosen.command == "operations":
+        from .catalogue import catalogue
+
+        print(catalogue(), end="")
         return 0
     from .doctor import report
 

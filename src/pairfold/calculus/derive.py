@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..core.node import Kind, Node, depends_on, topological
-from ..errors import DerivativeError, InternalError, refuse
+from ..errors import DerivativeError, InternalError
 from ..ops.table import (
     any_selected,
     fit,
     guard_of,
     guarded,
-    operation,
     signature,
     sum_of_gradients,
     variable,
@@ -103,48 +102,3 @@ def push_forward(f: Node, tangents: Mapping[Node, Node]) -> Node:
     if placeholder in topological([total]):
         raise InternalError(f"a pull-back in {f} is not linear in the incoming gradient")
     return total
-
-
-def _check_operands(v: Node, direction: Node, dim: int, whose: str) -> None:
-    if v.op.name != "Var":
-        refuse("differentiates with respect to a variable", "name one of the declared variables")
-    if direction.dim != dim:
-        refuse(
-            f"the third operand must have the dimension of the {whose}, {dim}",
-            "a variable of that dimension, declared like the others",
-        )
-
-
-def _grad(f: Node, v: Node, e: Node) -> Node:
-    _check_operands(v, e, f.dim, "formula")
-    return pull_back(f, [v], e)[0] or zero(v.dim)
-
-
-def _diff(f: Node, v: Node, t: Node) -> Node:
-    _check_operands(v, t, v.dim, "variable")
-    return push_forward(f, {v: t})
-
-
-grad = operation(
-    "Grad",
-    "f v e",
-    "Gradient of f with respect to the variable v, applied to e: (df/dv)^T e.",
-    dims=lambda df, dv, de: dv,
-    expand=_grad,
-    method="grad",
-    refuses=[((3, 3, 3), (), "differentiates with respect to a variable")],
-    derivative="again a formula",
-    samples=(),
-)
-
-diff = operation(
-    "Diff",
-    "f v t",
-    "Derivative of f when the variable v moves along t: (df/dv) t.",
-    dims=lambda df, dv, dt: df,
-    expand=_diff,
-    method="diff",
-    refuses=[((3, 3, 3), (), "differentiates with respect to a variable")],
-    derivative="again a formula",
-    samples=(),
-)

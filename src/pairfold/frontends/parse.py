@@ -18,7 +18,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
-from ..calculus import derive as derive  # registers Grad and Diff
+from ..calculus.operators import ELSEWHERE  # and registers Grad, Diff ...
 from ..core.node import Kind, Node
 from ..errors import DimError, FormulaError, PairfoldError, UnknownNameError, closest
 from ..ops import table
@@ -413,9 +413,12 @@ class _Parser:
         if token.text == "(":
             self.frames.append(_Frame(token, start=token.start))
             return True
-        after_comma = frame.op is not None and not frame.operands and not frame.pending
+        after_comma = not frame.operands and not frame.pending
         if token.text == ")" and after_comma and self.tokens[self.at - 2].text in ("(", ","):
-            return self._close_call(token)
+            if frame.op is not None:
+                return self._close_call(token)
+            if frame.args:
+                return self._close_group(frame, token)
         return self._no_operand(token)
 
     def _no_operand(self, token: _Token) -> NoReturn:
@@ -454,6 +457,13 @@ class _Parser:
                 hint=f"declare an alias such as 'x = {name}(3)' and write x here",
                 error=UnknownNameError,
             )
+        if name in ELSEWHERE:
+            self._fault(
+                f"{name} stands in no formula: it acts on a whole reduction",
+                token,
+                hint=f"write {ELSEWHERE[name]}",
+                error=UnknownNameError,
+            )
         known = {*OPERATIONS, *self.scope.by_name} - _HIDDEN
         declared = ", ".join(list(self.scope.by_name)[:8])
         hint = closest(name, known) or (f"the variables are {declared}" if declared else None)
@@ -470,13 +480,14 @@ class _Parser:
             if frame.op is not None:
                 self._argument(frame)
                 return self._close_call(token)
-            inner = self._complete(frame)
-            self.frames.pop()
-            self._push(inner.node, _Token("", "", frame.start, token.end))
-            return False
+            self._argument(frame)
+            return self._close_group(frame, token)
         if token.text == "," and frame.op is not None:
             self._argument(frame)
             return self._params() if len(frame.args) == len(frame.op.args) else True
+        if token.text == "," and self._takes_tuple():
+            self._argument(frame)
+            return True
         if token.text not in self.infix:
             self._no_operator(token)
         binds, apply, name = self.infix[token.text]
@@ -505,6 +516,28 @@ class _Parser:
         self._fault(f"there is no operator {token.text!r} in formulas", token, hint=hint)
 
     # -- calls -----------------------------------------------------------------------------------
+
+    def _takes_tuple(self) -> bool:
+        """Whether the innermost parentheses are an operand that may be several, joined."""
+        if len(self.frames) < 2 or self.frames[-1].op is not None:
+            return False
+        outer = self.frames[-2]
+        if outer.op is None or outer.operands or outer.pending:
+            return False
+        place = len(outer.args)
+        return place < len(outer.op.args) and outer.op.args[place] in outer.op.tuples
+
+    def _close_group(self, frame: _Frame, token: _Token) -> bool:
+        """What stood in parentheses becomes one operand: vectors after commas are joined."""
+        self.frames.pop()
+        parts = list(frame.args)
+        joined = parts.pop()
+        while parts:
+            part = parts.pop()
+            node = self._build(OPERATIONS["Concat"], "Concat", [part, joined], [], (0, 0))
+            joined = _Part(node, part.start, joined.end)
+        self._push(joined.node, _Token("", "", frame.start, token.end))
+        return False
 
     def _argument(self, frame: _Frame) -> None:
         """The operand just read becomes an argument of the call."""
@@ -572,7 +605,9 @@ class _Parser:
         op = frame.op
         assert op is not None
         missing = op.params[len(frame.params) :]
-        if len(frame.args) < len(op.args) or any(param.default is None for param in missing):
+        if len(frame.args) < len(op.args) - op.optional or any(
+            param.default is None for param in missing
+        ):
             self._count(frame, None)
         self.frames.pop()
         span = (frame.start, token.end)

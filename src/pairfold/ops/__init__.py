@@ -1,6 +1,7 @@
 """The operations: one row each, in one table."""
 
 from . import alignment as alignment
+from . import complex as complex
 from . import elementwise as elementwise
 from . import extremes as extremes
 from . import functions as functions

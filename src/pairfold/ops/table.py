@@ -61,6 +61,8 @@ class Op:
 
     `rereads`: its value reads components of an operand more than once, so those that have to be
     computed are kept. `moves`: a component of it is one of its operand's.
+    The last `optional` operands may be left out; those named in `tuples` may be several in
+    parentheses, which are joined. Only rows with an `expand` have either.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Op:
     sized: Callable[[int], tuple[tuple[int, ...], tuple[Any, ...]] | None] | None = None
     rereads: bool = False
     moves: bool = False
+    optional: int = 0
+    tuples: tuple[str, ...] = ()
 
     def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[Any, ...]] | None:
         """Dimensions of operands, and parameters, to try the row at about dimension `d`.
@@ -255,7 +259,12 @@ def guarded(condition: Node, value: Node, chosen: bool = True) -> Node:
 
 
 def sum_of_gradients(x: Node, y: Node) -> Node:
-    """x + y, under one selection where both are selections: 0 where neither holds."""
+    """x + y, under one selection where both are selections: 0 where neither holds.
+
+    Gradients to real and imaginary parts stay parts of one complex vector.
+    """
+    if x.op.name == y.op.name == "Complex":
+        return x.op(*map(sum_of_gradients, x.args, y.args))
     first, second = guard_of(x), guard_of(y)
     if first is None or second is None or first[0] is second[0]:
         return x + y
@@ -307,6 +316,8 @@ def build(op: Op, *operands: Any) -> Node:
         DimError: dimensions that the operation cannot combine.
     """
     arity = len(op.args)
+    if op.optional:
+        arity = min(arity, max(len(operands), arity - op.optional))
     args = tuple(as_node(operand) for operand in operands[:arity])
     params = _params_of(op, operands[arity:])
     if len(args) != arity or len(params) != len(op.params):
@@ -343,11 +354,13 @@ def _params_of(op: Op, given: Sequence[Any]) -> tuple[Any, ...]:
 
 def signature(op: Op) -> str:
     """How the operation is called, for messages and docs: `Extract(x, start, n)`."""
-    return f"{op.name}({', '.join([*op.args, *(param.name for param in op.params)])})"
+    words = [*op.args, *(param.name for param in op.params)]
+    needed = len(words) - op.optional
+    return f"{op.name}({', '.join(words[:needed])}{''.join(f'[, {w}]' for w in words[needed:])})"
 
 
 def _describe(op: Op, args: tuple[Node, ...], params: tuple[Any, ...]) -> str:
-    parts = [f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=True)]
+    parts = [f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=False)]
     parts += [f"{param.name} = {value}" for param, value in zip(op.params, params, strict=True)]
     return "; ".join(parts)
 

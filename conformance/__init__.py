@@ -1,0 +1,1 @@
+"""Comparison with PyKeOps, formula by formula."""
