@@ -317,6 +317,14 @@ def test_folded_component_indices_mean_what_was_written():
             assert high >= max(meaning(k) for k in range(12))
 
 
+def test_a_component_index_may_be_taken_from_a_number():
+    s = Scalars(unroll=1)
+    found = []
+    s.loop(5, [0], lambda k, total: [found.append(4 - k) or total + s.position(4 - k)])
+    assert found[-1].bounds == (0, 4)
+    assert [index_at(found[-1], k) for k in range(5)] == [4, 3, 2, 1, 0]
+
+
 @pytest.mark.parametrize("dims", [(50, 200)])
 def test_the_work_of_a_spline_does_not_grow_with_the_number_of_knots(dims):
     sizes = []

@@ -172,6 +172,8 @@ class Value:
 
     def _binary(self, name: str, other: Operand, swap: bool = False) -> Value:
         if self.kind == "index":
+            if swap:
+                return self.builder.index_op("mul", self, -1) + other
             return self.builder.index_op(name, self, other)
         left, right = (other, self) if swap else (self, other)
         return self.builder.apply(name, left, right)
