@@ -25,6 +25,7 @@ from ..lower.schedule import (
 from ..settings import Settings
 from . import pool
 from .machine import machine
+from .storage import STORED
 from .words import PARTIALS, REFUSED
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ class Bound:
 
 
 class Launcher:
-    """Runs one kernel in one dtype on arrays of any size."""
+    """Runs one kernel on arrays of one dtype and any size."""
 
-    def __init__(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> None:
-        self.kernel, self.dtype, self.accumulation = kernel, dtype, accumulation
+    def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
+        self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
+        self.dtype = STORED[stored]
         self.work = operations(kernel)
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: dict[Any, Bound] = {}
@@ -60,7 +62,9 @@ class Launcher:
         """The plan for these sizes under these settings."""
         which = machine(options.target)
         few = few_rows(rows, columns, which, self.dtype)
-        return make_plan(self.kernel, which, self.dtype, self.accumulation, few, options)
+        return make_plan(
+            self.kernel, which, self.dtype, self.accumulation, few, options, self.stored
+        )
 
     def native(self, plan: Plan) -> Native:
         """The machine code for a plan, compiled at the first request."""
@@ -141,7 +145,7 @@ class Launcher:
             kernel = self.kernel
             unroll = kernel.scalars.unroll
             inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll)
-            self._literal = Launcher(inside, self.dtype, self.accumulation)
+            self._literal = Launcher(inside, self.stored, self.accumulation)
         exact = self._literal
         again = exact.bind(rows, columns, bound.parts.batches, bound.options)
         exact.run(again, rows, columns, arrays, offsets)

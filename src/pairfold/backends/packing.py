@@ -100,19 +100,22 @@ class Packing(Writer):
             "copy", BYTES, I64, I64, I64, I64, I64, I64, BYTES, I64
         )
         flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        storage, stored = self.storage, self.storage.item
         whole = b.and_(count, i64(-width))
-        adjacent = b.icmp_signed("==", stride, i64(item))
+        adjacent = b.icmp_signed("==", stride, i64(stored))
         start = b.select(adjacent, whole, done)
         with flow.loop(i64(0), dim, name="components") as component:
             row = flow.at(source, b.mul(component.index, step))
             slot = flow.at(raw, b.mul(component.index, spacing))
             with flow.loop(done, b.select(adjacent, whole, done), width, name="adjacent") as lane:
-                shift = flow.times(lane.index, item)
-                value = flow.load(self.simd.type, flow.at(row, shift), 1)
-                flow.store(value, flow.at(slot, shift), 4)
+                kind = ir.VectorType(storage.element, width)
+                value = flow.load(kind, flow.at(row, flow.times(lane.index, stored)), 1)
+                here = flow.at(slot, flow.times(lane.index, item))
+                flow.store(storage.opened(b, value), here, 4)
             with flow.loop(start, count, name="strided") as lane:
-                value = flow.load(self.simd.scalar, flow.at(row, b.mul(lane.index, stride)), 1)
-                flow.store(value, flow.at(slot, flow.times(lane.index, item)), item)
+                value = flow.load(storage.element, flow.at(row, b.mul(lane.index, stride)), 1)
+                here = flow.at(slot, flow.times(lane.index, item))
+                flow.store(storage.opened(b, value), here, item)
             with flow.loop(count, padded, name="pad") as lane:
                 last = flow.at(slot, flow.times(b.sub(count, i64(1)), item))
                 value = flow.load(self.simd.scalar, last, item)
@@ -131,21 +134,23 @@ class Packing(Writer):
             name, BYTES, I64, I64, I64, BYTES, I64, returns=I64
         )
         flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        storage, stored = self.storage, self.storage.item
         packed = b.and_(
-            b.icmp_signed("==", stride, i64(dim * item)), b.icmp_signed("==", step, i64(item))
+            b.icmp_signed("==", stride, i64(dim * stored)), b.icmp_signed("==", step, i64(stored))
         )
         whole = b.select(packed, b.and_(count, i64(-width)), i64(0))
-        wide = ir.VectorType(self.simd.scalar, width * dim)
+        wide = ir.VectorType(storage.element, width * dim)
         pick = ir.VectorType(ir.IntType(32), width)
         with flow.loop(i64(0), whole, width, name="split") as lane:
-            here = flow.at(source, flow.times(lane.index, dim * item))
+            here = flow.at(source, flow.times(lane.index, dim * stored))
             value = flow.load(wide, here, 1)
             slot = flow.at(raw, flow.times(lane.index, item))
             for component in range(dim):
                 places = [component + dim * place for place in range(width)]
                 mask = ir.Constant(pick, [ir.Constant(ir.IntType(32), p) for p in places])
                 part = b.shuffle_vector(value, ir.Constant(wide, ir.Undefined), mask)
-                flow.store(part, flow.at(slot, b.mul(spacing, i64(component))), 4)
+                to = flow.at(slot, b.mul(spacing, i64(component)))
+                flow.store(storage.opened(b, part), to, 4)
         b.ret(whole)
         return self.module.get_global(name)
 
@@ -215,7 +220,8 @@ class Packing(Writer):
                 base, _, step = self._argument(argument, args, batch)
                 raw = self.kernel.stages[ONCE].raw[argument.position]
                 with flow.loop(i64(0), i64(argument.dim), name="parameters") as k:
-                    value = flow.load(self.simd.scalar, flow.at(base, b.mul(k.index, step)), 1)
+                    source = flow.at(base, b.mul(k.index, step))
+                    value = self.storage.opened(b, flow.load(self.storage.element, source, 1))
                     place = flow.times(b.add(k.index, i64(raw)), item)
                     flow.store(value, flow.at(once, place), item)
         emitter = Emitter(self.kernel, self.plan, self.simd, flow, ONCE)

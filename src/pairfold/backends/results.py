@@ -190,7 +190,7 @@ class Results(Lists):
         flow, b = self.flow, self.builder
         base, stride, step = self._array(number, args, batch)
         element, item = self._element(number)
-        truth = self.kernel.reduction.results[number].kind == "truth"
+        kind = self.kernel.reduction.results[number].kind
         target = flow.at(base, b.mul(first, stride))
         size = self.kernel.results[number]
         with flow.loop(i64(0), i64(size), name="write_components") as component:
@@ -201,6 +201,8 @@ class Results(Lists):
             to = flow.at(target, b.mul(component.index, step))
             with flow.loop(i64(0), count, name="write") as row:
                 value = flow.load(element, flow.at(source, flow.times(row.index, item)), item)
-                if truth:
+                if kind == "truth":
                     value = b.trunc(value, I8)
+                elif kind == "value":
+                    value = self.storage.closed(b, value)
                 flow.store(value, flow.at(to, b.mul(row.index, stride)), 1)

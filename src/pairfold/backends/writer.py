@@ -14,6 +14,7 @@ from ..lower.schedule import ITEM, Plan, cells, frontier
 from .emitter import Key, Leaf
 from .flow import I64, Flow, i64
 from .simd import Simd
+from .storage import Storage
 from .tables import TableMemory, TablePlaces
 from .words import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
 
@@ -91,6 +92,7 @@ class Writer:
         self.module = ir.Module("pairfold")
         self.shared = frontier(kernel)
         self.item = ITEM[plan.dtype]
+        self.storage = Storage(plan.stored or plan.dtype)
         self.row_major = plan.lanes == "row"
 
     def _function(

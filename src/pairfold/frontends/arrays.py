@@ -18,7 +18,7 @@ from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
 
 Triple = tuple[int, int, int]
-SUPPORTED = ("float32", "float64")
+SUPPORTED = ("float32", "float64", "float16", "bfloat16")
 
 
 class NumpyArrays:
@@ -163,7 +163,9 @@ class TorchArrays:
     @staticmethod
     def to_numpy(array: Any) -> Any:
         """The tensor's values as a NumPy array."""
-        return array.detach().numpy()
+        array = array.detach()
+        torch = sys.modules["torch"]
+        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
 
 ADAPTERS: tuple[Any, ...] = (NumpyArrays, TorchArrays)
@@ -231,7 +233,7 @@ def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) 
         label = label_of(position, names)
         if dtype not in SUPPORTED:
             raise DTypeError(
-                "arrays must be of dtype float32 or float64",
+                "arrays must be of dtype float32, float64, float16 or bfloat16",
                 found=f"{label} has dtype {dtype}",
                 hint="x.astype('float32')" if adapter is NumpyArrays else "x.float()",
             )

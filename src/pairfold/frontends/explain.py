@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..backends.storage import BYTES_STORED
 from ..core.node import Kind, topological
 from ..core.scalars import PRIMITIVES
 from ..core.show import formula_text, tree_text
 from ..errors import check_option
 from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
-from ..lower.schedule import ITEM, Plan, frontier, partition
+from ..lower.schedule import Plan, frontier, partition
 from ..settings import current
 from .arrays import SUPPORTED, adapter_of
 from .fold import Fold
@@ -140,7 +141,7 @@ def explain_fold(
     plan = launcher.plan(rows, columns, options)
     parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
     kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
-    reread = kernel.stages[COLUMN].raw_size * ITEM[dtype] / parts.rows_per_task
+    reread = kernel.stages[COLUMN].raw_size * BYTES_STORED[dtype] / parts.rows_per_task
     return Explanation(
         formula=text or formula_text(fold.formula, fold.names),
         simplified=formula_text(fold.formula, fold.names),

@@ -36,6 +36,7 @@ from .arrays import (
     overlap,
 )
 
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _KEPT = 64
 _LAUNCHERS = 1024
 _launchers: dict[Any, Launcher] = {}
@@ -61,14 +62,18 @@ class Accuracy:
             DTypeError: an accumulator narrower than the data.
         """
         wanted = self.dtype
+        half = dtype in ("float16", "bfloat16")
         if not reduction.additive:
-            return Accumulation("float64" if reduction.wide else dtype, "float64")
+            inner = "float64" if reduction.wide or dtype == "float64" else "float32"
+            return Accumulation(inner, "float64")
         if dtype == "float64" and wanted not in ("auto", "float64"):
             raise DTypeError(
                 f"float64 data cannot be accumulated in {wanted}",
                 found=f"dtype_acc={wanted!r}",
                 hint="'auto' or 'float64'",
             )
+        if wanted == "float16" and half:
+            wanted = "float32"  # half precision is storage only
         if wanted == "float16":
             raise DTypeError(
                 "float32 data cannot be accumulated in float16", hint="'auto', 'float32', 'float64'"
@@ -442,7 +447,7 @@ class Fold:
             got = np.asarray(adapter.to_numpy(array), np.float64)
             finite = np.abs(want[np.isfinite(want)])
             scale = finite.max(initial=0) or 1.0
-            eps = float(np.finfo(binding.dtype).eps)
+            eps = EPSILON[binding.dtype]
             bound = 100 * eps * (binding.columns**0.5 + 1) * scale
             same = np.isclose(got, want, rtol=0, atol=bound, equal_nan=True)
             if not same.all():

@@ -146,7 +146,8 @@ class Genred:
 
         Args:
             args: one array per variable: `Vi(d)`: (..., M, d); `Vj(d)`: (..., N, d);
-                `Pm(d)`: (..., d). Leading batch axes broadcast. Any strides; float32 or float64.
+                `Pm(d)`: (..., d). Leading batch axes broadcast. Any strides; float32, float64,
+                float16 or bfloat16 (the latter two are computed with in float32).
             backend: "auto" or "CPU".
             device_id: accepted for host arrays, and ignored.
             out: an array (for two results, a tuple) of the result's shape and dtype to fill; it

@@ -52,6 +52,7 @@ class Plan:
     """The shape of the machine code; hashable, so compiled kernels are kept by (kernel, plan).
 
     `relaxed`: an exponential may add a fraction of the rounding error that its argument has.
+    `stored`: the dtype of arrays, where it is not that of the computation.
     """
 
     machine: Machine
@@ -65,6 +66,7 @@ class Plan:
     output_jam: int
     accumulation: Accumulation
     relaxed: bool = True
+    stored: str = ""
 
     @property
     def lane_count(self) -> int:
@@ -200,6 +202,7 @@ def make_plan(
     accumulation: Accumulation,
     few_rows: bool,
     options: Settings,
+    stored: str = "",
 ) -> Plan:
     """The plan for a kernel: from the register and cache budget, or as the settings force it."""
     lanes = options.lanes
@@ -249,6 +252,7 @@ def make_plan(
         output_jam,
         accumulation,
         options.rules != "exact",
+        stored,
     )
 
 
