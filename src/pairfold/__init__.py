@@ -15,14 +15,32 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .errors import PairfoldError as PairfoldError
     from .frontends.explain import explain as explain
+    from .frontends.generic import generic_argkmin as generic_argkmin
+    from .frontends.generic import generic_argmin as generic_argmin
+    from .frontends.generic import generic_logsumexp as generic_logsumexp
+    from .frontends.generic import generic_sum as generic_sum
     from .frontends.genred import Genred as Genred
 
 _PLACES = {
     "Genred": "frontends.genred",
     "PairfoldError": "errors",
     "explain": "frontends.explain",
+    "generic_argkmin": "frontends.generic",
+    "generic_argmin": "frontends.generic",
+    "generic_logsumexp": "frontends.generic",
+    "generic_sum": "frontends.generic",
 }
-__all__ = ["Genred", "PairfoldError", "__version__", "explain", "settings"]
+__all__ = [
+    "Genred",
+    "PairfoldError",
+    "__version__",
+    "explain",
+    "generic_argkmin",
+    "generic_argmin",
+    "generic_logsumexp",
+    "generic_sum",
+    "settings",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .frontends import generic as _generic
 from .frontends import genred as _genred
 
 
@@ -17,4 +18,14 @@ class Genred(_genred.Genred):
     library = "numpy"
 
 
-__all__ = ["Genred"]
+generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
+    _generic.generic(name, Genred) for name in _generic.NAMES
+)
+
+__all__ = [
+    "Genred",
+    "generic_argkmin",
+    "generic_argmin",
+    "generic_logsumexp",
+    "generic_sum",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .frontends import generic as _generic
 from .frontends import genred as _genred
 from .frontends import torch as _torch  # asking for this module asks for torch
 
@@ -24,4 +25,15 @@ class Genred(_genred.Genred):
 
 FoldFunction = _torch.FoldFunction
 
-__all__ = ["FoldFunction", "Genred"]
+generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
+    _generic.generic(name, Genred) for name in _generic.NAMES
+)
+
+__all__ = [
+    "FoldFunction",
+    "Genred",
+    "generic_argkmin",
+    "generic_argmin",
+    "generic_logsumexp",
+    "generic_sum",
+]

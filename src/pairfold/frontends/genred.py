@@ -111,9 +111,7 @@ class Genred:
         self.reduction_op = reduction_op
         self.opt_arg = opt_arg
         self.formula2 = formula2
-        parts = [formula, opt_arg, 1 - axis, formula2]
-        given = ",".join(str(part) for part in parts if part not in (None, ""))
-        self.formula = f"{reduction_op}_Reduction({given})"
+        self.formula = _whole_text(reduction_op, formula, opt_arg, 1 - axis, formula2)
         self.aliases = list(aliases)
         self.nargs = len(parsed.variables)
         self.optional_flags = {
@@ -222,6 +220,11 @@ class Genred:
 
 def _rebuild(kind: type[Genred], options: dict[str, Any]) -> Genred:
     return kind(**options)
+
+
+def _whole_text(reduction_op: str, *parts: object) -> str:
+    """A reduction as one string, in the form of PyKeOps."""
+    return f"{reduction_op}_Reduction({','.join(str(p) for p in parts if p not in (None, ''))})"
 
 
 def _reduction(name: str) -> tuple[str, Reduction]:

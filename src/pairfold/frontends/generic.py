@@ -1,0 +1,74 @@
+"""generic_sum and its like: a reduction told by an alias for its result, instead of an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.node import Kind
+from ..errors import FormulaError
+from .genred import Genred
+from .parse import parse_aliases
+
+Generic = Callable[..., Genred]
+
+# Name -> reduction, what it computes, whether the result's dimension is K.
+_GENERIC = {
+    "generic_sum": ("Sum", "sum", False),
+    "generic_logsumexp": ("LogSumExp", "logarithm of the sum of exponentials", False),
+    "generic_argmin": ("ArgMin", "index of the smallest value", False),
+    "generic_argkmin": ("ArgKMin", "indices of the K smallest values", True),
+}
+NAMES = tuple(_GENERIC)
+
+
+def generic(name: str, kind: type[Genred]) -> Generic:
+    """The function of that name, for one kind of `Genred`.
+
+    >>> import numpy as np
+    >>> generic_argmin = generic("generic_argmin", Genred)
+    >>> nearest = generic_argmin("SqDist(x,y)", "a = Vi(1)", "x = Vi(1)", "y = Vj(1)")
+    >>> nearest(np.array([[0.9], [3.2]]), np.array([[3.0], [1.0]])).tolist()
+    [[1], [0]]
+    """
+    reduction, says, listed = _GENERIC[name]
+
+    def function(formula: str, output: str, *aliases: str, **options: Any) -> Genred:
+        category, dim = _category(output)
+        if listed:
+            options["opt_arg"] = dim
+        return kind(formula, list(aliases), reduction, axis=1 - category, **options)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"""A `Genred` of the {says}, one row per i or per j as `output` says.
+
+    Args:
+        formula: what to reduce.
+        output: an alias for the result: `"a = Vi(3)"` reduces over j, `"a = Vj(3)"` over i. Its
+            dimension is {"K" if listed else "not read"}.
+        aliases: one declaration per array.
+        options: further arguments of `Genred`.
+
+    Raises:
+        FormulaError: `output` is not an alias of the form Vi or Vj.
+    """
+    return function
+
+
+def _category(output: str) -> tuple[int, int]:
+    """(0 for i or 1 for j, dimension) of the alias of a result."""
+    (declared,) = parse_aliases([output]).variables
+    _, dim, kind = declared.params
+    if kind == Kind.PARAMETER:
+        raise FormulaError(
+            "a result is indexed by i or by j",
+            where=output,
+            found="a parameter",
+            hint=f"Vi({dim}), one row per i, or Vj({dim})",
+        )
+    return int(kind), dim
+
+
+generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
+    generic(name, Genred) for name in NAMES
+)
