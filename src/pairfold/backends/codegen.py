@@ -69,7 +69,7 @@ class Codegen(States):
         }
         self.row_buffer, self.state, self.count = rows, state, count
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
-        self.emitter.tables = self._table_memory(scratch, PAIR)
+        self._equipped(self.emitter, scratch)
         self.iota = self._lane_numbers()
         if self.kernel.output_loop is None:
             self._fold_short()

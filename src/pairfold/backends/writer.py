@@ -10,14 +10,15 @@ from llvmlite import ir
 
 from ..errors import InternalError, MemoryLimitError
 from ..lower.kernel import COLUMN, ONCE, ROW, Argument, Kernel
-from ..lower.schedule import ITEM, Plan, cells, frontier
-from .emitter import Key, Leaf
+from ..lower.schedule import ITEM, Plan, cells, code_size, frontier
+from .emitter import Emitter, Key, Leaf
 from .flow import BYTES, I64, Flow, i64
 from .simd import Simd
 from .tables import TableMemory, TablePlaces
 from .words import FIRST_ARGUMENT, OFFSETS, REFUSED, WORDS_PER_ARGUMENT
 
 _MOST_MEMORY = 2**30
+_LONG_CODE = 500
 
 
 class Layout:
@@ -101,10 +102,12 @@ class Writer:
         self.inner = self.simd.resized(self.plan.accumulation.inner)
         return list(function.args)
 
-    def _table_memory(self, scratch: ir.Value, at: int) -> TableMemory:
-        """The tables of the function being written, which computes values at a stage."""
+    def _equipped(self, emitter: Emitter, scratch: ir.Value) -> Emitter:
+        """An emitter with what long code and vectors kept in memory need."""
         region = self.flow.at(scratch, i64(self.layout.offset["tables"]))
-        return TableMemory(self.layout.tables, self.flow, region, at)
+        emitter.tables = TableMemory(self.layout.tables, self.flow, region, emitter.at)
+        emitter.calls = code_size(self.kernel, emitter.at) > _LONG_CODE
+        return emitter
 
     def refuse(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""

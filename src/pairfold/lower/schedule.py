@@ -125,13 +125,17 @@ def cells(value: Value) -> int:
 
 def tables(kernel: Kernel, at: int) -> list[Value]:
     """The tables that are computed at a stage."""
+    return [value for value in _computed_at(kernel, at) if value.what == "table"]
+
+
+def _computed_at(kernel: Kernel, at: int) -> list[Value]:
     targets: list[Value] = []
     if at == PAIR:
         targets += [value for step in kernel.steps for value in step]
         targets += [factor for factor in kernel.factors if factor is not None]
     else:
         targets += kernel.stages[at].computed
-    return [value for value in kernel.needed(targets, at) if value.what == "table"]
+    return kernel.needed(targets, at)
 
 
 def _instances_that_fit(
@@ -143,7 +147,7 @@ def _instances_that_fit(
     formulas is written fewer times.
     """
     size = sum(map(cells, tables(kernel, PAIR))) * width * item
-    code = _code_size(kernel)
+    code = code_size(kernel)
     while jam > 1 and (size * vectors * jam > _CACHE or code * vectors * (jam + 1) > _CODE):
         jam //= 2
     while vectors > 1 and (size * vectors > _CACHE or code * vectors > _CODE):
@@ -151,12 +155,12 @@ def _instances_that_fit(
     return vectors, jam
 
 
-def _code_size(kernel: Kernel) -> float:
-    """Rough operations that the code of one pair consists of, however often it runs them."""
+def code_size(kernel: Kernel, at: int = PAIR) -> float:
+    """Rough operations that a stage's code consists of, however often it runs them."""
     return sum(
         PRIMITIVES[value.what].cost
-        for value in kernel.needed(kernel.outputs, PAIR)
-        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR)
+        for value in _computed_at(kernel, at)
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, at)
     )
 
 
@@ -233,7 +237,7 @@ def make_plan(
     else:
         tiles = max(width, _SMALL_ROWS)
     output_jam = 4 if machine.registers >= 32 else 2
-    if _code_size(kernel) * vectors * output_jam > _CODE:
+    if code_size(kernel) * vectors * output_jam > _CODE:
         output_jam = 1
     return Plan(
         machine,
