@@ -20,6 +20,7 @@ _TASKS = 64
 _SMALL_ROWS = 8
 _LONG_SHARED = 64
 _CODE = 1000
+_MUCH = 2**27
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,17 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
 
 
+def _lanes(shared: int, few_rows: bool, options: Settings) -> str:
+    """What lanes hold; `shared`: bytes that lanes of rows keep at least for long outputs.
+
+    Lanes of rows keep what components share for each column and lane, lanes of columns for each
+    column.
+    """
+    if options.lanes != "auto":
+        return options.lanes
+    return "column" if few_rows or shared > _MUCH else "row"
+
+
 def make_plan(
     kernel: Kernel,
     machine: Machine,
@@ -205,11 +217,10 @@ def make_plan(
     options: Settings,
 ) -> Plan:
     """The plan for a kernel: from the register and cache budget, or as the settings force it."""
-    lanes = options.lanes
-    if lanes == "auto":
-        lanes = "column" if few_rows else "row"
     item = ITEM[dtype]
     width = max(1, machine.vector_bytes // item)
+    shared = sum(map(cells, frontier(kernel)))
+    lanes = _lanes(shared * width * max(width, 8) * item, few_rows, options)
     loops = pair_loops(kernel)
     jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
     if lanes == "column":
@@ -220,14 +231,13 @@ def make_plan(
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
-    shared = sum(map(cells, frontier(kernel)))
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
-        least = 16 if shared < _LONG_SHARED else 1
-        block = max(least, min(64, _CACHE // (shared * count * item)))
+        block = max(16 if shared < _LONG_SHARED else 1, min(64, _CACHE // (shared * count * item)))
     else:
         block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
+        block = min(block, _MUCH // (shared * item)) if shared else block
     unit = count if lanes == "column" else max(width, 8)
     block = max(unit, block // unit * unit)
     if lanes == "row":
