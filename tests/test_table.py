@@ -1,6 +1,6 @@
 """The table of operations carries rows of every shape: the hard ones, written here as a trial.
 
-Products of tensors, complex pairs, one-hot vectors and a divergence need nothing that the row form
+Complex pairs, one-hot vectors and a divergence need nothing that the row form
 does not have. These rows are not registered; they are built, differentiated and compiled like any.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.calculus.derive import pull_back, push_forward
+from pairfold.calculus.derive import push_forward
 from pairfold.core.node import Kind, Node
 from pairfold.errors import DimError, FormulaError, InternalError, refuse
 from pairfold.frontends.arrays import NumpyArrays
@@ -29,41 +29,6 @@ def row(name: str, args: str, **fields: Any) -> Op:
     return op
 
 
-mat_vec = row(
-    "MatVecMult",
-    "a b",
-    dims=lambda da, db: da // db if da % db == 0 else refuse("a must hold whole rows"),
-    value=lambda s, k, a, b: s.sum(b.dim, lambda n: a(k * b.dim + n) * b(n)),
-    pullback=lambda g, out, a, b: [outer(g, b), vec_mat(g, a)],
-)
-vec_mat = row(
-    "VecMatMult",
-    "b a",
-    dims=lambda db, da: da // db,
-    value=lambda s, k, b, a: s.sum(b.dim, lambda n: b(n) * a(n * (a.dim // b.dim) + k)),
-    pullback=lambda g, out, b, a: [mat_vec(a, g), outer(b, g)],
-)
-outer = row(
-    "TensorProd",
-    "x y",
-    dims=lambda dx, dy: dx * dy,
-    value=lambda s, k, x, y: x(k // y.dim) * y(k % y.dim),
-    pullback=lambda g, out, x, y: [mat_vec(g, y), vec_mat(x, g)],
-)
-
-
-def _tensor_dot(s: Any, k: Any, f: Any, g: Any, p: int, q: int, r: int) -> Any:
-    """(p, q) with (q, r) over q: what TensorDot is for matrices."""
-    return s.sum(q, lambda n: f((k // r) * q + n) * g(n * r + k % r))
-
-
-tensor_dot = row(
-    "TensorDot",
-    "f g",
-    params=[Param("p", 2), Param("q", 3), Param("r", 4)],
-    dims=lambda df, dg, p, q, r: p * r if (df, dg) == (p * q, q * r) else refuse("sizes differ"),
-    value=_tensor_dot,
-)
 complex_mult = row(
     "ComplexMult",
     "x y",
@@ -107,31 +72,15 @@ def summed(node: Node, variables: list[Node], arrays: list[Any], **options: Any)
 
 @pytest.mark.parametrize("unroll", [1, 4, 64])
 @pytest.mark.parametrize("lanes", ["row", "column"])
-def test_products_of_tensors_are_rows_like_any_other(unroll: int, lanes: str) -> None:
+def test_products_of_complex_vectors_are_rows_like_any_other(unroll: int, lanes: str) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(17, 6)), rng.normal(size=(23, 12))
     vx, vy = variable(0, 6, Kind.I), variable(1, 12, Kind.J)
-    cut = OPERATIONS["Extract"](vy, 3, 3)
     options = {"unroll": unroll, "lanes": lanes}
-    pairs = np.einsum("ipq,jq->ijp", x.reshape(17, 2, 3), y[:, 3:6])
-    assert_close(summed(mat_vec(vx, cut), [vx, vy], [x, y], **options), pairs.sum(1), terms=23)
-    pairs = np.einsum("ipq,jqr->ijpr", x.reshape(17, 2, 3), y.reshape(23, 3, 4))
-    got = summed(build(tensor_dot, vx, vy, 2, 3, 4), [vx, vy], [x, y], **options)
-    assert_close(got, pairs.sum(1).reshape(17, 8), terms=23)
     pairs = (x.view(complex)[:, None] * y[:, :6].copy().view(complex)).view(float)
     half = OPERATIONS["Extract"](vy, 0, 6)
     got = summed(complex_mult(vx, half), [vx, vy], [x, y], **options)
     assert_close(got, pairs.sum(1), terms=23)
-
-
-def test_their_derivatives_follow_from_their_pull_backs() -> None:
-    rng = np.random.default_rng(1)
-    x, y, e = rng.normal(size=(17, 6)), rng.normal(size=(23, 3)), rng.normal(size=(17, 2))
-    vx, vy, ve = variable(0, 6, Kind.I), variable(1, 3, Kind.J), variable(2, 2, Kind.I)
-    (to_x,) = pull_back(mat_vec(vx, OPERATIONS["Sin"](vy)), [vx], ve)
-    assert to_x is not None
-    want = np.einsum("ip,jq->ipq", e, np.sin(y)).reshape(17, 6)
-    assert_close(summed(to_x, [vx, vy, ve], [x, y, e]), want, terms=23)
 
 
 @pytest.mark.parametrize("unroll", [2, 16])
@@ -154,10 +103,10 @@ def test_a_divergence_is_an_expansion_into_derivatives() -> None:
 
 def test_a_row_refuses_what_it_cannot_combine() -> None:
     x, y = variable(0, 5, Kind.I), variable(1, 3, Kind.J)
-    with pytest.raises(DimError, match="whole rows"):
-        mat_vec(x, y)
-    with pytest.raises(FormulaError, match="2 arguments"):
-        build(tensor_dot, x, y)
+    with pytest.raises(DimError, match="pairs of equal number"):
+        complex_mult(x, y)
+    with pytest.raises(FormulaError, match="1 arguments"):
+        build(one_hot, x)
 
 
 def test_a_row_that_reads_outside_its_operand_is_caught_before_any_code_exists() -> None:

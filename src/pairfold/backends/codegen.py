@@ -70,7 +70,7 @@ class Codegen(Results):
         self._enter(scratch)
         self.row_buffer, self.state, self.count, self.base = rows, state, count, base
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
-        self.emitter.tables = self._table_memory(scratch, PAIR)
+        self._equipped(self.emitter, scratch)
         self.iota = self._lane_numbers()
         if self.kernel.reduction.listed:
             self._keep_limits(state)

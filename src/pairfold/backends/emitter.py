@@ -17,6 +17,7 @@ from ..lower.schedule import Plan
 from . import approximations
 from .exponentials import exp_of_rounded
 from .flow import Flow, i64
+from .outline import call
 from .simd import Simd
 from .tables import TableMemory
 
@@ -45,6 +46,7 @@ class Emitter:
         self.kernel, self.plan, self.simd, self.flow, self.at = kernel, plan, simd, flow, at
         self.report: Callable[[ir.Value], None] | None = None
         self.tables: TableMemory | None = None
+        self.calls = False
 
     def key(self, value: Value, instance: Key) -> Key:
         """The part of an instance that a value of this stage depends on."""
@@ -153,8 +155,14 @@ class Emitter:
         while argument.what in ("neg", "entry", "table"):
             argument = argument.args[0]
         if self.plan.relaxed and argument.what in _ROUNDED:
-            return exp_of_rounded(self.simd, x)
-        return approximations.FUNCTIONS["exp"](self.simd, x)
+            return self._function("exp_of_rounded", exp_of_rounded, [x])
+        return self._function("exp", approximations.FUNCTIONS["exp"], [x])
+
+    def _function(
+        self, name: str, function: Callable[..., ir.Value], args: Sequence[ir.Value]
+    ) -> ir.Value:
+        """An elementary function written out here or, in long code, called."""
+        return call(self.simd, name, function, args) if self.calls else function(self.simd, *args)
 
     def _primitive(self, name: str, args: Sequence[ir.Value]) -> ir.Value:
         s, b = self.simd, self.simd.builder
@@ -165,7 +173,9 @@ class Emitter:
             return s.compare(_MASKS[name], *args)
         spelling = PRIMITIVES[name].llvm
         written = approximations.FUNCTIONS.get(spelling)
-        return written(s, *args) if written else getattr(s, spelling)(*args)
+        if written is None:
+            return getattr(s, spelling)(*args)
+        return self._function(spelling, written, args)
 
     def _loop(
         self,

@@ -170,7 +170,7 @@ class Packing(Writer):
         flow, item = self.flow, self.item
         emitter = Emitter(self.kernel, self.plan, self.simd, flow, stage)
         emitter.report = lambda mask: self.refuse(args, mask)
-        emitter.tables = self._table_memory(scratch, stage)
+        self._equipped(emitter, scratch)
         once = flow.at(scratch, i64(self.layout.offset["once"]))
         with flow.loop(i64(0), padded, self.plan.width, name="computed") as lane:
             shift = flow.times(lane.index, item)
@@ -225,7 +225,7 @@ class Packing(Writer):
                     place = flow.times(b.add(k.index, i64(raw)), item)
                     flow.store(value, flow.at(once, place), item)
         emitter = Emitter(self.kernel, self.plan, self.simd, flow, ONCE)
-        emitter.tables = self._table_memory(scratch, ONCE)
+        self._equipped(emitter, scratch)
 
         def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
             place = flow.times(b.add(i64(offset), index), item)

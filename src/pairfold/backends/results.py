@@ -148,7 +148,7 @@ class Results(Lists):
         if factor is None:
             return result
         emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
-        emitter.tables = self._table_memory(self.scratch, PAIR)
+        self._equipped(emitter, self.scratch)
         known: Known = {}
         inside: frozenset[Loop] = frozenset()
         if self.kernel.output_loop is not None:

@@ -10,8 +10,8 @@ from llvmlite import ir
 
 from ..errors import InternalError, MemoryLimitError
 from ..lower.kernel import COLUMN, ONCE, ROW, Argument, Kernel
-from ..lower.schedule import ITEM, Plan, cells, frontier
-from .emitter import Key, Leaf
+from ..lower.schedule import ITEM, Plan, cells, code_size, frontier
+from .emitter import Emitter, Key, Leaf
 from .flow import I64, Flow, i64
 from .simd import Simd
 from .storage import Storage
@@ -19,6 +19,7 @@ from .tables import TableMemory, TablePlaces
 from .words import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
 
 _MOST_MEMORY = 2**30
+_LONG_CODE = 500
 
 
 class Layout:
@@ -121,10 +122,12 @@ class Writer:
             name: self.flow.at(scratch, i64(offset)) for name, offset in self.layout.offset.items()
         }
 
-    def _table_memory(self, scratch: ir.Value, at: int) -> TableMemory:
-        """The tables of the function being written, which computes values at a stage."""
+    def _equipped(self, emitter: Emitter, scratch: ir.Value) -> Emitter:
+        """An emitter with what long code and vectors kept in memory need."""
         region = self.flow.at(scratch, i64(self.layout.offset["tables"]))
-        return TableMemory(self.layout.tables, self.flow, region, at)
+        emitter.tables = TableMemory(self.layout.tables, self.flow, region, emitter.at)
+        emitter.calls = code_size(self.kernel, emitter.at) > _LONG_CODE
+        return emitter
 
     def refuse(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""

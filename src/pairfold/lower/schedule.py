@@ -20,6 +20,7 @@ _TASKS = 64
 _SMALL_ROWS = 8
 _LONG_SHARED = 64
 _CODE = 1000
+_MUCH = 2**27
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,10 @@ def cells(value: Value) -> int:
 
 def tables(kernel: Kernel, at: int) -> list[Value]:
     """The tables that are computed at a stage."""
+    return [value for value in _computed_at(kernel, at) if value.what == "table"]
+
+
+def _computed_at(kernel: Kernel, at: int) -> list[Value]:
     targets: list[Value] = []
     if at == PAIR:
         targets += [value for step in kernel.steps for value in step]
@@ -131,7 +136,7 @@ def tables(kernel: Kernel, at: int) -> list[Value]:
         targets += kernel.scores
     else:
         targets += kernel.stages[at].computed
-    return [value for value in kernel.needed(targets, at) if value.what == "table"]
+    return kernel.needed(targets, at)
 
 
 def _instances_that_fit(
@@ -143,7 +148,7 @@ def _instances_that_fit(
     formulas is written fewer times.
     """
     size = sum(map(cells, tables(kernel, PAIR))) * width * item
-    code = _code_size(kernel)
+    code = code_size(kernel)
     while jam > 1 and (size * vectors * jam > _CACHE or code * vectors * (jam + 1) > _CODE):
         jam //= 2
     while vectors > 1 and (size * vectors > _CACHE or code * vectors > _CODE):
@@ -151,12 +156,12 @@ def _instances_that_fit(
     return vectors, jam
 
 
-def _code_size(kernel: Kernel) -> float:
-    """Rough operations that the code of one pair consists of, however often it runs them."""
+def code_size(kernel: Kernel, at: int = PAIR) -> float:
+    """Rough operations that a stage's code consists of, however often it runs them."""
     return sum(
         PRIMITIVES[value.what].cost
-        for value in kernel.needed(kernel.folded, PAIR)
-        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR)
+        for value in _computed_at(kernel, at)
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, at)
     )
 
 
@@ -195,6 +200,17 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
 
 
+def _lanes(shared: int, few_rows: bool, options: Settings) -> str:
+    """What lanes hold; `shared`: bytes that lanes of rows keep at least for long outputs.
+
+    Lanes of rows keep what components share for each column and lane, lanes of columns for each
+    column.
+    """
+    if options.lanes != "auto":
+        return options.lanes
+    return "column" if few_rows or shared > _MUCH else "row"
+
+
 def make_plan(
     kernel: Kernel,
     machine: Machine,
@@ -205,11 +221,10 @@ def make_plan(
     stored: str = "",
 ) -> Plan:
     """The plan for a kernel: from the register and cache budget, or as the settings force it."""
-    lanes = options.lanes
-    if lanes == "auto":
-        lanes = "column" if few_rows else "row"
     item = ITEM[dtype]
     width = max(1, machine.vector_bytes // item)
+    shared = sum(map(cells, frontier(kernel))) + len(kernel.scores)
+    lanes = _lanes(shared * width * max(width, 8) * item, few_rows, options)
     loops = pair_loops(kernel)
     jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
     if lanes == "column":
@@ -220,14 +235,13 @@ def make_plan(
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
-    shared = sum(map(cells, frontier(kernel))) + len(kernel.scores)
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
-        least = 16 if shared < _LONG_SHARED else 1
-        block = max(least, min(64, _CACHE // (shared * count * item)))
+        block = max(16 if shared < _LONG_SHARED else 1, min(64, _CACHE // (shared * count * item)))
     else:
         block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
+        block = min(block, _MUCH // (shared * item)) if shared else block
     unit = count if lanes == "column" else max(width, 8)
     block = max(unit, block // unit * unit)
     if lanes == "row":
@@ -238,7 +252,7 @@ def make_plan(
     else:
         tiles = max(width, _SMALL_ROWS)
     output_jam = 4 if machine.registers >= 32 else 2
-    if _code_size(kernel) * vectors * output_jam > _CODE:
+    if code_size(kernel) * vectors * output_jam > _CODE:
         output_jam = 1
     return Plan(
         machine,
