@@ -102,10 +102,8 @@ class Genred:
         length = _length(row, opt_arg)
         _check_weight(row, formula2)
         accuracy = _accuracy(row, dtype_acc, use_double_acc, sum_scheme)
-        formulas = [formula, formula2] if formula2 else [formula]
-        parsed, *weight = parse_many(
-            formulas, list(aliases) if isinstance(aliases, tuple) else aliases
-        )
+        given = list(aliases) if isinstance(aliases, tuple) else aliases
+        parsed, *weight = parse_many([formula, formula2] if formula2 else [formula], given)
         self._text = formula
         self.axis = axis
         self.reduction_op = reduction_op

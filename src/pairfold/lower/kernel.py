@@ -260,13 +260,8 @@ def lower(
     scalars = Scalars(unroll, separate=rearrange)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
-    output_loop: Loop | None = None
-    indices: list[Index] = list(range(dim))
-    if dim > unroll:
-        output_loop = Loop(dim)
-        output_loop.index = scalars.loop_index(output_loop)
-        output_loop.inits = output_loop.carries = output_loop.nexts = ()
-        indices = [output_loop.index]
+    output_loop = _output_loop(scalars, dim)
+    indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
     scores: tuple[Value, ...] = ()
     total: Value | None = None
     if reduction.anchored:
@@ -300,6 +295,16 @@ def lower(
     )
     _place(kernel)
     return kernel
+
+
+def _output_loop(s: Scalars, dim: int) -> Loop | None:
+    """The loop over the components of a long output."""
+    if dim <= s.unroll:
+        return None
+    loop = Loop(dim)
+    loop.index = s.loop_index(loop)
+    loop.inits = loop.carries = loop.nexts = ()
+    return loop
 
 
 def _anchored(
