@@ -8,8 +8,7 @@ axis and combines partial results by the same rows. There are three forms:
   it moves, the sums so far are rescaled (LogSumExp, soft-max weights);
 - *listed*: every component keeps a sorted list of the K smallest (value, index) pairs.
 
-NaN: Min, Max, KMin and their indices never select a NaN; everything else propagates it. Ties take
-the lowest index.
+What holds for all of them is said in `GENERAL`, and what is special in their rows.
 """
 
 from __future__ import annotations
@@ -23,6 +22,20 @@ from ..core.scalars import Scalars, Value
 from .table import OPERATIONS, constant
 
 State = Sequence[Value]
+
+# What the page of operations says above the table of reductions.
+GENERAL = (
+    "NaN: extrema, lists and their indices never select it; Count, Any and All take it for a "
+    "number that is not 0; everything else propagates it.",
+    "Ties: the lowest index is selected; equal values of a list are in the order of their indices.",
+    "Infinities: a result is the limit where there is one, else NaN. inf for Min, -inf for Max is "
+    "the same as nothing to select: its index is 0.",
+    "No columns, or no rows: an axis that is reduced may be empty; the conventions say what comes "
+    "out, as they do for rows where NaN left nothing to select.",
+    "Indices are counted along the reduced axis, from 0, and are exact up to 2^53.",
+    "Derivatives of any order are torch's; derivatives of selected values are those of the formula "
+    "at the selected pairs.",
+)
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,7 @@ reduction(
     **{**_SUM, "step": lambda s, state, x, j: [state[0] + s.select(s.ne(x, 0), 1, 0)]},
     finish=lambda s, ends: [ends.state[0]],
     results=(Result("index"),),
-    conventions="NaN counts, as in NumPy",
+    conventions="0 without columns",
 )
 
 reduction(
@@ -210,7 +223,7 @@ reduction(
     merge=lambda s, a, b: [s.select(s.lt(a[0], b[0]), b[0], a[0])],
     finish=lambda s, ends: [ends.state[0]],
     results=(Result("truth"),),
-    conventions="False without columns; NaN differs from 0",
+    conventions="False without columns",
 )
 
 reduction(
@@ -221,13 +234,12 @@ reduction(
     merge=lambda s, a, b: [s.select(s.lt(b[0], a[0]), b[0], a[0])],
     finish=lambda s, ends: [ends.state[0]],
     results=(Result("truth"),),
-    conventions="True without columns; NaN differs from 0",
+    conventions="True without columns",
 )
 
 # ----- extrema -----------------------------------------------------------------------------------
 
-_EXTREMA = "NaN is never selected; without columns, or if nothing else is left, {} and index 0"
-_TO_SELECTED = "flows to the selected pair; indices have none"
+_TO_SELECTED = "flows to the selected pair"
 
 
 def _less(s: Scalars, x: Value, y: Value) -> Value:
@@ -268,8 +280,8 @@ def _extreme(name: str, says: str, better: Callable[..., Value], worst: str, giv
         results=tuple(Result(kinds[place]) for place in taken),
         selects=True,
         shape="two arrays (..., R, D)" if gives == "both" else "(..., R, D)",
-        derivative="none (whole numbers)" if gives == "index" else _TO_SELECTED,
-        conventions=_EXTREMA.format(worst),
+        derivative="none" if gives == "index" else _TO_SELECTED,
+        conventions=", ".join((worst, "index 0")[place] for place in taken) + " without columns",
     )
 
 
@@ -317,8 +329,9 @@ def _smallest(name: str, says: str, gives: str) -> None:
         listed=True,
         selects=True,
         shape=f"{'two arrays ' * (gives == 'both')}(..., R, K, D), or (..., R, K) where D is 1",
-        derivative="none (whole numbers)" if gives == "index" else _TO_SELECTED,
-        conventions="ascending; NaN is never selected; padded with inf and index 0",
+        derivative="none" if gives == "index" else _TO_SELECTED,
+        conventions="ascending; padded with "
+        + " and ".join(("inf", "index 0")[place] for place in taken),
     )
 
 
@@ -362,6 +375,7 @@ def _raw_top(s: Scalars, top: Value) -> Value:
     return s.select(s.le(s.constant("largest"), top), s.constant("inf"), top)
 
 
+_NO_TERMS = "-inf without columns or where all F are -inf; inf where some F is inf"
 _SHIFTED: dict[str, Any] = {**_SUM, "anchored": True}
 
 reduction(
@@ -374,7 +388,7 @@ reduction(
     pullback=_log_pullback,
     shape="(..., R, D), weighted (..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
-    conventions="-inf without columns or where all F are -inf; inf where some F is inf; NaN stays",
+    conventions=_NO_TERMS,
 )
 
 reduction(
@@ -387,7 +401,7 @@ reduction(
     pullback=_log_pullback,
     shape="(..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
-    conventions="as LogSumExp",
+    conventions=_NO_TERMS,
 )
 
 reduction(
@@ -399,7 +413,7 @@ reduction(
     weighted="must",
     shape="(..., R, dim G)",
     derivative="again soft-max weighted sums",
-    conventions="NaN without columns or where all F are -inf; also called SoftMax",
+    conventions="NaN without columns, where all F are -inf or some F is inf",
 )
 
 reduction(
