@@ -76,8 +76,8 @@ class Peer:
             self.environment["KEOPS_CACHE_FOLDER"] = cache
         self.process: subprocess.Popen[str] | None = None
 
-    def ask(self, formulas: list[str], axis: int) -> list[Any]:
-        """The peer's answers; one by one where it dies of several."""
+    def send(self, request: dict[str, Any]) -> list[Any] | None:
+        """The peer's answer to one request, or None if it dies of it."""
         if self.process is None:
             self.process = subprocess.Popen(
                 self.command,
@@ -89,7 +89,6 @@ class Peer:
             )
         assert self.process.stdin
         assert self.process.stdout
-        request = {"formulas": formulas, "aliases": list(language.ALIASES), "axis": axis}
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
@@ -99,6 +98,14 @@ class Peer:
         if answer:
             return json.loads(answer)
         self.close()
+        return None
+
+    def ask(self, formulas: list[str], axis: int) -> list[Any]:
+        """Sums of formulas; one by one where the peer dies of several."""
+        request = {"formulas": formulas, "aliases": list(language.ALIASES), "axis": axis}
+        answer = self.send(request)
+        if answer is not None:
+            return answer
         if len(formulas) == 1:
             return ["the process died"]
         return [self.ask([formula], axis)[0] for formula in formulas]

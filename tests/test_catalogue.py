@@ -129,8 +129,9 @@ def test_arguments_that_the_page_does_not_name_are_refused(row: Reduction) -> No
         wrong.append({"formula2": None if row.weighted == "must" else "y"})
     for options in wrong:
         given = {"opt_arg": K if row.listed else None, "formula2": "y" * (row.weighted == "must")}
+        arguments: dict[str, Any] = {**given, **options}
         with pytest.raises(OptionError):
-            Genred("x*y", aliases, row.name, axis=1, **{**given, **options})
+            Genred("x*y", aliases, row.name, axis=1, **arguments)
 
 
 @public

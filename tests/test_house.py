@@ -250,14 +250,15 @@ def test_functions_are_short(path):
     assert not long, f"{name_of(path)}: {', '.join(long)}"
 
 
-# -- the example -----------------------------------------------------------------------------------
+# -- the examples ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_the_sum_reduction_example_runs_without_a_display(tmp_path):
+@pytest.mark.parametrize("name", ["sum_reduction", "reductions"])
+def test_the_examples_run_without_a_display(name, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
-    program = Path(shutil.copy(ROOT / "examples" / "sum_reduction.py", tmp_path))
+    program = Path(shutil.copy(ROOT / "examples" / f"{name}.py", tmp_path))
     environment = {
         name: value
         for name, value in os.environ.items()
