@@ -16,7 +16,8 @@ from pairfold.numpy import Genred
 from pairfold.ops.reductions import ALIASES, GENERAL, REDUCTIONS, Reduction
 from pairfold.ops.table import OPERATIONS
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "operations.md"
 
 
 def test_the_page_in_the_repository_is_up_to_date() -> None:
@@ -33,6 +34,22 @@ def test_every_row_is_on_the_page() -> None:
         assert f'or `"{name}"`' in page
     for rule in GENERAL:
         assert page.count(rule) == 1
+
+
+def test_the_readme_names_all_operations_and_reductions() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tables = [
+        re.findall(r"^\| [^|]* \| (.*) \|$", part, re.MULTILINE)
+        for part in (
+            readme.partition("| Operations in formulas |")[2].partition("| Reductions |")[0],
+            readme.partition("| Reductions |")[2].partition("\n\n")[0],
+        )
+    ]
+    for lines, rows in zip(tables, (OPERATIONS, REDUCTIONS), strict=True):
+        code = " ".join(text for line in lines for text in re.findall(r"`([^`]*)`", line))
+        named = re.findall(r"\b[A-Za-z]\w*", code)
+        public = {name for name, row in rows.items() if not row.internal}
+        assert sorted(named) == sorted(public | (set(ALIASES) if rows is REDUCTIONS else set()))
 
 
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
