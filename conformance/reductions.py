@@ -1,6 +1,7 @@
 """Compare every reduction with PyKeOps: the same formulas, weights, arrays, and gradients.
 
-    python conformance/reductions.py --pykeops-python OTHER/bin/python --write results.md
+    python conformance/reductions.py --pykeops-python OTHER/bin/python \\
+        --write conformance/reductions.md
 
 Formulas are drawn as in `formulas.py`. Those for extrema and lists are exact on whole numbers, and
 are folded once on real and once on whole data, where ties abound and must be told the same way.
