@@ -88,6 +88,11 @@ class Reduction:
     def __repr__(self) -> str:
         return f"<reduction {self.name}>"
 
+    @property
+    def form(self) -> str:
+        """running, anchored or listed."""
+        return "anchored" if self.anchored else "listed" if self.listed else "running"
+
 
 REDUCTIONS: dict[str, Reduction] = {}
 ALIASES = {"SoftMax": "SumSoftMaxWeight"}
