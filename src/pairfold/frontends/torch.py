@@ -209,8 +209,11 @@ def _selected(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ..
     located = fold.variant(_LOCATED.get(fold.reduction, fold.reduction))
     frozen = [tensor.detach() for tensor in tensors]
     values, indices = _apply(located, adapter, frozen)
-    found = values
-    if _columns(fold, tensors):
+    if not _columns(fold, tensors):
+        # Nothing is selected: constants that stand in the graph, so that gradients are zeros.
+        nothing = _apply(fold.variant("Sum"), adapter, tensors)
+        found = values + nothing.repeat(*[1] * (nothing.dim() - 1), values.shape[-1] // fold.dim)
+    else:
         parts: list[Any] = []
         for component in range(fold.dim):
             places = indices[..., component :: fold.dim]
