@@ -19,6 +19,7 @@ import scipy.special
 from checks import assert_close, assert_same_bits
 from hypothesis import strategies as st
 
+from pairfold.backends.machine import machine
 from pairfold.errors import DimError, DTypeError, OptionError, PairfoldError, ShapeError
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import ALIASES, REDUCTIONS, Ends, Reduction
@@ -36,6 +37,15 @@ case = pytest.mark.parametrize(
 LISTED = [row.name for row in PUBLIC if row.listed]
 SELECTING = [row.name for row in PUBLIC if row.selects]
 ADDITIVE = [entry for entry in CASES if REDUCTIONS[entry[0]].additive]
+
+
+def available(target: str) -> bool:
+    """Whether this processor can run a target."""
+    try:
+        machine(target)
+    except OptionError:
+        return False
+    return True
 
 
 # -- oracles ---------------------------------------------------------------------------------------
@@ -317,6 +327,120 @@ def test_results_pass_the_comparison_with_the_reference(
         got = [np.concatenate(got, -1)]
     for a, b in zip(checked, got, strict=True):
         assert_close(a.reshape(b.shape), b, terms=23, formula=name)
+
+
+# -- plans -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(
+            target,
+            marks=pytest.mark.skipif(
+                not available(target), reason=f"this processor cannot run target {target}"
+            ),
+        )
+        for target in ("avx512", "avx2", "baseline")
+    ],
+)
+@case
+def test_every_target_equals_numpy(name: str, weighted: bool, target: str) -> None:
+    for dtype, lanes in (("float32", "row"), ("float64", "column")):
+        given = arrays(name, 3, 70, 300, dtype)
+        want = oracle(name, *pairs(name, weighted, given, 1))
+        with settings(target=target, lanes=lanes):
+            got = program(name, weighted, 3, 1)(*given)
+        check(name, got, want, dtype, (target, lanes), terms=300)
+
+
+PLANS: list[dict[str, Any]] = [
+    {"unroll": 2, "row_vectors": 4},
+    {"unroll": 1, "rules": "exact", "lanes": "column", "row_vectors": 2},
+    {"row_vectors": 4, "column_jam": 3, "block": 8, "lanes": "row"},
+]
+
+
+@pytest.mark.parametrize("options", PLANS, ids=str)
+@case
+def test_every_plan_equals_numpy(name: str, weighted: bool, options: dict[str, Any]) -> None:
+    given = arrays(name, 3, 70, 300, "float64")
+    want = oracle(name, *pairs(name, weighted, given, 1))
+    with settings(**options):
+        got = program(name, weighted, 3, 1)(*given)
+    check(name, got, want, "float64", options, terms=300)
+
+
+@case
+def test_threads_do_not_change_a_single_bit(name: str, weighted: bool) -> None:
+    genred = program(name, weighted, 3, 1)
+    for rows, columns in ((301, 2003), (3, 30_011)):
+        given = arrays(name, 3, rows, columns, "float32")
+        found = []
+        for threads in (1, 3):
+            with settings(threads=threads):
+                found.append(parts(genred(*given)))
+        for a, b in zip(*found, strict=True):
+            assert_same_bits(a, b, formula=name)
+
+
+@pytest.mark.parametrize("formula", ["p", "x", "y", "IntCst(2)"])
+@case
+def test_formulas_that_lack_an_index_equal_numpy(name: str, weighted: bool, formula: str) -> None:
+    """One value of all pairs, of a row or of a column."""
+    row = REDUCTIONS[name]
+    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    aliases = ["x = Vi(1)", "y = Vj(1)", "p = Pm(1)"]
+    given = [np.arange(1.0, 18)[:, None], np.array([3.0, -1, 2, -1, 3])[:, None], np.array([3.0])]
+    table = {"p": given[2], "x": given[0][:, None], "y": given[1][None], "IntCst(2)": np.array(2.0)}
+    for axis, weight in ((1, "p"), (0, "p"), (1, "Square(y)"), (0, "Square(x)")):
+        f = np.broadcast_to(table[formula], (17, 5, 1))
+        g = {"p": given[2], "Square(y)": given[1][None] ** 2, "Square(x)": given[0][:, None] ** 2}
+        g = np.broadcast_to(g[weight], f.shape)
+        if axis == 0:
+            f, g = f.swapaxes(0, 1), g.swapaxes(0, 1)
+        if weighted:
+            options["formula2"] = weight
+        want = oracle(name, f, g if weighted else None)
+        got = Genred(formula, aliases, name, axis=axis, **options)(*given)
+        check(name, got, want, "float64", (formula, axis, weight), terms=17)
+    # Without an array of one side there is one row, or one column.
+    if weighted:
+        options["formula2"] = "p"
+    got = Genred("y+p", ["y = Vj(1)", "p = Pm(1)"], name, axis=1, **options)(*given[1:])
+    f = (given[1] + given[2])[None]
+    check(name, got, oracle(name, f, 0 * f + 3 if weighted else None), "float64", terms=5)
+    got = Genred("y+p", ["y = Vj(1)", "p = Pm(1)"], name, axis=0, **options)(*given[1:])
+    f = f.swapaxes(0, 1)
+    check(name, got, oracle(name, f, 0 * f + 3 if weighted else None), "float64", terms=5)
+
+
+@pytest.mark.parametrize("name", ["LogSumExp", "LogSumExpWeight", "SumSoftMaxWeight"])
+def test_weights_may_have_any_sign_and_be_zero(name: str) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-1, 1, (17, 1)), rng.uniform(-1, 1, (23, 1))
+    b = np.concatenate([rng.uniform(-0.2, 1, (23, 1)), np.zeros((23, 1)), -np.ones((23, 1))], 1)
+    terms = np.exp(x[:, None] + y) * b
+    with np.errstate(all="ignore"):
+        want = terms.sum(1)
+        if name == "SumSoftMaxWeight":
+            want = want / np.exp(x + y[:, 0]).sum(1, keepdims=True)
+        else:
+            want = np.log(want)
+    aliases = ["x = Vi(1)", "y = Vj(1)", "b = Vj(3)"]
+    for lanes in ("row", "column"):
+        with settings(lanes=lanes):
+            got = Genred("x+y", aliases, name, axis=1, formula2="b")(x, y, b)
+        assert_close(got, want, terms=23, formula=(name, lanes))
+
+
+@case
+def test_every_reduction_can_be_explained(name: str, weighted: bool) -> None:
+    genred = program(name, weighted, 3, 1)
+    given = arrays(name, 3, 17, 23, "float32")
+    for explanation in (genred.explain(), genred.explain(*given)):
+        assert name in str(explanation)
+    assert name in repr(genred)
 
 
 # -- ties, lists, indices --------------------------------------------------------------------------
