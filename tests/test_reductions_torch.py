@@ -264,6 +264,71 @@ def test_empty_and_single_axes_have_gradients(
             assert not gradient.any()
 
 
+@pytest.mark.parametrize("batch", [((0,), (), (), (), ()), ((), (), (), (0,), (2, 1))])
+@case
+def test_empty_batches_have_gradients(name: str, weighted: bool, batch: Any) -> None:
+    tensors = arguments(batch)
+    out = program(name, weighted)(*tensors)
+    want = dense(name, weighted)(*arguments(((0,) if batch[0] else (2, 0),) * 5))
+    assert out.shape == want.shape
+    for tensor, gradient in zip(tensors, gradients(out.sum(), tensors), strict=True):
+        assert gradient.shape == tensor.shape
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("formula", ["p*p", "Sin(y*p)", "Sin(x*p)"])
+@case
+def test_formulas_that_lack_an_index_have_gradients(
+    name: str, weighted: bool, formula: str, axis: int
+) -> None:
+    """Without an array of one side there is one row, or one column."""
+    row = REDUCTIONS[name]
+    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    if weighted:
+        options["formula2"] = "Exp(p)"
+    letter = formula[4:5]
+    aliases = {"x": ["x = Vi(1)"], "y": ["y = Vj(1)"]}.get(letter, [])
+    torch.manual_seed(0)
+    p = torch.rand(1, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(5, 1, dtype=torch.float64, requires_grad=True)
+    tensors = [x, p] if aliases else [p]
+    genred = pairfold.torch.Genred(formula, [*aliases, "p = Pm(1)"], name, axis=axis, **options)
+    out = genred(*tensors)
+    out = out[0] if isinstance(out, tuple) else out
+    f = (x * p).sin() if aliases else (p * p)[None]
+    f = f[None] if (letter == "y") == (axis == 1) else f[:, None]  # (rows, columns, 1)
+    want = DENSE[name, weighted](f, p.exp().expand(f.shape) if weighted else None)
+    want = want[..., 0] if row.listed else want
+    torch.testing.assert_close(out, want)
+    compare(gradients(finite(out).sum(), tensors), gradients(finite(want).sum(), tensors))
+
+
+@pytest.mark.parametrize(
+    "name", [r.name for r in REDUCTIONS.values() if {p.kind for p in r.results} != {"value"}]
+)
+def test_whole_numbers_have_no_tangents(name: str) -> None:
+    """Indices, counts and truth values pass through every transform as constants do."""
+    options = {"opt_arg": K} if REDUCTIONS[name].listed else {}
+    genred = pairfold.torch.Genred("ReLU(x*y-0.3)", ALIASES[:2], name, axis=1, **options)
+    x, y = (t.detach() for t in arguments()[:2])
+
+    def whole(x: Tensor) -> Tensor:
+        found = genred(x, y)
+        return found[-1] if isinstance(found, tuple) else found
+
+    want = whole(x)
+    primal, tangent = torch.func.jvp(whole, (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(primal, want)
+    assert not tangent.any()
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd):
+        _, beside = transform(lambda x: ((x**2).sum(), whole(x)), has_aux=True)(x)
+        torch.testing.assert_close(beside, want)
+    many = torch.stack([x, -x, 2 * x], 1)
+    got = torch.func.vmap(whole, 1)(many)
+    torch.testing.assert_close(got, torch.stack([whole(many[:, n]) for n in range(3)]))
+
+
 # -- products --------------------------------------------------------------------------------------
 
 
@@ -398,6 +463,21 @@ def test_rows_of_minus_infinity_have_no_gradient(order: int) -> None:
         # The row itself: its value is -inf, and nothing flows from it.
         for g in gradients(genred(*tensors)[1].sum(), tensors):
             assert not g.any()
+
+
+@case
+def test_infinite_exponents_have_the_same_values_with_a_graph(name: str, weighted: bool) -> None:
+    if not REDUCTIONS[name].anchored:
+        return
+    inf = math.inf
+    x = torch.tensor([[0.0], [-inf], [inf], [math.nan]])
+    options = {"formula2": "b"} if weighted else {}
+    aliases = ["x = Vi(1)", "y = Vj(1)", "b = Vj(2)"]
+    genred = pairfold.torch.Genred("x+y", aliases, name, axis=1, **options)
+    for y in (torch.tensor([[1.0], [2.0]]), torch.tensor([[-inf], [2.0], [-inf]])):
+        b = torch.ones(len(y), 2)
+        with_graph = genred(x.clone().requires_grad_(), y, b)
+        torch.testing.assert_close(with_graph.detach(), genred(x, y, b), equal_nan=True)
 
 
 @case
