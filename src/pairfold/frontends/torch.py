@@ -242,7 +242,7 @@ def _at_pairs(fold: Fold, component: int) -> Fold:
 def _gathered(fold: Fold, tensors: Sequence[Any], places: Any) -> list[Any]:
     """Arguments at rows r and columns places[..., r, :], as rows of one long axis."""
     length = places.shape[-1]
-    flat = places.reshape(*places.shape[:-2], -1, 1)
+    flat = places.flatten(-2).unsqueeze(-1)
     found: list[Any] = []
     for v, tensor in zip(fold.variables, tensors, strict=True):
         if v.params[2] == fold.kept:
