@@ -219,7 +219,8 @@ def _selected(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ..
             places = indices[..., component :: fold.dim]
             at_pairs = fold.derived(("at", component), lambda c=component: _at_pairs(fold, c))
             part = _apply(at_pairs, adapter, _gathered(fold, tensors, places))
-            parts.append(part.reshape(places.shape))
+            long = places.flatten(-2).unsqueeze(-1)  # a formula of parameters has one row only
+            parts.append(part.expand(long.shape).reshape(places.shape))
         # Places that no pair took hold a constant.
         found = torch.stack(parts, dim=-1).reshape(values.shape)
         found = torch.where(torch.isinf(values), values, found)
