@@ -155,7 +155,9 @@ def differentiable(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[An
     if fold.row.selects and any(result.kind == "value" for result in fold.row.results):
         return _selected(fold, adapter, tensors)
     composed = _COMPOSED.get(fold.reduction)
-    return _all((composed or _apply)(fold, adapter, tensors))
+    if composed is None:  # whole numbers: constants to every derivative
+        return _all(_apply(fold, adapter, [tensor.detach() for tensor in tensors]))
+    return _all(composed(fold, adapter, tensors))
 
 
 def _columns(fold: Fold, tensors: Sequence[Any]) -> int:
