@@ -184,7 +184,9 @@ def _shifted(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, Any
 
     largest, sums = fold.derived("shifted", make)
     (top,) = _selected(largest, adapter, tensors)
-    return top, _apply(sums, adapter, (*tensors, top))
+    # As in the kernel the anchor is finite: -inf and inf then need no special case.
+    limit = torch.finfo(top.dtype).max
+    return top, _apply(sums, adapter, (*tensors, top.clamp(-limit, limit)))
 
 
 _COMPOSED: dict[str, Callable[..., Any]] = {
