@@ -74,20 +74,19 @@ def best_of(results: Mapping[str, Result], start: str) -> float:
 
 
 def program(case: Case) -> str:
-    """The formula, and its reduction where that is not a sum."""
+    """The reduction of a case, with its formula."""
     more = [f"K={case.opt_arg}"] if case.opt_arg else []
     more += [f"weight={case.formula2}"] if case.formula2 else []
-    if case.reduction_op == "Sum":
-        return case.formula
     return f"{case.reduction_op}({', '.join([case.formula, *more])})"
 
 
 def case_title(case: Case, size: tuple[int, int]) -> str:
     """What a case computes, in a line."""
+    formula = case.formula if case.reduction_op == "Sum" else program(case)
     what = {"forward": "", "gradient": ", backward pass", "both": ", forward and backward"}
     wrt = f" for {', '.join(case.wrt)}" if case.wrt else ""
     return (
-        f"**{case.name}**: `{program(case)}`, M = {size[0]}, N = {size[1]}, {case.dtype}, "
+        f"**{case.name}**: `{formula}`, M = {size[0]}, N = {size[1]}, {case.dtype}, "
         f"{', '.join(f'{k}: {d}' for k, d in case.dims.items())}, through {case.front}"
         f"{what[case.what]}{wrt}"
     )
@@ -118,23 +117,27 @@ def _error(results: Mapping[str, Result], peer: str) -> str:
 
 
 def group_table(results: Results, sizes: Mapping[str, tuple[int, int]]) -> str:
-    """A group of cases that differ by little: a row per case."""
-    rows = []
-    for name, found in results.items():
-        ours = _of(found, OURS)
-        others = [_of(found, SHIPPED), _of(found, TUNED), best_of(found, "torch"),
-                  best_of(found, "C++")]  # fmt: skip
-        errors = [_error(found, peer) for peer in (OURS, SHIPPED, fastest(found, "torch"))]
-        rate = sizes[name][0] * sizes[name][1] / ours / 1e9
-        rows.append(
-            [f"`{program(CASES[name])}`", seconds(ours), ratio(rate), *map(seconds, others),
-             *(ratio(other / ours) for other in others), *errors]
-        )  # fmt: skip
+    """A group of cases that differ by little: a row per case, without empty columns."""
     head = [
         "reduction", "ours s", "Gpairs/s", "PyKeOps s", "tuned s", "best torch s", "best C++ s",
         "x PyKeOps", "x tuned", "x torch", "x C++", "our error", "PyKeOps error", "torch error",
     ]  # fmt: skip
-    return table(head, rows)
+    rows = []
+    for name, found in results.items():
+        peers = [OURS, SHIPPED, TUNED, fastest(found, "torch"), fastest(found, "C++")]
+        ours, *others = (_of(found, peer) for peer in peers)
+        times = [
+            seconds(_of(found, peer)) + (" †" if peer in found and found[peer].noisy else "")
+            for peer in peers
+        ]
+        rows.append(
+            [f"`{program(CASES[name])}`", times[0],
+             ratio(sizes[name][0] * sizes[name][1] / ours / 1e9), *times[1:],
+             *(ratio(other / ours) for other in others),
+             *(_error(found, peers[k]) for k in (0, 1, 3))]
+        )  # fmt: skip
+    kept = [k for k in range(len(head)) if any(row[k] != "-" for row in rows)]
+    return table([head[k] for k in kept], [[row[k] for k in kept] for row in rows])
 
 
 def _verdict(case: Any, ours: float, gain: float, results: Results) -> tuple[str, str]:

@@ -235,7 +235,8 @@ def _reductions(setup: Setup, results: dict[str, dict[str, Result]], group: str)
     sizes = {name: setup.size(CASES[name]) for name in chosen}
     first = next(iter(chosen))
     rows, columns = sizes[first]
-    dims = ", ".join(sorted({f"{k}: {d}" for n in chosen for k, d in CASES[n].dims.items()}))
+    widths = {f"{k}: {d}": None for n in chosen for k, d in CASES[n].dims.items()}
+    dims = ", ".join(widths)
     about = f"M = {rows}, N = {columns}, {CASES[first].dtype}, {dims}, through NumPy.\n"
     return f"{about}\n{report.group_table(chosen, sizes)}"
 
