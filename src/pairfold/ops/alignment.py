@@ -313,9 +313,6 @@ soft_dtw = operation(
         ((0, 1, 1), (0, 1), 1e-300, 0),
     ),
     domain={"c": (1.5, 3.0)},
-    loosen={
-        ("float32", "derivatives"): (8, "n*m softmins, each of differences of the ones before")
-    },
     refuses=[((3, 2, 2), (), "c must be a scalar")],
     derivative="SoftDTW_Slope times the incoming gradient, for x, y and c",
     conventions="the limit of hard time warping for c -> 0",
