@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,15 @@ Array = NDArray[np.floating]
 Arrays = dict[str, Array]
 
 SAMPLE = 300  # rows of each result that are compared with the oracle
+KEPT = 10  # the K of the lists of the K smallest
 
 SEED = "Seed formula, Square(p-a)*Exp(x+y)"
 POINTS = "Sums over points in 3 dimensions"
 DIMS = "Larger dimensions"
 THIN = "One row, one column"
 CALLS = "Calls on small arrays"
+REDUCED = "Every reduction, points in 3 dimensions"
+BEYOND = "Reductions that PyKeOps does not have, points in 3 dimensions"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Case:
         relative: (case, factor): we must stay below that multiple of our time for that case.
         rules: our setting `rules`; "exact" forbids rearrangements that change rounding.
         passes: how often the innermost loop runs per pair (component loops: the dimension).
+        reduction_op, opt_arg, formula2: the reduction, as in `Genred`.
+        read: float64 arrays and sampled rows of a peer's results in; out come arrays that compare
+            with the oracle's (an index becomes the value of the pair that it points at).
     """
 
     name: str
@@ -67,6 +74,10 @@ class Case:
     relative: tuple[str, float] | None = None
     passes: int = 1
     rules: str = "rounding"
+    reduction_op: str = "Sum"
+    opt_arg: int | None = None
+    formula2: str | None = None
+    read: Callable[[Arrays, Sequence[Array]], Sequence[Array]] | None = None
 
     @property
     def variables(self) -> list[str]:
@@ -86,9 +97,10 @@ class Case:
 
     def error(self, arrays: Arrays, sampled: Sequence[Array]) -> float:
         """max|out - ref| / max|ref| over the sampled rows; the worst of the results."""
-        exact = self.oracle({name: a.astype(np.float64) for name, a in arrays.items()})
+        precise: Arrays = {name: a.astype(np.float64) for name, a in arrays.items()}
+        found = sampled if self.read is None else self.read(precise, sampled)
         worst = 0.0
-        for got, want in zip(sampled, exact, strict=True):
+        for got, want in zip(found, self.oracle(precise), strict=True):
             got = np.asarray(got, np.float64).reshape(want.shape)
             gap = np.abs(got - want).max() / np.abs(want).max()
             worst = max(worst, float(gap) if np.isfinite(gap) else float("inf"))
@@ -152,6 +164,86 @@ def _seed_gradient(v: Arrays) -> list[Array]:
     return [np.stack(rows)]
 
 
+# Functions of the squared distance by formula, for the cases of reductions.
+PAIRS: dict[str, Callable[[Array], Array]] = {
+    "SqDist(x,y)": lambda d2: d2,
+    "-SqDist(x,y)": lambda d2: -d2,
+    "1+SqDist(x,y)/20000": lambda d2: 1 + d2 / 20000,
+    "LessThan(SqDist(x,y),0.01)": lambda d2: np.where(d2 < 0.01, 1.0, 0.0),
+    "LessThan(SqDist(x,y),1)": lambda d2: np.where(d2 < 1, 1.0, 0.0),
+    "LessThan(SqDist(x,y),9)": lambda d2: np.where(d2 < 9, 1.0, 0.0),
+}
+
+
+def _top(f: Array) -> Array:
+    return f.max(1, keepdims=True)
+
+
+def _shifted(f: Array, b: Array) -> Array:
+    return np.exp(f - _top(f)) @ b
+
+
+def _least(f: Array) -> Array:
+    return np.sort(f, 1)[:, :KEPT]
+
+
+# The results of each reduction for rows f of pair values and a weight b per column; for an index,
+# the value of the pair that it points at.
+FOLDS: dict[str, Callable[[Array, Array], list[Any]]] = {
+    "Sum": lambda f, b: [f.sum(1)],
+    "LogSumExp": lambda f, b: [_top(f) + np.log(_shifted(f, b))],
+    "SumSoftMaxWeight": lambda f, b: [_shifted(f, b) / np.exp(f - _top(f)).sum(1, keepdims=True)],
+    "Max_SumShiftExp": lambda f, b: [_top(f), _shifted(f, b)],
+    "Max_SumShiftExpWeight": lambda f, b: [_top(f), _shifted(f, b)],
+    "Min": lambda f, b: [f.min(1)],
+    "Max": lambda f, b: [f.max(1)],
+    "ArgMin": lambda f, b: [f.min(1)],
+    "ArgMax": lambda f, b: [f.max(1)],
+    "Min_ArgMin": lambda f, b: [f.min(1), f.min(1)],
+    "Max_ArgMax": lambda f, b: [f.max(1), f.max(1)],
+    "KMin": lambda f, b: [_least(f)],
+    "ArgKMin": lambda f, b: [_least(f)],
+    "KMin_ArgKMin": lambda f, b: [_least(f), _least(f)],
+    "Mean": lambda f, b: [f.mean(1)],
+    "Prod": lambda f, b: [f.prod(1)],
+    "Any": lambda f, b: [f.any(1)],
+    "All": lambda f, b: [f.all(1)],
+    "Count": lambda f, b: [np.count_nonzero(f, 1)],
+}
+
+
+def _pair_values(formula: str, v: Arrays) -> Array:
+    """The formula's value for the sampled rows and all columns."""
+    distances = [np.square(v["x"][i] - v["y"]).sum(1) for i in sample_rows(len(v["x"]))]
+    return PAIRS[formula](np.stack(distances))
+
+
+def _reduction_oracle(name: str, formula: str) -> Callable[[Arrays], list[Array]]:
+    def oracle(v: Arrays) -> list[Array]:
+        weight = v["b"] if "b" in v else np.ones((len(v["y"]), 1))
+        results = FOLDS[name](_pair_values(formula, v), weight)
+        return [np.asarray(result, np.float64) for result in results]
+
+    return oracle
+
+
+def _reader(name: str, formula: str) -> Callable[[Arrays, Sequence[Array]], Sequence[Array]] | None:
+    """How a reduction's results are read: indices as pair values, the maximum apart."""
+
+    def values_at(v: Arrays, found: Sequence[Array]) -> Sequence[Array]:
+        pairs = _pair_values(formula, v)
+        index = np.asarray(found[-1], np.float64).reshape(len(pairs), -1)
+        valid = (index >= 0) & (index < len(v["y"])) & (index == np.floor(index))
+        at = np.take_along_axis(pairs, np.where(valid, index, 0).astype(np.int64), 1)
+        return [*found[:-1], np.where(valid, at, np.nan)]
+
+    if "Arg" in name:
+        return values_at
+    if name.startswith("Max_Sum"):
+        return lambda v, found: [found[0][:, :1], found[0][:, 1:]]
+    return None
+
+
 def _points(
     dim: int, outputs: int = 1, shift: float = 0.0, upstream: bool = False, same: bool = False
 ) -> Callable[[np.random.Generator, int, int], Arrays]:
@@ -173,6 +265,18 @@ def _points(
         if upstream:
             found["e"] = rng.standard_normal((rows, outputs))
         return found
+
+    return draw
+
+
+def _weighted_points(outputs: int) -> Callable[[np.random.Generator, int, int], Arrays]:
+    """The same points, with positive weights b, or none."""
+    points = _points(3, outputs)
+
+    def draw(rng: np.random.Generator, rows: int, columns: int) -> Arrays:
+        found = points(rng, rows, columns)
+        weights = np.exp(found.pop("b"))
+        return {**found, "b": weights} if outputs else found
 
     return draw
 
@@ -264,4 +368,48 @@ def _other_cases() -> list[Case]:
     ]
 
 
-CASES = {case.name: case for case in _seed_cases() + _point_cases() + _other_cases()}
+def _reduction(
+    name: str,
+    formula: str = "SqDist(x,y)",
+    weights: int = 0,
+    suffix: str = "",
+    group: str = REDUCED,
+    **options: object,
+) -> Case:
+    kernel = f"squared-{name.replace('_', '-').lower()}{suffix.replace('.', '-')}"
+    aliases = _aliases(3, weights) if weights else _aliases(3, 1)[:2]
+    return Case(
+        f"reduction.{name}{suffix}", group, kernel, formula, aliases, 1, 20_000, 20_000,
+        _weighted_points(weights), _reduction_oracle(name, formula), reduction_op=name,
+        formula2="b" if weights else None, read=_reader(name, formula),
+        **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _reduction_cases() -> list[Case]:
+    minus = "-SqDist(x,y)"
+    plain = ("Min", "Max", "ArgMin", "ArgMax", "Min_ArgMin", "Max_ArgMax")
+    lists = ("KMin", "ArgKMin", "KMin_ArgKMin")
+    beyond = {
+        "Mean": "SqDist(x,y)",
+        "Prod": "1+SqDist(x,y)/20000",
+        "Any": "LessThan(SqDist(x,y),0.01)",
+        "All": "LessThan(SqDist(x,y),9)",
+        "Count": "LessThan(SqDist(x,y),1)",
+    }
+    return [
+        _reduction("Sum", floor=20),
+        _reduction("LogSumExp", minus, floor=20),
+        _reduction("LogSumExp", minus, 3, ".weighted", floor=20),
+        _reduction("SumSoftMaxWeight", minus, 3, floor=20),
+        _reduction("Max_SumShiftExp", minus, floor=20),
+        _reduction("Max_SumShiftExpWeight", minus, 3, floor=20),
+        *(_reduction(name, floor=20) for name in plain),
+        *(_reduction(name, opt_arg=KEPT, floor=10) for name in lists),
+        *(_reduction(name, formula, group=BEYOND) for name, formula in beyond.items()),
+    ]
+
+
+CASES = {
+    case.name: case for case in _seed_cases() + _point_cases() + _other_cases() + _reduction_cases()
+}

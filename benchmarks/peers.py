@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import THIN, Array, Arrays, Case
+from benchmarks.cases import BEYOND, REDUCED, THIN, Array, Arrays, Case
 
 Work = Callable[[], Sequence[Any]]
 
@@ -33,6 +33,8 @@ class GenredPeer:
 
     def prepare(self, case: Case, arrays: Arrays) -> Work:
         """The case as a user writes it."""
+        if self.library != "pairfold" and case.group == BEYOND:
+            raise Skip
         module = importlib.import_module(f"{self.library}.{case.front}")
         if self.library == "pairfold" and case.rules != "rounding":
             work = self._prepare(case, arrays, module)
@@ -46,7 +48,15 @@ class GenredPeer:
         return self._prepare(case, arrays, module)
 
     def _prepare(self, case: Case, arrays: Arrays, module: Any) -> Work:
-        fold = module.Genred(case.formula, list(case.aliases), axis=case.axis, **self.options)
+        fold = module.Genred(
+            case.formula,
+            list(case.aliases),
+            reduction_op=case.reduction_op,
+            axis=case.axis,
+            opt_arg=case.opt_arg,
+            formula2=case.formula2,
+            **self.options,
+        )
         if case.front == "numpy":
             args: list[Any] = [arrays[name] for name in case.variables]
             return lambda: (fold(*args),)
@@ -65,6 +75,44 @@ class GenredPeer:
     def versions(self) -> dict[str, str]:
         """The version of the library."""
         return {self.library: str(importlib.import_module(self.library).__version__)}
+
+
+def torch_folds() -> dict[str, Callable[[Any, Any, int], Sequence[Any]]]:
+    """What torch makes of a chunk of pair values f (may be overwritten), weights b, and K."""
+    torch = importlib.import_module("torch")
+
+    def shift(f: Any) -> Any:
+        """The largest value of each row; f becomes e^(f - largest)."""
+        top = f.amax(1, keepdim=True)
+        f.sub_(top).exp_()
+        return top
+
+    def sums(f: Any, b: Any) -> Any:
+        return f.sum(1, keepdim=True) if b is None else f @ b
+
+    def shifted(f: Any, b: Any, k: int) -> Sequence[Any]:
+        return (torch.cat([shift(f), sums(f, b)], 1),)
+
+    def softmax(f: Any, b: Any, k: int) -> Sequence[Any]:
+        shift(f)
+        return ((f @ b).div_(f.sum(1, keepdim=True)),)
+
+    return {
+        "Sum": lambda f, b, k: (f.sum(1),),
+        "LogSumExp": lambda f, b, k: (shift(f) + sums(f, b).log_(),),
+        "SumSoftMaxWeight": softmax,
+        "Max_SumShiftExp": shifted,
+        "Max_SumShiftExpWeight": shifted,
+        "Min": lambda f, b, k: (f.amin(1),),
+        "Max": lambda f, b, k: (f.amax(1),),
+        "ArgMin": lambda f, b, k: (f.argmin(1),),
+        "ArgMax": lambda f, b, k: (f.argmax(1),),
+        "Min_ArgMin": lambda f, b, k: tuple(f.min(1)),
+        "Max_ArgMax": lambda f, b, k: tuple(f.max(1)),
+        "KMin": lambda f, b, k: tuple(f.topk(k, 1, largest=False))[:1],
+        "ArgKMin": lambda f, b, k: tuple(f.topk(k, 1, largest=False))[1:],
+        "KMin_ArgKMin": lambda f, b, k: tuple(f.topk(k, 1, largest=False)),
+    }
 
 
 class TorchPeer:
@@ -94,6 +142,10 @@ class TorchPeer:
             raise Skip
         if case.dims["x"] > 16 and differences:
             raise Skip
+        if case.group == BEYOND:
+            raise Skip
+        if case.group == REDUCED:
+            return lambda: self._reduced(case, v)
         if case.kernel == "seed":
             return lambda: (self._seed(v),)
         if case.kernel == "seed-gradient":
@@ -129,6 +181,13 @@ class TorchPeer:
         right = torch.cat([y, one(square_y), square_y], 1).T
         for part, (buffer,) in self._chunks(len(x), x, len(y), 1):
             yield part, torch.mm(left[part], right, out=buffer)
+
+    def _reduced(self, case: Case, v: dict[str, Any]) -> Sequence[Any]:
+        fold = torch_folds()[case.reduction_op]
+        sign = -1 if case.formula.startswith("-") else 1
+        weight = v[case.formula2] if case.formula2 else None
+        parts = [fold(f, weight, case.opt_arg or 0) for _, f in self._distances(v, sign)]
+        return [self.torch.cat(chunks) for chunks in zip(*parts)]
 
     def _radial(self, kernel: str, v: dict[str, Any]) -> Any:
         out = self.torch.empty((len(v["x"]), v["b"].shape[1]), dtype=v["b"].dtype)
@@ -234,7 +293,8 @@ class CppPeer:
         }
         if case.kernel in like:
             return [np.zeros_like(arrays[name]) for name in like[case.kernel]]
-        return [np.zeros((len(arrays["x"]), 1), case.dtype)]
+        dtype = np.int64 if case.kernel.endswith("argmin") else case.dtype
+        return [np.zeros((len(arrays["x"]), 1), dtype)]
 
 
 class MemoryPeer:

@@ -10,6 +10,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 namespace {
 
@@ -208,6 +210,86 @@ void gaussian_gradient(const T* const* in, T* const* out, long m, long n) {
   });
 }
 
+// Blocks of rows as lanes: `fold(lanes, first)` handles the rows from `first` on.
+template <class T, int D, class Fold>
+void row_blocks(const T* rows, long m, Fold fold) {
+#pragma omp parallel for schedule(dynamic)
+  for (long first = 0; first < m; first += kRows<T>) {
+    alignas(64) T lanes[D][kRows<T>];
+    load<T, D>(lanes, rows, first, m);
+    fold(lanes, first);
+  }
+}
+
+// The squared distances of a block of rows to one column.
+template <class T, int D>
+inline T squared(const T (&x)[D][kRows<T>], int l, const T* y) {
+  T d2 = 0;
+#pragma GCC unroll 16
+  for (int k = 0; k < D; ++k) d2 += (x[k][l] - y[k]) * (x[k][l] - y[k]);
+  return d2;
+}
+
+// out_i = argmin_j |x_i - y_j|^2, the first of several, as 64-bit integers.
+template <class T, int D>
+void squared_argmin(const T* const* in, T* const* out, long m, long n) {
+  using Index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr int B = kRows<T>;
+  const T* y = in[1];
+  std::int64_t* result = reinterpret_cast<std::int64_t*>(out[0]);
+  row_blocks<T, D>(in[0], m, [=](const T(&x)[D][B], long first) {
+    alignas(64) T least[B];
+    alignas(64) Index place[B] = {};
+    std::fill_n(least, B, std::numeric_limits<T>::max());
+    for (long j = 0; j < n; ++j) {
+#pragma omp simd
+      for (int l = 0; l < B; ++l) {
+        const T d2 = squared<T, D>(x, l, y + j * D);
+        const bool closer = d2 < least[l];
+        least[l] = closer ? d2 : least[l];
+        place[l] = closer ? static_cast<Index>(j) : place[l];
+      }
+    }
+    std::copy_n(place, std::min<long>(B, m - first), result + first);
+  });
+}
+
+// out_i = log sum_j exp(-|x_i - y_j|^2). The largest term moves once per block of columns.
+template <class T, int D>
+void squared_logsumexp(const T* const* in, T* const* out, long m, long n) {
+  constexpr int B = kRows<T>;
+  constexpr long kBlock = 64;
+  const T* y = in[1];
+  T* result = out[0];
+  row_blocks<T, D>(in[0], m, [=](const T(&x)[D][B], long first) {
+    alignas(64) T terms[kBlock][B], top[B];
+    alignas(64) double total[B] = {};
+    std::fill_n(top, B, std::numeric_limits<T>::lowest());
+    for (long start = 0; start < n; start += kBlock) {
+      const long count = std::min(n - start, kBlock);
+      alignas(64) T sums[B] = {}, higher[B];
+      std::copy_n(top, B, higher);
+      for (long j = 0; j < count; ++j) {
+#pragma omp simd
+        for (int l = 0; l < B; ++l) {
+          terms[j][l] = -squared<T, D>(x, l, y + (start + j) * D);
+          higher[l] = std::max(higher[l], terms[j][l]);
+        }
+      }
+      for (long j = 0; j < count; ++j) {
+#pragma omp simd
+        for (int l = 0; l < B; ++l) sums[l] += exponential(terms[j][l] - higher[l]);
+      }
+      for (int l = 0; l < B; ++l) {
+        total[l] = total[l] * std::exp(double(top[l]) - double(higher[l])) + double(sums[l]);
+        top[l] = higher[l];
+      }
+    }
+    for (int l = 0; l < std::min<long>(B, m - first); ++l)
+      result[first + l] = T(top[l] + std::log(total[l]));
+  });
+}
+
 }  // namespace
 
 #define ENTRY(NAME, TYPE, ...)                                                       \
@@ -221,6 +303,8 @@ void gaussian_gradient(const T* const* in, T* const* out, long m, long n) {
   ENTRY(cauchy_3_##TYPE, TYPE, radial<TYPE, 3, Cauchy>)                              \
   ENTRY(coulomb_3_##TYPE, TYPE, radial<TYPE, 3, Coulomb>)                            \
   ENTRY(matern_3_##TYPE, TYPE, radial<TYPE, 3, Matern>)                              \
+  ENTRY(squared_argmin_3_##TYPE, TYPE, squared_argmin<TYPE, 3>)                      \
+  ENTRY(squared_logsumexp_3_##TYPE, TYPE, squared_logsumexp<TYPE, 3>)                \
   ENTRY(seed_3_##TYPE, TYPE, seed<TYPE>)                                             \
   ENTRY(seed_gradient_3_##TYPE, TYPE, seed_gradient<TYPE>)                           \
   ENTRY(gaussian_gradient_3_##TYPE, TYPE, gaussian_gradient<TYPE>)

@@ -26,7 +26,8 @@ Each peer is one warm process; peers take turns, one at a time. Before each samp
 for the machine to be quiet. Median of the samples that others did not disturb; `†`: fewer than
 three were undisturbed (compare the best). `x PyKeOps`: time of PyKeOps as shipped over this
 peer's, medians. Error: max|out - exact| / max|exact| against float64 on 300 rows, the worst over
-results. Gradients are the backward pass alone unless the case says otherwise.
+results; an index counts as the value of the pair that it points at. Gradients are the backward pass
+alone unless the case says otherwise.
 """
 
 
@@ -61,18 +62,31 @@ def _of(results: Mapping[str, Result], peer: str) -> float:
     return results[peer].median if peer in results else math.nan
 
 
+def fastest(results: Mapping[str, Result], start: str) -> str:
+    """The peer with the shortest median among those whose name begins so; "" for none."""
+    able = [name for name, r in results.items() if name.startswith(start) and r.samples]
+    return min(able, key=lambda name: results[name].median, default="")
+
+
 def best_of(results: Mapping[str, Result], start: str) -> float:
     """The shortest median among peers whose name begins so."""
-    times = [r.median for name, r in results.items() if name.startswith(start) and r.samples]
-    return min(times, default=math.nan)
+    return _of(results, fastest(results, start))
+
+
+def program(case: Case) -> str:
+    """The reduction of a case, with its formula."""
+    more = [f"K={case.opt_arg}"] if case.opt_arg else []
+    more += [f"weight={case.formula2}"] if case.formula2 else []
+    return f"{case.reduction_op}({', '.join([case.formula, *more])})"
 
 
 def case_title(case: Case, size: tuple[int, int]) -> str:
     """What a case computes, in a line."""
+    formula = case.formula if case.reduction_op == "Sum" else program(case)
     what = {"forward": "", "gradient": ", backward pass", "both": ", forward and backward"}
     wrt = f" for {', '.join(case.wrt)}" if case.wrt else ""
     return (
-        f"**{case.name}**: `{case.formula}`, M = {size[0]}, N = {size[1]}, {case.dtype}, "
+        f"**{case.name}**: `{formula}`, M = {size[0]}, N = {size[1]}, {case.dtype}, "
         f"{', '.join(f'{k}: {d}' for k, d in case.dims.items())}, through {case.front}"
         f"{what[case.what]}{wrt}"
     )
@@ -95,6 +109,35 @@ def peer_table(results: Mapping[str, Result], pairs: int | None) -> str:
         )  # fmt: skip
     head = ["peer", "median s", "best s", "Gpairs/s", "x PyKeOps", "error"]
     return table(head, rows)
+
+
+def _error(results: Mapping[str, Result], peer: str) -> str:
+    error = results[peer].error if peer in results else None
+    return "-" if error is None else f"{error:.1e}"
+
+
+def group_table(results: Results, sizes: Mapping[str, tuple[int, int]]) -> str:
+    """A group of cases that differ by little: a row per case, without empty columns."""
+    head = [
+        "reduction", "ours s", "Gpairs/s", "PyKeOps s", "tuned s", "best torch s", "best C++ s",
+        "x PyKeOps", "x tuned", "x torch", "x C++", "our error", "PyKeOps error", "torch error",
+    ]  # fmt: skip
+    rows = []
+    for name, found in results.items():
+        peers = [OURS, SHIPPED, TUNED, fastest(found, "torch"), fastest(found, "C++")]
+        ours, *others = (_of(found, peer) for peer in peers)
+        times = [
+            seconds(_of(found, peer)) + (" †" if peer in found and found[peer].noisy else "")
+            for peer in peers
+        ]
+        rows.append(
+            [f"`{program(CASES[name])}`", times[0],
+             ratio(sizes[name][0] * sizes[name][1] / ours / 1e9), *times[1:],
+             *(ratio(other / ours) for other in others),
+             *(_error(found, peers[k]) for k in (0, 1, 3))]
+        )  # fmt: skip
+    kept = [k for k in range(len(head)) if any(row[k] != "-" for row in rows)]
+    return table([head[k] for k in kept], [[row[k] for k in kept] for row in rows])
 
 
 def _verdict(case: Any, ours: float, gain: float, results: Results) -> tuple[str, str]:

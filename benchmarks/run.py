@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import bound, environment, fresh, report
-from benchmarks.cases import CASES, THIN, Case
+from benchmarks.cases import BEYOND, CASES, REDUCED, THIN, Case
 from benchmarks.harness import ROOT, Peer, Process, Result, measure, processes
 from benchmarks.quiet import Quiet
 
@@ -219,10 +219,26 @@ def _groups(setup: Setup, results: dict[str, dict[str, Result]]) -> list[str]:
         if case.group != group:
             group = case.group
             parts.append(f"## {group}\n")
+            if group in (REDUCED, BEYOND):
+                parts.append(_reductions(setup, results, group))
+        if group in (REDUCED, BEYOND):
+            continue
         size = setup.size(case)
         parts.append(report.case_title(case, size) + "\n")
         parts.append(report.peer_table(results[case.name], size[0] * size[1]))
     return parts
+
+
+def _reductions(setup: Setup, results: dict[str, dict[str, Result]], group: str) -> str:
+    """A group of reductions as one table, under what its cases have in common."""
+    chosen = {n: found for n, found in results.items() if n in CASES and CASES[n].group == group}
+    sizes = {name: setup.size(CASES[name]) for name in chosen}
+    first = next(iter(chosen))
+    rows, columns = sizes[first]
+    widths = {f"{k}: {d}": None for n in chosen for k, d in CASES[n].dims.items()}
+    dims = ", ".join(widths)
+    about = f"M = {rows}, N = {columns}, {CASES[first].dtype}, {dims}, through NumPy.\n"
+    return f"{about}\n{report.group_table(chosen, sizes)}"
 
 
 def run_bounds(setup: Setup) -> str:

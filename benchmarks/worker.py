@@ -51,7 +51,7 @@ class Worker:
         results = self.work()
         seconds = time.perf_counter() - start
         files = []
-        for number, result in enumerate(results):
+        for number, result in enumerate(_flat(results)):
             rows = np.asarray(result)[sample_rows(len(result))]
             files.append(f"{request['stem']}-{number}.npy")
             np.save(folder / "results" / files[-1], rows)
@@ -74,6 +74,11 @@ class Worker:
         for _ in range(repeats):
             work()
         return (time.perf_counter() - start) / repeats
+
+
+def _flat(results: Any) -> list[Any]:
+    """The results one by one; some reductions give a pair of them."""
+    return [part for r in results for part in (r if isinstance(r, tuple) else (r,))]
 
 
 def _answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Layout: [component][place][value or index][lane], in float64 (indices are exact up to 2^53). Place 0
 holds what comes before everything, so inserting needs no special case at the front. The inner loop
-only compares with the last value of the list; a pair that is smaller somewhere in the lanes goes
-through `insert`, which moves entries back from the end until nothing moves any more.
+only compares with the last value of the list; where a pair is smaller in some lanes, `insert` puts
+it into the lists of these lanes, moving the entries after it back.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from ..core.scalars import Value, reachable
+from ..core.scalars import reachable
 from ..lower.kernel import PAIR
 from .emitter import Emitter, Known
 from .flow import BYTES, I64, i64
+from .simd import Simd
 from .states import States
 
 
@@ -52,50 +53,86 @@ class Lists(States):
                     flow.store(chosen, self._part(first, n, r), 8)
 
     def _insert_function(self) -> ir.Function:
-        """insert(list, value, index): put a pair of vectors in its place, lane by lane.
+        """insert(list, lanes, value, index): put pairs in their places, one lane after the other.
 
-        `list` is the address of the vector in the list's entry 0. Stops where no lane moves.
+        `list` is the address of the vector in the list's entry 0; bit n of `lanes` says whether
+        lane n has something to insert. Few lanes do at a time, so each moves its own entries.
         """
         kind = ir.VectorType(ir.DoubleType(), self.plan.width)
-        start, value, index = self._function("insert", BYTES, kind, kind)
+        start, lanes, value, index = self._function("insert", BYTES, I64, kind, kind)
         b, flow = self.builder, self.flow
-        body, end = b.append_basic_block("entries"), b.append_basic_block("end")
-        before_loop = b.block
-        b.branch(body)
-        b.position_at_end(body)
-        position = b.phi(I64, "position")
-        position.add_incoming(i64(self.kernel.length), before_loop)
-        here = flow.at(start, flow.times(position, self._entry_bytes()))
-        before = flow.at(here, i64(-self._entry_bytes()))
-        old = [
-            flow.load(kind, self._part(entry, n, 0), 8) for entry in (before, here) for n in (0, 1)
-        ]
-        moved = self._apply(self.kernel.merges, old, [value, index])
-        for n in (0, 1):
-            flow.store(moved[n], self._part(here, n, 0), 8)
-        precedes = self.outer.compare("<", value, old[0])
-        tied = self.outer.mask_and(
-            self.outer.compare("==", value, old[0]), self.outer.compare("<", index, old[1])
-        )
-        again = b.sub(position, i64(1))
-        position.add_incoming(again, b.block)
-        more = self.outer.any(self.outer.mask_or(precedes, tied))
-        b.cbranch(b.and_(more, b.icmp_signed(">", again, i64(0))), body, end)
+        new = [b.alloca(kind, name=name) for name in ("values", "indices")]
+        flow.store(value, new[0], 8)
+        flow.store(index, new[1], 8)
+        more, one, end = (b.append_basic_block(name) for name in ("more", "one", "end"))
+        entry = b.block
+        b.branch(more)
+        b.position_at_end(more)
+        left = b.phi(I64, "left")
+        left.add_incoming(lanes, entry)
+        b.cbranch(b.icmp_signed("!=", left, i64(0)), one, end)
+        b.position_at_end(one)
+        lane = self.simd.intrinsic("llvm.cttz.i64", I64, left, ir.Constant(ir.IntType(1), 1))
+        shift = flow.times(lane, self.layout.outer_item)
+        pair = [flow.load(ir.DoubleType(), flow.at(place, shift), 8) for place in new]
+        self._insert_one(flow.at(start, shift), pair)
+        left.add_incoming(b.and_(left, b.sub(left, i64(1))), b.block)
+        b.branch(more)
         b.position_at_end(end)
         b.ret_void()
         return self.module.get_global("insert")
 
-    def _apply(
-        self, targets: Sequence[Value], a: Sequence[ir.Value], b: Sequence[ir.Value]
-    ) -> list[ir.Value]:
-        """The reduction's merge of entries `a` (the one before, the one here) and `b`."""
-        emitter = Emitter(self.kernel, self.plan, self.outer, self.flow, PAIR)
+    def _insert_one(self, first: ir.Value, pair: Sequence[ir.Value]) -> None:
+        """Insert one (value, index); `first` is the address of the lane in the list's entry 0."""
+        b, flow = self.builder, self.flow
+        apart = i64(self.plan.lane_count * self.layout.outer_item)
+
+        def keep(entry: ir.Value, what: Sequence[ir.Value]) -> None:
+            flow.store(what[0], entry, 8)
+            flow.store(what[1], flow.at(entry, apart), 8)
+
+        def kept(entry: ir.Value) -> list[ir.Value]:
+            number = ir.DoubleType()
+            return [flow.load(number, entry, 8), flow.load(number, flow.at(entry, apart), 8)]
+
+        last = flow.at(first, i64(self.kernel.length * self._entry_bytes()))
+        with flow.when(self._precedes(pair, kept(last))):
+            test, move, place = (b.append_basic_block(name) for name in ("test", "move", "place"))
+            before = b.block
+            b.branch(test)
+            b.position_at_end(test)
+            here = b.phi(BYTES, "here")
+            here.add_incoming(last, before)
+            ahead = flow.at(here, i64(-self._entry_bytes()))
+            found = kept(ahead)
+            b.cbranch(self._precedes(pair, found), move, place)
+            b.position_at_end(move)
+            keep(here, found)
+            here.add_incoming(ahead, b.block)
+            b.branch(test)
+            b.position_at_end(place)
+            keep(here, pair)
+
+    def _precedes(self, new: Sequence[ir.Value], old: Sequence[ir.Value]) -> ir.Value:
+        """The row's order: whether one (value, index) comes before another."""
+        one = Simd(self.builder, "float64", 1, frozenset())
+        emitter = Emitter(self.kernel, self.plan, one, self.flow, PAIR)
+        order = self.kernel.order
+        assert order is not None
         known: Known = {}
-        for hole in (v for v in reachable(targets) if v.what == "hole"):
+        for hole in (v for v in reachable([order]) if v.what == "hole"):
             name, place = hole.data
-            known[hole, (0, 0)] = (a if name == "a" else b)[place]
-        emitter.emit(targets, [(0, 0)], known, self._no_leaf)
-        return [known[value, emitter.key(value, (0, 0))] for value in targets]
+            known[hole, (0, 0)] = self.builder.bitcast(
+                (old if name == "a" else new)[place], one.type
+            )
+        emitter.emit([order], [(0, 0)], known, self._no_leaf)
+        return self.builder.extract_element(
+            known[order, emitter.key(order, (0, 0))], ir.Constant(ir.IntType(32), 0)
+        )
+
+    def _lanes_of(self, mask: ir.Value) -> ir.Value:
+        """A mask as bits."""
+        return self.builder.zext(self.builder.bitcast(mask, ir.IntType(self.plan.width)), I64)
 
     def _limit_address(self, place: ir.Value, r: int) -> ir.Value:
         """Where the last value of a list is kept, in the dtype of pairs, to compare with."""
@@ -130,15 +167,14 @@ class Lists(States):
         smaller = self.simd.compare("<", value, limit)
         if valid is not None:
             smaller = self.simd.mask_and(smaller, valid)
-        with self.flow.when(self.simd.any(smaller), rare=True):
+        lanes = self._lanes_of(smaller)
+        with self.flow.when(self.builder.icmp_signed("!=", lanes, i64(0)), rare=True):
             wide = self._to_outer(value)
-            if valid is not None:
-                wide = self.outer.select(valid, wide, self.outer.constant(math.inf))
             index = self.outer.splat(self.builder.sitofp(column, self.outer.scalar))
             if not self.row_major:
                 index = self.outer.add(index, self.outer.lanes(list(range(self.plan.width))))
             front = self._part(self._entry(state, place, i64(0)), 0, r)
-            self.builder.call(self.insert, [front, wide, index])
+            self.builder.call(self.insert, [front, lanes, wide, index])
             self._keep_limit(state, place, r)
 
     def _merge_lists(self, into: ir.Value, other: ir.Value) -> None:
@@ -158,16 +194,9 @@ class Lists(States):
         """
         value, index = (self.flow.load(self.outer.type, self._part(entry, n, r), 8) for n in (0, 1))
         if shift:
-            word = ir.IntType(1)
-            taking = ir.Constant(
-                self.outer.mask_type,
-                [ir.Constant(word, int(lane < shift)) for lane in range(self.plan.width)],
-            )
-            value = self.outer.select(
-                taking, self._rotated(value, shift), self.outer.constant(math.inf)
-            )
-            index = self._rotated(index, shift)
-        self.builder.call(self.insert, [front, value, index])
+            value, index = (self._rotated(part, shift) for part in (value, index))
+        lanes = i64((1 << (shift or self.plan.width)) - 1)
+        self.builder.call(self.insert, [front, lanes, value, index])
 
     def _gather_lists(self, state: ir.Value) -> None:
         """When lanes are columns: the lists of all lanes into that of lane 0."""

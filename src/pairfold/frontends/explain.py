@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ..backends.native import Native
 
 _LARGE = 100_000
+_TAKEN_IN = {
+    "running": "pair values; accumulate in registers",
+    "anchored": "terms e^(F - anchor); accumulate in registers",
+    "listed": "pair values; compared with the last of the list, inserted where smaller",
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Explanation:
     native: Native
     tree: str
     shared: int
+    form: str
 
     def llvm(self) -> str:
         """The LLVM IR, after optimisation."""
@@ -91,7 +97,7 @@ class Explanation:
         acc = p.accumulation
         lines += [
             "",
-            f"sums       {acc.inner} inside a block, {acc.outer} across blocks"
+            f"states     {acc.inner} inside a block, {acc.outer} across blocks"
             + (", compensated" if acc.compensated else ""),
             f"per pair   {self.flops_per_pair:g} operations, {self.bytes_per_pair:.3g} bytes",
             f"registers  about {self.registers} of {p.machine.registers} vectors",
@@ -109,17 +115,22 @@ class Explanation:
         if p.lanes == "row":
             lines.append(f"    for tile of {p.lane_count} rows ({p.vectors} vectors of {p.width}):")
             jam = f", {p.jam} at a time" if p.jam > 1 else ""
-            lines.append(f"      for column in block{jam}:  # row values in lanes")
+            columns = f"      for column in block{jam}:  # row values in lanes"
         else:
             lines.append("    for row in panel:")
-            lines.append(f"      for {p.lane_count} columns in block:  # column values in lanes")
+            columns = f"      for {p.lane_count} columns in block:  # column values in lanes"
+        if self.form == "anchored":
+            lines += [columns, "        exponents, into a buffer in L1"]
+            lines.append("      their largest moves the anchor up, if it is larger")
+        lines.append(columns)
         if self.shared:
             lines.append("        pair values that all components share, into a buffer in L1")
             lines.append(f"      for {p.output_jam} components of {self.dim}:")
             lines.append("        for column in block: accumulate in registers")
         else:
-            lines.append("        pair values; accumulate in registers")
-        lines.append("      add the block to the row's state")
+            lines.append(f"        {_TAKEN_IN[self.form]}")
+        if self.form != "listed":
+            lines.append("      add the block to the row's state")
         return lines
 
 
@@ -160,6 +171,7 @@ def explain_fold(
         native=launcher.native(plan),
         tree=tree_text(fold.formula, fold.names),
         shared=len(frontier(kernel)),
+        form=fold.row.form,
     )
 
 

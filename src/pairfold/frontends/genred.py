@@ -17,6 +17,7 @@ from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .arrays import ADAPTERS, adapter_of, check_count
 from .fold import Accuracy, Fold
 from .parse import parse_many
+from .raw import fill_raw, is_raw
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -165,6 +166,9 @@ class Genred:
         if len(args) != len(fold.variables) or not args:
             check_count(len(fold.variables), len(args), fold.names)
         adapter = self._adapter(args)
+        if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
+            fill_raw(fold, adapter, args, out)
+            out = None
         if adapter.name == "torch":
             from .torch import call
 

@@ -155,7 +155,9 @@ def differentiable(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[An
     if fold.row.selects and any(result.kind == "value" for result in fold.row.results):
         return _selected(fold, adapter, tensors)
     composed = _COMPOSED.get(fold.reduction)
-    return _all((composed or _apply)(fold, adapter, tensors))
+    if composed is None:  # whole numbers: constants to every derivative
+        return _all(_apply(fold, adapter, [tensor.detach() for tensor in tensors]))
+    return _all(composed(fold, adapter, tensors))
 
 
 def _columns(fold: Fold, tensors: Sequence[Any]) -> int:
@@ -182,7 +184,9 @@ def _shifted(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, Any
 
     largest, sums = fold.derived("shifted", make)
     (top,) = _selected(largest, adapter, tensors)
-    return top, _apply(sums, adapter, (*tensors, top))
+    # As in the kernel the anchor is finite: -inf and inf then need no special case.
+    limit = torch.finfo(top.dtype).max
+    return top, _apply(sums, adapter, (*tensors, top.clamp(-limit, limit)))
 
 
 _COMPOSED: dict[str, Callable[..., Any]] = {
@@ -209,14 +213,18 @@ def _selected(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ..
     located = fold.variant(_LOCATED.get(fold.reduction, fold.reduction))
     frozen = [tensor.detach() for tensor in tensors]
     values, indices = _apply(located, adapter, frozen)
-    found = values
-    if _columns(fold, tensors):
+    if not _columns(fold, tensors):
+        # Nothing is selected: constants that stand in the graph, so that gradients are zeros.
+        nothing = _apply(fold.variant("Sum"), adapter, tensors)
+        found = values + nothing.repeat(*[1] * (nothing.dim() - 1), values.shape[-1] // fold.dim)
+    else:
         parts: list[Any] = []
         for component in range(fold.dim):
             places = indices[..., component :: fold.dim]
             at_pairs = fold.derived(("at", component), lambda c=component: _at_pairs(fold, c))
             part = _apply(at_pairs, adapter, _gathered(fold, tensors, places))
-            parts.append(part.reshape(places.shape))
+            long = places.flatten(-2).unsqueeze(-1)  # a formula of parameters has one row only
+            parts.append(part.expand(long.shape).reshape(places.shape))
         # Places that no pair took hold a constant.
         found = torch.stack(parts, dim=-1).reshape(values.shape)
         found = torch.where(torch.isinf(values), values, found)
@@ -239,7 +247,7 @@ def _at_pairs(fold: Fold, component: int) -> Fold:
 def _gathered(fold: Fold, tensors: Sequence[Any], places: Any) -> list[Any]:
     """Arguments at rows r and columns places[..., r, :], as rows of one long axis."""
     length = places.shape[-1]
-    flat = places.reshape(*places.shape[:-2], -1, 1)
+    flat = places.flatten(-2).unsqueeze(-1)
     found: list[Any] = []
     for v, tensor in zip(fold.variables, tensors, strict=True):
         if v.params[2] == fold.kept:

@@ -223,7 +223,8 @@ def make_plan(
     """The plan for a kernel: from the register and cache budget, or as the settings force it."""
     item = ITEM[dtype]
     width = max(1, machine.vector_bytes // item)
-    shared = sum(map(cells, frontier(kernel))) + len(kernel.scores)
+    kept = sum(map(cells, frontier(kernel)))
+    shared = kept + len(kernel.scores)
     lanes = _lanes(shared * width * max(width, 8) * item, few_rows, options)
     loops = pair_loops(kernel)
     jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
@@ -238,7 +239,8 @@ def make_plan(
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
-        block = max(16 if shared < _LONG_SHARED else 1, min(64, _CACHE // (shared * count * item)))
+        most = min(64 if kept else 256, _CACHE // (shared * count * item))
+        block = max(16 if shared < _LONG_SHARED else 1, most)
     else:
         block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
         block = min(block, _MUCH // (shared * item)) if shared else block

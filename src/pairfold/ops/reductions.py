@@ -68,9 +68,10 @@ class Reduction:
     columns. `step(s, state, x, j)` takes in value x of column number j; `merge(s, a, b)` joins
     two states in any order; `finish(s, ends)` gives one component of each result.
     `linear`: factors of the row may leave it. `additive`: states are summed, so a summation scheme
-    applies. `weighted`: whether a second formula multiplies the terms ("no", "may", "must").
-    `selects`: results are values of selected pairs. `pullback(F, G, results, incoming)` is what
-    a gradient sends to each pair's F and to its weight G, the results being known.
+    applies. `order(s, a, b)`: whether entry a of a list comes before b. `weighted`: whether a
+    second formula multiplies the terms ("no", "may", "must"). `selects`: results are values of
+    selected pairs. `pullback(F, G, results, incoming)` is what a gradient sends to each pair's F
+    and to its weight G, the results being known.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Reduction:
     step: Callable[[Scalars, State, Value, Value], State]
     merge: Callable[[Scalars, State, State], State]
     finish: Callable[[Scalars, Ends], Sequence[Value]]
+    order: Callable[[Scalars, State, State], Value] | None = None
     kinds: tuple[str, ...] = ("value",)
     results: tuple[Result, ...] = (Result(),)
     linear: bool = False
@@ -100,6 +102,11 @@ class Reduction:
 
     def __repr__(self) -> str:
         return f"<reduction {self.name}>"
+
+    @property
+    def form(self) -> str:
+        """running, anchored or listed."""
+        return "anchored" if self.anchored else "listed" if self.listed else "running"
 
 
 REDUCTIONS: dict[str, Reduction] = {}
@@ -324,6 +331,7 @@ def _smallest(name: str, says: str, gives: str) -> None:
         kinds=kinds,
         step=lambda s, state, x, j: _inserted(s, state[:2], state[2:4], [x, j]),
         merge=lambda s, a, b: _inserted(s, a[:2], a[2:4], b),
+        order=comes_first,
         finish=lambda s, ends: [ends.state[place] for place in taken],
         results=tuple(Result(kinds[place], "list") for place in taken),
         listed=True,
