@@ -68,10 +68,9 @@ class Reduction:
     columns. `step(s, state, x, j)` takes in value x of column number j; `merge(s, a, b)` joins
     two states in any order; `finish(s, ends)` gives one component of each result.
     `linear`: factors of the row may leave it. `additive`: states are summed, so a summation scheme
-    applies. `order(s, a, b)`: whether entry a of a list comes before b. `weighted`: whether a
-    second formula multiplies the terms ("no", "may", "must"). `selects`: results are values of
-    selected pairs. `pullback(F, G, results, incoming)` is what a gradient sends to each pair's F
-    and to its weight G, the results being known.
+    applies. `weighted`: whether a second formula multiplies the terms ("no", "may", "must").
+    `selects`: results are values of selected pairs. `pullback(F, G, results, incoming)` is what
+    a gradient sends to each pair's F and to its weight G, the results being known.
     """
 
     name: str
@@ -80,7 +79,6 @@ class Reduction:
     step: Callable[[Scalars, State, Value, Value], State]
     merge: Callable[[Scalars, State, State], State]
     finish: Callable[[Scalars, Ends], Sequence[Value]]
-    order: Callable[[Scalars, State, State], Value] | None = None
     kinds: tuple[str, ...] = ("value",)
     results: tuple[Result, ...] = (Result(),)
     linear: bool = False
@@ -307,14 +305,21 @@ def comes_first(s: Scalars, a: State, b: State) -> Value:
     return s.either(s.lt(a[0], b[0]), s.both(s.eq(a[0], b[0]), s.lt(a[1], b[1])))
 
 
-def _inserted(s: Scalars, before: State, here: State, new: State) -> State:
+def _smaller(s: Scalars, a: State, b: State) -> Value:
+    """The same where index a is known to be the later one."""
+    return s.lt(a[0], b[0])
+
+
+def _inserted(
+    s: Scalars, order: Callable[..., Value], before: State, here: State, new: State
+) -> State:
     """What place l holds after `new` joined the sorted list, from places l-1 and l.
 
     Places after the new entry take their predecessor's; the new one stands where it comes before
     what is here but not before its predecessor.
     """
-    later = comes_first(s, new, before)
-    now = comes_first(s, new, here)
+    later = order(s, new, before)
+    now = order(s, new, here)
     return [
         s.select(later, old, s.select(now, fresh, same))
         for old, fresh, same in zip(before, new, here, strict=True)
@@ -329,9 +334,8 @@ def _smallest(name: str, says: str, gives: str) -> None:
         says,
         identity=("inf", 0.0),
         kinds=kinds,
-        step=lambda s, state, x, j: _inserted(s, state[:2], state[2:4], [x, j]),
-        merge=lambda s, a, b: _inserted(s, a[:2], a[2:4], b),
-        order=comes_first,
+        step=lambda s, state, x, j: _inserted(s, _smaller, state[:2], state[2:4], [x, j]),
+        merge=lambda s, a, b: _inserted(s, comes_first, a[:2], a[2:4], b),
         finish=lambda s, ends: [ends.state[place] for place in taken],
         results=tuple(Result(kinds[place], "list") for place in taken),
         listed=True,
