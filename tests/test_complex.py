@@ -75,16 +75,9 @@ def folded(node: Node, arrays: dict[str, Any], kept: Kind, **options: Any) -> An
         return Fold(node, variables, "Sum", kept)(NumpyArrays, values)
 
 
-def needs_atan2(text: str) -> None:
-    """Skip where the arctangent of two numbers is missing."""
-    if "Angle" in text and "Atan2" not in OPERATIONS:
-        pytest.skip("there is no Atan2")
-
-
 @pytest.mark.parametrize("unroll", [16, 2], ids=["unrolled", "looped"])
 @pytest.mark.parametrize("text", CASES)
 def test_complex_operations_are_those_of_numpy(text: str, unroll: int) -> None:
-    needs_atan2(text)
     arrays = arrays_of(1)
     x, p = as_complex(arrays["x"])[:, None], as_complex(arrays["p"])
     y, z = as_complex(arrays["y"])[None], as_complex(arrays["z"])[None]
@@ -124,7 +117,6 @@ def torch_sum(torch: Any, text: str, leaves: dict[str, Any], dim: int) -> Any:
 @pytest.mark.parametrize("text", CASES)
 def test_gradients_are_the_conjugate_ones_of_torch_twice(text: str) -> None:
     torch = pytest.importorskip("torch")
-    needs_atan2(text)
     rng = np.random.default_rng(2)
     arrays = arrays_of(3)
     node = parse(text, ALIASES).node
@@ -175,7 +167,6 @@ def second_value(node: Node, arrays: dict[str, Any], e: Any, w: Any, name: str) 
 
 @pytest.mark.parametrize("text", ["ComplexAbs(x)", "ComplexAngle(x)"])
 def test_gradients_at_zero_are_zero(text: str) -> None:
-    needs_atan2(text)
     arrays = {"x": np.zeros((1, 4)), "e": np.ones((1, 2))}
     node = parse(text, ["x = Vi(4)"]).node
     vx, ve = variable(0, 4, Kind.I), variable(1, 2, Kind.I)
