@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .frontends import generic as _generic
 from .frontends import genred as _genred
+from .frontends.complextensor import ComplexLazyTensor
+from .frontends.lazytensor import LazyTensor, Pm, Var, Vi, Vj
 
 
 class Genred(_genred.Genred):
@@ -23,7 +25,13 @@ generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
 )
 
 __all__ = [
+    "ComplexLazyTensor",
     "Genred",
+    "LazyTensor",
+    "Pm",
+    "Var",
+    "Vi",
+    "Vj",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",

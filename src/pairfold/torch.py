@@ -5,6 +5,8 @@ from __future__ import annotations
 from .frontends import generic as _generic
 from .frontends import genred as _genred
 from .frontends import torch as _torch  # asking for this module asks for torch
+from .frontends.complextensor import ComplexLazyTensor
+from .frontends.lazytensor import LazyTensor, Pm, Var, Vi, Vj
 
 
 class Genred(_genred.Genred):
@@ -30,8 +32,14 @@ generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
 )
 
 __all__ = [
+    "ComplexLazyTensor",
     "FoldFunction",
     "Genred",
+    "LazyTensor",
+    "Pm",
+    "Var",
+    "Vi",
+    "Vj",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",

@@ -22,6 +22,7 @@ PYKEOPS_VERSION = "2.3"
 _ROOT = "pykeops"
 _MARK = "__pairfold__"
 
+_LAZY = ("LazyTensor", "ComplexLazyTensor", "Vi", "Vj", "Pm")
 _GENERIC = ("generic_sum", "generic_logsumexp", "generic_argmin", "generic_argkmin")
 
 # Module -> name there -> the pairfold module that has it under the same name.
@@ -31,21 +32,18 @@ MODULES: dict[str, dict[str, str]] = {
         "test_numpy_bindings": "dropin",
         "test_torch_bindings": "dropin",
     },
-    "pykeops.numpy": {"Genred": "numpy", **dict.fromkeys(_GENERIC, "numpy")},
+    "pykeops.numpy": {"Genred": "numpy", **dict.fromkeys((*_GENERIC, *_LAZY), "numpy")},
     "pykeops.numpy.generic": {},
     "pykeops.numpy.generic.generic_red": {"Genred": "numpy"},
     "pykeops.numpy.generic.generic_ops": dict.fromkeys(_GENERIC, "numpy"),
-    "pykeops.torch": {"Genred": "torch", **dict.fromkeys(_GENERIC, "torch")},
+    "pykeops.torch": {"Genred": "torch", **dict.fromkeys((*_GENERIC, *_LAZY), "torch")},
     "pykeops.torch.generic": {},
     "pykeops.torch.generic.generic_red": {"Genred": "torch"},
     "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
 }
 
 # Public names of PyKeOps that come in later versions.
-_LATER_FOR_ARRAYS = (
-    "LazyTensor ComplexLazyTensor Vi Vj Pm KernelSolve cluster operations lazytensor utils "
-    "test_install"
-)
+_LATER_FOR_ARRAYS = "KernelSolve cluster operations lazytensor utils test_install"
 LATER: dict[str, str] = {
     "pykeops": "clean_pykeops set_build_folder get_build_folder check_health default_device_id "
     "numpy_found torch_found config common show_cuda_status",
