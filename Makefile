@@ -9,12 +9,12 @@ check:
 	$(PYTHON) -m pyright --pythonpath "$(EXECUTABLE)"
 
 test:
-	$(PYTHON) -m pytest $(if $(k),-k $(k))
+	$(PYTHON) -m pytest -n 2 $(if $(k),-k $(k))
 
 # The same tests with fewer instructions than the processor has.
 test-targets:
-	PAIRFOLD_TARGET=avx2 $(PYTHON) -m pytest tests/test_backends.py tests/test_torch.py
-	PAIRFOLD_TARGET=baseline $(PYTHON) -m pytest tests/test_backends.py tests/test_torch.py
+	PAIRFOLD_TARGET=avx2 $(PYTHON) -m pytest -n 2 tests/test_backends.py tests/test_torch.py
+	PAIRFOLD_TARGET=baseline $(PYTHON) -m pytest -n 2 tests/test_backends.py tests/test_torch.py
 
 fuzz:
 	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000

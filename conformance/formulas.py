@@ -40,14 +40,16 @@ _SINGLE = {
     "SoftDTW_SqDist": "PyKeOps takes the minimum of SoftDTW in single precision",
 }
 
-# Known reasons: what the formula contains, what PyKeOps says, and the reason.
+_DERIVATIVE = r"(Grad|Diff|GradMatrix|Divergence|Laplacian)\("
+
+# Known reasons: what the formula contains, what PyKeOps says (patterns), and the reason.
 REASONS = (
     ("", "not implemented for Zero", "Divergence and Laplacian of a zero derivative"),
     ("", "not linear|not implemented for|AdjointOperator", "Diff through this operation"),
     ("Complex", "ComplexScalarOp|even", "gradient of complex numbers to a real variable"),
-    ("IfElse", "", "gradient of IfElse"),
-    ("Atan2", "", "gradient of Atan2 to a repeated operand"),
-    ("SinXDivX", "", "derivative of SinXDivX at 0"),
+    (f"{_DERIVATIVE}.*IfElse", "", "gradient of IfElse"),
+    (f"{_DERIVATIVE}.*Atan2", "", "gradient of Atan2 to a repeated operand"),
+    (f"{_DERIVATIVE}.*SinXDivX", "", "derivative of SinXDivX at 0"),
     ("", "RecursionError", "no end to the simplifications"),
     ("", "has no attribute 'dim'|unsupported operand", "a number where a formula is wanted"),
     ("", "CompileError|compil", "C++ that does not compile"),
@@ -76,8 +78,8 @@ class Peer:
             self.environment["KEOPS_CACHE_FOLDER"] = cache
         self.process: subprocess.Popen[str] | None = None
 
-    def ask(self, formulas: list[str], axis: int) -> list[Any]:
-        """The peer's answers; one by one where it dies of several."""
+    def send(self, request: dict[str, Any]) -> list[Any] | None:
+        """The peer's answer to one request, or None if it dies of it."""
         if self.process is None:
             self.process = subprocess.Popen(
                 self.command,
@@ -89,7 +91,6 @@ class Peer:
             )
         assert self.process.stdin
         assert self.process.stdout
-        request = {"formulas": formulas, "aliases": list(language.ALIASES), "axis": axis}
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
@@ -99,6 +100,14 @@ class Peer:
         if answer:
             return json.loads(answer)
         self.close()
+        return None
+
+    def ask(self, formulas: list[str], axis: int) -> list[Any]:
+        """Sums of formulas; one by one where the peer dies of several."""
+        request = {"formulas": formulas, "aliases": list(language.ALIASES), "axis": axis}
+        answer = self.send(request)
+        if answer is not None:
+            return answer
         if len(formulas) == 1:
             return ["the process died"]
         return [self.ask([formula], axis)[0] for formula in formulas]
@@ -161,7 +170,7 @@ def _short(said: str) -> str:
 def reason(formula: str, said: str) -> str:
     """The first known reason that fits, or that there is none."""
     for contains, words, why in REASONS:
-        if contains in formula and (re.search(words, said) if said else not words):
+        if re.search(contains, formula) and (re.search(words, said) if said else not words):
             return why
     return "no known reason"
 

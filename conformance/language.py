@@ -219,7 +219,7 @@ def _norms() -> None:
     add(
         "SoftDTW_SqDist",
         scalar,
-        lambda d, n, k: f"SoftDTW_SqDist({d.term(3, k)},{d.term(2, k)},{d.positive(1, 0)})",
+        lambda d, n, k: f"SoftDTW_SqDist({d.bounded(3, k)},{d.bounded(2, k)},{d.positive(1, 0)})",
     )
 
 

@@ -1,4 +1,6 @@
-"""PyKeOps' process: reads packs of formulas as JSON lines, answers with sums as JSON lines.
+"""PyKeOps' process: reads requests as JSON lines, answers with arrays as JSON lines.
+
+A request is a pack of formulas to sum, or one reduction, with gradients or without.
 
 Needs only NumPy and pykeops. Whatever the library and its compiler print goes to the error stream.
 """
@@ -68,6 +70,35 @@ def _answer(request: dict[str, Any], arrays: list[Any]) -> list[Any]:
     return found
 
 
+def _reduced(request: dict[str, Any], stored: dict[str, Any]) -> Any:
+    """The results of one reduction, or what went wrong; with `wrt`, gradients through torch."""
+    arrays = [stored[name].astype(request["dtype"]) for name in request["arrays"]]
+    try:
+        if "wrt" in request:
+            return _gradients(request, arrays)
+        from pykeops.numpy import Genred
+
+        found = Genred(*request["args"], **request["options"])(*arrays, backend="CPU")
+        found = found if isinstance(found, tuple) else (found,)
+        return [{"dtype": str(a.dtype), "data": a.tolist()} for a in found]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".strip()
+
+
+def _gradients(request: dict[str, Any], arrays: list[Any]) -> Any:
+    """Gradients of the scalar product of the result with `upstream(its shape)`."""
+    import torch
+    from pykeops.torch import Genred
+
+    tensors = [torch.from_numpy(a) for a in arrays]
+    for place in request["wrt"]:
+        tensors[place].requires_grad_()
+    found = Genred(*request["args"], **request["options"])(*tensors, backend="CPU")
+    steps = torch.arange(found.numel(), dtype=found.dtype).reshape(found.shape)
+    (found * torch.cos(steps)).sum().backward()
+    return [{"dtype": "", "data": tensors[place].grad.tolist()} for place in request["wrt"]]
+
+
 def main() -> None:
     """Serve requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
@@ -76,9 +107,14 @@ def main() -> None:
 
     pykeops.set_verbose(False)
     with np.load(sys.argv[1]) as stored:
-        arrays = [stored[name] for name in stored.files]
+        arrays = {name: stored[name] for name in stored.files}
     for line in sys.stdin:
-        answers.write(json.dumps(_answer(json.loads(line), arrays)) + "\n")
+        request = json.loads(line)
+        if "formulas" in request:
+            answer = _answer(request, list(arrays.values()))
+        else:
+            answer = _reduced(request, arrays)
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 

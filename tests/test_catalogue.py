@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pairfold.__main__ import main
-from pairfold.catalogue import catalogue, dimensions
-from pairfold.ops.reductions import REDUCTIONS
+from pairfold.catalogue import called, catalogue, dimensions
+from pairfold.errors import OptionError
+from pairfold.numpy import Genred
+from pairfold.ops.reductions import ALIASES, GENERAL, REDUCTIONS, Reduction
 from pairfold.ops.table import OPERATIONS
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "operations.md"
 
 
 def test_the_page_in_the_repository_is_up_to_date() -> None:
@@ -20,10 +26,30 @@ def test_the_page_in_the_repository_is_up_to_date() -> None:
 
 def test_every_row_is_on_the_page() -> None:
     page = catalogue()
-    for name in OPERATIONS:
-        assert name == "Constant" or f"`{name}(" in page
-    for name in REDUCTIONS:
-        assert f"`{name}`" in page
+    for name, op in OPERATIONS.items():
+        assert (f"`{name}(" in page) != op.internal
+    for name, row in REDUCTIONS.items():
+        assert (f'| `"{name}"`' in page) != row.internal
+    for name in ALIASES:
+        assert f'or `"{name}"`' in page
+    for rule in GENERAL:
+        assert page.count(rule) == 1
+
+
+def test_the_readme_names_all_operations_and_reductions() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tables = [
+        re.findall(r"^\| [^|]* \| (.*) \|$", part, re.MULTILINE)
+        for part in (
+            readme.partition("| Operations in formulas |")[2].partition("| Reductions |")[0],
+            readme.partition("| Reductions |")[2].partition("\n\n")[0],
+        )
+    ]
+    for lines, rows in zip(tables, (OPERATIONS, REDUCTIONS), strict=True):
+        code = " ".join(text for line in lines for text in re.findall(r"`([^`]*)`", line))
+        named = re.findall(r"\b[A-Za-z]\w*", code)
+        public = {name for name, row in rows.items() if not row.internal}
+        assert sorted(named) == sorted(public | (set(ALIASES) if rows is REDUCTIONS else set()))
 
 
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +86,79 @@ def test_dimensions_are_found_by_trying(name: str) -> None:
     assert dimensions(OPERATIONS[name]) == DIMENSIONS[name]
 
 
-@pytest.mark.parametrize("name", [n for n in OPERATIONS if n != "Constant"])
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_every_row_has_dimensions(name: str) -> None:
     assert "->" in dimensions(OPERATIONS[name])
+
+
+# -- what the page says of a reduction is what happens ---------------------------------------------
+
+PUBLIC = [row for row in REDUCTIONS.values() if not row.internal]
+ROWS, COLUMNS, K, WEIGHTS = 4, 7, 2, 5
+public = pytest.mark.parametrize("row", PUBLIC, ids=lambda row: row.name)
+
+
+def results(row: Reduction, name: str, dim: int, weighted: bool, columns: int = COLUMNS) -> Any:
+    """A call with the arguments that the page asks for, as a list of arrays."""
+    rng = np.random.default_rng(0)
+    shapes = ((ROWS, dim), (columns, 1), (columns, WEIGHTS))
+    options: dict[str, Any] = {"opt_arg": K} if "`opt_arg=K`" in called(row) else {}
+    if weighted:
+        options["formula2"] = "g"
+    aliases = [f"x = Vi({dim})", "y = Vj(1)", f"g = Vj({WEIGHTS})"]
+    found = Genred("x*y", aliases, name, axis=1, **options)(*(rng.uniform(1, 2, s) for s in shapes))
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+def ways(row: Reduction) -> list[tuple[int, bool]]:
+    """(dimension of F, whether weighted) of the calls that the page allows."""
+    needed = "`formula2=G`" in called(row)
+    optional = needed and "if weighted" in called(row)
+    plain = [] if needed and not optional else [(1, False)]
+    if plain and not row.scalar:
+        plain.append((3, False))
+    return [*plain, *[(1, True)] * needed]
+
+
+@public
+def test_reductions_are_called_as_the_page_says(row: Reduction) -> None:
+    names = re.findall(r'`"(\w+)"`', called(row))
+    assert row.name in names
+    for name in names:
+        for dim, weighted in ways(row):
+            found = results(row, name, dim, weighted)
+            kinds = [result.kind for result in row.results[: len(found)]]
+            dtypes = {"value": np.float64, "index": np.int64, "truth": np.bool_}
+            assert [a.dtype for a in found] == [dtypes[kind] for kind in kinds]
+            assert len(found) == 1 + ("two arrays" in row.shape)
+            sizes = {"R": ROWS, "K": K, "D": dim, "dim G": WEIGHTS, "1 + dim G": 1 + WEIGHTS}
+            said = [text.split(", ")[1:] for text in re.findall(r"\((\.\.\.[^)]*)\)", row.shape)]
+            shape = said[-1] if weighted or (row.listed and dim == 1) else said[0]
+            wanted = tuple(sizes[word] if word in sizes else int(word) for word in shape)
+            assert {a.shape for a in found} == {wanted}
+
+
+@public
+def test_arguments_that_the_page_does_not_name_are_refused(row: Reduction) -> None:
+    aliases = ["x = Vi(1)", "y = Vj(1)"]
+    wrong: list[dict[str, Any]] = [{"opt_arg": None if row.listed else K}]
+    if row.weighted != "may":
+        wrong.append({"formula2": None if row.weighted == "must" else "y"})
+    for options in wrong:
+        given = {"opt_arg": K if row.listed else None, "formula2": "y" * (row.weighted == "must")}
+        arguments: dict[str, Any] = {**given, **options}
+        with pytest.raises(OptionError):
+            Genred("x*y", aliases, row.name, axis=1, **arguments)
+
+
+@public
+def test_the_page_tells_what_comes_of_no_columns(row: Reduction) -> None:
+    words = {"nan": "NaN", "0": "index 0" if row.selects else "0"}
+    for dim, weighted in ways(row):
+        for array in results(row, row.name, dim, weighted, columns=0):
+            for value in {str(entry) for entry in array.ravel()}:
+                word = words.get(value.removesuffix(".0"), value.removesuffix(".0"))
+                found = re.search(r"padded with (.*)|(.*?) without columns", row.conventions)
+                assert found
+                told = re.split(r", | and ", found[1] or found[2])
+                assert word in told

@@ -144,6 +144,39 @@ def test_every_file_has_a_level():
     assert not unknown
 
 
+def laid_out() -> list[str]:
+    """Dotted names of the files in the tree of docs/layout.md, in its order."""
+    tree = (ROOT / "docs" / "layout.md").read_text().partition("src/pairfold/\n")[2]
+    found: list[str] = []
+    folder = ""
+    for line in tree.partition("\ndropin/ ")[0].splitlines():
+        if not line.startswith("    "):
+            folder = ""
+        names = re.match(r" +(\S+?/|\S+\.py(?:, \S+\.py)*)(?:  |$)", line)
+        assert names, line
+        if names[1].endswith("/"):
+            folder = names[1].removesuffix("/") + "."
+            continue
+        found += [folder + name.removesuffix(".py") for name in names[1].split(", ")]
+    return found
+
+
+def test_the_layout_lists_every_file_below_those_that_it_imports():
+    order = laid_out()
+    names = {name_of(p).removesuffix(".py").replace("/", "."): p for p in FILES}
+    written = {n: p for n, p in names.items() if not n.endswith("__init__")}
+    assert sorted(order) == sorted(set(written) - {"dropin.__main__"})
+    late: list[str] = []
+    for place, name in enumerate(order):
+        lines = written[name].read_text().splitlines()
+        for number, target in imported(written[name]):
+            if lines[number - 1].startswith(" "):  # in a function: imported when it is called
+                continue
+            later = [other for other in order[place + 1 :] if f"{target}.".startswith(f"{other}.")]
+            late += [f"{name} before {other}" for other in later]
+    assert not late, "; ".join(late)
+
+
 # -- what no file contains -------------------------------------------------------------------------
 
 
@@ -250,14 +283,15 @@ def test_functions_are_short(path):
     assert not long, f"{name_of(path)}: {', '.join(long)}"
 
 
-# -- the example -----------------------------------------------------------------------------------
+# -- the examples ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_the_sum_reduction_example_runs_without_a_display(tmp_path):
+@pytest.mark.parametrize("name", ["sum_reduction", "reductions"])
+def test_the_examples_run_without_a_display(name, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
-    program = Path(shutil.copy(ROOT / "examples" / "sum_reduction.py", tmp_path))
+    program = Path(shutil.copy(ROOT / "examples" / f"{name}.py", tmp_path))
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -217,7 +217,9 @@ def test_long_tables_work_and_absurd_ones_are_refused() -> None:
     want = dense_reverse_sums(np.sin(given[0][:, None] * given[1])).sum((1, 2))[:, None]
     assert_close(got, want, terms=n, scale=float(np.abs(want).max()))
     huge = build(reverse_sums, OPERATIONS["Sin"](variable(0, 10**8, Kind.I) * y))
-    launcher = Launcher(kernel_of(huge), "float64", Accuracy().for_dtype("float64"))
+    launcher = Launcher(
+        kernel_of(huge), "float64", Accuracy().for_dtype("float64", REDUCTIONS["Sum"])
+    )
     with pytest.raises(MemoryLimitError, match="GiB of working memory") as caught:
         Layout(launcher.kernel, launcher.plan(17, 23, current()))
     assert isinstance(caught.value, (PairfoldError, MemoryError))

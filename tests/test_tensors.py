@@ -56,7 +56,7 @@ def check(node: Node, variables: list[Node], given: list[Any], pairs: Any) -> No
             assert_close(got, pairs.sum(axis), terms=23, scale=scale, formula=node)
 
 
-SIZES = [(2, 3), (3, 17), (17, 3), (20, 1), (1, 20), (5, 40)]
+SIZES = [(2, 3), (3, 17), (17, 3), (1, 20)]
 
 
 @pytest.mark.parametrize("inner", ["Sin", None], ids=["computed", "plain"])

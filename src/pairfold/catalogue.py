@@ -14,7 +14,7 @@ from typing import Any
 from .calculus import operators as operators  # registers Grad, Diff ...
 from .core.node import Kind
 from .errors import DimError, Refusal
-from .ops.reductions import REDUCTIONS
+from .ops.reductions import ALIASES, GENERAL, REDUCTIONS, Reduction
 from .ops.table import OPERATIONS, Op, build, variable
 
 _TRIED = (1, 2, 3, 4, 6, 8, 9, 12, 16)
@@ -24,6 +24,10 @@ Written by `python -m pairfold operations` from the rows of the tables; do not e
 `d`, `e`, `f` are dimensions; what has dimension 1 beside larger ones is repeated. Derivatives are
 factors of the incoming gradient, in the order of the operands, unless they say otherwise.
 """
+_NOTATION = """`Genred(F, aliases, reduction_op, axis)` folds a formula F, of dimension D, over one
+axis, called columns here, and keeps the other, R rows. A list has K places; G is a formula that
+weighs the terms; `...` are batch axes.
+"""
 
 Answers = dict[tuple[int, ...], int]
 
@@ -32,16 +36,17 @@ def catalogue() -> str:
     """The page, in Markdown."""
     groups: dict[str, list[Op]] = {}
     for op in OPERATIONS.values():
-        if op.name != "Constant":
+        if not op.internal:
             groups.setdefault(_home(op), []).append(op)
     parts = [_HEAD]
     for module, rows in groups.items():
         parts.append(f"## {_title(module)}\n")
         head = ("operation", "dimensions", "meaning", "derivative", "conventions", "method")
         parts.append(_table(head, (_described(op) for op in rows)))
-    parts.append("## Reductions\n")
-    head = ("reduction", "meaning", *(name for name in _REDUCTION_FIELDS if _any_has(name)))
-    parts.append(_table(head, (_reduced(name, head[2:]) for name in REDUCTIONS)))
+    rows = [row for row in REDUCTIONS.values() if not row.internal]
+    parts += ["## Reductions\n", _general(rows)]
+    head = ("`reduction_op`", "meaning", "dim F", "shape", "dtype", "derivative", "conventions")
+    parts.append(_table(head, map(_reduced, rows)))
     return "\n".join(parts)
 
 
@@ -207,20 +212,46 @@ def _parameter_results(
 
 # ----- reductions --------------------------------------------------------------------------------
 
-# What a row may say besides its name and meaning; fields that no row has are left out.
-_REDUCTION_FIELDS = ("takes", "shape", "derivative", "conventions", "empty", "method")
+_DTYPES = {"value": "the data's", "index": "int64", "truth": "bool"}
 
 
-def _any_has(name: str) -> bool:
-    return any(getattr(row, name, None) not in (None, "", ()) for row in REDUCTIONS.values())
+def called(row: Reduction) -> str:
+    """The arguments of `Genred` that name the reduction and are its own.
+
+    >>> called(REDUCTIONS["KMin"])
+    '`"KMin"`, `opt_arg=K`'
+    """
+    names = [row.name, *(alias for alias, name in ALIASES.items() if name == row.name)]
+    words = [" or ".join(f'`"{name}"`' for name in names)]
+    if row.listed:
+        words.append("`opt_arg=K`")
+    if row.weighted != "no":
+        words.append("`formula2=G`" + " if weighted" * (row.weighted == "may"))
+    return ", ".join(words)
 
 
-def _reduced(name: str, fields: Sequence[str]) -> list[str]:
-    row = REDUCTIONS[name]
-    return [f"`{row.name}`", row.says, *(_said(getattr(row, field, "")) for field in fields)]
+def _scalar(row: Reduction) -> str:
+    """Where F has to have dimension 1."""
+    if row.scalar or row.weighted == "must":
+        return "1"
+    return "D; 1 if weighted" if row.weighted == "may" else "D"
 
 
-def _said(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "" if value is None or callable(value) else str(value)
+def _reduced(row: Reduction) -> list[str]:
+    dtypes = dict.fromkeys(_DTYPES[result.kind] for result in row.results)
+    return [
+        called(row),
+        row.says,
+        _scalar(row),
+        row.shape,
+        ", ".join(dtypes),
+        row.derivative,
+        row.conventions,
+    ]
+
+
+def _general(rows: Iterable[Reduction]) -> str:
+    """What the table does not repeat for every row."""
+    added = ", ".join(f"`{row.name}`" for row in rows if row.additive)
+    lines = [*GENERAL, f"`dtype_acc`, `use_double_acc` and `sum_scheme` are for sums: {added}."]
+    return _NOTATION + "\n" + "".join(f"- {line}\n" for line in lines)

@@ -72,8 +72,6 @@ class Codegen(Results):
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
         self._equipped(self.emitter, scratch)
         self.iota = self._lane_numbers()
-        if self.kernel.reduction.listed:
-            self._keep_limits(state)
         if self.kernel.output_loop is None:
             self._fold_short()
         else:
@@ -98,10 +96,19 @@ class Codegen(Results):
     def _instances(self, jam: int = 1) -> list[Key]:
         return [(u, r) for u in range(jam) for r in range(self.plan.vectors)]
 
+    def _starting(self, places: Sequence[ir.Value]) -> list[ir.Value]:
+        """What the loop over a block carries for components: states, or lists' last values."""
+        if not self.kernel.reduction.listed:
+            return self._initial() * len(places)
+        vectors = range(self.plan.vectors)
+        return [self._limit(self.state, place, r) for place in places for r in vectors]
+
+    def _carried(self) -> int:
+        """Values carried per component."""
+        return self.plan.vectors if self.kernel.reduction.listed else len(self._initial())
+
     def _initial(self) -> list[ir.Value]:
-        """The states that a block starts from; a list lives in memory."""
-        if self.kernel.reduction.listed:
-            return []
+        """The states that a block starts from."""
         return [
             self.inner.constant(value)
             for value in self._identity(self.plan.dtype)
@@ -139,7 +146,8 @@ class Codegen(Results):
             self._fold_scores([i64(place) for place in range(len(kernel.scores))], {})
         self._holes(known, [i64(place) for place in range(kernel.anchors)])
         self._invariant(kernel.folded, self._instances(self.plan.jam), known)
-        per_output = len(self._initial())
+        per_output = self._carried()
+        places = [i64(place) for place in range(len(kernel.folded))]
 
         def body(columns: Carried, jam: int) -> None:
             instances = self._instances(jam)
@@ -154,14 +162,13 @@ class Codegen(Results):
                     place, i64(place), states, instances, local, columns.index
                 )
 
-        results = self._columns(self._initial() * len(kernel.folded), body)
-        self._flush_all([i64(place) for place in range(len(kernel.folded))], results)
+        self._flush_all(places, self._columns(self._starting(places), body))
 
     def _flush_all(self, places: Sequence[ir.Value], results: Sequence[ir.Value]) -> None:
         """Merge a block's accumulators, component after component, into the states."""
-        per_output = len(self._initial())
-        if not per_output:
-            return
+        if self.kernel.reduction.listed:
+            return  # lists live in memory
+        per_output = self._carried()
         for n, place in enumerate(places):
             part = results[n * per_output : (n + 1) * per_output]
             self._flush(self.state, place, part, self.base)
@@ -190,7 +197,8 @@ class Codegen(Results):
             if self.kernel.reduction.listed:
                 column = self._column_number(self.builder.add(self.base, at), instance)
                 valid = None if self.row_major else self._valid(at, r)
-                self._offer(self.state, place, r, value, column, valid)
+                front = self._list_address(self.state, place, 0, i64(r * self.plan.width))
+                current[r] = self._offer(number, current[r], front, value, column, valid)
                 continue
             known: Known = {(output, emitter.key(output, instance)): self._to_inner(value)}
             for hole in (v for v in reachable(steps) if v.what == "hole"):
@@ -396,10 +404,11 @@ class Codegen(Results):
         if own_anchor:
             self._fold_scores(places, starts[0], inside)
             self._holes(starts[0], places)
-        per_output = len(self._initial())
+        per_output = self._carried()
         step = 1 if self.row_major else self.plan.lane_count
         stop = self.count if self.row_major else self._round_up(self.count, step)
-        with self.flow.loop(i64(0), stop, step, self._initial() * jam, name="product") as columns:
+        starting = self._starting(places)
+        with self.flow.loop(i64(0), stop, step, starting, name="product") as columns:
             shared: Known = {}
             self._recall_shared(shared, instances, columns.index)
             if own_anchor:

@@ -114,9 +114,9 @@ class Results(Lists):
         with flow.loop(i64(0), i64(dim * self.kernel.length), name="lists") as which:
             position = self.builder.sdiv(which.index, i64(dim))
             place = self.builder.srem(which.index, i64(dim))
-            entry = self._entry(state, place, self.builder.add(position, i64(1)))
+            position = self.builder.add(position, i64(1))
             for r in range(self.plan.vectors if self.row_major else 1):
-                parts = [flow.load(self.outer.type, self._part(entry, n, r), 8) for n in (0, 1)]
+                parts = self._entry_vector(state, place, position, r)
                 for number, value in enumerate(self._finished(parts, None, None)):
                     self._keep_result(number, which.index, r, value)
 

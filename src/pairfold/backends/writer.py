@@ -31,8 +31,9 @@ class Layout:
         self.components = 2 if plan.accumulation.compensated else 1
         lanes = plan.lane_count
         words = len(kernel.reduction.identity) * self.components
-        # A list has one entry more, before its first place: nothing comes before that.
-        self.place_words = words * (kernel.length + 1 if kernel.reduction.listed else 1)
+        # A list has one place more, before its first: nothing comes before that.
+        self.list_places = 1 + -(-kernel.length // plan.width) * plan.width
+        self.place_words = words * (self.list_places if kernel.reduction.listed else 1)
         self.state_words = kernel.places * self.place_words
         self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
@@ -49,7 +50,6 @@ class Layout:
             "tops": kernel.anchors * lanes * self.item,
             "rescale": kernel.anchors * lanes * self.outer_item,
             "rescale other": kernel.anchors * lanes * self.outer_item,
-            "limits": kernel.places * lanes * self.item if kernel.reduction.listed else 0,
             "state": plan.tiles * self.unit_state,
         }
         for number, (result, size) in enumerate(

@@ -53,7 +53,7 @@ class Kernel:
 
     `outputs` are folded, one per component, or one for all with `output_loop`; after them the
     total, where the reduction wants one. `scores` are the exponents whose maxima are the anchors
-    of an anchored reduction. `order` compares entries of lists. `finished` has one value per
+    of an anchored reduction. `finished` has one value per
     result. Rules of the reduction read holes (see `hole`): states, anchors, column numbers.
     """
 
@@ -74,7 +74,6 @@ class Kernel:
     finished: tuple[Value, ...]
     weight: Node | None = None
     length: int = 0
-    order: Value | None = None
 
     @property
     def places(self) -> int:
@@ -293,7 +292,6 @@ def lower(
         *_folding(scalars, reduction, [*outputs, *([] if total is None else [total])]),
         weight,
         length,
-        _order(scalars, reduction),
     )
     _place(kernel)
     return kernel
@@ -340,14 +338,6 @@ def _folding(
     merges = tuple(reduction.merge(s, a, b))
     ends = Ends(a, hole(s, "top", 0), hole(s, "total", 0), hole(s, "count", 0))
     return steps, merges, tuple(reduction.finish(s, ends))
-
-
-def _order(s: Scalars, reduction: Reduction) -> Value | None:
-    """Whether the entry `b` comes before the entry `a` of a list."""
-    if reduction.order is None:
-        return None
-    b, a = ([hole(s, name, place) for place in range(2)] for name in ("b", "a"))
-    return reduction.order(s, b, a)
 
 
 def hole(s: Scalars, name: str, place: int) -> Value:

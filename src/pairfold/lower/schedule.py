@@ -192,7 +192,7 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
     accumulators = 1 if kernel.output_loop else kernel.places
     if kernel.reduction.listed:
-        return min(2, _power_of_two_below(max(1, 64 // kernel.length)))
+        return min(4, _power_of_two_below(max(1, 64 // kernel.length)))
     accumulators *= len(kernel.reduction.identity)
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)

@@ -8,8 +8,7 @@ axis and combines partial results by the same rows. There are three forms:
   it moves, the sums so far are rescaled (LogSumExp, soft-max weights);
 - *listed*: every component keeps a sorted list of the K smallest (value, index) pairs.
 
-NaN: Min, Max, KMin and their indices never select a NaN; everything else propagates it. Ties take
-the lowest index.
+What holds for all of them is said in `GENERAL`, and what is special in their rows.
 """
 
 from __future__ import annotations
@@ -23,6 +22,20 @@ from ..core.scalars import Scalars, Value
 from .table import OPERATIONS, constant
 
 State = Sequence[Value]
+
+# What the page of operations says above the table of reductions.
+GENERAL = (
+    "NaN: extrema, lists and their indices never select it; Count, Any and All take it for a "
+    "number that is not 0; everything else propagates it.",
+    "Ties: the lowest index is selected; equal values of a list are in the order of their indices.",
+    "Infinities: a result is the limit where there is one, else NaN. inf for Min, -inf for Max is "
+    "the same as nothing to select: its index is 0.",
+    "No columns, or no rows: an axis that is reduced may be empty; the conventions say what comes "
+    "out, as they do for rows where NaN left nothing to select.",
+    "Indices are counted along the reduced axis, from 0, and are exact up to 2^53.",
+    "Derivatives of any order are torch's; derivatives of selected values are those of the formula "
+    "at the selected pairs.",
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +68,9 @@ class Reduction:
     columns. `step(s, state, x, j)` takes in value x of column number j; `merge(s, a, b)` joins
     two states in any order; `finish(s, ends)` gives one component of each result.
     `linear`: factors of the row may leave it. `additive`: states are summed, so a summation scheme
-    applies. `order(s, a, b)`: whether entry a of a list comes before b. `weighted`: whether a
-    second formula multiplies the terms ("no", "may", "must"). `selects`: results are values of
-    selected pairs. `pullback(F, G, results, incoming)` is what a gradient sends to each pair's F
-    and to its weight G, the results being known.
+    applies. `weighted`: whether a second formula multiplies the terms ("no", "may", "must").
+    `selects`: results are values of selected pairs. `pullback(F, G, results, incoming)` is what
+    a gradient sends to each pair's F and to its weight G, the results being known.
     """
 
     name: str
@@ -67,7 +79,6 @@ class Reduction:
     step: Callable[[Scalars, State, Value, Value], State]
     merge: Callable[[Scalars, State, State], State]
     finish: Callable[[Scalars, Ends], Sequence[Value]]
-    order: Callable[[Scalars, State, State], Value] | None = None
     kinds: tuple[str, ...] = ("value",)
     results: tuple[Result, ...] = (Result(),)
     linear: bool = False
@@ -148,7 +159,7 @@ reduction(
     **{**_SUM, "step": lambda s, state, x, j: [state[0] + s.select(s.ne(x, 0), 1, 0)]},
     finish=lambda s, ends: [ends.state[0]],
     results=(Result("index"),),
-    conventions="NaN counts, as in NumPy",
+    conventions="0 without columns",
 )
 
 reduction(
@@ -217,7 +228,7 @@ reduction(
     merge=lambda s, a, b: [s.select(s.lt(a[0], b[0]), b[0], a[0])],
     finish=lambda s, ends: [ends.state[0]],
     results=(Result("truth"),),
-    conventions="False without columns; NaN differs from 0",
+    conventions="False without columns",
 )
 
 reduction(
@@ -228,13 +239,12 @@ reduction(
     merge=lambda s, a, b: [s.select(s.lt(b[0], a[0]), b[0], a[0])],
     finish=lambda s, ends: [ends.state[0]],
     results=(Result("truth"),),
-    conventions="True without columns; NaN differs from 0",
+    conventions="True without columns",
 )
 
 # ----- extrema -----------------------------------------------------------------------------------
 
-_EXTREMA = "NaN is never selected; without columns, or if nothing else is left, {} and index 0"
-_TO_SELECTED = "flows to the selected pair; indices have none"
+_TO_SELECTED = "flows to the selected pair"
 
 
 def _less(s: Scalars, x: Value, y: Value) -> Value:
@@ -275,8 +285,8 @@ def _extreme(name: str, says: str, better: Callable[..., Value], worst: str, giv
         results=tuple(Result(kinds[place]) for place in taken),
         selects=True,
         shape="two arrays (..., R, D)" if gives == "both" else "(..., R, D)",
-        derivative="none (whole numbers)" if gives == "index" else _TO_SELECTED,
-        conventions=_EXTREMA.format(worst),
+        derivative="none" if gives == "index" else _TO_SELECTED,
+        conventions=", ".join((worst, "index 0")[place] for place in taken) + " without columns",
     )
 
 
@@ -295,14 +305,21 @@ def comes_first(s: Scalars, a: State, b: State) -> Value:
     return s.either(s.lt(a[0], b[0]), s.both(s.eq(a[0], b[0]), s.lt(a[1], b[1])))
 
 
-def _inserted(s: Scalars, before: State, here: State, new: State) -> State:
+def _smaller(s: Scalars, a: State, b: State) -> Value:
+    """The same where index a is known to be the later one."""
+    return s.lt(a[0], b[0])
+
+
+def _inserted(
+    s: Scalars, order: Callable[..., Value], before: State, here: State, new: State
+) -> State:
     """What place l holds after `new` joined the sorted list, from places l-1 and l.
 
     Places after the new entry take their predecessor's; the new one stands where it comes before
     what is here but not before its predecessor.
     """
-    later = comes_first(s, new, before)
-    now = comes_first(s, new, here)
+    later = order(s, new, before)
+    now = order(s, new, here)
     return [
         s.select(later, old, s.select(now, fresh, same))
         for old, fresh, same in zip(before, new, here, strict=True)
@@ -317,16 +334,16 @@ def _smallest(name: str, says: str, gives: str) -> None:
         says,
         identity=("inf", 0.0),
         kinds=kinds,
-        step=lambda s, state, x, j: _inserted(s, state[:2], state[2:4], [x, j]),
-        merge=lambda s, a, b: _inserted(s, a[:2], a[2:4], b),
-        order=comes_first,
+        step=lambda s, state, x, j: _inserted(s, _smaller, state[:2], state[2:4], [x, j]),
+        merge=lambda s, a, b: _inserted(s, comes_first, a[:2], a[2:4], b),
         finish=lambda s, ends: [ends.state[place] for place in taken],
         results=tuple(Result(kinds[place], "list") for place in taken),
         listed=True,
         selects=True,
         shape=f"{'two arrays ' * (gives == 'both')}(..., R, K, D), or (..., R, K) where D is 1",
-        derivative="none (whole numbers)" if gives == "index" else _TO_SELECTED,
-        conventions="ascending; NaN is never selected; padded with inf and index 0",
+        derivative="none" if gives == "index" else _TO_SELECTED,
+        conventions="ascending; padded with "
+        + " and ".join(("inf", "index 0")[place] for place in taken),
     )
 
 
@@ -370,6 +387,7 @@ def _raw_top(s: Scalars, top: Value) -> Value:
     return s.select(s.le(s.constant("largest"), top), s.constant("inf"), top)
 
 
+_NO_TERMS = "-inf without columns or where all F are -inf; inf where some F is inf"
 _SHIFTED: dict[str, Any] = {**_SUM, "anchored": True}
 
 reduction(
@@ -382,7 +400,7 @@ reduction(
     pullback=_log_pullback,
     shape="(..., R, D), weighted (..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
-    conventions="-inf without columns or where all F are -inf; inf where some F is inf; NaN stays",
+    conventions=_NO_TERMS,
 )
 
 reduction(
@@ -395,7 +413,7 @@ reduction(
     pullback=_log_pullback,
     shape="(..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
-    conventions="as LogSumExp",
+    conventions=_NO_TERMS,
 )
 
 reduction(
@@ -407,7 +425,7 @@ reduction(
     weighted="must",
     shape="(..., R, dim G)",
     derivative="again soft-max weighted sums",
-    conventions="NaN without columns or where all F are -inf; also called SoftMax",
+    conventions="NaN without columns, where all F are -inf or some F is inf",
 )
 
 reduction(

@@ -63,6 +63,7 @@ class Op:
     computed are kept. `moves`: a component of it is one of its operand's.
     The last `optional` operands may be left out; those named in `tuples` may be several in
     parentheses, which are joined. Only rows with an `expand` have either.
+    `internal`: written by the library itself, so the page of operations leaves it out.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Op:
     moves: bool = False
     optional: int = 0
     tuples: tuple[str, ...] = ()
+    internal: bool = False
 
     def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[Any, ...]] | None:
         """Dimensions of operands, and parameters, to try the row at about dimension `d`.

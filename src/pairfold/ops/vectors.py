@@ -57,6 +57,7 @@ constant = operation(
     value=lambda s, k, value: s.constant(value),
     pullback=lambda g, out, value: [],
     like=lambda value: np.array([float(value)]),
+    internal=True,
 )
 
 
