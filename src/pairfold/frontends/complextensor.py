@@ -235,7 +235,7 @@ class ComplexLazyTensor(Reducing):
 
     # -- reductions -----------------------------------------------------------------------------
 
-    def _overcomponent_indexs(self, name: str) -> Any:
+    def _over_components(self, name: str) -> Any:
         if name != "Sum":
             raise ArrayTypeError(f"complex numbers have no order: {name} is not defined")
         return self._apply("ComplexSum", self)
