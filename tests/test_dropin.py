@@ -64,6 +64,14 @@ def test_genred_is_the_same_class_under_every_torch_name(place):
     assert installed(code + "print(Genred is pairfold.torch.Genred)") == "True"
 
 
+def test_the_solvers_have_their_names():
+    code = "from pykeops.numpy.operations import KernelSolve as one\n"
+    code += "from pykeops.numpy import KernelSolve as two\n"
+    code += "from pykeops.common.operations import ConjugateGradientSolver as solve\n"
+    code += "import numpy as np\nprint(one is two, solve('numpy', lambda a: 2 * a, np.ones(2)))"
+    assert installed(code) == "True [0.5 0.5]"
+
+
 def test_submodules_are_attributes_and_come_when_asked_for():
     code = (
         "import sys, pykeops\n"
@@ -107,10 +115,10 @@ def test_a_wrong_binding_is_called_wrong(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("statement", "name"),
     [
-        ("from pykeops.numpy import LazyTensor", "pykeops.numpy.LazyTensor"),
+        ("from pykeops.numpy import utils", "pykeops.numpy.utils"),
         ("import pykeops.numpy.cluster", "pykeops.numpy.cluster"),
         ("from pykeops.numpy import cluster", "pykeops.numpy.cluster"),
-        ("import pykeops.common.lazy_tensor", "pykeops.common"),
+        ("import pykeops.common.lazy_tensor", "pykeops.common.lazy_tensor"),
         ("import pykeops\npykeops.clean_pykeops()", "pykeops.clean_pykeops"),
     ],
 )

@@ -22,6 +22,7 @@ PYKEOPS_VERSION = "2.3"
 _ROOT = "pykeops"
 _MARK = "__pairfold__"
 
+_CLASSES = ("Genred", "KernelSolve")
 _LAZY = ("LazyTensor", "ComplexLazyTensor", "Vi", "Vj", "Pm")
 _GENERIC = ("generic_sum", "generic_logsumexp", "generic_argmin", "generic_argkmin")
 
@@ -32,21 +33,28 @@ MODULES: dict[str, dict[str, str]] = {
         "test_numpy_bindings": "dropin",
         "test_torch_bindings": "dropin",
     },
-    "pykeops.numpy": {"Genred": "numpy", **dict.fromkeys((*_GENERIC, *_LAZY), "numpy")},
+    "pykeops.common": {},
+    "pykeops.common.operations": dict.fromkeys(
+        ("ConjugateGradientSolver", "KernelLinearSolver"), "frontends.linear"
+    ),
+    "pykeops.numpy": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "numpy"),
     "pykeops.numpy.generic": {},
     "pykeops.numpy.generic.generic_red": {"Genred": "numpy"},
     "pykeops.numpy.generic.generic_ops": dict.fromkeys(_GENERIC, "numpy"),
-    "pykeops.torch": {"Genred": "torch", **dict.fromkeys((*_GENERIC, *_LAZY), "torch")},
+    "pykeops.numpy.operations": {"KernelSolve": "numpy"},
+    "pykeops.torch": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "torch"),
     "pykeops.torch.generic": {},
     "pykeops.torch.generic.generic_red": {"Genred": "torch"},
     "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
+    "pykeops.torch.operations": {"KernelSolve": "torch"},
 }
 
 # Public names of PyKeOps that come in later versions.
-_LATER_FOR_ARRAYS = "KernelSolve cluster operations lazytensor utils test_install"
+_LATER_FOR_ARRAYS = "cluster lazytensor utils test_install"
 LATER: dict[str, str] = {
     "pykeops": "clean_pykeops set_build_folder get_build_folder check_health default_device_id "
-    "numpy_found torch_found config common show_cuda_status",
+    "numpy_found torch_found config show_cuda_status",
+    "pykeops.common": "lazy_tensor utils parse_type get_options gpu_utils keops_io",
     "pykeops.numpy": _LATER_FOR_ARRAYS,
     "pykeops.torch": _LATER_FOR_ARRAYS + " half2_convert",
 }
