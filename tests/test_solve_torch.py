@@ -158,7 +158,7 @@ def test_nothing_is_recorded_for_tensors_that_ask_for_nothing():
 
 
 def test_an_alpha_of_another_dtype_or_library_is_converted():
-    x, b, g, alpha = (t.detach() for t in arguments())
+    x, b, g, _ = (t.detach() for t in arguments())
     want = dense(x, x, b, g, 0.5)
     for given in (torch.tensor([0.5]), np.float64(0.5), 0.5):
         assert_close([solved(x, x, b, g, given)], [want])
