@@ -49,7 +49,10 @@ def loss_of(a):
 
 def assert_close(got, want, rtol=1e-8):
     for one, other in zip(got, want, strict=True):
-        torch.testing.assert_close(one, other, rtol=rtol, atol=rtol * float(other.abs().max()))
+        other = other.detach()
+        torch.testing.assert_close(
+            one.detach(), other, rtol=rtol, atol=rtol * float(other.abs().max())
+        )
 
 
 def test_gradients_are_those_of_the_dense_system():

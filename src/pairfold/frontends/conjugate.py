@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +57,9 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
     Raises:
         OptionError: a tolerance below 0, or a number of iterations that is none.
     """
-    for name, value in (("eps", eps), ("tol", tol)):
+    for name, value in (("eps", eps), ("tol", 0.0 if tol is None else tol)):
         try:
-            fine = (value is None and name == "tol") or float(value) >= 0
+            fine = float(value) >= 0
         except (TypeError, ValueError):
             fine = False
         if not fine:
@@ -71,6 +71,11 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
     if isinstance(maxiter, bool) or (most is not None and most < 0):
         raise OptionError("maxiter must be a whole number from 0", found=f"maxiter={maxiter!r}")
     return Stop(float(eps), None if tol is None else float(tol), most)
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """An array or tensor in a dtype of its library; gradients pass."""
+    return x.to(dtype) if hasattr(x, "requires_grad") else x.astype(dtype, copy=False)
 
 
 def conjugate_gradients(
@@ -147,8 +152,7 @@ class _Block:
 
     def dot(self, x: Any, y: Any) -> Any:
         """Products of vectors, in float64."""
-        wide = self.xp.asarray(x, dtype=self.xp.float64)
-        return (wide * y).sum(axis=self.axes, keepdims=True)
+        return (cast(x, self.xp.float64) * y).sum(axis=self.axes, keepdims=True)
 
     def start(self, z: Any) -> None:
         """The first directions: the preconditioned residuals."""
@@ -180,7 +184,7 @@ class _Block:
     def _ratio(self, x: Any, y: Any, like: Any) -> Any:
         """x / y where iterations go on, in the dtype of the vectors."""
         ratio = x / self.xp.where(self.active, y, self.xp.ones_like(y))
-        return self.xp.asarray(ratio, dtype=like.dtype)
+        return cast(ratio, like.dtype)
 
     # -- what may go wrong ----------------------------------------------------------------------
 
@@ -281,7 +285,7 @@ def _checked(preconditioner: Operator | None, b: Any) -> Operator:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[float], None]]:
+def _progress() -> Generator[Callable[[float], None]]:
     """A tqdm bar over iterations, where the setting `progress` asks for one and tqdm is there."""
     bar: Any = None
     if current().progress:

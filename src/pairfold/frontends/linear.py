@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ArrayTypeError, OptionError, check_option
 from .arrays import ADAPTERS
-from .conjugate import checked_stop, conjugate_gradients
+from .conjugate import cast, checked_stop, conjugate_gradients
 from .genred import Genred
 
 Kernel = Callable[[Any, Any, Any], Any]
@@ -154,7 +154,7 @@ def nystrom(
             found = xp.concatenate(
                 [product(points, u, unit[:, n : n + 1]) for n in range(len(u))], 1
             )
-        return xp.asarray(found, dtype=xp.float64)
+        return cast(found, xp.float64)
 
     columns = table(x)
     square = alpha * table(u) + columns.T @ columns
@@ -163,9 +163,9 @@ def nystrom(
     square = square + least * xp.eye(u.shape[0], dtype=xp.float64)
 
     def precondition(r: Any) -> Any:
-        wide = xp.asarray(r, dtype=xp.float64)
+        wide = cast(r, xp.float64)
         found = wide - columns @ xp.linalg.solve(square, columns.T @ wide)
-        return xp.asarray(found / alpha, dtype=r.dtype)
+        return cast(found / alpha, r.dtype)
 
     return precondition
 

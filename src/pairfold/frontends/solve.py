@@ -180,10 +180,11 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
     """alpha as an array of b's dtype that multiplies vectors, None for a plain 0."""
     if alpha is None or (isinstance(alpha, (int, float)) and alpha == 0):
         return None
+    given: Any = alpha
     try:
-        if hasattr(alpha, "requires_grad"):
+        if hasattr(given, "requires_grad"):
             tensors = xp.__name__ == "torch"
-            found = alpha.to(b) if tensors else np.asarray(alpha.detach().cpu(), b.dtype)
+            found = given.to(b) if tensors else np.asarray(given.detach().cpu(), b.dtype)
         else:
             found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype)
     except (TypeError, ValueError):
