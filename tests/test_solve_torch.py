@@ -18,7 +18,7 @@ ROWS = 23
 
 def leaf(*shape, seed, scale=1.0):
     generator = torch.Generator().manual_seed(seed)
-    found = torch.randn(*shape, dtype=torch.float64, generator=generator) * scale
+    found = torch.randn(shape, dtype=torch.float64, generator=generator) * scale
     return found.requires_grad_()
 
 
@@ -129,6 +129,39 @@ def test_formulas_that_mix_components_have_gradients():
         first = torch.autograd.grad(loss_of(a), wrt, create_graph=True)
         found.append((*first, *torch.autograd.grad(sum((f**2).sum() for f in first), wrt)))
     assert_close(*found, rtol=1e-7)
+
+
+@pytest.mark.parametrize("places", [(0,), (1,), (2,), (3,), (0, 1, 2, 3)])
+def test_forward_mode(places):
+    tensors = [t.detach() for t in arguments()]
+    tangents = [leaf(*tensors[n].shape, seed=n + 7).detach() for n in places]
+
+    def function(solve):
+        def of(*moved):
+            given = list(tensors)
+            for n, tensor in zip(places, moved, strict=True):
+                given[n] = tensor
+            x, b, g, alpha = given
+            return solve(x, x, b, g, alpha)
+
+        return of
+
+    primals = tuple(tensors[n] for n in places)
+    got = torch.func.jvp(function(solved), primals, tuple(tangents))
+    want = torch.func.jvp(function(dense), primals, tuple(tangents))
+    assert_close(got, want)
+
+
+def test_gradients_of_functions():
+    x, b, g, alpha = (t.detach() for t in arguments())
+    found = []
+    for solve in (solved, dense):
+
+        def of(x, solve=solve):
+            return loss_of(solve(x, x, b, g, alpha))
+
+        found.append([torch.func.grad(of)(x)])
+    assert_close(*found)
 
 
 def test_small_gradients_are_not_taken_for_zero():

@@ -29,7 +29,7 @@ class Genred(_genred.Genred):
 class KernelSolve(_solve.KernelSolve):
     """Solutions of (alpha Id + K) a = b for torch tensors; see `pairfold.KernelSolve`.
 
-    Differentiable in b, alpha and every argument of the formula, to any order (reverse mode).
+    Differentiable in b, alpha and every argument of the formula, to any order, in forward mode too.
 
     >>> import torch
     >>> solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(1)", "y=Vj(1)", "b=Vj(1)"], "b", axis=1)

@@ -317,8 +317,8 @@ class KernelSolve:
 
         Returns:
             (..., M, D), in the arrays' library and dtype; 0 where b itself is within the
-            tolerance. Of torch tensors it is differentiable (reverse mode, any order) in b, alpha
-            and every other argument; systems of derivatives are solved to |r| <= eps |b|.
+            tolerance. Of torch tensors it is differentiable (to any order, forward mode too) in b,
+            alpha and every other argument; systems of derivatives are solved to |r| <= eps |b|.
 
         Raises:
             SolveError: no convergence, a system that is not positive definite, numbers that are

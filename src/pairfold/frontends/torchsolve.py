@@ -3,7 +3,7 @@
 With A = alpha Id + K and A a = b, a small change gives A da = db - dA a (implicit
 differentiation). So for a gradient g of a, w = A^-T g is the gradient of b, -<w, a> that of alpha,
 and for any other argument it is that of -<w, K a> with w and a held fixed. w is again a solution,
-of the transposed system, so gradients have gradients.
+of the transposed system, so gradients have gradients; da is one of the system itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .genred import call_fold
 from .solve import Request, System
 
 
@@ -29,7 +30,9 @@ class SolveFunction(torch.autograd.Function):
         """Keep the arguments and the solution."""
         ctx.system, ctx.request, alpha, *tensors = inputs
         ctx.has_alpha = alpha is not None
-        ctx.save_for_backward(output, *([] if alpha is None else [alpha]), *tensors)
+        kept = (output, *([] if alpha is None else [alpha]), *tensors)
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore
@@ -51,6 +54,26 @@ class SolveFunction(torch.autograd.Function):
         for n, part in zip(wanted, parts, strict=True):
             found[n] = part
         return None, None, to_alpha, *found
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # pyright: ignore
+        """The derivative along the tangents that are given: A da = db - dA a."""
+        solution, *tensors = ctx.saved_tensors
+        alpha = tensors.pop(0) if ctx.has_alpha else None
+        system, request = ctx.system, ctx.request.derived()
+        given = tangents[3:]
+        along_b, along_alpha = given[system.position], tangents[2]
+        right = torch.zeros_like(solution) if along_b is None else along_b
+        if along_alpha is not None:
+            right = right - along_alpha * solution
+        positions = [n for n, tangent in enumerate(given) if tangent is not None]
+        positions = tuple(n for n in positions if n != system.position)
+        if positions:
+            (pushed,) = system.fold.push_forward(positions)
+            along = (*system.with_vector(tensors, solution), *(given[n] for n in positions))
+            right = right - call_fold(pushed, along, "torch", **request.call)
+        moved = system.with_vector(tensors, right)
+        return SolveFunction.apply(system, request, alpha, *moved)
 
 
 def _through_product(
