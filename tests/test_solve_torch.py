@@ -164,6 +164,41 @@ def test_gradients_of_functions():
     assert_close(*found)
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_one_of_the_arguments_may_be_mapped(place):
+    tensors = [t.detach() for t in arguments()]
+    shape = tensors[place].shape
+    tensors[place] = 0.1 + leaf(*shape, 3, seed=place).detach().abs()
+
+    def of(solve):
+        return lambda x, b, g, alpha: solve(x, x, b, g, alpha)
+
+    dims = [len(shape) if n == place else None for n in range(4)]
+    got = torch.func.vmap(of(solved), in_dims=tuple(dims))(*tensors)
+    want = []
+    for k in range(3):
+        x, b, g, alpha = (t[..., k] if n == place else t for n, t in enumerate(tensors))
+        want.append(dense(x, x, b, g, alpha))
+    assert got.shape == (3, ROWS, 2)
+    assert_close(got, want)
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_jacobians_and_hessians_of_functions(place):
+    tensors = [t.detach() for t in arguments()]
+    found = []
+    for solve in (solved, dense):
+
+        def of(moved, solve=solve):
+            x, b, g, alpha = (moved if n == place else t for n, t in enumerate(tensors))
+            return solve(x, x, b, g, alpha)[:3]
+
+        found.append([torch.func.jacrev(of)(tensors[place]), torch.func.jacfwd(of)(tensors[place])])
+        if place != 1:
+            found[-1].append(torch.func.hessian(lambda t, of=of: loss_of(of(t)))(tensors[place]))
+    assert_close(*found, rtol=1e-7)
+
+
 def test_small_gradients_are_not_taken_for_zero():
     x, b, g, alpha = arguments()
     value = 1e-12 * loss_of(solver(x, x, b, g, alpha=alpha))

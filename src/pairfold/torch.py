@@ -29,7 +29,8 @@ class Genred(_genred.Genred):
 class KernelSolve(_solve.KernelSolve):
     """Solutions of (alpha Id + K) a = b for torch tensors; see `pairfold.KernelSolve`.
 
-    Differentiable in b, alpha and every argument of the formula, to any order, in forward mode too.
+    Differentiable in b, alpha and every argument of the formula, to any order; forward mode and
+    the transforms of `torch.func` work too.
 
     >>> import torch
     >>> solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(1)", "y=Vj(1)", "b=Vj(1)"], "b", axis=1)

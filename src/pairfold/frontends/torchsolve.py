@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from ..core.node import Kind
 from .genred import call_fold
 from .solve import Request, System
+from .torch import summed
 
 
 class SolveFunction(torch.autograd.Function):
@@ -45,14 +47,12 @@ class SolveFunction(torch.autograd.Function):
         to_alpha = None
         if alpha is not None and ctx.needs_input_grad[2]:
             to_alpha = -(w * solution).sum_to_size(alpha.shape)
-        wanted = [n for n in range(len(tensors)) if ctx.needs_input_grad[3 + n]]
-        found: list[Any] = [None] * len(tensors)
-        if system.position in wanted:
-            wanted.remove(system.position)
-            found[system.position] = w
-        parts = _through_product(system, request, tensors, solution, -w, wanted)
-        for n, part in zip(wanted, parts, strict=True):
-            found[n] = part
+        found: list[Any] = []
+        for n, needed in enumerate(ctx.needs_input_grad[3:]):
+            if needed and n != system.position:
+                found.append(_through_product(system, request, tensors, solution, -w, n))
+            else:
+                found.append(w if needed else None)
         return None, None, to_alpha, *found
 
     @staticmethod
@@ -75,6 +75,31 @@ class SolveFunction(torch.autograd.Function):
         moved = system.with_vector(tensors, right)
         return SolveFunction.apply(system, request, alpha, *moved)
 
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        """One more batch axis, in front of those of every tensor."""
+        system, request, alpha, *tensors = args
+        b = tensors[system.position]
+        depth = b.dim() - (in_dims[3 + system.position] is not None)  # b has every batch axis
+
+        def moved(tensor: Any, dim: int | None, axes: int) -> Any:
+            if dim is None:
+                return tensor
+            front = tensor.movedim(dim, 0)
+            missing = axes - (front.dim() - 1)
+            return front.reshape(front.shape[0], *[1] * missing, *front.shape[1:])
+
+        variables = system.fold.variables
+        given = [
+            moved(tensor, dim, depth - (v.params[2] == Kind.PARAMETER))
+            for tensor, dim, v in zip(tensors, in_dims[3:], variables, strict=True)
+        ]
+        if in_dims[3 + system.position] is None:
+            given[system.position] = b.expand(info.batch_size, *b.shape)
+        if alpha is not None:
+            alpha = moved(alpha, in_dims[2], depth)
+        return SolveFunction.apply(system, request, alpha, *given), 0
+
 
 def _through_product(
     system: System,
@@ -82,20 +107,12 @@ def _through_product(
     tensors: Sequence[Any],
     vector: Any,
     incoming: Any,
-    wanted: Sequence[int],
-) -> Sequence[Any]:
-    """Gradients of <incoming, K vector> to the wanted tensors, each by itself, the rest fixed."""
-    if not wanted:
-        return ()
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Views: one tensor may be several arguments, and each has a gradient of its own.
-        given = [x.view_as(x) if again else x.detach() for x in tensors]
-        if not again:
-            given = [x.requires_grad_(n in wanted) for n, x in enumerate(given)]
-        product = system.product("torch", given, vector if again else vector.detach(), request)
-        sources = [given[n] for n in wanted]
-        return torch.autograd.grad(product, sources, incoming, create_graph=again)
+    position: int,
+) -> Any:
+    """The gradient of <incoming, K vector> to one tensor, all others fixed."""
+    args = (*system.with_vector(tensors, vector), incoming)
+    result = call_fold(system.fold.pull_back(position), args, "torch", **request.call)
+    return summed(system.fold, position, result, tensors[position])
 
 
 def solve_tensors(system: System, tensors: Sequence[Any], alpha: Any, request: Request) -> Any:
