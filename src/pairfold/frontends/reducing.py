@@ -223,9 +223,8 @@ class Reducing(Tensor):
 
     def _column_variable(self, columns: Any) -> Any:
         """An array (..., N, E) indexed by j, also where N is 1."""
-        found = type(self)(columns[..., None, :, :]) if columns.shape[-2] != 1 else None
-        if found is not None:
-            return found
+        if columns.shape[-2] != 1:
+            return self.lt_constructor(columns[..., None, :, :])
         found = object.__new__(type(self))
         found._blank()
         from .lazy import adapter_for
