@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Pm as Pm
     from .frontends.lazytensor import Vi as Vi
     from .frontends.lazytensor import Vj as Vj
+    from .frontends.solve import KernelSolve as KernelSolve
 
 _PLACES = {
     "ComplexLazyTensor": "frontends.complextensor",
@@ -33,6 +34,7 @@ _PLACES = {
     "Vi": "frontends.lazytensor",
     "Vj": "frontends.lazytensor",
     "Genred": "frontends.genred",
+    "KernelSolve": "frontends.solve",
     "PairfoldError": "errors",
     "explain": "frontends.explain",
     "generic_argkmin": "frontends.generic",
@@ -43,6 +45,7 @@ _PLACES = {
 __all__ = [
     "ComplexLazyTensor",
     "Genred",
+    "KernelSolve",
     "LazyTensor",
     "PairfoldError",
     "Pm",

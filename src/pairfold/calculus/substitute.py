@@ -14,7 +14,7 @@ def substitute(root: Node, replacements: Mapping[Node, Node]) -> Node:
     >>> from pairfold.ops.table import variable
     >>> x, y = variable(0, 3, 0), variable(1, 3, 1)
     >>> substitute(x + x * y, {x: y})
-    <node y1 + Square(y1)>
+    Var(1,3,1)+Square(Var(1,3,1))
     """
     known: dict[Node, Node] = dict(replacements)
     for node in topological([root]):

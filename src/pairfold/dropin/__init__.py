@@ -1,7 +1,7 @@
 """PyKeOps' module names, each filled with what pairfold has under that name.
 
-The table `MODULES` is the only list. The distribution in `dropin/` is one file that fills itself
-from it; `install()` does the same for one process, where the real PyKeOps may also be installed.
+The table `MODULES` is the only list; `utilities.py` has a part of it. The distribution in `dropin/`
+fills itself from it; `install()` does the same for one process, where the real PyKeOps may also be installed.
 Submodules are made by an import hook when they are first imported, so nothing imports torch for
 a program that does not ask for it. A name of PyKeOps that is not here yet says so.
 """
@@ -24,6 +24,7 @@ _ROOT = "pykeops"
 _ROOTS = (_ROOT, "keopscore")
 _MARK = "__pairfold__"
 
+_CLASSES = ("Genred", "KernelSolve")
 _LAZY = ("LazyTensor", "ComplexLazyTensor", "Vi", "Vj", "Pm")
 _GENERIC = ("generic_sum", "generic_logsumexp", "generic_argmin", "generic_argkmin")
 
@@ -34,20 +35,26 @@ MODULES: dict[str, dict[str, str]] = {
         "test_numpy_bindings": "dropin",
         "test_torch_bindings": "dropin",
     },
-    "pykeops.numpy": {"Genred": "numpy", **dict.fromkeys((*_GENERIC, *_LAZY), "numpy")},
+    "pykeops.common": {},
+    "pykeops.common.operations": dict.fromkeys(
+        ("ConjugateGradientSolver", "KernelLinearSolver"), "frontends.linear"
+    ),
+    "pykeops.numpy": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "numpy"),
     "pykeops.numpy.generic": {},
     "pykeops.numpy.generic.generic_red": {"Genred": "numpy"},
     "pykeops.numpy.generic.generic_ops": dict.fromkeys(_GENERIC, "numpy"),
-    "pykeops.torch": {"Genred": "torch", **dict.fromkeys((*_GENERIC, *_LAZY), "torch")},
+    "pykeops.numpy.operations": {"KernelSolve": "numpy"},
+    "pykeops.torch": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "torch"),
     "pykeops.torch.generic": {},
     "pykeops.torch.generic.generic_red": {"Genred": "torch"},
     "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
+    "pykeops.torch.operations": {"KernelSolve": "torch"},
 }
 
 # Public names of PyKeOps that come in later versions.
-_LATER_FOR_ARRAYS = "KernelSolve cluster operations"
+_LATER_FOR_ARRAYS = "cluster"
 LATER: dict[str, str] = {
-    "pykeops.common": "operations get_options keops_io",
+    "pykeops.common": "get_options keops_io",
     "pykeops.numpy": _LATER_FOR_ARRAYS,
     "pykeops.torch": _LATER_FOR_ARRAYS + " half2_convert",
 }

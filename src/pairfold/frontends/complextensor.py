@@ -72,7 +72,7 @@ class ComplexLazyTensor(Reducing):
 
     def _operand(self, x: Any) -> Any:
         """x as a complex lazy tensor."""
-        found = x if isinstance(x, Tensor) else LazyTensor(x)
+        found: Any = x if isinstance(x, Tensor) else LazyTensor(x)
         return found if found.is_complex else found.real2complex()
 
     def _call(self, name: str, *operands: Any) -> Any:

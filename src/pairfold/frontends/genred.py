@@ -278,7 +278,12 @@ def checked_length(row: Reduction, opt_arg: Any) -> int:
     return length
 
 
-def checked_weight(row: Reduction, formula2: str | None) -> None:
+def checked_weight(row: Reduction, formula2: object) -> None:
+    """Raise where a weight is missing or not wanted.
+
+    Raises:
+        OptionError: naming the reduction.
+    """
     if row.weighted == "must" and not formula2:
         raise OptionError(f"{row.name} needs formula2, the weight", found=f"formula2={formula2!r}")
     if row.weighted == "no" and formula2:

@@ -86,6 +86,12 @@ class Tensor:
             self.nj = x.shape[-2]
         self._set_leaf(Leaf(kind, x.shape[-1], x, owner=given))
 
+    def lt_constructor(
+        self, x: Any = None, axis: int | None = None, is_complex: bool = False
+    ) -> Any:
+        """A lazy tensor of x."""
+        raise NotImplementedError
+
     # -- sizes ----------------------------------------------------------------------------------
 
     @property

@@ -236,7 +236,7 @@ class LazyTensor(Reducing):
             raise OptionError(
                 "only the last axis, that of components, can be concatenated", found=f"axis={axis}"
             )
-        found = parts[0]
+        found: Any = parts[0]
         for part in parts[1:]:
             found = found._call("Concat", found, part)
         return found

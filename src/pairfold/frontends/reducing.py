@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
+from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
 from .fold import Accuracy, Fold
 from .genred import call_fold, checked_accuracy, checked_length, checked_reduction, checked_weight
@@ -222,9 +223,8 @@ class Reducing(Tensor):
 
     def _column_variable(self, columns: Any) -> Any:
         """An array (..., N, E) indexed by j, also where N is 1."""
-        found = type(self)(columns[..., None, :, :]) if columns.shape[-2] != 1 else None
-        if found is not None:
-            return found
+        if columns.shape[-2] != 1:
+            return self.lt_constructor(columns[..., None, :, :])
         found = object.__new__(type(self))
         found._blank()
         from .lazy import adapter_for
@@ -234,6 +234,38 @@ class Reducing(Tensor):
         found.batch, found.nj = tuple(columns.shape[:-2]), 1
         found._set_leaf(Leaf(Kind.J, columns.shape[-1], columns, owner=columns))
         return found
+
+    def solve(
+        self, other: Any, var: Any = None, call: bool = True, alpha: Any = 1e-10, **options: Any
+    ) -> Any:
+        """Solve (alpha Id + K) a = b, K being this matrix, symmetric and positive definite.
+
+        Args:
+            other: b: an array (..., M, E) or (M,), or a variable, `Vi(b)`, `Vj(b)` or a symbol.
+                An array is indexed by i.
+            var: a symbol that this tensor is linear in: it is then all of the formula, and K a
+                is its sum with the symbol set to a.
+            call: compute at once; False gives a callable.
+            alpha: what is added to the diagonal, as for `KernelSolve`.
+            options: `eps`, `tol`, `maxiter`, `preconditioner`, `callback`, `backend`,
+                `device_id`, `ranges` as for the call of `KernelSolve`; `dtype_acc`,
+                `use_double_acc`, `sum_scheme` as for the class.
+
+        Returns:
+            An array of b's shape (with the batch axes of K); of torch tensors it is
+            differentiable to any order. With symbols, a callable that takes an array for each of
+            them but `var`, in the order of their positions.
+
+        Raises:
+            SolveError: no convergence, or a matrix that is not positive definite.
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError, OptionError: what does not fit.
+        """
+        from .lazysolve import Solved
+
+        accuracy = {name: options.pop(name) for name in _INIT if name in options}
+        solved = Solved(self, other, var, checked_accuracy(REDUCTIONS["Sum"], **accuracy))
+        solved.set_options(alpha=alpha, **options)
+        return solved() if call and solved.ready else solved
 
     def matvec(self, v: Any) -> Any:
         """The matrix times a vector, as SciPy's linear operators have it."""
@@ -278,7 +310,7 @@ class Reduced:
         self.tensor, self.weight, self.name, self.kept = tensor, weight, name, kept
         self.length, self.accuracy, self.options = length, accuracy, dict(options)
         nodes, self.order = numbered([tensor.node, weight], tensor.leaves)
-        self.fold = _fold(nodes, self.order, name, kept, length, accuracy)
+        self.fold = fold_of(nodes, self.order, name, kept, length, accuracy)
 
     @property
     def ready(self) -> bool:
@@ -344,7 +376,7 @@ class Reduced:
         return f"<reduction {self.name} over axis {self.axis} of {self.tensor!r}>"
 
 
-def _fold(
+def fold_of(
     nodes: Sequence[Node | None],
     order: Sequence[Leaf],
     name: str,
