@@ -64,6 +64,14 @@ def test_genred_is_the_same_class_under_every_torch_name(place):
     assert installed(code + "print(Genred is pairfold.torch.Genred)") == "True"
 
 
+def test_the_solvers_have_their_names():
+    code = "from pykeops.numpy.operations import KernelSolve as one\n"
+    code += "from pykeops.numpy import KernelSolve as two\n"
+    code += "from pykeops.common.operations import ConjugateGradientSolver as solve\n"
+    code += "import numpy as np\nprint(one is two, solve('numpy', lambda a: 2 * a, np.ones(2)))"
+    assert installed(code) == "True [0.5 0.5]"
+
+
 def test_submodules_are_attributes_and_come_when_asked_for():
     code = (
         "import sys, pykeops\n"
@@ -107,11 +115,10 @@ def test_a_wrong_binding_is_called_wrong(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("statement", "name"),
     [
-        ("from pykeops.numpy import LazyTensor", "pykeops.numpy.LazyTensor"),
+        ("from pykeops.torch import half2_convert", "pykeops.torch.half2_convert"),
         ("import pykeops.numpy.cluster", "pykeops.numpy.cluster"),
         ("from pykeops.numpy import cluster", "pykeops.numpy.cluster"),
-        ("import pykeops.common.lazy_tensor", "pykeops.common"),
-        ("import pykeops\npykeops.clean_pykeops()", "pykeops.clean_pykeops"),
+        ("import pykeops.common.keops_io", "pykeops.common.keops_io"),
     ],
 )
 def test_a_name_that_is_not_there_yet_says_so(statement, name):
@@ -214,3 +221,76 @@ def test_a_wrong_command_line_is_refused(arguments):
     assert done.returncode == 2
     assert "pairfold.dropin" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# -- the modules beside the reductions -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(dropin.MODULES))
+def test_every_name_of_every_module_is_there(name):
+    if "torch" in name:
+        pytest.importorskip("torch")
+    assert installed(f"import {name} as m\nprint(all(hasattr(m, n) for n in m.__all__))") == "True"
+
+
+def test_programs_may_set_flags_of_keopscore():
+    code = "import keopscore\nkeopscore.auto_factorize = True\nprint(keopscore.__name__)"
+    assert installed(code) == "keopscore"
+
+
+def test_build_folders_are_names_alone(tmp_path):
+    from pairfold.dropin import config
+
+    before = config.get_build_folder()
+    config.set_build_folder(str(tmp_path / "there"))
+    assert config.get_build_folder() == str(tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+    config.clean_pykeops()
+    config.set_build_folder()
+    assert config.get_build_folder() == before
+
+
+def test_both_kinds_of_lazy_tensors_are_generic_ones():
+    code = (
+        "import numpy as np\n"
+        "from pykeops.numpy import LazyTensor\n"
+        "from pykeops.common.lazy_tensor import GenericLazyTensor as G\n"
+        "from pykeops.common.lazy_tensor import is_complex_lazytensor as c\n"
+        "x = LazyTensor(np.ones((2, 1, 3)))\n"
+        "z = LazyTensor(1j * np.ones((2, 1, 3)))\n"
+        "print(isinstance(x, G), isinstance(z, G), c(x), c(z))"
+    )
+    assert installed(code) == "True True False True"
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian", "cauchy", "inverse_multiquadric"])
+def test_kernels_their_logarithms_and_slopes_agree(kernel):
+    import numpy as np
+
+    from pairfold.dropin import kernels
+
+    x, y = np.zeros((1, 1)), np.linspace(1, 2, 5)[:, None]
+    value = kernels.np_kernel(x, y, 0.7, kernel)
+    np.testing.assert_allclose(np.exp(kernels.log_np_kernel(x, y, 0.7, kernel)), value)
+    step = 1e-6
+    ahead, behind = (kernels.np_kernel(x, np.sqrt(y**2 + h), 0.7, kernel) for h in (step, -step))
+    slope = kernels.grad_np_kernel(x, y, 0.7, kernel)
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-6)
+
+
+def test_the_chain_rule_is_the_gradient_of_the_sum():
+    import numpy as np
+
+    from pairfold.dropin import kernels
+
+    rng = np.random.default_rng(0)
+    x, y, q, p = (rng.normal(size=shape) for shape in ((3, 2), (4, 2), (3, 2), (4, 2)))
+
+    def total(points):
+        return float((kernels.np_kernel(points, y, 1.0, "gaussian") * (q @ p.T)).sum())
+
+    slope = kernels.grad_np_kernel(x, y, 1.0, "gaussian")
+    step = np.zeros_like(x)
+    step[1, 0] = 1e-6
+    wanted = (total(x + step) - total(x - step)) / 2e-6
+    assert abs(kernels.chain_rules(q, x, y, slope, p)[1, 0] - wanted) < 1e-7

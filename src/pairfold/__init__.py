@@ -14,15 +14,27 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import PairfoldError as PairfoldError
+    from .frontends.complextensor import ComplexLazyTensor as ComplexLazyTensor
     from .frontends.explain import explain as explain
     from .frontends.generic import generic_argkmin as generic_argkmin
     from .frontends.generic import generic_argmin as generic_argmin
     from .frontends.generic import generic_logsumexp as generic_logsumexp
     from .frontends.generic import generic_sum as generic_sum
     from .frontends.genred import Genred as Genred
+    from .frontends.lazytensor import LazyTensor as LazyTensor
+    from .frontends.lazytensor import Pm as Pm
+    from .frontends.lazytensor import Vi as Vi
+    from .frontends.lazytensor import Vj as Vj
+    from .frontends.solve import KernelSolve as KernelSolve
 
 _PLACES = {
+    "ComplexLazyTensor": "frontends.complextensor",
+    "LazyTensor": "frontends.lazytensor",
+    "Pm": "frontends.lazytensor",
+    "Vi": "frontends.lazytensor",
+    "Vj": "frontends.lazytensor",
     "Genred": "frontends.genred",
+    "KernelSolve": "frontends.solve",
     "PairfoldError": "errors",
     "explain": "frontends.explain",
     "generic_argkmin": "frontends.generic",
@@ -31,8 +43,14 @@ _PLACES = {
     "generic_sum": "frontends.generic",
 }
 __all__ = [
+    "ComplexLazyTensor",
     "Genred",
+    "KernelSolve",
+    "LazyTensor",
     "PairfoldError",
+    "Pm",
+    "Vi",
+    "Vj",
     "__version__",
     "explain",
     "generic_argkmin",

@@ -85,6 +85,10 @@ class MemoryLimitError(PairfoldError, MemoryError):
     """A formula needs more working memory per thread than any machine should give it."""
 
 
+class SolveError(PairfoldError, ArithmeticError):
+    """A linear system could not be solved: no convergence, or an operator that is not positive."""
+
+
 class InternalError(PairfoldError, RuntimeError):
     """Something that should be impossible: a bug in pairfold, not in the user's program."""
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from .frontends import generic as _generic
 from .frontends import genred as _genred
+from .frontends import solve as _solve
+from .frontends.complextensor import ComplexLazyTensor
+from .frontends.lazytensor import LazyTensor, Pm, Var, Vi, Vj
 
 
 class Genred(_genred.Genred):
@@ -18,12 +24,64 @@ class Genred(_genred.Genred):
     library = "numpy"
 
 
+class KernelSolve(_solve.KernelSolve):
+    """Solutions of (alpha Id + K) a = b for NumPy arrays; see `pairfold.KernelSolve`.
+
+    >>> import numpy as np
+    >>> solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(1)", "y=Vj(1)", "b=Vj(1)"], "b", axis=1)
+    >>> x = np.array([[0.0], [9.0]])
+    >>> solve(x, x, np.ones((2, 1)), alpha=1.0).round(4).tolist()
+    [[0.5], [0.5]]
+    """
+
+    library = "numpy"
+
+    def __init__(
+        self,
+        formula: str,
+        aliases: Sequence[str],
+        varinvalias: str,
+        axis: int = 0,
+        dtype: Any = None,
+        opt_arg: Any = None,
+        dtype_acc: str = "auto",
+        use_double_acc: bool = False,
+        sum_scheme: str = "auto",
+        enable_chunks: bool = True,
+        rec_multVar_highdim: Any = None,
+        use_fast_math: bool = True,
+        cuda_type: Any = None,
+    ) -> None:
+        super().__init__(
+            formula,
+            aliases,
+            varinvalias,
+            axis,
+            dtype_acc,
+            use_double_acc,
+            sum_scheme,
+            enable_chunks,
+            rec_multVar_highdim,
+            dtype,
+            cuda_type,
+            use_fast_math,
+            opt_arg,
+        )
+
+
 generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
     _generic.generic(name, Genred) for name in _generic.NAMES
 )
 
 __all__ = [
+    "ComplexLazyTensor",
     "Genred",
+    "KernelSolve",
+    "LazyTensor",
+    "Pm",
+    "Var",
+    "Vi",
+    "Vj",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",

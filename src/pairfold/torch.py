@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .frontends import generic as _generic
 from .frontends import genred as _genred
+from .frontends import solve as _solve
 from .frontends import torch as _torch  # asking for this module asks for torch
+from .frontends.complextensor import ComplexLazyTensor
+from .frontends.lazytensor import LazyTensor, Pm, Var, Vi, Vj
 
 
 class Genred(_genred.Genred):
@@ -23,6 +26,22 @@ class Genred(_genred.Genred):
     library = "torch"
 
 
+class KernelSolve(_solve.KernelSolve):
+    """Solutions of (alpha Id + K) a = b for torch tensors; see `pairfold.KernelSolve`.
+
+    Differentiable in b, alpha and every argument of the formula, to any order; forward mode and
+    the transforms of `torch.func` work too.
+
+    >>> import torch
+    >>> solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(1)", "y=Vj(1)", "b=Vj(1)"], "b", axis=1)
+    >>> x, alpha = torch.tensor([[0.0], [9.0]]), torch.tensor(1.0, requires_grad=True)
+    >>> torch.autograd.grad(solve(x, x, torch.ones(2, 1), alpha=alpha).sum(), alpha)
+    (tensor(-0.5000),)
+    """
+
+    library = "torch"
+
+
 FoldFunction = _torch.FoldFunction
 
 generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
@@ -30,8 +49,15 @@ generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
 )
 
 __all__ = [
+    "ComplexLazyTensor",
     "FoldFunction",
     "Genred",
+    "KernelSolve",
+    "LazyTensor",
+    "Pm",
+    "Var",
+    "Vi",
+    "Vj",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",

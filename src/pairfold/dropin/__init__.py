@@ -1,7 +1,8 @@
 """PyKeOps' module names, each filled with what pairfold has under that name.
 
-The table `MODULES` is the only list. The distribution in `dropin/` is one file that fills itself
-from it; `install()` does the same for one process, where the real PyKeOps may also be installed.
+The table `MODULES` is the only list; `utilities.py` has a part of it. The distribution in
+`dropin/` fills itself from it; `install()` does the same for one process, where the real PyKeOps may also be
+installed.
 Submodules are made by an import hook when they are first imported, so nothing imports torch for
 a program that does not ask for it. A name of PyKeOps that is not here yet says so.
 """
@@ -17,41 +18,50 @@ from types import ModuleType
 from typing import Any
 
 from .. import __version__
+from .utilities import UTILITIES
 
 PYKEOPS_VERSION = "2.3"
 _ROOT = "pykeops"
+_ROOTS = (_ROOT, "keopscore")
 _MARK = "__pairfold__"
 
+_CLASSES = ("Genred", "KernelSolve")
+_LAZY = ("LazyTensor", "ComplexLazyTensor", "Vi", "Vj", "Pm")
 _GENERIC = ("generic_sum", "generic_logsumexp", "generic_argmin", "generic_argkmin")
 
-# Module -> name there -> the pairfold module that has it under the same name.
+# Module -> name there -> the pairfold module that has it under the same name, or module:name.
 MODULES: dict[str, dict[str, str]] = {
     "pykeops": {
         "set_verbose": "dropin",
         "test_numpy_bindings": "dropin",
         "test_torch_bindings": "dropin",
     },
-    "pykeops.numpy": {"Genred": "numpy", **dict.fromkeys(_GENERIC, "numpy")},
+    "pykeops.common": {},
+    "pykeops.common.operations": dict.fromkeys(
+        ("ConjugateGradientSolver", "KernelLinearSolver"), "frontends.linear"
+    ),
+    "pykeops.numpy": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "numpy"),
     "pykeops.numpy.generic": {},
     "pykeops.numpy.generic.generic_red": {"Genred": "numpy"},
     "pykeops.numpy.generic.generic_ops": dict.fromkeys(_GENERIC, "numpy"),
-    "pykeops.torch": {"Genred": "torch", **dict.fromkeys(_GENERIC, "torch")},
+    "pykeops.numpy.operations": {"KernelSolve": "numpy"},
+    "pykeops.torch": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "torch"),
     "pykeops.torch.generic": {},
     "pykeops.torch.generic.generic_red": {"Genred": "torch"},
     "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
+    "pykeops.torch.operations": {"KernelSolve": "torch"},
 }
 
 # Public names of PyKeOps that come in later versions.
-_LATER_FOR_ARRAYS = (
-    "LazyTensor ComplexLazyTensor Vi Vj Pm KernelSolve cluster operations lazytensor utils "
-    "test_install"
-)
+_LATER_FOR_ARRAYS = "cluster"
 LATER: dict[str, str] = {
-    "pykeops": "clean_pykeops set_build_folder get_build_folder check_health default_device_id "
-    "numpy_found torch_found config common show_cuda_status",
+    "pykeops.common": "get_options keops_io",
     "pykeops.numpy": _LATER_FOR_ARRAYS,
     "pykeops.torch": _LATER_FOR_ARRAYS + " half2_convert",
 }
+
+for _module, _names in UTILITIES.items():
+    MODULES[_module] = {**MODULES.get(_module, {}), **_names}
 
 
 def install() -> ModuleType:
@@ -88,7 +98,7 @@ def provide(module: ModuleType) -> None:
     vars(module).update(given)
     setattr(module, _MARK, __version__)
     module.__path__ = []  # nothing below it is looked for on disk
-    if module.__name__ == _ROOT:
+    if module.__name__ in _ROOTS:
         vars(module)["__version__"] = PYKEOPS_VERSION
         vars(module)["verbose"] = os.environ.get("PYKEOPS_VERBOSE") != "0"
     vars(module)["__all__"] = sorted(names)
@@ -97,7 +107,8 @@ def provide(module: ModuleType) -> None:
 
 
 def _find(place: str, name: str) -> Any:
-    return getattr(importlib.import_module(f"..{place}", __name__), name)
+    module, _, other = place.partition(":")
+    return getattr(importlib.import_module(f"..{module}", __name__), other or name)
 
 
 def _children(module: str) -> list[str]:
@@ -138,8 +149,8 @@ class _Hook:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """The spec of a module of the table; an error for any other module below `pykeops`."""
-        if name.partition(".")[0] != _ROOT:
+        """The spec of a module of the table; an error for any other module below its roots."""
+        if name.partition(".")[0] not in _ROOTS:
             return None
         if name not in MODULES:
             raise ModuleNotFoundError(_not_yet(name), name=name)

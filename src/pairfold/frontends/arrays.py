@@ -65,6 +65,11 @@ class NumpyArrays:
         return np.empty(shape, {"index": np.int64, "truth": np.bool_}.get(kind, like.dtype))
 
     @staticmethod
+    def numbers(values: Sequence[float], like: Any) -> Any:
+        """Numbers as an array of the dtype of another."""
+        return np.array(values, like.dtype)
+
+    @staticmethod
     def concatenated(arrays: Sequence[Any]) -> Any:
         """Arrays joined along the last axis."""
         return np.concatenate(arrays, axis=-1)
@@ -144,6 +149,11 @@ class TorchArrays:
         if kind != "value":
             dtype = torch.int64 if kind == "index" else torch.bool
         return torch.empty(shape, dtype=dtype, device=like.device)
+
+    @staticmethod
+    def numbers(values: Sequence[float], like: Any) -> Any:
+        """Numbers as a tensor of the dtype and on the device of another."""
+        return sys.modules["torch"].tensor(values, dtype=like.dtype, device=like.device)
 
     @staticmethod
     def concatenated(arrays: Sequence[Any]) -> Any:

@@ -99,10 +99,10 @@ class Genred:
             raise OptionError(
                 "axis must be 0 (reduce over i) or 1 (reduce over j)", found=f"axis={axis!r}"
             )
-        name, row = _reduction(reduction_op)
-        length = _length(row, opt_arg)
-        _check_weight(row, formula2)
-        accuracy = _accuracy(row, dtype_acc, use_double_acc, sum_scheme)
+        name, row = checked_reduction(reduction_op)
+        length = checked_length(row, opt_arg)
+        checked_weight(row, formula2)
+        accuracy = checked_accuracy(row, dtype_acc, use_double_acc, sum_scheme)
         given = list(aliases) if isinstance(aliases, tuple) else aliases
         parsed, *weight = parse_many([formula, formula2] if formula2 else [formula], given)
         self._text = formula
@@ -160,26 +160,7 @@ class Genred:
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
                 does not fit, before anything is computed.
         """
-        if backend != "auto" or ranges is not None or device_id != -1:
-            _check_call(backend, device_id, ranges)
-        fold = self._fold
-        if len(args) != len(fold.variables) or not args:
-            check_count(len(fold.variables), len(args), fold.names)
-        adapter = self._adapter(args)
-        if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
-            fill_raw(fold, adapter, args, out)
-            out = None
-        if adapter.name == "torch":
-            from .torch import call
-
-            return call(fold, adapter, args, out)
-        return fold(adapter, args, out)
-
-    def _adapter(self, args: Sequence[Any]) -> Any:
-        for adapter in ADAPTERS:
-            if self.library in (None, adapter.name) and args and adapter.owns(args[0]):
-                return adapter
-        return adapter_of(args, self._fold.names, self.library)
+        return call_fold(self._fold, args, self.library, backend, device_id, ranges, out)
 
     def explain(self, *args: Any, dtype: str = "float32") -> Explanation:
         """How the reduction is computed: formula, stages, loops, cost, and the code on request.
@@ -220,6 +201,43 @@ class Genred:
         )
 
 
+def call_fold(
+    fold: Fold,
+    args: Sequence[Any],
+    library: str | None,
+    backend: str = "auto",
+    device_id: int = -1,
+    ranges: Any = None,
+    out: Any = None,
+) -> Any:
+    """A fold called as users call reductions; see `Genred.__call__`.
+
+    Raises:
+        ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
+            does not fit, before anything is computed.
+    """
+    if backend != "auto" or ranges is not None or device_id != -1:
+        _check_call(backend, device_id, ranges)
+    if len(args) != len(fold.variables) or not args:
+        check_count(len(fold.variables), len(args), fold.names)
+    adapter = _adapter(args, fold, library)
+    if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
+        fill_raw(fold, adapter, args, out)
+        out = None
+    if adapter.name == "torch":
+        from .torch import call
+
+        return call(fold, adapter, args, out)
+    return fold(adapter, args, out)
+
+
+def _adapter(args: Sequence[Any], fold: Fold, library: str | None) -> Any:
+    for adapter in ADAPTERS:
+        if library in (None, adapter.name) and args and adapter.owns(args[0]):
+            return adapter
+    return adapter_of(args, fold.names, library)
+
+
 def _rebuild(kind: type[Genred], options: dict[str, Any]) -> Genred:
     return kind(**options)
 
@@ -229,7 +247,7 @@ def _whole_text(reduction_op: str, *parts: object) -> str:
     return f"{reduction_op}_Reduction({','.join(str(p) for p in parts if p not in (None, ''))})"
 
 
-def _reduction(name: str) -> tuple[str, Reduction]:
+def checked_reduction(name: str) -> tuple[str, Reduction]:
     """The row of a reduction by a name that users know."""
     known = [row.name for row in REDUCTIONS.values() if not row.internal] + list(ALIASES)
     if name not in known:
@@ -241,7 +259,7 @@ def _reduction(name: str) -> tuple[str, Reduction]:
     return name, REDUCTIONS[name]
 
 
-def _length(row: Reduction, opt_arg: Any) -> int:
+def checked_length(row: Reduction, opt_arg: Any) -> int:
     """The K of a list; 0 for other reductions."""
     if not row.listed:
         if opt_arg:
@@ -260,14 +278,31 @@ def _length(row: Reduction, opt_arg: Any) -> int:
     return length
 
 
-def _check_weight(row: Reduction, formula2: str | None) -> None:
+def checked_weight(row: Reduction, formula2: object) -> None:
+    """Raise where a weight is missing or not wanted.
+
+    Raises:
+        OptionError: naming the reduction.
+    """
     if row.weighted == "must" and not formula2:
         raise OptionError(f"{row.name} needs formula2, the weight", found=f"formula2={formula2!r}")
     if row.weighted == "no" and formula2:
         raise OptionError(f"{row.name} takes no formula2", found=f"formula2={formula2!r}")
 
 
-def _accuracy(row: Reduction, dtype_acc: str, use_double_acc: bool, sum_scheme: str) -> Accuracy:
+def checked_accuracy(
+    row: Reduction,
+    dtype_acc: str = "auto",
+    use_double_acc: bool = False,
+    sum_scheme: str = "auto",
+    enable_chunks: bool = True,
+    use_fast_math: bool = True,
+) -> Accuracy:
+    """How sums are accumulated; the last two are PyKeOps' own, without effect on the CPU.
+
+    Raises:
+        OptionError: an unknown value, or one that the reduction cannot have.
+    """
     check_option("dtype_acc", dtype_acc, ACCUMULATORS)
     check_option("sum_scheme", sum_scheme, SCHEMES)
     if not row.additive and sum_scheme in ("block_sum", "kahan_scheme"):

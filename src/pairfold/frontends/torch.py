@@ -98,7 +98,11 @@ def _gradient(
     """The gradient to one tensor, in its own shape: summed over whatever was broadcast."""
     pulled = fold.pull_back(position)
     result = _apply(pulled, adapter, (*tensors, *incoming))
-    target = tensors[position]
+    return summed(fold, position, result, tensors[position])
+
+
+def summed(fold: Fold, position: int, result: Any, target: Any) -> Any:
+    """A gradient with every row and batch axis, summed to the shape of its argument."""
     if fold.variables[position].params[2] == Kind.PARAMETER:
         result = result.sum(-2)
     if result.shape == target.shape:

@@ -1,0 +1,308 @@
+"""Conjugate gradients for many right-hand sides at once, in lock-step.
+
+The method is that of Hestenes and Stiefel (Methods of conjugate gradients for solving linear
+systems, 1952), with a preconditioner as in Saad (Iterative methods for sparse linear systems,
+algorithm 9.1). Every right-hand side has step sizes of its own; one that has converged is frozen
+while the others go on. Step sizes are computed in float64, whatever the dtype of the vectors.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import OptionError, ShapeError, SolveError
+from ..settings import current
+
+Operator = Callable[[Any], Any]
+_LEAST = 1000
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When iterations end.
+
+    A right-hand side b of n numbers is solved when its residual r satisfies |r|^2 <= n eps^2,
+    PyKeOps' criterion, or if `tol` is given |r| <= tol |b| instead. After `maxiter` iterations it
+    is an error; None stands for 10 n, and no fewer than 1000.
+    """
+
+    eps: float = 1e-6
+    tol: float | None = None
+    maxiter: int | None = None
+
+    def limit(self, squared: Any, count: int) -> Any:
+        """The squared residual to reach, from |b|^2 and how many numbers b has."""
+        if self.tol is not None:
+            return squared * self.tol**2
+        return squared * 0 + count * self.eps**2
+
+    def most(self, count: int) -> int:
+        """The number of iterations allowed for `count` unknowns."""
+        return max(_LEAST, 10 * count) if self.maxiter is None else self.maxiter
+
+
+def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
+    """When to stop, from what a user gave.
+
+    >>> checked_stop(tol=1e-3).limit(4.0, 7)
+    4e-06
+
+    Raises:
+        OptionError: a tolerance below 0, or a number of iterations that is none.
+    """
+    for name, value in (("eps", eps), ("tol", 0.0 if tol is None else tol)):
+        try:
+            fine = float(value) >= 0
+        except (TypeError, ValueError):
+            fine = False
+        if not fine:
+            raise OptionError(f"{name} must be a number from 0", found=f"{name}={value!r}")
+    try:
+        most = None if maxiter is None else operator.index(maxiter)
+    except TypeError:
+        most = -1
+    if isinstance(maxiter, bool) or (most is not None and most < 0):
+        raise OptionError("maxiter must be a whole number from 0", found=f"maxiter={maxiter!r}")
+    return Stop(float(eps), None if tol is None else float(tol), most)
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """An array or tensor in a dtype of its library; gradients pass."""
+    return x.to(dtype) if hasattr(x, "requires_grad") else x.astype(dtype, copy=False)
+
+
+def conjugate_gradients(
+    xp: Any,
+    apply: Operator,
+    b: Any,
+    axes: Sequence[int],
+    stop: Stop,
+    preconditioner: Operator | None = None,
+    callback: Callable[[int, Any], Any] | None = None,
+) -> Any:
+    """The solution a of apply(a) = b, starting from 0.
+
+    Args:
+        xp: the module `numpy` or `torch`.
+        apply: a linear operator on arrays of b's shape, symmetric and positive definite.
+        b: the right-hand sides, of any shape and a floating dtype.
+        axes: the axes that together make one right-hand side; along the others `apply` must act
+            on each place by itself.
+        stop: the criterion.
+        preconditioner: r -> z, symmetric and positive definite, an approximate inverse.
+        callback: called with the number of each iteration, from 1, and the norms of the
+            residuals, in an array shaped like b with the `axes` of length 1.
+
+    Returns:
+        An array of b's shape and dtype; 0 where b is within the tolerance.
+
+    >>> import numpy as np
+    >>> A, b = np.diag([1.0, 4.0]), np.array([[2.0], [2.0]])
+    >>> conjugate_gradients(np, lambda a: A @ a, b, (-2,), Stop()).round(6).tolist()
+    [[2.0], [0.5]]
+
+    Raises:
+        SolveError: no convergence, an operator that is not positive, numbers that are not finite.
+        ShapeError: a preconditioner that changes the shape.
+    """
+    block = _Block(xp, b, axes, stop)
+    precondition = _checked(preconditioner, b)
+    most = stop.most(block.count)
+    iteration = 0
+    if block.going:
+        block.start(precondition(block.residual))
+    with _progress() as show:
+        while block.going:
+            if iteration == most:
+                block.give_up(iteration)
+            iteration += 1
+            product = apply(block.direction)
+            with _quiet():
+                block.move(product, iteration)
+            show(block.largest)
+            if callback is not None:
+                callback(iteration, block.norms)
+            if block.going:
+                z = precondition(block.residual)
+                with _quiet():
+                    block.turn(z, iteration)
+    return block.solution
+
+
+class _Block:
+    """The state of all iterations; sums over a right-hand side keep its axes, of length 1."""
+
+    def __init__(self, xp: Any, b: Any, axes: Sequence[int], stop: Stop) -> None:
+        self.xp, self.axes = xp, tuple(axes)
+        self.count = math.prod(b.shape[axis] for axis in self.axes)
+        self.solution, self.residual = xp.zeros_like(b), b
+        with _quiet():
+            self.squared = self.dot(b, b)
+            self.limit = stop.limit(self.squared, self.count)
+            self.active = self.squared > self.limit
+        self._check_finite(0, xp.ones_like(self.active))
+        self.going = bool(self.active.any())
+
+    def dot(self, x: Any, y: Any) -> Any:
+        """Products of vectors, in float64."""
+        return (cast(x, self.xp.float64) * y).sum(axis=self.axes, keepdims=True)
+
+    def start(self, z: Any) -> None:
+        """The first directions: the preconditioned residuals."""
+        self.gain = self.dot(self.residual, z)
+        self._check_positive(self.gain, _PRECONDITIONER, "r.z", 0)
+        self.direction = self.xp.where(self.active, z, self.xp.zeros_like(z))
+
+    def move(self, product: Any, iteration: int) -> None:
+        """To the minimum along the directions."""
+        where = self.xp.where
+        curvature = self.dot(self.direction, product)
+        self._check_positive(curvature, _OPERATOR, "p.Ap", iteration)
+        step = self._ratio(self.gain, curvature, product)
+        self.solution = where(self.active, self.solution + step * self.direction, self.solution)
+        self.residual = where(self.active, self.residual - step * product, self.residual)
+        self.squared = where(self.active, self.dot(self.residual, self.residual), self.squared)
+        self._check_finite(iteration, self.active)
+        self.active = self.active & (self.squared > self.limit)
+        self.going = bool(self.active.any())
+
+    def turn(self, z: Any, iteration: int) -> None:
+        """The next directions, conjugate to all before."""
+        gain = self.dot(self.residual, z)
+        self._check_positive(gain, _PRECONDITIONER, "r.z", iteration)
+        turned = z + self._ratio(gain, self.gain, z) * self.direction
+        self.direction = self.xp.where(self.active, turned, self.xp.zeros_like(turned))
+        self.gain = gain
+
+    def _ratio(self, x: Any, y: Any, like: Any) -> Any:
+        """x / y where iterations go on, in the dtype of the vectors."""
+        ratio = x / self.xp.where(self.active, y, self.xp.ones_like(y))
+        return cast(ratio, like.dtype)
+
+    # -- what may go wrong ----------------------------------------------------------------------
+
+    @property
+    def norms(self) -> Any:
+        """The norms of the residuals."""
+        return self.xp.sqrt(self.squared)
+
+    @property
+    def largest(self) -> float:
+        """The largest norm among iterations that go on, else among all."""
+        values = _host(self.norms)
+        going = values[_host(self.active)]
+        return float(going.max() if going.size else values.max(initial=0.0))
+
+    def _check_positive(
+        self, values: Any, fault: tuple[str, str], name: str, iteration: int
+    ) -> None:
+        wrong = self.active & ~(values > 0)
+        if bool(wrong.any()):
+            place = _first(wrong)
+            what, hint = fault
+            raise SolveError(
+                what,
+                found=f"{name} = {float(_host(values)[place]):.3g} {_at(place, iteration)}",
+                hint=hint,
+            )
+
+    def _check_finite(self, iteration: int, among: Any) -> None:
+        wrong = among & ~self.xp.isfinite(self.squared)
+        if bool(wrong.any()):
+            what = "the iterations left the finite numbers" if iteration else "b is not finite"
+            value = float(_host(self.squared)[_first(wrong)])
+            raise SolveError(
+                what,
+                found=f"|r|^2 = {value} {_at(_first(wrong), iteration)}",
+                hint="a right-hand side and arguments that are finite; a larger alpha",
+            )
+
+    def give_up(self, iteration: int) -> None:
+        """Say which right-hand side is farthest from its tolerance, and how far.
+
+        Raises:
+            SolveError: always.
+        """
+        active, squared, limit = map(_host, (self.active, self.squared, self.limit))
+        tiny = np.finfo(np.float64).tiny
+        excess = np.where(active, squared / np.maximum(limit, tiny), -1.0)
+        place = tuple(int(n) for n in np.unravel_index(np.argmax(excess), excess.shape))
+        raise SolveError(
+            f"conjugate gradients did not converge in {iteration} iterations",
+            found=f"|r| = {squared[place] ** 0.5:.3g}, more than {limit[place] ** 0.5:.3g}, "
+            f"{_at(place, iteration)}; {int(active.sum())} of {active.size} are not solved",
+            hint="a larger maxiter, eps or alpha, or a preconditioner",
+        )
+
+
+_OPERATOR = (
+    "the system is not positive definite: conjugate gradients cannot solve it",
+    "a symmetric positive kernel of the same points on both sides; a larger alpha if rounding "
+    "errors make it singular",
+)
+_PRECONDITIONER = ("the preconditioner is not positive definite", "an approximate inverse, r -> z")
+
+
+def _at(place: tuple[int, ...], iteration: int) -> str:
+    return f"in iteration {iteration}, right-hand side {place}"
+
+
+def _host(x: Any) -> Any:
+    """An array's values in NumPy."""
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
+
+
+def _first(wrong: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.argwhere(_host(wrong))[0])
+
+
+def _quiet() -> Any:
+    """NumPy without warnings: what is not finite is found by checks."""
+    return np.errstate(all="ignore")
+
+
+def _checked(preconditioner: Operator | None, b: Any) -> Operator:
+    if preconditioner is None:
+        return lambda r: r
+
+    def precondition(r: Any) -> Any:
+        z = preconditioner(r)
+        if tuple(getattr(z, "shape", ())) != tuple(b.shape):
+            raise ShapeError(
+                "a preconditioner must keep the shape of residuals",
+                found=f"{getattr(z, 'shape', type(z).__name__)} from {tuple(b.shape)}",
+            )
+        return z
+
+    return precondition
+
+
+@contextmanager
+def _progress() -> Generator[Callable[[float], None]]:
+    """A tqdm bar over iterations, where the setting `progress` asks for one and tqdm is there."""
+    bar: Any = None
+    if current().progress:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            pass
+        else:
+            bar = tqdm(desc="pairfold solve", unit="iteration", leave=False)
+
+    def show(residual: float) -> None:
+        if bar is not None:
+            bar.set_postfix(residual=f"{residual:.2e}", refresh=False)
+            bar.update()
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()

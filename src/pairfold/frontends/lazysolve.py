@@ -1,0 +1,135 @@
+"""Linear systems whose matrix is a lazy tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.node import Kind
+from ..errors import ArgumentError, ArrayTypeError, OptionError
+from .conjugate import checked_stop
+from .fold import Accuracy
+from .lazy import Tensor, adapter_for
+from .leaves import Leaf, numbered
+from .reducing import fold_of
+from .solve import Request, System, solve_system
+
+_STOP = ("eps", "tol", "maxiter")
+_CALL = ("backend", "device_id", "ranges")
+_HELP = ("preconditioner", "callback")
+
+
+class Solved:
+    """A system (alpha Id + K) a = b that waits for its call; see `LazyTensor.solve`.
+
+    Call it with one array per symbol but the unknown's, in the order of their positions, and with
+    any options of `LazyTensor.solve`, which are remembered for later calls.
+    """
+
+    def __init__(self, tensor: Any, other: Any, var: Any, accuracy: Accuracy) -> None:
+        if tensor.is_complex or getattr(other, "is_complex", False) is True:
+            raise ArrayTypeError("systems of complex numbers cannot be solved yet")
+        self.right, self.flat = _right_hand_side(other)
+        kept = self.right.kind
+        if var is None:
+            moved = Kind.J if kept == Kind.I else Kind.I
+            unknown = Leaf(moved, self.right.dim, owner=object())
+            node = tensor.node * unknown.node
+            leaves = (*tensor.leaves, unknown)
+        else:
+            unknown = _symbol_of(tensor, var)
+            node, leaves = tensor.node, tensor.leaves
+        (formula,), self.order = numbered([node], leaves)
+        self.place = next(n for n, leaf in enumerate(self.order) if leaf.same(unknown))
+        fold = fold_of([formula, None], self.order, "Sum", kept, 0, accuracy)
+        self.system = fold.derived(("system", self.place), lambda: System(fold, self.place))
+        self.tensor = tensor
+        self.options: dict[str, Any] = {}
+        waiting = [leaf for n, leaf in enumerate(self.order) if n != self.place]
+        found = {leaf.symbol for leaf in (*waiting, self.right) if leaf.symbol is not None}
+        self.positions = sorted(found)
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.positions
+
+    def set_options(self, **options: Any) -> None:
+        """Remember options for calls.
+
+        Raises:
+            TypeError: an unknown one.
+        """
+        unknown = set(options) - {"alpha", *_STOP, *_CALL, *_HELP}
+        if unknown:
+            raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        self.options.update(options)
+
+    def __call__(self, *arrays: Any, **options: Any) -> Any:
+        """Solve; see `LazyTensor.solve` for options, results and errors."""
+        if len(arrays) != len(self.positions):
+            raise ArgumentError(
+                f"this system takes {len(self.positions)} arrays", found=f"{len(arrays)} arrays"
+            )
+        self.set_options(**options)
+        by_symbol = dict(zip(self.positions, arrays, strict=True))
+        b = self.right.array if self.right.symbol is None else by_symbol[self.right.symbol]
+        given = [
+            b if n == self.place else leaf.array if leaf.symbol is None else by_symbol[leaf.symbol]
+            for n, leaf in enumerate(self.order)
+        ]
+        adapter = adapter_for(b)
+        if adapter is None:
+            raise ArrayTypeError("b must be an array", found=f"a {type(b).__name__}")
+        filled = [
+            adapter.numbers(leaf.values, b) if array is None else array
+            for leaf, array in zip(self.order, given, strict=True)
+        ]
+        result = solve_system(
+            self.system, filled, None, self.options.get("alpha", 1e-10), self._request()
+        )
+        return result[..., 0] if self.flat else result
+
+    def _request(self) -> Request:
+        chosen = self.options
+        call = {name: chosen[name] for name in _CALL if chosen.get(name) is not None}
+        if self.tensor.ranges is not None:
+            call.setdefault("ranges", self.tensor.ranges)
+        if self.tensor.backend is not None:
+            call.setdefault("backend", self.tensor.backend)
+        stop = checked_stop(**{name: chosen[name] for name in _STOP if name in chosen})
+        return Request(stop, *(chosen.get(name) for name in _HELP), call=call)
+
+    def __repr__(self) -> str:
+        return f"<system (alpha Id + K) a = b, K = {self.system.fold.formula}>"
+
+
+def _right_hand_side(other: Any) -> tuple[Leaf, bool]:
+    """b as a leaf indexed by i or j, and whether it was a plain vector."""
+    if isinstance(other, Tensor):
+        leaf = other.leaves[0] if len(other.leaves) == 1 else None
+        if leaf is None or other.node is not leaf.node or leaf.kind == Kind.PARAMETER:
+            raise ArrayTypeError(
+                "b must be an array or a variable", found=repr(other), hint="Vi(b) or Vj(b)"
+            )
+        return leaf, False
+    adapter = adapter_for(other)
+    if adapter is None or not len(other.shape):
+        raise ArrayTypeError(
+            "b must be an array or a variable",
+            found=f"a {type(other).__name__}",
+            hint="an array (M, E), or Vi(b)",
+        )
+    flat = len(other.shape) == 1
+    b = other.reshape(-1, 1) if flat else other
+    return Leaf(Kind.I, b.shape[-1], b, owner=other), flat
+
+
+def _symbol_of(tensor: Any, var: Any) -> Leaf:
+    """The leaf of a tensor that a symbol stands for."""
+    wanted = var.leaves[0] if isinstance(var, Tensor) and len(var.leaves) == 1 else None
+    if wanted is None or wanted.symbol is None or not isinstance(var, Tensor):
+        raise OptionError("var must be a symbol", found=repr(var), hint="Vj(0, 3)")
+    found = next((leaf for leaf in tensor.leaves if leaf.same(wanted)), None)
+    if found is None:
+        raise OptionError("var must be a symbol of the formula", found=repr(var))
+    return found

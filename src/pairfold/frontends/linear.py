@@ -1,0 +1,204 @@
+"""Solvers for linear operators that are given as functions, under PyKeOps' names.
+
+The Nystrom preconditioner replaces a kernel matrix by its best approximation from the columns of
+some landmarks, and inverts alpha Id plus that by Woodbury's formula (Williams and Seeger, Using the
+Nystrom method to speed up kernel machines, 2001).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArrayTypeError, OptionError, check_option
+from .arrays import ADAPTERS
+from .conjugate import cast, checked_stop, conjugate_gradients
+from .genred import Genred
+
+Kernel = Callable[[Any, Any, Any], Any]
+_LIBRARIES = {"numpy": "numpy", "torch": "torch", "pytorch": "torch"}
+
+
+def ConjugateGradientSolver(
+    binding: str,
+    linop: Callable[[Any], Any],
+    b: Any,
+    eps: float = 1e-6,
+    *,
+    tol: float | None = None,
+    maxiter: int | None = None,
+    preconditioner: Callable[[Any], Any] | None = None,
+) -> Any:
+    """The solution a of linop(a) = b by conjugate gradients, b being one right-hand side.
+
+    Args:
+        binding: "numpy" or "torch".
+        linop: a function of arrays like b: linear, symmetric and positive definite.
+        b: an array of any shape; tensors are treated as constants.
+        eps, tol, maxiter, preconditioner: as for the call of `KernelSolve`.
+
+    Returns:
+        An array of b's shape and dtype.
+
+    >>> ConjugateGradientSolver("numpy", lambda a: 4 * a, np.array([2.0, 8.0])).tolist()
+    [0.5, 2.0]
+
+    Raises:
+        SolveError: no convergence, or an operator that is not positive definite.
+        OptionError, ArrayTypeError: another binding, b of another library.
+    """
+    xp, no_graph = _library(binding, b)
+    stop = checked_stop(eps, tol, maxiter)
+    with no_graph:
+        axes = tuple(range(len(b.shape)))
+        return conjugate_gradients(xp, linop, b, axes, stop, preconditioner)
+
+
+def KernelLinearSolver(
+    binding: str,
+    K: Kernel | tuple[Any, ...],
+    x: Any,
+    b: Any,
+    alpha: float = 0,
+    eps: float = 1e-6,
+    precond: bool = False,
+    precondKernel: Callable[[Any, Any], Any] | None = None,
+    *,
+    tol: float | None = None,
+    maxiter: int | None = None,
+) -> Any:
+    """The solution a of (alpha Id + K(x, x)) a = b, each column of b by itself.
+
+    Args:
+        binding: "numpy" or "torch".
+        K: a function K(x, y, b) from arrays (M, D), (N, D), (N, E) to (M, E), a product with a
+            symmetric positive kernel matrix; or `("gaussian", D, E, sigma)` for the kernel
+            exp(-|x-y|^2 / sigma^2).
+        x: points (M, D).
+        b: right-hand sides (M, E); tensors are treated as constants.
+        alpha: what is added to the diagonal.
+        eps, tol, maxiter: as for the call of `KernelSolve`; with a preconditioner a column is
+            solved when |r| <= eps.
+        precond: precondition with the columns of about sqrt(M) landmarks among the points; needs
+            an alpha above 0.
+        precondKernel: a function of arrays (M, D), (N, D) to the matrix (M, N) of the kernel;
+            without it, the matrix is made by K.
+
+    Returns:
+        An array (M, E).
+
+    >>> x = np.array([[0.0], [1.0]])
+    >>> b = np.ones((2, 1))
+    >>> KernelLinearSolver("numpy", ("gaussian", 1, 1, 1.0), x, b, alpha=1.0).round(4).tolist()
+    [[0.4223], [0.4223]]
+
+    Raises:
+        SolveError: no convergence, or an operator that is not positive definite.
+        OptionError, ArrayTypeError: another binding, arrays of another library, an unknown kernel.
+    """
+    xp, no_graph = _library(binding, x, b)
+    product = _gaussian(K) if isinstance(K, tuple) else K
+
+    def apply(a: Any) -> Any:
+        found = product(x, x, a)
+        return found + alpha * a if alpha else found
+
+    with no_graph:
+        preconditioner = None
+        if precond:
+            preconditioner = nystrom(xp, product, x, float(alpha), precondKernel)
+            eps = eps / math.sqrt(max(1, b.shape[-2]))
+        stop = checked_stop(eps, tol, maxiter)
+        return conjugate_gradients(xp, apply, b, (-2,), stop, preconditioner)
+
+
+def nystrom(
+    xp: Any,
+    product: Kernel,
+    x: Any,
+    alpha: float,
+    matrix: Callable[[Any, Any], Any] | None = None,
+) -> Callable[[Any], Any]:
+    """An approximate inverse r -> z of alpha Id + K(x, x), from landmarks u among the points x.
+
+    With C = K(x, u) and W = K(u, u), z = (r - C (alpha W + C^T C)^-1 C^T r) / alpha. The same
+    landmarks are drawn at every call.
+
+    Args:
+        xp: the module `numpy` or `torch`.
+        product: K(x, y, b), for arrays (M, D), (N, D), (N, E).
+        x: points (M, D).
+        alpha: above 0.
+        matrix: K(x, y) as a matrix, made by `product` if it is None.
+
+    Raises:
+        OptionError: an alpha of 0 or less.
+    """
+    if not alpha > 0:
+        raise OptionError("this preconditioner needs alpha above 0", found=f"alpha={alpha!r}")
+    count = x.shape[0]
+    chosen = np.random.default_rng(0).choice(count, max(1, math.isqrt(count)), replace=False)
+    u = x[xp.asarray(np.sort(chosen))]
+
+    def table(points: Any) -> Any:
+        if matrix is not None:
+            found = matrix(points, u)
+        else:
+            # Columns of the matrix one by one: a product may know one width only.
+            unit = xp.eye(u.shape[0], dtype=x.dtype)
+            found = xp.concatenate(
+                [product(points, u, unit[:, n : n + 1]) for n in range(len(u))], 1
+            )
+        return cast(found, xp.float64)
+
+    columns = table(x)
+    square = alpha * table(u) + columns.T @ columns
+    # Rounding may leave it singular: a little of its trace on the diagonal keeps it positive.
+    least = 1e-12 * xp.trace(square) / u.shape[0]
+    square = square + least * xp.eye(u.shape[0], dtype=xp.float64)
+
+    def precondition(r: Any) -> Any:
+        wide = cast(r, xp.float64)
+        found = wide - columns @ xp.linalg.solve(square, columns.T @ wide)
+        return cast(found / alpha, r.dtype)
+
+    return precondition
+
+
+def _gaussian(K: tuple[Any, ...]) -> Kernel:
+    """exp(-|x-y|^2 / sigma^2) from ("gaussian", D, E, sigma), for right-hand sides of any width."""
+    if len(K) != 4 or K[0] != "gaussian":
+        raise OptionError(
+            "a kernel is a function or a tuple", found=repr(K), hint='("gaussian", D, E, sigma)'
+        )
+    _, points, _, sigma = K
+    made: dict[int, Genred] = {}
+
+    def product(x: Any, y: Any, b: Any) -> Any:
+        width = b.shape[-1]
+        if width not in made:
+            aliases = [f"x = Vi({points})", f"y = Vj({points})", f"b = Vj({width})"]
+            made[width] = Genred("Exp(-SqDist(x,y)) * b", aliases, axis=1)
+        return made[width](x / sigma, y / sigma, b)
+
+    return product
+
+
+def _library(binding: str, *arrays: Any) -> tuple[Any, AbstractContextManager[Any]]:
+    """The module of arrays, and a context in which tensors record no graph."""
+    check_option("binding", binding, _LIBRARIES)
+    name = _LIBRARIES[binding]
+    adapter = next(a for a in ADAPTERS if a.name == name)
+    for array in arrays:
+        if not adapter.owns(array):
+            raise ArrayTypeError(
+                f"with binding {binding!r} arrays are those of {name}",
+                found=f"a {type(array).__module__}.{type(array).__name__}",
+            )
+    xp = sys.modules[name]
+    return xp, xp.no_grad() if name == "torch" else nullcontext()

@@ -1,0 +1,348 @@
+"""KernelSolve: linear systems (alpha Id + K) a = b whose operator K is a reduction.
+
+K is never stored: conjugate gradients need its products with vectors only. Solutions are functions
+of b, of alpha and of every argument of the formula; their derivatives are solutions of the
+transposed system (see `torchsolve`).
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..calculus.operators import check_linear
+from ..calculus.substitute import substitute
+from ..core.node import Kind, Node, depends_on
+from ..errors import DimError, FormulaError, OptionError, ShapeError
+from ..ops.reductions import REDUCTIONS
+from ..ops.table import variable
+from .arrays import Sizes
+from .conjugate import Stop, checked_stop, conjugate_gradients
+from .fold import Fold
+from .genred import call_fold, checked_accuracy
+from .parse import parse_many
+
+# Operations that act on each component by itself, where dimensions stay the same.
+_COMPONENTWISE = ("Var", "Add", "Subtract", "Minus", "Mult", "Divide")
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to solve: when to stop, what helps, and the options of each product with K."""
+
+    stop: Stop = field(default_factory=Stop)
+    preconditioner: Callable[[Any], Any] | None = None
+    callback: Callable[[int, Any], Any] | None = None
+    call: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def derived(self) -> Request:
+        """The request for systems of derivatives, whose right-hand sides have any scale."""
+        tol = self.stop.eps if self.stop.tol is None else self.stop.tol
+        return replace(self, stop=replace(self.stop, tol=tol), callback=None)
+
+
+class System:
+    """A sum, linear in the argument at `position`, as the operator of linear systems.
+
+    Raises:
+        FormulaError: the formula is not linear in that argument, or it is a parameter.
+        DimError: the formula has another dimension than the argument.
+    """
+
+    def __init__(self, fold: Fold, position: int, text: str | None = None) -> None:
+        self.fold, self.position = fold, position
+        self.unknown = fold.variables[position]
+        self._transposed: System | None = None
+        _check_unknown(fold.formula, self.unknown, text)
+        self.apart = _acts_apart(fold.formula, self.unknown)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of one right-hand side: rows, and components unless K acts on each of them."""
+        return (-2,) if self.apart else (-2, -1)
+
+    def transposed(self) -> System:
+        """The system of the transposed operator; its unknown has the same position."""
+        if self._transposed is None:
+            pulled = self.fold.pull_back(self.position)
+            moved = variable(self.position, self.unknown.dim, self.fold.kept)
+            formula = substitute(pulled.formula, {pulled.variables[-1]: moved})
+            variables = list(self.fold.variables)
+            variables[self.position] = moved
+            fold = self.fold.with_formula(formula, variables, "Sum", pulled.kept)
+            found = System(fold, self.position)
+            found.apart, found._transposed = self.apart, self
+            self._transposed = found
+        return self._transposed
+
+    def shape(self, sizes: Sizes) -> tuple[int, ...]:
+        """The shape of solutions: (..., M, D).
+
+        Raises:
+            ShapeError: the operator is not square.
+        """
+        if self.unknown.params[2] != self.fold.kept and sizes.i != sizes.j:
+            raise ShapeError(
+                "a system must have as many equations as unknowns",
+                found=f"{sizes.i} rows of i and {sizes.j} rows of j",
+                hint="the same points as variables of i and of j",
+            )
+        return (*sizes.batch, sizes.of(self.fold.kept), self.unknown.dim)
+
+    def with_vector(self, args: Sequence[Any], vector: Any) -> list[Any]:
+        """The arguments, with a vector at the place of the unknown."""
+        return [*args[: self.position], vector, *args[self.position + 1 :]]
+
+    def product(self, library: str, args: Sequence[Any], vector: Any, request: Request) -> Any:
+        """K times a vector."""
+        return call_fold(self.fold, self.with_vector(args, vector), library, **request.call)
+
+    def solution(self, library: str, args: Sequence[Any], alpha: Any, request: Request) -> Any:
+        """a with (alpha Id + K) a = b, without derivatives; b stands at `position`.
+
+        Raises:
+            SolveError: see `conjugate_gradients`.
+        """
+
+        def apply(vector: Any) -> Any:
+            found = self.product(library, args, vector, request)
+            return found if alpha is None else found + alpha * vector
+
+        return conjugate_gradients(
+            sys.modules[library],
+            apply,
+            args[self.position],
+            self.axes,
+            request.stop,
+            request.preconditioner,
+            request.callback,
+        )
+
+
+def _check_unknown(formula: Node, unknown: Node, text: str | None) -> None:
+    if unknown.params[2] == Kind.PARAMETER:
+        raise FormulaError(
+            "the unknown of a system is indexed by i or by j",
+            found="a parameter",
+            hint=f"Vi({unknown.dim}) or Vj({unknown.dim})",
+        )
+    try:
+        check_linear(formula, unknown, "a system")
+    except FormulaError as error:
+        raise FormulaError(
+            error.what, where=text, found=error.found, hint="Exp(-SqDist(x,y)) * b is linear in b"
+        ) from None
+    if formula.dim != unknown.dim:
+        raise DimError(
+            "the formula of a system must have the dimension of its unknown",
+            found=f"dimension {formula.dim}, the unknown has {unknown.dim}",
+        )
+
+
+def _acts_apart(formula: Node, unknown: Node) -> bool:
+    """Whether each component of the formula depends on the same component of the unknown only.
+
+    Sound, not complete: where it is False, all components make one right-hand side.
+    """
+    moving = depends_on([formula], [unknown])
+    return all(
+        node.op.name in _COMPONENTWISE and node.dim == unknown.dim for node in (formula, *moving)
+    )
+
+
+def solve_system(
+    system: System, args: Sequence[Any], library: str | None, alpha: Any, request: Request
+) -> Any:
+    """Solve for arrays of either library; see `KernelSolve.__call__`.
+
+    Raises:
+        ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
+        SolveError: what does not fit, or cannot be solved.
+    """
+    adapter, sizes, _ = system.fold.check(args, library)
+    shape = system.shape(sizes)
+    xp = sys.modules[adapter.name]
+    b = xp.broadcast_to(args[system.position], shape)
+    given, alpha = system.with_vector(args, b), _checked_alpha(xp, alpha, b)
+    if adapter.name == "torch":
+        from .torchsolve import solve_tensors
+
+        return solve_tensors(system, given, alpha, request)
+    return system.solution(adapter.name, given, alpha, request)
+
+
+def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
+    """alpha as an array of b's dtype that multiplies vectors, None for a plain 0."""
+    if alpha is None or (isinstance(alpha, (int, float)) and alpha == 0):
+        return None
+    given: Any = alpha
+    try:
+        if hasattr(given, "requires_grad"):
+            tensors = xp.__name__ == "torch"
+            found = given.to(b) if tensors else np.asarray(given.detach().cpu(), b.dtype)
+        else:
+            found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype)
+    except (TypeError, ValueError):
+        raise OptionError("alpha must be a number or an array", found=repr(alpha)) from None
+    shape = tuple(found.shape)
+    if all(size == 1 for size in shape):
+        return found.reshape(())
+    try:
+        fits = np.broadcast_shapes(shape, tuple(b.shape)) == tuple(b.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            "alpha must be a number, or broadcast to the shape of b",
+            found=f"alpha of shape {shape}, b of shape {tuple(b.shape)}",
+        )
+    return found
+
+
+class KernelSolve:
+    """Solutions of (alpha Id + K) a = b, where K a is the sum of a formula, linear in a.
+
+    The operator must be symmetric and positive definite: a kernel of the same points on both
+    sides. It is solved by conjugate gradients; every component of b and every batch element has
+    step sizes of its own, unless the formula mixes components (a matrix-valued kernel): then they
+    are one right-hand side.
+
+    Args:
+        formula: the sum's formula, for example `"Exp(-g*SqDist(x,y))*b"`.
+        aliases: one declaration per array, as for `Genred`.
+        varinvalias: the variable to solve for: its alias, `"b"`, or `"Var(2,1,1)"`.
+        axis: the index of the sum: 0 for i, 1 for j.
+        dtype_acc, use_double_acc, sum_scheme: accuracy of sums, as for `Genred`.
+
+    The other arguments are PyKeOps' own; they are accepted and have no effect. The order of
+    arguments after `axis` is that of `pykeops.torch`; `pairfold.numpy.KernelSolve` has the other.
+
+    >>> import numpy as np
+    >>> solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(1)", "y=Vj(1)", "b=Vj(1)"], "b", axis=1)
+    >>> x = np.array([[0.0], [1.0]])
+    >>> solve(x, x, np.ones((2, 1)), alpha=1.0).round(4).tolist()
+    [[0.4223], [0.4223]]
+
+    Raises:
+        FormulaError: the formula or an alias cannot be read, or the formula is not linear.
+        OptionError: an option has a value that it cannot have.
+    """
+
+    library: str | None = None
+
+    def __init__(
+        self,
+        formula: str,
+        aliases: Sequence[str],
+        varinvalias: str,
+        axis: int = 0,
+        dtype_acc: str = "auto",
+        use_double_acc: bool = False,
+        sum_scheme: str = "auto",
+        enable_chunks: bool = True,
+        rec_multVar_highdim: Any = None,
+        dtype: Any = None,
+        cuda_type: Any = None,
+        use_fast_math: bool = True,
+        opt_arg: Any = None,
+    ) -> None:
+        if dtype or cuda_type or opt_arg:
+            warnings.warn(
+                "dtype, cuda_type and opt_arg are ignored: the dtype is that of the arrays",
+                DeprecationWarning,
+                stacklevel=2 if type(self).__init__ is KernelSolve.__init__ else 3,
+            )
+        if axis not in (0, 1) or isinstance(axis, bool):
+            raise OptionError(
+                "axis must be 0 (reduce over i) or 1 (reduce over j)", found=f"axis={axis!r}"
+            )
+        accuracy = checked_accuracy(REDUCTIONS["Sum"], dtype_acc, use_double_acc, sum_scheme)
+        given = list(aliases) if isinstance(aliases, tuple) else aliases
+        if not isinstance(varinvalias, str):
+            raise OptionError(
+                "varinvalias must be the alias of a variable", found=f"varinvalias={varinvalias!r}"
+            )
+        parsed, unknown = parse_many([formula, varinvalias], given)
+        if unknown.node not in unknown.variables:
+            raise FormulaError(
+                "varinvalias must be the alias of a variable", found=f"varinvalias={varinvalias!r}"
+            )
+        self.formula, self.aliases, self.varinvalias = formula, list(aliases), varinvalias
+        self.axis, self.nargs = axis, len(parsed.variables)
+        self.optional_flags: dict[str, Any] = {
+            "dtype_acc": accuracy.dtype,
+            "sum_scheme": accuracy.scheme,
+            "use_fast_math": use_fast_math,
+            "enable_chunks": enable_chunks,
+        }
+        self.rec_multVar_highdim = rec_multVar_highdim
+        kept = Kind.I if axis == 1 else Kind.J
+        fold = Fold(parsed.node, parsed.variables, "Sum", kept, parsed.names, accuracy)
+        self._system = System(fold, unknown.variables.index(unknown.node), formula)
+
+    def __call__(
+        self,
+        *args: Any,
+        backend: str = "auto",
+        device_id: int = -1,
+        alpha: Any = 1e-10,
+        eps: float = 1e-6,
+        ranges: Any = None,
+        tol: float | None = None,
+        maxiter: int | None = None,
+        preconditioner: Callable[[Any], Any] | None = None,
+        callback: Callable[[int, Any], Any] | None = None,
+    ) -> Any:
+        """Solve.
+
+        Args:
+            args: one array per variable, as for `Genred`; at the place of the unknown stands b,
+                of shape (..., M, D).
+            backend, device_id, ranges: as for `Genred`.
+            alpha: what is added to the diagonal: a number, an array with one element, or one
+                that broadcasts to b (the variances of noise, one per row, say).
+            eps: a right-hand side of n numbers is solved when |r|^2 <= n eps^2, r being its
+                residual: eps bounds the root mean square of the residual, as in PyKeOps.
+            tol: if given, it is solved when |r| <= tol |b| instead, whatever its scale.
+            maxiter: how many iterations are allowed; None: 10 n, and no fewer than 1000.
+            preconditioner: r -> z, an approximate inverse, symmetric and positive definite, on
+                arrays of b's shape.
+            callback: called after each iteration with its number, from 1, and the norms of the
+                residuals: an array (..., 1, D), or (..., 1, 1) where the formula mixes components.
+
+        Returns:
+            (..., M, D), in the arrays' library and dtype; 0 where b itself is within the
+            tolerance. Of torch tensors it is differentiable (to any order, forward mode too) in b,
+            alpha and every other argument; systems of derivatives are solved to |r| <= eps |b|.
+
+        Raises:
+            SolveError: no convergence, a system that is not positive definite, numbers that are
+                not finite.
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
+                does not fit, before anything is computed.
+        """
+        call = {"backend": backend, "device_id": device_id, "ranges": ranges}
+        stop = checked_stop(eps, tol, maxiter)
+        request = Request(stop, preconditioner, callback, call)
+        return solve_system(self._system, args, self.library, alpha, request)
+
+    def __repr__(self) -> str:
+        reduced = "j" if self.axis == 1 else "i"
+        return (
+            f"<KernelSolve: (alpha Id + K) a = {self.varinvalias}, K = Sum_{reduced} "
+            f"{self.formula}, {', '.join(map(str, self.aliases))}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = ("formula", "aliases", "varinvalias", "axis", "rec_multVar_highdim")
+        options = {name: getattr(self, name) for name in names}
+        return _rebuild, (type(self), {**options, **self.optional_flags})
+
+
+def _rebuild(kind: type[KernelSolve], options: dict[str, Any]) -> KernelSolve:
+    return kind(**options)
