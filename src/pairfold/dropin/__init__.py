@@ -1,8 +1,8 @@
 """PyKeOps' module names, each filled with what pairfold has under that name.
 
 The table `MODULES` is the only list; `utilities.py` has a part of it. The distribution in
-`dropin/` fills itself from it; `install()` does the same for one process, where the real PyKeOps may also be
-installed.
+`dropin/` fills itself from it; `install()` does the same for one process, where the real PyKeOps
+may also be installed.
 Submodules are made by an import hook when they are first imported, so nothing imports torch for
 a program that does not ask for it. A name of PyKeOps that is not here yet says so.
 """
