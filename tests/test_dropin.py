@@ -107,9 +107,9 @@ def test_a_wrong_binding_is_called_wrong(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("statement", "name"),
     [
-        ("from pykeops.numpy import LazyTensor", "pykeops.numpy.LazyTensor"),
-        ("import pykeops.numpy.cluster", "pykeops.numpy.cluster"),
-        ("from pykeops.numpy import cluster", "pykeops.numpy.cluster"),
+        ("from pykeops.numpy import KernelSolve", "pykeops.numpy.KernelSolve"),
+        ("import pykeops.numpy.operations", "pykeops.numpy.operations"),
+        ("from pykeops.numpy import operations", "pykeops.numpy.operations"),
         ("import pykeops.common.lazy_tensor", "pykeops.common"),
         ("import pykeops\npykeops.clean_pykeops()", "pykeops.clean_pykeops"),
     ],
@@ -119,6 +119,19 @@ def test_a_name_that_is_not_there_yet_says_so(statement, name):
     said = installed(code + "except ImportError as error:\n    print(error)")
     assert f"does not have {name} yet" in said
     assert "pykeops.torch.Genred" in said
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_function_and_a_module_may_share_a_name(library):
+    pytest.importorskip(library)
+    code = (
+        f"import pykeops.{library}.cluster.grid_cluster as module\n"
+        f"from pykeops.{library} import cluster\n"
+        f"from pykeops.{library}.cluster.matrix import from_matrix\n"
+        "from pairfold import cluster as ours\n"
+        "print(cluster.grid_cluster is ours.grid_cluster, from_matrix is ours.from_matrix)"
+    )
+    assert installed(code) == "True True"
 
 
 def test_a_name_that_never_existed_is_an_attribute_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .frontends import cluster
 from .frontends import generic as _generic
 from .frontends import genred as _genred
 from .frontends import torch as _torch  # asking for this module asks for torch
@@ -40,6 +41,7 @@ __all__ = [
     "Var",
     "Vi",
     "Vj",
+    "cluster",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",

@@ -23,6 +23,12 @@ _ROOT = "pykeops"
 _MARK = "__pairfold__"
 
 _LAZY = ("LazyTensor", "ComplexLazyTensor", "Vi", "Vj", "Pm")
+# Submodule of pykeops.numpy.cluster and its like -> names there.
+_CLUSTER = {
+    "grid_cluster": "grid_cluster",
+    "matrix": "from_matrix",
+    "utils": "sort_clusters cluster_ranges cluster_centroids cluster_ranges_centroids swap_axes",
+}
 _GENERIC = ("generic_sum", "generic_logsumexp", "generic_argmin", "generic_argkmin")
 
 # Module -> name there -> the pairfold module that has it under the same name.
@@ -41,9 +47,13 @@ MODULES: dict[str, dict[str, str]] = {
     "pykeops.torch.generic.generic_red": {"Genred": "torch"},
     "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
 }
+for _where in ("pykeops.numpy.cluster", "pykeops.torch.cluster"):
+    MODULES[_where] = dict.fromkeys(" ".join(_CLUSTER.values()).split(), "frontends.cluster")
+    for _part, _names in _CLUSTER.items():
+        MODULES[f"{_where}.{_part}"] = dict.fromkeys(_names.split(), "frontends.cluster")
 
 # Public names of PyKeOps that come in later versions.
-_LATER_FOR_ARRAYS = "KernelSolve cluster operations lazytensor utils test_install"
+_LATER_FOR_ARRAYS = "KernelSolve operations lazytensor utils test_install"
 LATER: dict[str, str] = {
     "pykeops": "clean_pykeops set_build_folder get_build_folder check_health default_device_id "
     "numpy_found torch_found config common show_cuda_status",
@@ -83,9 +93,11 @@ def provide(module: ModuleType) -> None:
     names = MODULES[module.__name__]
     children = _children(module.__name__)
     given = {name: _find(place, name) for name, place in names.items()}
-    vars(module).update(given)
     setattr(module, _MARK, __version__)
     module.__path__ = []  # nothing below it is looked for on disk
+    for child in set(children) & set(names):  # imported later, it would take the name's place
+        importlib.import_module(f"{module.__name__}.{child}")
+    vars(module).update(given)
     if module.__name__ == _ROOT:
         vars(module)["__version__"] = PYKEOPS_VERSION
         vars(module)["verbose"] = os.environ.get("PYKEOPS_VERBOSE") != "0"
