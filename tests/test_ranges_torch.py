@@ -15,7 +15,7 @@ import test_reductions_torch as plain  # noqa: E402
 from test_ranges import random_ranges  # noqa: E402
 
 import pairfold.torch  # noqa: E402
-from pairfold.errors import DeviceError, RangeError  # noqa: E402
+from pairfold.errors import ArrayTypeError, DeviceError, RangeError  # noqa: E402
 from pairfold.ops.reductions import REDUCTIONS  # noqa: E402
 
 Tensor = Any
@@ -145,6 +145,21 @@ def test_gradcheck_passes() -> None:
     tensors = plain.arguments(rows=ROWS, columns=COLUMNS)
     assert torch.autograd.gradcheck(lambda *t: finite(run(*t)), tensors, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(lambda *t: finite(run(*t)), tensors)
+
+
+def test_ranges_may_be_made_inside_a_transform() -> None:
+    genred = pairfold.torch.Genred("x*x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+
+    def run(x: Tensor, shift: Tensor | None = None) -> Tensor:
+        half = (torch.tensor([[0, 2]]), torch.tensor([1]), torch.tensor([[0, 2]]))
+        half = half if shift is None else (half[0], half[1], half[2] + shift)
+        return genred(x, torch.ones(3, 1), ranges=half * 2).sum()
+
+    x = torch.tensor([[1.0], [2.0]])
+    assert torch.func.grad(run)(x).flatten().tolist() == [4, 8]
+    assert torch.func.vmap(torch.func.grad(run))(x.expand(3, 2, 1))[1].flatten().tolist() == [4, 8]
+    with pytest.raises(ArrayTypeError, match="redranges_j is mapped over"):
+        torch.func.vmap(run)(x.expand(2, 2, 1), torch.tensor([0, 1]))
 
 
 def test_ranges_are_those_of_the_call_even_if_they_change_later() -> None:

@@ -88,7 +88,7 @@ def _numbers(name: str, given: Any) -> Any:
     for adapter in ADAPTERS:
         if adapter.owns(given):
             adapter.check_device(given, name)
-            array = adapter.to_numpy(given)
+            array = adapter.whole_numbers(given, name)
     array = np.asarray(array)
     pairs = "slices" not in name
     if array.ndim != (2 if pairs else 1) or (pairs and array.shape[-1] != 2):
