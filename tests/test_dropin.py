@@ -116,8 +116,6 @@ def test_a_wrong_binding_is_called_wrong(monkeypatch, capsys):
     ("statement", "name"),
     [
         ("from pykeops.torch import half2_convert", "pykeops.torch.half2_convert"),
-        ("import pykeops.numpy.cluster", "pykeops.numpy.cluster"),
-        ("from pykeops.numpy import cluster", "pykeops.numpy.cluster"),
         ("import pykeops.common.keops_io", "pykeops.common.keops_io"),
     ],
 )
@@ -126,6 +124,19 @@ def test_a_name_that_is_not_there_yet_says_so(statement, name):
     said = installed(code + "except ImportError as error:\n    print(error)")
     assert f"does not have {name} yet" in said
     assert "pykeops.torch.Genred" in said
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_function_and_a_module_may_share_a_name(library):
+    pytest.importorskip(library)
+    code = (
+        f"import pykeops.{library}.cluster.grid_cluster as module\n"
+        f"from pykeops.{library} import cluster\n"
+        f"from pykeops.{library}.cluster.matrix import from_matrix\n"
+        "from pairfold import cluster as ours\n"
+        "print(cluster.grid_cluster is ours.grid_cluster, from_matrix is ours.from_matrix)"
+    )
+    assert installed(code) == "True True"
 
 
 def test_a_name_that_never_existed_is_an_attribute_error():

@@ -237,7 +237,7 @@ def _calls() -> list[Any]:
         ((np.ma.masked_array(x, x > 0), y, a, p), {}, ArrayTypeError, "MaskedArray"),
         ((x, y, a, p), {"backend": "TPU"}, OptionError, "backend"),
         ((x, y, a, p), {"backend": "GPU"}, DeviceError, "GPU"),
-        ((x, y, a, p), {"ranges": (1,) * 6}, OptionError, "ranges"),
+        ((x, y, a, p), {"ranges": (1,) * 5}, OptionError, "six arrays"),
         ((x, y, a, p), {"device_id": "0"}, OptionError, "device_id"),
         ((x, y, a, p), {"out": np.zeros((17, 2))}, ShapeError, "out"),
         ((x, y, a, p), {"out": np.zeros((17, 3), "float32")}, DTypeError, "out"),

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .errors import PairfoldError as PairfoldError
+    from .frontends import cluster as cluster
     from .frontends.complextensor import ComplexLazyTensor as ComplexLazyTensor
     from .frontends.explain import explain as explain
     from .frontends.generic import generic_argkmin as generic_argkmin
@@ -52,6 +53,7 @@ __all__ = [
     "Vi",
     "Vj",
     "__version__",
+    "cluster",
     "explain",
     "generic_argkmin",
     "generic_argmin",
@@ -63,10 +65,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Public names, imported when first used."""
-    if name not in _PLACES:
-        raise AttributeError(f"module 'pairfold' has no attribute {name!r}")
     import importlib
 
+    if name == "cluster":
+        return importlib.import_module(".frontends.cluster", __name__)
+    if name not in _PLACES:
+        raise AttributeError(f"module 'pairfold' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
 
 

@@ -81,6 +81,14 @@ class OptionError(PairfoldError, ValueError):
     """An option has a value that is not among the valid ones."""
 
 
+class RangeError(PairfoldError, ValueError):
+    """Block-sparse ranges go beyond the arrays, run backwards, or overlap."""
+
+
+class UnsupportedError(PairfoldError, NotImplementedError):
+    """Something that is defined for some sizes only was asked of others."""
+
+
 class MemoryLimitError(PairfoldError, MemoryError):
     """A formula needs more working memory per thread than any machine should give it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .frontends import cluster
 from .frontends import generic as _generic
 from .frontends import genred as _genred
 from .frontends import solve as _solve
@@ -82,6 +83,7 @@ __all__ = [
     "Var",
     "Vi",
     "Vj",
+    "cluster",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",

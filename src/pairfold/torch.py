@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .frontends import cluster
 from .frontends import generic as _generic
 from .frontends import genred as _genred
 from .frontends import solve as _solve
@@ -58,6 +59,7 @@ __all__ = [
     "Var",
     "Vi",
     "Vj",
+    "cluster",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",

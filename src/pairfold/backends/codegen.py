@@ -19,21 +19,30 @@ from llvmlite import ir
 
 from ..core.scalars import Loop, Value, reachable
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
+from ..lower.pattern import PANEL_WORDS
 from ..lower.schedule import Plan, cells
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
 from .results import Results
 from .words import (
     CHUNK,
+    COLUMN_COUNT,
     COLUMNS,
     COLUMNS_PER_SPLIT,
     DONE,
+    FIRST_INTERVAL,
+    FIRST_ROW,
+    INTERVALS,
+    LAST_INTERVAL,
     NEXT,
+    OWN_INTERVAL,
     PANELS,
     PARTIALS,
     REFUSED,
+    ROW_COUNT,
     ROWS,
     ROWS_PER_TASK,
+    SPARSE_PANELS,
     SPLITS,
     STOP,
     TOTAL,
@@ -463,25 +472,72 @@ class Codegen(Results):
         count = flow.minimum(flow.word(args, ROWS_PER_TASK), b.sub(flow.word(args, ROWS), first))
         return batch, first, count, split
 
+    def _panel(
+        self, args: ir.Value, which: ir.Value, dense: tuple[ir.Value, ...], panel: ir.Value
+    ) -> ir.Value:
+        """Write what a task knows of its panel of rows; returns the table of intervals.
+
+        `dense`: (first row, rows, split), of a fold over all columns: one interval. The panels of
+        a sparse fold, and their intervals, are read from tables.
+        """
+        flow, b = self.flow, self.builder
+        first, count, split = dense
+        start = b.mul(split, flow.word(args, COLUMNS_PER_SPLIT))
+        stop = b.add(start, flow.word(args, COLUMNS_PER_SPLIT))
+        stop = flow.minimum(stop, flow.word(args, COLUMNS))
+        words = [first, count, i64(0), i64(1), flow.word(args, COLUMNS), start, stop]
+        for place, word in enumerate(words):
+            flow.store(word, flow.at(panel, i64(8 * place)), 8)
+        sparse = b.icmp_signed("!=", flow.word(args, SPARSE_PANELS), i64(0))
+        with flow.when(sparse):
+            number = b.srem(which, flow.word(args, PANELS))
+            source = flow.at(flow.pointer(args, SPARSE_PANELS), flow.times(number, 8 * PANEL_WORDS))
+            for place in range(PANEL_WORDS):
+                flow.store(flow.word(source, place), flow.at(panel, i64(8 * place)), 8)
+        own = flow.at(panel, i64(8 * OWN_INTERVAL))
+        return b.select(sparse, flow.pointer(args, INTERVALS), own)
+
     def _task_function(self) -> ir.Function:
-        """task(args, scratch, control, which): fold a panel of rows over a stretch of columns."""
+        """task(args, scratch, control, which): fold a panel of rows over intervals of columns."""
         args, scratch, control, which = self._function("task", BYTES, BYTES, BYTES, I64)
         flow, b = self.flow, self.builder
         splits = flow.word(args, SPLITS)
-        batch, first, count, split = self._task_parts(args, which, splits)
+        batch, *dense = self._task_parts(args, which, splits)
+        panel = flow.at(scratch, i64(self.layout.offset["panel"]))
+        intervals = self._panel(args, which, tuple(dense), panel)
+        first, count = flow.word(panel, FIRST_ROW), flow.word(panel, ROW_COUNT)
         self._pack_once(args, scratch, batch)
         self._pack_row_groups(args, scratch, batch, first, count)
         units = self._units(count)
-        rows = flow.at(scratch, i64(self.layout.offset["rows"]))
         own = flow.at(scratch, i64(self.layout.offset["state"]))
         partial = flow.at(flow.pointer(args, PARTIALS), flow.times(which, self.layout.state_bytes))
         alone = b.icmp_signed("==", splits, i64(1))
         state = b.select(alone, own, partial)
         self._reset(state, units)
-        start = b.mul(split, flow.word(args, COLUMNS_PER_SPLIT))
-        stop = flow.minimum(
-            b.add(start, flow.word(args, COLUMNS_PER_SPLIT)), flow.word(args, COLUMNS)
-        )
+        low, high = flow.word(panel, FIRST_INTERVAL), flow.word(panel, LAST_INTERVAL)
+        with flow.loop(low, high, name="intervals") as each:
+            interval = flow.at(intervals, flow.times(each.index, 16))
+            start, stop = flow.word(interval, 0), flow.word(interval, 1)
+            self._fold_interval((args, scratch, control), batch, units, state, start, stop)
+        with flow.when(alone):
+            columns = flow.word(panel, COLUMN_COUNT)
+            b.call(self.finish_unit, [args, scratch, batch, first, count, columns, state])
+        b.ret_void()
+        return self.module.get_global("task")
+
+    def _fold_interval(
+        self,
+        given: tuple[ir.Value, ir.Value, ir.Value],
+        batch: ir.Value,
+        units: ir.Value,
+        state: ir.Value,
+        start: ir.Value,
+        stop: ir.Value,
+    ) -> None:
+        """Fold columns from start to stop, block after block, unless the task is to stop."""
+        flow, b = self.flow, self.builder
+        args, scratch, control = given
+        rows = flow.at(scratch, i64(self.layout.offset["rows"]))
         columns = flow.at(scratch, i64(self.layout.offset["columns"]))
         with flow.loop(start, stop, self.plan.block, name="blocks") as block:
             halt = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, typ=I64)
@@ -503,10 +559,6 @@ class Codegen(Results):
                             block.index,
                         ],
                     )
-        with flow.when(alone):
-            b.call(self.finish_unit, [args, scratch, batch, first, count, state])
-        b.ret_void()
-        return self.module.get_global("task")
 
     def _combine_function(self) -> ir.Function:
         """combine_task(args, scratch, control, which): merge the splits of a panel, in order."""
@@ -526,7 +578,8 @@ class Codegen(Results):
                 self._merge_units(
                     self._unit_state(panel, unit.index), self._unit_state(other, unit.index)
                 )
-        b.call(self.finish_unit, [args, scratch, batch, first, count, panel])
+        columns = flow.word(args, COLUMNS)
+        b.call(self.finish_unit, [args, scratch, batch, first, count, columns, panel])
         b.ret_void()
         return self.module.get_global("combine_task")
 

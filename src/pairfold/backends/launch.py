@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..lower.kernel import ONCE, Kernel, lower
+from ..lower.pattern import Pattern, sparse_partition
 from ..lower.schedule import (
     Accumulation,
     Partition,
@@ -26,7 +27,7 @@ from ..settings import Settings
 from . import pool
 from .machine import machine
 from .storage import STORED
-from .words import PARTIALS, REFUSED
+from .words import INTERVALS, PARTIALS, REFUSED, SPARSE_PANELS
 
 if TYPE_CHECKING:
     from .native import Native
@@ -37,12 +38,20 @@ _KEPT = 256
 
 
 class Bound:
-    """Machine code and a partition for given sizes."""
+    """Machine code and a partition for given sizes, or for a pattern."""
 
-    __slots__ = ("native", "options", "parts", "scratch", "seconds")
+    __slots__ = ("native", "options", "parts", "pattern", "scratch", "seconds")
 
-    def __init__(self, native: Native, parts: Partition, seconds: float, options: Settings) -> None:
+    def __init__(
+        self,
+        native: Native,
+        parts: Partition,
+        seconds: float,
+        options: Settings,
+        pattern: Pattern | None = None,
+    ) -> None:
         self.native, self.parts, self.seconds, self.options = native, parts, seconds, options
+        self.pattern = pattern
         self.scratch = native.layout.total
 
 
@@ -55,6 +64,7 @@ class Launcher:
         self.work = operations(kernel)
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: dict[Any, Bound] = {}
+        self._plans: dict[Any, Plan] = {}
         self._native: dict[Plan, Native] = {}
         self._literal: Launcher | None = None
 
@@ -62,9 +72,15 @@ class Launcher:
         """The plan for these sizes under these settings."""
         which = machine(options.target)
         few = few_rows(rows, columns, which, self.dtype)
-        return make_plan(
-            self.kernel, which, self.dtype, self.accumulation, few, options, self.stored
-        )
+        found = self._plans.get((few, options))
+        if found is None:
+            found = make_plan(
+                self.kernel, which, self.dtype, self.accumulation, few, options, self.stored
+            )
+            if len(self._plans) >= _KEPT:
+                self._plans.clear()
+            self._plans[few, options] = found
+        return found
 
     def native(self, plan: Plan) -> Native:
         """The machine code for a plan, compiled at the first request."""
@@ -89,6 +105,13 @@ class Launcher:
             self._bound[key] = bound
         return bound
 
+    def bind_sparse(self, rows: int, batches: int, options: Settings, pattern: Pattern) -> Bound:
+        """Machine code and tasks for a pattern; not kept, since a pattern belongs to its caller."""
+        plan = self.plan(*pattern.typical, options)
+        parts = sparse_partition(plan, pattern, rows, batches)
+        seconds = pattern.pairs * batches * self.work / plan.width * _SECONDS_PER_OPERATION
+        return Bound(self.native(plan), parts, seconds, options, pattern)
+
     def run(
         self,
         bound: Bound,
@@ -112,7 +135,14 @@ class Launcher:
             ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data,
             0,
             0,
+            0,
+            0,
         ]
+        panels = None
+        if bound.pattern is not None:
+            panels = bound.pattern.panels(rows, parts.rows_per_task)
+            words[SPARSE_PANELS] = panels.ctypes.data
+            words[INTERVALS] = bound.pattern.intervals.ctypes.data
         for triple in arrays:
             words += triple
         tasks = parts.tasks
@@ -126,9 +156,8 @@ class Launcher:
         words[PARTIALS] = partial.ctypes.data
         table = (ctypes.c_int64 * len(words))(*words)
         pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
-        panels = tasks // parts.splits
-        merging = panels * parts.splits * native.layout.state_bytes * 0.2e-9
-        pool.run(native.combine, table, bound.scratch, panels, merging)
+        merging = tasks * native.layout.state_bytes * 0.2e-9
+        pool.run(native.combine, table, bound.scratch, tasks // parts.splits, merging)
         if table[REFUSED]:
             self._again(bound, rows, columns, arrays, offsets)
 
@@ -147,5 +176,9 @@ class Launcher:
             inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll)
             self._literal = Launcher(inside, self.stored, self.accumulation)
         exact = self._literal
-        again = exact.bind(rows, columns, bound.parts.batches, bound.options)
+        batches = bound.parts.batches
+        if bound.pattern is None:
+            again = exact.bind(rows, columns, batches, bound.options)
+        else:
+            again = exact.bind_sparse(rows, batches, bound.options, bound.pattern)
         exact.run(again, rows, columns, arrays, offsets)

@@ -14,6 +14,7 @@ import numpy as np
 from ..core.scalars import PRIMITIVES, Loop, Value, number, reachable, to_float
 from ..errors import InternalError
 from ..lower.kernel import COLUMN, ONCE, ROW, Kernel, hole
+from ..lower.pattern import Pattern
 
 Array = Any
 
@@ -107,17 +108,24 @@ def evaluate(
 
 
 def evaluate_all(
-    kernel: Kernel, arrays: Mapping[int, Array], rows: int, columns: int, dtype: str = "float64"
+    kernel: Kernel,
+    arrays: Mapping[int, Array],
+    rows: int,
+    columns: int,
+    dtype: str = "float64",
+    numbers: Array | None = None,
 ) -> list[Array]:
     """All results of the reduction, each (rows, components), for one batch element.
 
-    Components of a list are ordered by place, then by the formula's component.
+    Components of a list are ordered by place, then by the formula's component. `numbers` are those
+    of the columns, where they are not 0, 1, 2 ...
     """
     interpreter = _Interpreter(kernel, arrays, dtype)
     found = [np.empty((rows, size), dtype) for size in kernel.results]
     with np.errstate(all="ignore"):
         for component in range(kernel.dim):
             fold = _Fold(kernel, interpreter, component, rows, columns)
+            fold.numbers = fold.numbers if numbers is None else numbers
             for result, array, values in zip(
                 kernel.reduction.results, found, fold.finished(), strict=True
             ):
@@ -139,6 +147,7 @@ class _Fold:
     ) -> None:
         self.kernel, self.interpreter = kernel, interpreter
         self.component, self.rows, self.columns = component, rows, columns
+        self.numbers: Array = np.arange(columns)
         self.place = component if kernel.output_loop is None else 0
         self.index: dict[Value, Array] = {}
         if kernel.output_loop is not None:
@@ -189,7 +198,7 @@ class _Fold:
             np.full(self.rows, to_float(number(part))) for part in self.kernel.reduction.identity
         ]
         for j in range(self.columns):
-            holes = _holes(steps, {"acc": state, "column": [np.float64(j)]})
+            holes = _holes(steps, {"acc": state, "column": [np.float64(self.numbers[j])]})
             given = {**self.index, output: pairs[:, j], **holes}
             state = self.interpreter.run(steps, given)
         return state
@@ -202,10 +211,31 @@ class _Fold:
         first = [np.full((1, self.rows), part) for part in (-np.inf, -1.0)]
         for j in range(self.columns):
             before = [np.concatenate([f, k])[:-1] for f, k in zip(first, kept, strict=True)]
-            holes = _holes(steps, {"acc": [*before, *kept], "column": [np.float64(j)]})
+            holes = _holes(
+                steps, {"acc": [*before, *kept], "column": [np.float64(self.numbers[j])]}
+            )
             given = {**self.index, output: pairs[:, j], **holes}
             kept = self.interpreter.run(steps, given)
         return kept
+
+
+def evaluate_sparse(
+    kernel: Kernel, arrays: Mapping[int, Array], rows: int, pattern: Pattern
+) -> list[Array]:
+    """The same over the pairs of a pattern alone: block after block, the columns it meets."""
+    found: list[list[Array]] = []
+    for panel in pattern.whole(rows):
+        own, columns = slice(panel[0], panel[0] + panel[1]), pattern.column_numbers(panel)
+        parts: dict[int, Array] = {}
+        for argument in kernel.arguments:
+            whole = np.asarray(arrays[argument.position])
+            which = {ONCE: ..., ROW: own, COLUMN: columns}[argument.stage]
+            parts[argument.position] = whole[which]
+        count = len(columns)
+        found.append(evaluate_all(kernel, parts, int(panel[1]), count, "float64", columns))
+    if not found:
+        return evaluate_all(kernel, arrays, rows, 0)
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def pair_values(

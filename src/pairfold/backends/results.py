@@ -13,13 +13,13 @@ from .flow import BYTES, I8, I64, i64
 from .lists import Lists
 from .simd import Simd
 from .states import Part
-from .words import COLUMNS
 
 
 class Results(Lists):
     """Writes what happens to the states of rows at the end."""
 
     scratch: ir.Value
+    folded: ir.Value
 
     def _reset(self, state: ir.Value, units: ir.Value) -> None:
         """States of empty rows."""
@@ -37,12 +37,15 @@ class Results(Lists):
             self._merge_states(into, other)
 
     def _finish_function(self) -> ir.Function:
-        """finish(args, scratch, batch, first, count, state): states of rows to results."""
-        args, scratch, batch, first, count, state = self._function(
-            "finish", BYTES, BYTES, I64, I64, I64, BYTES
+        """finish(args, scratch, batch, first, count, columns, state): states of rows to results.
+
+        `columns` is how many of them were folded.
+        """
+        args, scratch, batch, first, count, columns, state = self._function(
+            "finish", BYTES, BYTES, I64, I64, I64, I64, BYTES
         )
         flow, b = self.flow, self.builder
-        self.args, self.scratch = args, scratch
+        self.args, self.scratch, self.folded = args, scratch, columns
         self._enter(scratch)
         listed = self.kernel.reduction.listed
         with flow.loop(i64(0), self._units(count), name="units") as unit:
@@ -132,7 +135,7 @@ class Results(Lists):
     ) -> list[ir.Value]:
         """The reduction's finish: one value per result."""
         emitter = Emitter(self.kernel, self.plan, self.outer, self.flow, PAIR)
-        count = self.builder.sitofp(self.flow.word(self.args, COLUMNS), self.outer.scalar)
+        count = self.builder.sitofp(self.folded, self.outer.scalar)
         given = {"a": states, "top": [top], "total": [total], "count": [self.outer.splat(count)]}
         targets = self.kernel.finished
         known: Known = {

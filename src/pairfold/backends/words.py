@@ -6,8 +6,16 @@ ROWS, COLUMNS, ROWS_PER_TASK, PANELS, SPLITS, COLUMNS_PER_SPLIT = range(6)
 OFFSETS, PARTIALS = range(6, 8)
 # Set by machine code that meets inputs for which the kernel was not to be rearranged.
 REFUSED = 8
-FIRST_RESULT = 9
+# Of a sparse fold: the table of panels and that of intervals of columns; 0 otherwise.
+SPARSE_PANELS, INTERVALS = range(9, 11)
+FIRST_RESULT = 11
 WORDS_PER_ARRAY = 3
+
+# What a task knows of its panel: first row, rows, first interval, the one after the last, columns
+# in all; then, of a dense fold, its one interval.
+FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT = range(5)
+OWN_INTERVAL = 5
+PANEL = 7
 
 # The control block: the shared counter of tasks, the stop word, how many tasks there are, how many
 # are done, and how many are taken off the counter at once.

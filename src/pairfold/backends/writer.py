@@ -16,7 +16,7 @@ from .flow import I64, Flow, i64
 from .simd import Simd
 from .storage import Storage
 from .tables import TableMemory, TablePlaces
-from .words import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
+from .words import FIRST_RESULT, OFFSETS, PANEL, REFUSED, WORDS_PER_ARRAY
 
 _MOST_MEMORY = 2**30
 _LONG_CODE = 500
@@ -41,6 +41,7 @@ class Layout:
         self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
         self.tables = TablePlaces(kernel, plan)
         sizes = {
+            "panel": 8 * PANEL,
             "once": kernel.stages[ONCE].size * self.item,
             "rows": groups * self.row_group,
             "columns": kernel.stages[COLUMN].size * plan.block * self.item,

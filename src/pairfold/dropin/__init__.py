@@ -27,6 +27,12 @@ _MARK = "__pairfold__"
 
 _CLASSES = ("Genred", "KernelSolve")
 _LAZY = ("LazyTensor", "ComplexLazyTensor", "Vi", "Vj", "Pm")
+# Submodule of pykeops.numpy.cluster and its like -> names there.
+_CLUSTER = {
+    "grid_cluster": "grid_cluster",
+    "matrix": "from_matrix",
+    "utils": "sort_clusters cluster_ranges cluster_centroids cluster_ranges_centroids swap_axes",
+}
 _GENERIC = ("generic_sum", "generic_logsumexp", "generic_argmin", "generic_argkmin")
 
 # Module -> name there -> the pairfold module that has it under the same name, or module:name.
@@ -51,9 +57,13 @@ MODULES: dict[str, dict[str, str]] = {
     "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
     "pykeops.torch.operations": {"KernelSolve": "torch"},
 }
+for _where in ("pykeops.numpy.cluster", "pykeops.torch.cluster"):
+    MODULES[_where] = dict.fromkeys(" ".join(_CLUSTER.values()).split(), "frontends.cluster")
+    for _part, _names in _CLUSTER.items():
+        MODULES[f"{_where}.{_part}"] = dict.fromkeys(_names.split(), "frontends.cluster")
 
 # Public names of PyKeOps that come in later versions.
-_LATER_FOR_ARRAYS = "cluster"
+_LATER_FOR_ARRAYS = ""
 LATER: dict[str, str] = {
     "pykeops.common": "get_options keops_io",
     "pykeops.numpy": _LATER_FOR_ARRAYS,
@@ -95,9 +105,11 @@ def provide(module: ModuleType) -> None:
     names = MODULES[module.__name__]
     children = _children(module.__name__)
     given = {name: _find(place, name) for name, place in names.items()}
-    vars(module).update(given)
     setattr(module, _MARK, __version__)
     module.__path__ = []  # nothing below it is looked for on disk
+    for child in set(children) & set(names):  # imported later, it would take the name's place
+        importlib.import_module(f"{module.__name__}.{child}")
+    vars(module).update(given)
     if module.__name__ in _ROOTS:
         vars(module)["__version__"] = PYKEOPS_VERSION
         vars(module)["verbose"] = os.environ.get("PYKEOPS_VERBOSE") != "0"

@@ -89,6 +89,11 @@ class NumpyArrays:
         """The array itself."""
         return array
 
+    @staticmethod
+    def whole_numbers(array: Any, label: str) -> Any:
+        """The array itself."""
+        return array
+
 
 class TorchArrays:
     """Adapter for `torch.Tensor` (parameters and other subclasses included)."""
@@ -176,6 +181,26 @@ class TorchArrays:
         array = array.detach()
         torch = sys.modules["torch"]
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+
+    @staticmethod
+    def whole_numbers(array: Any, label: str) -> Any:
+        """The values of a tensor that no derivative reads, as a NumPy array.
+
+        Inside the transforms of `torch.func` even a plain tensor's `detach` would wrap it.
+
+        Raises:
+            ArrayTypeError: other values for each batch element of a vmap.
+        """
+        inside = sys.modules["torch"]._C._functorch
+        while inside.is_functorch_wrapped_tensor(array):
+            if inside.is_batchedtensor(array):
+                raise ArrayTypeError(
+                    "all batch elements must have the same numbers",
+                    found=f"{label} is mapped over",
+                    hint="in_dims=None for it",
+                )
+            array = inside.get_unwrapped(array)
+        return array.numpy(force=True)
 
 
 ADAPTERS: tuple[Any, ...] = (NumpyArrays, TorchArrays)

@@ -35,6 +35,7 @@ from .arrays import (
     check_shapes,
     overlap,
 )
+from .ranges import Ranges
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _KEPT = 64
@@ -98,6 +99,7 @@ class Binding:
         "count",
         "dtype",
         "launcher",
+        "options",
         "out_shapes",
         "positions",
         "rows",
@@ -106,6 +108,7 @@ class Binding:
 
     launcher: Launcher
     bound: Bound | None
+    options: Settings
     checked: bool
     sizes: Sizes
     rows: int
@@ -322,25 +325,30 @@ class Fold:
             found = [adapter.concatenated(found)]
         return found[0] if len(found) == 1 else tuple(found)
 
-    def __call__(self, adapter: Any, arrays: Sequence[Any], out: Any = None) -> Any:
+    def __call__(
+        self, adapter: Any, arrays: Sequence[Any], out: Any = None, ranges: Ranges | None = None
+    ) -> Any:
         """Run on arrays of one library; what was not seen before is checked first.
 
+        With `ranges`, only over their pairs: their half for the kept index.
+
         Raises:
-            ArgumentError, ArrayTypeError, DTypeError, DeviceError, ShapeError: what does not fit.
+            ArgumentError, ArrayTypeError, DTypeError, DeviceError, ShapeError, RangeError: what
+                does not fit.
         """
         if out is None:
-            results = self.run(adapter, arrays)
+            results = self.run(adapter, arrays, ranges)
             return results[0] if self.simple else self.shaped(adapter, results)
         binding = self.binding(adapter, arrays)
         if not self.simple:
-            return fill(adapter, out, self(adapter, arrays), self)
+            return fill(adapter, out, self(adapter, arrays, None, ranges), self)
         self._check_out(adapter, out, binding)
         if any(overlap(adapter, array, out) for array in arrays):
-            out[...] = self(adapter, arrays)
+            out[...] = self(adapter, arrays, None, ranges)
             return out
-        self._run(adapter, arrays, (out,), binding)
+        self._run(adapter, arrays, (out,), binding, ranges)
         if binding.checked:
-            self._compare(adapter, arrays, (out,), binding)
+            self._compare(adapter, arrays, (out,), binding, ranges)
         return out
 
     @property
@@ -349,16 +357,18 @@ class Fold:
         row = self.row
         return len(row.results) == 1 and not row.listed and not row.joined
 
-    def run(self, adapter: Any, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    def run(
+        self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
+    ) -> tuple[Any, ...]:
         """New arrays of the results, as machine code writes them."""
         binding = self.binding(adapter, arrays)
         results = tuple(
             adapter.empty(shape, arrays[0], result.kind)
             for shape, result in zip(binding.out_shapes, self.row.results, strict=True)
         )
-        self._run(adapter, arrays, results, binding)
+        self._run(adapter, arrays, results, binding, ranges)
         if binding.checked:
-            self._compare(adapter, arrays, results, binding)
+            self._compare(adapter, arrays, results, binding, ranges)
         return results
 
     def binding(self, adapter: Any, arrays: Sequence[Any]) -> Binding:
@@ -390,18 +400,32 @@ class Fold:
             (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
             for a in binding.launcher.kernel.arguments
         )
-        binding.bound = None
-        if binding.rows and binding.count:
-            binding.bound = binding.launcher.bind(
-                binding.rows, binding.columns, binding.count, options
-            )
+        binding.bound, binding.options = None, options
         return binding
 
-    def _run(
-        self, adapter: Any, arrays: Sequence[Any], results: Sequence[Any], binding: Binding
-    ) -> None:
+    def _bound(self, binding: Binding, ranges: Ranges | None) -> Bound:
+        """Machine code and tasks, for all pairs kept with the binding."""
+        launcher, options = binding.launcher, binding.options
+        if ranges is not None:
+            pattern = ranges.pattern(self.kept, binding.sizes.i, binding.sizes.j)
+            return launcher.bind_sparse(binding.rows, binding.count, options, pattern)
         if binding.bound is None:
+            binding.bound = launcher.bind(binding.rows, binding.columns, binding.count, options)
+        return binding.bound
+
+    def _run(
+        self,
+        adapter: Any,
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        binding: Binding,
+        ranges: Ranges | None,
+    ) -> None:
+        if ranges is not None:
+            ranges.pattern(self.kept, binding.sizes.i, binding.sizes.j)
+        if not binding.rows or not binding.count:
             return
+        bound = self._bound(binding, ranges)
         table: list[tuple[int, int, int]] = []
         for array in results:
             strides = adapter.strides(array)
@@ -416,7 +440,7 @@ class Fold:
         offsets = None
         if binding.count > 1:
             offsets = self._offsets(adapter, alive, results, binding)
-        binding.launcher.run(binding.bound, binding.rows, binding.columns, table, offsets)
+        binding.launcher.run(bound, binding.rows, binding.columns, table, offsets)
 
     def _offsets(
         self, adapter: Any, arrays: Sequence[Any], results: Sequence[Any], binding: Binding
@@ -436,10 +460,15 @@ class Fold:
         check_out(adapter, out, binding.out_shapes[0], wanted[self.row.results[0].kind])
 
     def _compare(
-        self, adapter: Any, arrays: Sequence[Any], results: Sequence[Any], binding: Binding
+        self,
+        adapter: Any,
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        binding: Binding,
+        ranges: Ranges | None,
     ) -> None:
         """With `check=2`: every batch element against the reference interpreter."""
-        wanted = self.reference(adapter, arrays, binding.sizes)
+        wanted = self.reference(adapter, arrays, binding.sizes, ranges)
         for result, array, want in zip(self.row.results, results, wanted, strict=True):
             if result.kind != "value":
                 # Near ties may be decided by rounding; the values themselves are compared.
@@ -459,7 +488,9 @@ class Fold:
                     f"dtype {binding.dtype}",
                 )
 
-    def reference(self, adapter: Any, arrays: Sequence[Any], sizes: Sizes) -> list[Any]:
+    def reference(
+        self, adapter: Any, arrays: Sequence[Any], sizes: Sizes, ranges: Ranges | None = None
+    ) -> list[Any]:
         """The results as the NumPy interpreter has them, in float64."""
         kernel = lower(
             self.formula,
@@ -482,7 +513,11 @@ class Fold:
         columns = sizes.of(Kind.J if self.kept == Kind.I else Kind.I)
         for index in np.ndindex(*sizes.batch):
             batch = {position: view[index] for position, view in views.items()}
-            wanted = reference.evaluate_all(kernel, batch, sizes.of(self.kept), columns)
+            if ranges is None:
+                wanted = reference.evaluate_all(kernel, batch, sizes.of(self.kept), columns)
+            else:
+                pattern = ranges.pattern(self.kept, sizes.i, sizes.j)
+                wanted = reference.evaluate_sparse(kernel, batch, sizes.of(self.kept), pattern)
             for array, want in zip(found, wanted, strict=True):
                 array[index] = want
         return found

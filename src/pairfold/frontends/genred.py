@@ -17,6 +17,7 @@ from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .arrays import ADAPTERS, adapter_of, check_count
 from .fold import Accuracy, Fold
 from .parse import parse_many
+from .ranges import checked_ranges
 from .raw import fill_raw, is_raw
 
 if TYPE_CHECKING:
@@ -147,6 +148,13 @@ class Genred:
                 float16 or bfloat16 (the latter two are computed with in float32).
             backend: "auto" or "CPU".
             device_id: accepted for host arrays, and ignored.
+            ranges: the pairs to go over, None being all: six arrays of whole numbers (ranges_i,
+                slices_i, redranges_j, ranges_j, slices_j, redranges_i). Rows ranges_i[k, 0] to
+                ranges_i[k, 1] meet the intervals redranges_j[slices_i[k - 1] : slices_i[k]] of
+                columns, a column of two intervals counting twice; rows of no block meet none. The
+                last three say the same with i and j swapped; they make results on j, and
+                gradients to variables indexed by j. All batch elements have the same pairs.
+                `pairfold.cluster.from_matrix` makes them.
             out: an array (for two results, a tuple) of the result's shape and dtype to fill; it
                 is returned. An array of PyKeOps' raw layout is filled too, and the result
                 returned beside it.
@@ -157,8 +165,8 @@ class Genred:
             tuple (values, indices); lists have shape (..., M, K, D), or (..., M, K) where D is 1.
 
         Raises:
-            ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
-                does not fit, before anything is computed.
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
+                RangeError: what does not fit, before anything is computed.
         """
         return call_fold(self._fold, args, self.library, backend, device_id, ranges, out)
 
@@ -216,19 +224,20 @@ def call_fold(
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
             does not fit, before anything is computed.
     """
-    if backend != "auto" or ranges is not None or device_id != -1:
-        _check_call(backend, device_id, ranges)
+    if backend != "auto" or device_id != -1:
+        _check_call(backend, device_id)
+    pairs = None if ranges is None else checked_ranges(ranges)
     if len(args) != len(fold.variables) or not args:
         check_count(len(fold.variables), len(args), fold.names)
     adapter = _adapter(args, fold, library)
     if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
-        fill_raw(fold, adapter, args, out)
+        fill_raw(fold, adapter, args, out, pairs)
         out = None
     if adapter.name == "torch":
         from .torch import call
 
-        return call(fold, adapter, args, out)
-    return fold(adapter, args, out)
+        return call(fold, adapter, args, out, pairs)
+    return fold(adapter, args, out, pairs)
 
 
 def _adapter(args: Sequence[Any], fold: Fold, library: str | None) -> Any:
@@ -327,7 +336,7 @@ def checked_accuracy(
     return Accuracy(dtype_acc, sum_scheme)
 
 
-def _check_call(backend: str, device_id: int, ranges: Any) -> None:
+def _check_call(backend: str, device_id: int) -> None:
     check_option("backend", backend, BACKENDS)
     if backend.startswith("GPU"):
         raise DeviceError(
@@ -337,7 +346,3 @@ def _check_call(backend: str, device_id: int, ranges: Any) -> None:
         )
     if not isinstance(device_id, int):
         raise OptionError("device_id must be an integer", found=f"device_id={device_id!r}")
-    if ranges is not None:
-        raise OptionError(
-            "block-sparse ranges are not there yet in this version", found="ranges=..."
-        )

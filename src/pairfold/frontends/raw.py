@@ -12,6 +12,7 @@ from typing import Any
 
 from .arrays import check_out
 from .fold import Fold
+from .ranges import Ranges
 
 _LOGS = ("LogSumExp", "LogSumExpWeight")
 
@@ -39,7 +40,9 @@ def is_raw(fold: Fold, adapter: Any, arrays: Sequence[Any], out: Any) -> bool:
     return lists or joined or numbered or other
 
 
-def fill_raw(fold: Fold, adapter: Any, arrays: Sequence[Any], out: Any) -> None:
+def fill_raw(
+    fold: Fold, adapter: Any, arrays: Sequence[Any], out: Any, ranges: Ranges | None = None
+) -> None:
     """Write the raw result to `out`.
 
     Raises:
@@ -49,16 +52,16 @@ def fill_raw(fold: Fold, adapter: Any, arrays: Sequence[Any], out: Any) -> None:
     shift = "Max_SumShiftExp"
     if fold.reduction in _LOGS:
         parts = fold.variant(shift if fold.weight is None else f"{shift}Weight").run(
-            adapter, arrays
+            adapter, arrays, ranges
         )
     elif fold.reduction == "SumSoftMaxWeight":
         plain = fold.derived(
             "total", lambda: fold.with_formula(fold.formula, fold.variables, shift, fold.kept)
         )
-        sums = fold.variant(f"{shift}Weight").run(adapter, arrays)[1]
-        parts = (*plain.run(adapter, arrays), sums)
+        sums = fold.variant(f"{shift}Weight").run(adapter, arrays, ranges)[1]
+        parts = (*plain.run(adapter, arrays, ranges), sums)
     else:
-        parts = fold.run(adapter, arrays)
+        parts = fold.run(adapter, arrays, ranges)
     if fold.row.listed and len(parts) > 1:
         for n, part in enumerate(parts):
             found = part.reshape((*out.shape[:-1], fold.length, fold.dim))

@@ -16,21 +16,22 @@ from ..core.node import Kind
 from ..errors import DerivativeError
 from ..ops.table import OPERATIONS, variable
 from .fold import Fold, fill
+from .ranges import Ranges
 
 
 class FoldFunction(torch.autograd.Function):
     """fold(*tensors), with its pull-back, push-forward and batching rule."""
 
     @staticmethod
-    def forward(fold: Fold, adapter: Any, *tensors: Any) -> Any:  # pyright: ignore
+    def forward(fold: Fold, adapter: Any, ranges: Any, *tensors: Any) -> Any:  # pyright: ignore
         """The reduction itself: one tensor, or a tuple, as machine code writes them."""
-        results = fold.run(adapter, tensors)
+        results = fold.run(adapter, tensors, ranges)
         return results[0] if len(results) == 1 else results
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep the arguments, and the results where derivatives read them."""
-        ctx.fold, ctx.adapter, *tensors = inputs
+        ctx.fold, ctx.adapter, ctx.ranges, *tensors = inputs
         results = output if isinstance(output, tuple) else (output,)
         if ctx.fold.row.pullback is None:
             ctx.mark_non_differentiable(*results)
@@ -42,34 +43,37 @@ class FoldFunction(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore
         """Gradients to the tensors that ask for one."""
         tensors = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
         found = [
-            _gradient(ctx.fold, ctx.adapter, position, tensors, grads) if needed else None
+            _gradient(ctx, position, tensors, grads) if needed else None
             for position, needed in enumerate(wanted)
         ]
-        return None, None, *found
+        return None, None, None, *found
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:  # pyright: ignore
         """The derivative along the tangents that are given."""
         tensors = ctx.saved_tensors
-        given = tangents[2:]
+        given = tangents[3:]
         positions = tuple(n for n, tangent in enumerate(given) if tangent is not None)
         along = (*tensors, *(given[n] for n in positions))
-        found = [_apply(fold, ctx.adapter, along) for fold in ctx.fold.push_forward(positions)]
+        found = [
+            _apply(fold, ctx.adapter, along, ctx.ranges)
+            for fold in ctx.fold.push_forward(positions)
+        ]
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """One more batch axis, in front of those of every tensor."""
-        fold, adapter, *tensors = args
+        fold, adapter, ranges, *tensors = args
         own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
         depth = max(
             tensor.dim() - (dim is not None) - least
-            for tensor, dim, least in zip(tensors, in_dims[2:], own, strict=True)
+            for tensor, dim, least in zip(tensors, in_dims[3:], own, strict=True)
         )
         moved: list[Any] = []
-        for tensor, dim, least in zip(tensors, in_dims[2:], own, strict=True):
+        for tensor, dim, least in zip(tensors, in_dims[3:], own, strict=True):
             if dim is None:
                 moved.append(tensor)
                 continue
@@ -77,28 +81,26 @@ class FoldFunction(torch.autograd.Function):
             missing = depth - (front.dim() - 1 - least)
             moved.append(front.reshape(front.shape[0], *[1] * missing, *front.shape[1:]))
         results: list[Any] = []
-        for result in _all(_apply(fold, adapter, moved)):
+        for result in _all(_apply(fold, adapter, moved, ranges)):
             if result.dim() < depth + 3:  # only a parameter had the axis, of size 1: it was dropped
                 result = result.unsqueeze(0)
             results.append(result.expand(info.batch_size, *result.shape[1:]))
         return (results[0], 0) if len(results) == 1 else (tuple(results), (0,) * len(results))
 
 
-def _apply(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> Any:
-    return FoldFunction.apply(fold, adapter, *tensors)
+def _apply(fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None = None) -> Any:
+    return FoldFunction.apply(fold, adapter, ranges, *tensors)
 
 
 def _all(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def _gradient(
-    fold: Fold, adapter: Any, position: int, tensors: Sequence[Any], incoming: Sequence[Any]
-) -> Any:
+def _gradient(ctx: Any, position: int, tensors: Sequence[Any], incoming: Sequence[Any]) -> Any:
     """The gradient to one tensor, in its own shape: summed over whatever was broadcast."""
-    pulled = fold.pull_back(position)
-    result = _apply(pulled, adapter, (*tensors, *incoming))
-    return summed(fold, position, result, tensors[position])
+    pulled = ctx.fold.pull_back(position)
+    result = _apply(pulled, ctx.adapter, (*tensors, *incoming), ctx.ranges)
+    return summed(ctx.fold, position, result, tensors[position])
 
 
 def summed(fold: Fold, position: int, result: Any, target: Any) -> Any:
@@ -112,26 +114,30 @@ def summed(fold: Fold, position: int, result: Any, target: Any) -> Any:
     return result.sum_to_size(target.shape)
 
 
-def call(fold: Fold, adapter: Any, tensors: Sequence[Any], out: Any) -> Any:
+def call(
+    fold: Fold, adapter: Any, tensors: Sequence[Any], out: Any, ranges: Ranges | None = None
+) -> Any:
     """Reduce tensors; the result carries a graph where one of them asks for gradients.
 
     Raises:
         DerivativeError: `out` together with tensors that need gradients.
     """
     if out is None and _plain(tensors):
-        return fold(adapter, tensors)
+        return fold(adapter, tensors, None, ranges)
     # Errors are raised here, not from inside autograd's machinery.
     if not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors if _is(t)):  # pyright: ignore
-        fold.binding(adapter, tensors)
+        sizes = fold.binding(adapter, tensors).sizes
+        if ranges is not None:
+            ranges.pattern(fold.kept, sizes.i, sizes.j)
     if out is None:
-        return fold.shaped(adapter, differentiable(fold, adapter, tensors))
+        return fold.shaped(adapter, differentiable(fold, adapter, tensors, ranges))
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        found = fold.shaped(adapter, differentiable(fold, adapter, tensors))
+        found = fold.shaped(adapter, differentiable(fold, adapter, tensors, ranges))
         targets = _all(out)
         if any(target.requires_grad and target.is_leaf for target in targets):
             raise DerivativeError("out must not require gradients itself", hint="out.detach()")
         return fill(adapter, out, found, fold)
-    return fold(adapter, tensors, out)
+    return fold(adapter, tensors, out, ranges)
 
 
 def _is(tensor: object) -> bool:
@@ -152,16 +158,18 @@ def _plain(tensors: Sequence[Any]) -> bool:
 # ----- reductions whose derivatives are made of others' ------------------------------------------
 
 
-def differentiable(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ...]:
+def differentiable(
+    fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None
+) -> tuple[Any, ...]:
     """The results of a reduction, made of parts that know their derivatives."""
     if fold.row.pullback is not None:
-        return _all(_apply(fold, adapter, tensors))
+        return _all(_apply(fold, adapter, tensors, ranges))
     if fold.row.selects and any(result.kind == "value" for result in fold.row.results):
-        return _selected(fold, adapter, tensors)
+        return _selected(fold, adapter, tensors, ranges)
     composed = _COMPOSED.get(fold.reduction)
     if composed is None:  # whole numbers: constants to every derivative
-        return _all(_apply(fold, adapter, [tensor.detach() for tensor in tensors]))
-    return _all(composed(fold, adapter, tensors))
+        return _all(_apply(fold, adapter, [tensor.detach() for tensor in tensors], ranges))
+    return _all(composed(fold, adapter, tensors, ranges))
 
 
 def _columns(fold: Fold, tensors: Sequence[Any]) -> int:
@@ -171,12 +179,20 @@ def _columns(fold: Fold, tensors: Sequence[Any]) -> int:
     return next((tensor.shape[-2] for v, tensor in pairs if v.params[2] == reduced), 1)
 
 
-def _mean(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> Any:
+def _mean(fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None) -> Any:
     """The sum, divided by the number of columns."""
-    return _apply(fold.variant("Sum"), adapter, tensors) / _columns(fold, tensors)
+    found = _apply(fold.variant("Sum"), adapter, tensors, ranges)
+    if ranges is None:
+        return found / _columns(fold, tensors)
+    rows, columns = found.shape[-2], _columns(fold, tensors)
+    i, j = (rows, columns) if fold.kept == Kind.I else (columns, rows)
+    counts = ranges.pattern(fold.kept, i, j).counts(rows)
+    return (found / torch.from_numpy(counts).double()[:, None]).to(found.dtype)
 
 
-def _shifted(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, Any]:
+def _shifted(
+    fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None
+) -> tuple[Any, Any]:
     """m = max F, then sum e^(F - m) G, m being an argument of that sum."""
 
     def make() -> tuple[Fold, Fold]:
@@ -187,10 +203,10 @@ def _shifted(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, Any
         return largest, fold.with_formula(term, (*fold.variables, top), "Sum", fold.kept)
 
     largest, sums = fold.derived("shifted", make)
-    (top,) = _selected(largest, adapter, tensors)
+    (top,) = _selected(largest, adapter, tensors, ranges)
     # As in the kernel the anchor is finite: -inf and inf then need no special case.
     limit = torch.finfo(top.dtype).max
-    return top, _apply(sums, adapter, (*tensors, top.clamp(-limit, limit)))
+    return top, _apply(sums, adapter, (*tensors, top.clamp(-limit, limit)), ranges)
 
 
 _COMPOSED: dict[str, Callable[..., Any]] = {
@@ -208,7 +224,9 @@ _LOCATED = {
 }
 
 
-def _selected(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ...]:
+def _selected(
+    fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None
+) -> tuple[Any, ...]:
     """Selected values as functions of the arguments: the formula at the selected pairs.
 
     Which pairs they are is found without a graph; the formula is then evaluated at these pairs
@@ -216,7 +234,7 @@ def _selected(fold: Fold, adapter: Any, tensors: Sequence[Any]) -> tuple[Any, ..
     """
     located = fold.variant(_LOCATED.get(fold.reduction, fold.reduction))
     frozen = [tensor.detach() for tensor in tensors]
-    values, indices = _apply(located, adapter, frozen)
+    values, indices = _apply(located, adapter, frozen, ranges)
     if not _columns(fold, tensors):
         # Nothing is selected: constants that stand in the graph, so that gradients are zeros.
         nothing = _apply(fold.variant("Sum"), adapter, tensors)

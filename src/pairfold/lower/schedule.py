@@ -16,7 +16,7 @@ from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
 ITEM = {"float32": 4, "float64": 8}
 _CACHE = 24 * 1024
-_TASKS = 64
+TASKS = 64
 _SMALL_ROWS = 8
 _LONG_SHARED = 64
 _CODE = 1000
@@ -288,7 +288,7 @@ def partition(
     unit = plan.lane_count if plan.lanes == "row" else 1
     units = -(-rows // unit)
     most = plan.tiles
-    per_task = max(1, min(most, units * batches // _TASKS))
+    per_task = max(1, min(most, units * batches // TASKS))
     panels = -(-units // per_task)
     tasks = panels * batches
     splits = options.splits

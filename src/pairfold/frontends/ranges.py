@@ -1,0 +1,145 @@
+"""Ranges: the pairs that a block-sparse reduction goes over, as users give them, checked.
+
+Six arrays of whole numbers: (ranges_i, slices_i, redranges_j, ranges_j, slices_j, redranges_i).
+The first three say which intervals of j each block of rows i meets, the others the same with i and
+j swapped; results on i are folded by the first half, results on j by the second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.node import Kind
+from ..errors import DTypeError, OptionError, RangeError, ShapeError
+from ..lower.pattern import Pattern
+from .arrays import ADAPTERS
+
+NAMES = ("ranges_i", "slices_i", "redranges_j", "ranges_j", "slices_j", "redranges_i")
+
+
+class Ranges:
+    """The six arrays, copied as int64; later changes of the user's arrays have no effect.
+
+    Args:
+        given: six NumPy arrays, tensors or lists, of any dtype of whole numbers: blocks (B, 2),
+            slices (B,), intervals (R, 2), twice.
+
+    >>> both = ([[0, 2]], [1], [[1, 3]], [[1, 3]], [1], [[0, 2]])
+    >>> Ranges(both).pattern(Kind.I, 2, 3).pairs
+    4
+
+    Raises:
+        OptionError: not six arrays.
+        DTypeError, ShapeError, DeviceError: what does not fit; `pattern` checks the bounds.
+    """
+
+    def __init__(self, given: Any) -> None:
+        if not isinstance(given, (tuple, list)) or len(given) != len(NAMES):
+            count = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
+            raise OptionError(
+                "ranges must be a tuple of six arrays",
+                found=f"a {type(given).__name__}{count}",
+                hint=f"({', '.join(NAMES)}), as pairfold.cluster.from_matrix makes them",
+            )
+        self.arrays = [_numbers(name, part) for name, part in zip(NAMES, given, strict=True)]
+        for half in (0, 3):
+            blocks, ends = self.arrays[half : half + 2]
+            if len(blocks) != len(ends):
+                raise ShapeError(
+                    f"{NAMES[half + 1]} must have one number per row of {NAMES[half]}",
+                    found=f"{len(ends)} numbers, {len(blocks)} rows",
+                )
+        self._fits: tuple[int, int] | None = None
+        self._patterns: dict[Kind, Pattern] = {}
+
+    def pattern(self, kept: Kind, i: int, j: int) -> Pattern:
+        """The pattern of results on the kept index, for i and j rows; both halves are checked.
+
+        Raises:
+            RangeError: bounds outside the arrays, decreasing, or blocks that overlap.
+        """
+        if self._fits != (i, j):
+            _check_half(NAMES[:3], self.arrays[:3], i, j)
+            _check_half(NAMES[3:], self.arrays[3:], j, i)
+            self._fits = i, j
+        found = self._patterns.get(kept)
+        if found is None:
+            half = self.arrays[:3] if kept == Kind.I else self.arrays[3:]
+            found = self._patterns[kept] = Pattern(*half)
+        return found
+
+
+def checked_ranges(given: Any) -> Ranges | None:
+    """The ranges of a call, or None where all pairs are meant: None, or nothing.
+
+    Raises:
+        OptionError, DTypeError, ShapeError, DeviceError: what does not fit.
+    """
+    if given is None or (isinstance(given, (tuple, list)) and not given):
+        return None
+    return given if isinstance(given, Ranges) else Ranges(given)
+
+
+def _numbers(name: str, given: Any) -> Any:
+    """One of the arrays, as a new array of int64."""
+    array = given
+    for adapter in ADAPTERS:
+        if adapter.owns(given):
+            adapter.check_device(given, name)
+            array = adapter.whole_numbers(given, name)
+    array = np.asarray(array)
+    pairs = "slices" not in name
+    if array.ndim != (2 if pairs else 1) or (pairs and array.shape[-1] != 2):
+        what = "(R, 2), a start and a stop per row" if pairs else "(B,), one number per block"
+        raise ShapeError(f"{name} must have shape {what}", found=f"shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise DTypeError(
+            f"{name} must hold whole numbers",
+            found=f"dtype {array.dtype}",
+            hint="int64",
+        )
+    return np.array(array, np.int64, order="C")
+
+
+def _check_half(names: tuple[str, ...], arrays: list[Any], rows: int, columns: int) -> None:
+    blocks, ends, intervals = arrays
+    kept, reduced = names[0][-1], names[2][-1]
+    _check_bounds(names[0], blocks, rows, kept)
+    _check_bounds(names[2], intervals, columns, reduced)
+    wrong = (np.diff(ends, prepend=0) < 0) | (ends > len(intervals))
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        before = int(ends[k - 1]) if k else 0
+        raise RangeError(
+            f"{names[1]} must increase, from 0 to at most the {len(intervals)} rows of {names[2]}",
+            found=f"{names[1]}[{k}] = {ends[k]} after {before}",
+            hint=f"the number of rows of {names[2]} that blocks 0 ... k take together",
+        )
+    order = np.argsort(blocks[:, 0], kind="stable")
+    order = order[blocks[order, 0] < blocks[order, 1]]
+    overlaps = blocks[order[1:], 0] < blocks[order[:-1], 1]
+    if overlaps.any():
+        k = int(np.argmax(overlaps))
+        one, other = (f"{names[0]}[{n}] = {blocks[n].tolist()}" for n in order[k : k + 2])
+        raise RangeError(
+            f"blocks of rows must not overlap in {names[0]}",
+            found=f"{one} and {other}",
+            hint=f"one block per row {kept}, with all its intervals in {names[2]}",
+        )
+
+
+def _check_bounds(name: str, pairs: Any, size: int, letter: str) -> None:
+    low, high = pairs[:, 0], pairs[:, 1]
+    wrong = (low < 0) | (high < low) | (high > size)
+    if not wrong.any():
+        return
+    k = int(np.argmax(wrong))
+    what = "stops before it starts" if high[k] < low[k] else f"goes beyond the {size} rows"
+    raise RangeError(
+        f"a range of {letter} {what}",
+        where=name,
+        found=f"{name}[{k}] = [{low[k]}, {high[k]}]",
+        hint=f"0 <= start <= stop <= {size}",
+    )

@@ -1,0 +1,103 @@
+"""Pattern: which columns each row meets, as blocks of rows and intervals of columns.
+
+A pattern is cut into panels of rows like dense sizes are, but by a table: each panel lies within
+one block, and names the intervals of columns that its rows are folded over. Rows of no block make
+panels without intervals, so every row of a result is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .schedule import TASKS, Partition, Plan
+
+# Words of a panel: first row, rows, first interval, the one after the last, columns in all.
+PANEL_WORDS = 5
+
+
+class Pattern:
+    """Rows blocks[k, 0] to blocks[k, 1] meet intervals ends[k - 1] to ends[k], all int64.
+
+    Blocks do not overlap, and all bounds were checked. `intervals` are kept in ascending order
+    within their block, empty ones left out and adjacent ones joined; a column of two intervals
+    counts twice. `blocks` are the panels of all blocks with rows, uncut, in ascending order.
+
+    >>> pattern = Pattern(np.array([[0, 2]]), np.array([2]), np.array([[3, 4], [0, 3]]))
+    >>> pattern.intervals.tolist(), pattern.counts(3).tolist()
+    ([[0, 4]], [4, 4, 0])
+    """
+
+    def __init__(self, blocks: Any, ends: Any, intervals: Any) -> None:
+        owner = np.repeat(np.arange(len(blocks)), np.diff(ends, prepend=0))
+        used = intervals[: len(owner)]
+        order = np.lexsort((used[:, 0], owner))
+        order = order[used[order, 0] < used[order, 1]]
+        used, owner = used[order], owner[order]
+        first = np.ones(len(used), bool)
+        first[1:] = (owner[1:] != owner[:-1]) | (used[1:, 0] != used[:-1, 1])
+        joined = [used[first, 0], used[np.roll(first, -1), 1]]
+        self.intervals = np.ascontiguousarray(np.stack(joined, axis=1), np.int64)
+        starts = np.searchsorted(owner[first], np.arange(len(blocks) + 1))
+        total = np.concatenate([[0], np.cumsum(np.diff(self.intervals, axis=1))])
+        whole = np.empty((len(blocks), PANEL_WORDS), np.int64)
+        whole[:, 0], whole[:, 1] = blocks[:, 0], blocks[:, 1] - blocks[:, 0]
+        whole[:, 2], whole[:, 3] = starts[:-1], starts[1:]
+        whole[:, 4] = total[starts[1:]] - total[starts[:-1]]
+        whole = whole[whole[:, 1] > 0]
+        self.blocks = whole[np.argsort(whole[:, 0], kind="stable")]
+        self._panels: dict[tuple[int, int], Any] = {}
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that are folded."""
+        return int((self.blocks[:, 1] * self.blocks[:, 4]).sum())
+
+    @property
+    def typical(self) -> tuple[int, int]:
+        """(rows of a block, columns that a row meets), on average."""
+        rows = int(self.blocks[:, 1].sum())
+        return -(-rows // max(1, len(self.blocks))), self.pairs // max(1, rows)
+
+    def counts(self, rows: int) -> Any:
+        """Columns that each row meets, int64 (rows,)."""
+        steps = np.zeros(rows + 1, np.int64)
+        np.add.at(steps, self.blocks[:, 0], self.blocks[:, 4])
+        np.add.at(steps, self.blocks[:, 0] + self.blocks[:, 1], -self.blocks[:, 4])
+        return np.cumsum(steps)[:rows]
+
+    def whole(self, rows: int) -> Any:
+        """Blocks, and the rows between them, in ascending order: int64 (panels, PANEL_WORDS)."""
+        gaps = np.zeros((len(self.blocks) + 1, PANEL_WORDS), np.int64)
+        gaps[1:, 0] = self.blocks[:, 0] + self.blocks[:, 1]
+        gaps[:, 1] = np.append(self.blocks[:, 0], rows) - gaps[:, 0]
+        found = np.concatenate([self.blocks, gaps[gaps[:, 1] > 0]])
+        return found[np.argsort(found[:, 0], kind="stable")]
+
+    def panels(self, rows: int, most: int) -> Any:
+        """The same, none with more than `most` rows."""
+        found = self._panels.get((rows, most))
+        if found is None:
+            whole = self.whole(rows)
+            pieces = -(-whole[:, 1] // most)
+            found = np.repeat(whole, pieces, axis=0)
+            number = np.arange(len(found)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            found[:, 1] = np.minimum(most, found[:, 1] - number * most)
+            found[:, 0] += number * most
+            self._panels[rows, most] = found
+        return found
+
+    def column_numbers(self, panel: Any) -> Any:
+        """The columns that the rows of a panel meet, one after the other."""
+        intervals = self.intervals[panel[2] : panel[3]]
+        parts = [np.arange(start, stop) for start, stop in intervals]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def sparse_partition(plan: Plan, pattern: Pattern, rows: int, batches: int) -> Partition:
+    """Cut a pattern into tasks; the reduced axis is not split."""
+    unit = plan.lane_count if plan.lanes == "row" else 1
+    units = int((-(-pattern.whole(rows)[:, 1] // unit)).sum())
+    most = unit * max(1, min(plan.tiles, units * batches // TASKS))
+    return Partition(most, len(pattern.panels(rows, most)), 1, 0, batches)
