@@ -200,7 +200,8 @@ class TorchArrays:
                     hint="in_dims=None for it",
                 )
             array = inside.get_unwrapped(array)
-        return array.numpy(force=True)
+        with sys.modules["torch"]._C._DisableFuncTorch():
+            return array.numpy(force=True)
 
 
 ADAPTERS: tuple[Any, ...] = (NumpyArrays, TorchArrays)
