@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import programs
+
 Array = NDArray[np.floating]
 Arrays = dict[str, Array]
 
@@ -25,6 +27,7 @@ DIMS = "Larger dimensions"
 THIN = "One row, one column"
 CALLS = "Calls on small arrays"
 REDUCED = "Every reduction, points in 3 dimensions"
+PROGRAM = "Programs: lazy tensors, batches, blocks, systems"
 BEYOND = "Reductions that PyKeOps does not have, points in 3 dimensions"
 
 
@@ -51,6 +54,7 @@ class Case:
         rules: our setting `rules`; "exact" forbids rearrangements that change rounding.
         passes: how often the innermost loop runs per pair (component loops: the dimension).
         reduction_op, opt_arg, formula2: the reduction, as in `Genred`.
+        program: a program of `programs.py`, which `formula` then only describes.
         read: float64 arrays and sampled rows of a peer's results in; out come arrays that compare
             with the oracle's (an index becomes the value of the pair that it points at).
     """
@@ -77,6 +81,7 @@ class Case:
     reduction_op: str = "Sum"
     opt_arg: int | None = None
     formula2: str | None = None
+    program: str = ""
     read: Callable[[Arrays, Sequence[Array]], Sequence[Array]] | None = None
 
     @property
@@ -410,6 +415,25 @@ def _reduction_cases() -> list[Case]:
     ]
 
 
-CASES = {
-    case.name: case for case in _seed_cases() + _point_cases() + _other_cases() + _reduction_cases()
-}
+def _program(name: str, program: str, says: str, size: tuple[int, int], **options: object) -> Case:
+    return Case(
+        name, PROGRAM, program, says, _aliases(3, 1), 1, *size, programs.draw(program),
+        programs.oracle(program), program=program, **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _program_cases() -> list[Case]:
+    gaussian = "(-((x_i - y_j)**2).sum(-1)).exp()"
+    large = (20_000, 20_000)
+    return [
+        _program("lazytensor.call", "lazy", f"{gaussian} @ b", (100, 100)),
+        _program("lazytensor.gaussian", "lazy", f"{gaussian} @ b", large, floor=20),
+        _program("batch.64x500", "batched", f"{gaussian} @ b, 64 problems", (32_000, 500)),
+        _program("ranges.gaussian", "sparse", "Exp(-SqDist(x,y))*b over near blocks", large),
+        _program("solve.gaussian", "system", f"{gaussian}.solve(b, alpha=1)", (5000, 5000),
+                 dtype="float64"),
+    ]  # fmt: skip
+
+
+_GROUPS = (_seed_cases, _point_cases, _other_cases, _program_cases, _reduction_cases)
+CASES = {case.name: case for group in _GROUPS for case in group()}

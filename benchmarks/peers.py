@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import BEYOND, REDUCED, THIN, Array, Arrays, Case
+from benchmarks.programs import PROGRAMS
 
 Work = Callable[[], Sequence[Any]]
 
@@ -48,6 +49,8 @@ class GenredPeer:
         return self._prepare(case, arrays, module)
 
     def _prepare(self, case: Case, arrays: Arrays, module: Any) -> Work:
+        if case.program:
+            return PROGRAMS[case.program](module, arrays, self.options)
         fold = module.Genred(
             case.formula,
             list(case.aliases),
@@ -132,6 +135,8 @@ class TorchPeer:
 
     def prepare(self, case: Case, arrays: Arrays) -> Work:
         """The method for the case's kernel."""
+        if case.program:
+            raise Skip
         v = {name: self.torch.from_numpy(a) for name, a in arrays.items()}
         differences = self.form == "differences"
         if case.what == "both":
@@ -268,7 +273,7 @@ class CppPeer:
         name = f"{kernel}_{case.dims['x']}_{self._TYPES[case.dtype]}"
         if not hasattr(self.library, name) or case.dims.get("b", 1) > 1:
             raise Skip
-        if case.what == "both" or case.group == THIN:
+        if case.what == "both" or case.group == THIN or case.program:
             raise Skip
         names = ["x", "y", "a", "p", "e"] if kernel.startswith("seed") else ["x", "y", "b", "e"]
         given = [arrays[name] for name in names if name in arrays]
