@@ -16,7 +16,7 @@ Arrays = dict[str, NDArray[np.floating]]
 Work = Callable[[], Sequence[Any]]
 
 REACH = 0.25  # blocks whose cells are closer than this times the width of the data are kept
-CELLS = 12  # cells along each axis of the grid of blocks
+CELLS = 8  # cells along each axis of the grid of blocks
 SYSTEM_ALPHA = 1.0
 SYSTEM_EPS = 1e-6
 
@@ -131,7 +131,7 @@ def cell_codes(points: NDArray[Any]) -> NDArray[np.int64]:
     return (cells[:, 0] * CELLS + cells[:, 1]) * CELLS + cells[:, 2]
 
 
-def _centers(codes: NDArray[np.int64]) -> NDArray[np.float64]:
+def _centers(codes: NDArray[np.int64]) -> NDArray[Any]:
     digits = np.stack([codes // CELLS**2, codes // CELLS % CELLS, codes % CELLS], 1)
     return (digits + 0.5) * (4 / CELLS) - 2
 

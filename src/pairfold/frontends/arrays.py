@@ -7,6 +7,7 @@ and devices happen here, before any machine code runs, and name the argument by 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, Sha
 
 Triple = tuple[int, int, int]
 SUPPORTED = ("float32", "float64", "float16", "bfloat16")
+
+
+@functools.lru_cache(maxsize=64)  # NumPy makes the name anew each time, in microseconds
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name if dtype.isnative else f"{dtype.name} in foreign byte order"
 
 
 class NumpyArrays:
@@ -42,8 +48,7 @@ class NumpyArrays:
     @staticmethod
     def dtype(array: Any) -> str:
         """The name of the dtype; other byte orders are named as such."""
-        dtype = array.dtype
-        return dtype.name if dtype.isnative else f"{dtype.name} in foreign byte order"
+        return _dtype_name(array.dtype)
 
     @staticmethod
     def check_device(array: Any, label: str) -> None:

@@ -7,6 +7,7 @@ and a reduction over i or j folds the graph. Data are held by reference, never c
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +18,12 @@ from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import ArgumentError, ArrayTypeError, DTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS, build
+from ..settings import current
 from .arrays import ADAPTERS, SUPPORTED
 from .leaves import Leaf, joined, numbered
 
+# What a result has in common with all operands, None where an operand does not know.
+_SHARED = ("ni", "nj", "real_dtype", "adapter", "backend", "ranges")
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
 
 
@@ -147,27 +151,39 @@ class Tensor:
         """A tensor of this class with a graph of this tensor's leaves and those of others."""
         found = object.__new__(type(self))
         found._blank()
-        found.node = node
-        parts = (self, *others)
-        for part in parts:
-            found.leaves = joined(found.leaves, part.leaves)
-        for name in ("ni", "nj", "real_dtype", "adapter", "backend", "ranges"):
-            setattr(found, name, _common(name, [getattr(part, name) for part in parts]))
+        found.node, found.leaves, found.batch = node, self.leaves, self.batch
+        for name in _SHARED:
+            setattr(found, name, getattr(self, name))
+        for other in others:
+            found._join(other)
+        return found
+
+    def _join(self, other: Tensor) -> None:
+        """Take in the leaves and the sizes of another tensor."""
+        self.leaves = joined(self.leaves, other.leaves)
+        for name in _SHARED:
+            mine, its = getattr(self, name), getattr(other, name)
+            if mine is not its:
+                setattr(self, name, _common(name, [mine, its]))
+        if self.batch == other.batch:
+            return
         try:
-            found.batch = tuple(np.broadcast_shapes(*(part.batch for part in parts)))
+            self.batch = tuple(np.broadcast_shapes(self.batch, other.batch))
         except ValueError:
             raise ShapeError(
-                "Incompatible batch dimensions",
-                found=", ".join(str(part.batch) for part in parts),
+                "Incompatible batch dimensions", found=f"{self.batch}, {other.batch}"
             ) from None
-        return found
 
     def _apply(self, name: str, *operands: Any) -> Any:
         """An operation on tensors of this class, nodes and parameters, in the row's order."""
         tensors = [operand for operand in operands if isinstance(operand, Tensor)]
         nodes = [o.node if isinstance(o, Tensor) else o for o in operands]
         others = [tensor for tensor in tensors if tensor is not self]
-        return self._like(build(OPERATIONS[name], *nodes), *others)
+        try:
+            node = _built(current().rules, name, *nodes)
+        except TypeError:  # what cannot be hashed is no parameter: the row refuses it
+            node = build(OPERATIONS[name], *nodes)
+        return self._like(node, *others)
 
     # -- text -----------------------------------------------------------------------------------
 
@@ -217,6 +233,12 @@ class Tensor:
             found.real_dtype = found.adapter.dtype(array)
         found.leaves, found.node = tuple(leaves), substitute(self.node, moved)
         return found
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _built(rules: str, name: str, *operands: Any) -> Node:
+    """The node of an operation; programs make the same lazy tensors again and again."""
+    return build(OPERATIONS[name], *operands)
 
 
 def _common(name: str, values: Sequence[Any]) -> Any:

@@ -1,12 +1,15 @@
 """Leaves of symbolic tensors: arrays, numbers and symbols that a graph's variables stand for.
 
-Every leaf has a variable node of its own, with a position that no other leaf has; when a formula
-is reduced, its variables are numbered anew in the order of their leaves, so equal formulas of
-different arrays are one graph and share their machine code.
+Every leaf has a variable node of its own, with a position that no other living leaf has; when a
+formula is reduced, its variables are numbered anew in the order of their leaves, so equal formulas
+of different arrays are one graph and share their machine code. Positions are used again, the
+lowest first: a program that makes the same lazy tensors again and again makes the same nodes, too.
 """
 
 from __future__ import annotations
 
+import functools
+import heapq
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,6 +19,7 @@ from ..core.node import Kind, Node
 from ..ops.table import variable
 
 _positions = itertools.count(1)
+_free: list[int] = []  # a heap; each use of it is one step for the interpreter, so no lock
 
 
 class Leaf:
@@ -39,7 +43,16 @@ class Leaf:
         self.kind, self.dim, self.array = kind, dim, array
         self.values = None if values is None else tuple(values)
         self.symbol, self.owner = symbol, owner
-        self.node = variable(next(_positions), dim, kind)
+        try:
+            position = heapq.heappop(_free)
+        except IndexError:
+            position = next(_positions)
+        self.node = placed_variable(position, dim, kind)
+
+    def __del__(self) -> None:
+        node = getattr(self, "node", None)
+        if node is not None and heapq is not None:
+            heapq.heappush(_free, node.params[0])
 
     def same(self, other: Leaf) -> bool:
         """Whether two leaves are one argument: the same array, symbol or numbers."""
@@ -55,6 +68,12 @@ class Leaf:
 
     def __repr__(self) -> str:
         return f"<leaf {self.node}>"
+
+
+@functools.lru_cache(maxsize=1024)
+def placed_variable(position: int, dim: int, kind: Kind) -> Node:
+    """The node of an argument; the last ones made are kept."""
+    return variable(position, dim, kind)
 
 
 def joined(first: Sequence[Leaf], second: Sequence[Leaf]) -> tuple[Leaf, ...]:
@@ -85,10 +104,14 @@ def numbered(
     symbols = sorted((leaf for leaf in distinct if leaf.symbol is not None), key=_symbol)
     order = symbols + [leaf for leaf in distinct if leaf.symbol is None]
     final = {distinct.index(leaf): place for place, leaf in enumerate(order)}
-    moved = {
-        leaf.node: variable(final[place], leaf.dim, leaf.kind) for leaf, place in place_of.items()
-    }
-    return [None if node is None else substitute(node, moved) for node in nodes], order
+    moved = tuple((leaf.node, final[place]) for leaf, place in place_of.items())
+    return [None if node is None else _renumbered(node, moved) for node in nodes], order
+
+
+@functools.lru_cache(maxsize=1024)
+def _renumbered(node: Node, moved: tuple[tuple[Node, int], ...]) -> Node:
+    """The graph with each of these variables at its new position."""
+    return substitute(node, {old: variable(new, *old.params[1:]) for old, new in moved})
 
 
 def _symbol(leaf: Leaf) -> int:

@@ -9,11 +9,10 @@ from typing import Any
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
-from ..ops.table import variable
 from .fold import Accuracy, Fold
 from .genred import call_fold, checked_accuracy, checked_length, checked_reduction, checked_weight
 from .lazy import Tensor
-from .leaves import Leaf, numbered
+from .leaves import Leaf, numbered, placed_variable
 
 _INIT = ("dtype_acc", "use_double_acc", "sum_scheme", "enable_chunks", "use_fast_math")
 _CALL = ("backend", "device_id", "ranges", "out")
@@ -387,7 +386,7 @@ def fold_of(
     """The fold of numbered graphs; equal ones are one, with what it learnt of sizes."""
     formula, weight = nodes
     assert formula is not None
-    variables = tuple(variable(place, leaf.dim, leaf.kind) for place, leaf in enumerate(order))
+    variables = tuple(placed_variable(k, leaf.dim, leaf.kind) for k, leaf in enumerate(order))
     key = (formula, weight, variables, name, kept, length, accuracy)
     found = _folds.get(key)
     if found is None:
