@@ -287,7 +287,7 @@ def test_functions_are_short(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sum_reduction", "reductions"])
+@pytest.mark.parametrize("name", ["sum_reduction", "reductions", "lazytensors"])
 def test_the_examples_run_without_a_display(name, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
