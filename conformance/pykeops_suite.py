@@ -2,7 +2,7 @@
 
     python conformance/pykeops_suite.py --write conformance/pykeops_suite.md
 
-The test files come from the wheel of PyKeOps, which `pip download` fetches into a temporary folder,
+The test files come from the archive of PyKeOps that `pip download` fetches into a temporary folder,
 or from an environment that has it (`--pykeops-python`). They are copied out of it, so that nothing
 else of PyKeOps can be imported, and every file runs in a process of its own, on the processor.
 The exit status is 1 if a test failed for no known reason.
@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import xml.etree.ElementTree as xml
 import zipfile
@@ -59,25 +60,28 @@ def waits_for(line: str) -> str | None:
     return next((reason for text, reason in WAITING.items() if text in line), None)
 
 
-def from_wheel(version: str, folder: Path) -> None:
-    """Fetch PyKeOps' wheel by its name and unpack its test files into `folder`."""
-    store = folder.parent / "wheel"
-    name = f"pykeops=={version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(store), name]
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    archive = next(iter([*store.glob("*.whl"), *store.glob("*.tar.gz")]))
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            for name in wheel.namelist():
-                keep(name, lambda name=name: wheel.read(name), folder)
-        return
-    import tarfile
+def archived(version: str) -> Iterator[tuple[str, bytes]]:
+    """Fetch PyKeOps' archive by its name: the files of the wheel or of the sources, in memory."""
+    with tempfile.TemporaryDirectory() as store:
+        name = f"pykeops=={version}"
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", store, name]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        archive = next(iter([*Path(store).glob("*.whl"), *Path(store).glob("*.tar.gz")]))
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                yield from ((name, wheel.read(name)) for name in wheel.namelist())
+            return
+        with tarfile.open(archive) as sources:
+            for member in sources.getmembers():
+                opened = sources.extractfile(member) if member.isfile() else None
+                if opened is not None:
+                    yield member.name.partition("/")[2], opened.read()
 
-    with tarfile.open(archive) as sources:
-        for member in sources.getmembers():
-            opened = sources.extractfile(member) if member.isfile() else None
-            if opened is not None:
-                keep(member.name.partition("/")[2], opened.read, folder)
+
+def from_archive(version: str, folder: Path) -> None:
+    """Unpack the test files of PyKeOps' archive into `folder`."""
+    for name, content in archived(version):
+        keep(name, lambda content=content: content, folder)
 
 
 def from_environment(python: str, folder: Path) -> None:
@@ -178,7 +182,7 @@ def main() -> int:
         if chosen.pykeops_python:
             from_environment(chosen.pykeops_python, folder)
         else:
-            from_wheel(chosen.version, folder)
+            from_archive(chosen.version, folder)
         for file in sorted(folder.glob("test_*.py")):
             if chosen.only in file.name:
                 outcomes.append(run(file, chosen.python))

@@ -53,6 +53,11 @@ class Solved:
         """Whether nothing is missing."""
         return not self.positions
 
+    @property
+    def callfun(self) -> Solved:
+        """What computes: the system itself, under PyKeOps' name."""
+        return self
+
     def set_options(self, **options: Any) -> None:
         """Remember options for calls.
 
