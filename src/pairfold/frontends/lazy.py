@@ -80,10 +80,10 @@ class Tensor:
         """A leaf from an array of this kind."""
         self.adapter = adapter_for(x)
         self.real_dtype = self._checked_dtype(x)
+        if x.shape and not x.shape[-1]:
+            raise ShapeError("a vector has at least one component", found=f"shape {tuple(x.shape)}")
         leaf = array_leaf(x, kind)
         shape = tuple(leaf.array.shape)
-        if not leaf.dim:
-            raise ShapeError("an array of no components has no values", found=f"shape {shape}")
         self.batch = shape[: -1 if kind == Kind.PARAMETER else -2]
         if kind == Kind.I:
             self.ni = shape[-2]
