@@ -79,7 +79,7 @@ class Tensor:
     def _set_owner(self, x: Any, kind: Kind) -> None:
         """A leaf from an array of this kind."""
         self.adapter = adapter_for(x)
-        self.real_dtype = self._checked_dtype(x)
+        self.real_dtype = self._checked_dtype(x, self.is_complex)
         if x.shape and not x.shape[-1]:
             raise ShapeError("a vector has at least one component", found=f"shape {tuple(x.shape)}")
         leaf = array_leaf(x, kind)
@@ -91,8 +91,8 @@ class Tensor:
             self.nj = shape[-2]
         self._set_leaf(leaf)
 
-    def _checked_dtype(self, x: Any) -> str:
-        """The dtype of an array's numbers, of the real and imaginary parts where it is complex."""
+    def _checked_dtype(self, x: Any, pairs: bool) -> str:
+        """The dtype of an array's numbers: of real and imaginary parts where it has `pairs`."""
         given = self.adapter.dtype(x)
         found = COMPLEX.get(given, given)
         if found not in SUPPORTED:
@@ -101,11 +101,11 @@ class Tensor:
                 found=f"an array of dtype {given}",
                 hint="x.astype('float32')" if self.adapter.name == "numpy" else "x.float()",
             )
-        if self.is_complex != (given in COMPLEX):
+        if pairs != (given in COMPLEX):
             raise DTypeError(
-                f"expected {'complex' if self.is_complex else 'real'} numbers",
+                f"expected {'complex' if pairs else 'real'} numbers",
                 found=f"an array of dtype {given}",
-                hint="LazyTensor(x).real2complex()" if self.is_complex else "x.real",
+                hint="LazyTensor(x).real2complex()" if pairs else "x.real",
             )
         return found
 
@@ -207,7 +207,8 @@ class Tensor:
         assert node is not None
         lines = ["KeOps LazyTensor", f"    formula: {formula_text(node)}"]
         if self.symbols:
-            listed = ", ".join(str(leaf.node) for leaf in order if leaf.symbol is not None)
+            numbers = enumerate(leaf for leaf in order if leaf.symbol is not None)
+            listed = ", ".join(f"Var({n},{x.dim},{int(x.kind)})" for n, x in numbers)
             lines.append(f"    symbolic variables: {listed}")
         lines.append(f"    shape: {self.shape}")
         return "\n".join(lines)
@@ -254,7 +255,7 @@ class Tensor:
         found.leaves, found.axis = tuple(leaves), self.axis
         for leaf in leaves:
             if leaf.form is not None:
-                found.real_dtype = found._checked_dtype(leaf.owner)
+                found.real_dtype = found._checked_dtype(leaf.owner, leaf.pairs)
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..calculus.substitute import substitute
 from ..core.node import Kind, Node
+from ..errors import DTypeError
 from ..ops.table import variable
 from .arrays import ADAPTERS
 
@@ -83,8 +84,19 @@ class Leaf:
         return Leaf(kind, self.dim, *found)
 
     def of_owner(self, owner: Any) -> Leaf:
-        """A leaf of another array of the same shape, seen in the same way."""
+        """A leaf of another array of the same shape, seen in the same way.
+
+        Raises:
+            DTypeError: complex numbers for real ones, or real ones for complex ones.
+        """
         assert self.form is not None
+        dtype = adapter_for(owner).dtype(owner)
+        if (dtype in COMPLEX) != self.pairs:
+            raise DTypeError(
+                f"{'complex' if self.pairs else 'real'} numbers cannot become others",
+                found=f"an array of dtype {dtype}",
+                hint="x.real, x.imag or x.real2complex()",
+            )
         return array_leaf(owner, self.form).of_kind(self.kind)
 
     def __reduce__(self) -> tuple[Any, ...]:
