@@ -239,7 +239,7 @@ def check_dims(operation: str, dimcheck: str | None, *tensors: Any) -> None:
     Raises:
         ShapeError: naming the operation.
     """
-    dims = [tensor.ndim for tensor in tensors]
+    dims = [tensor.ndim // (2 if tensor.is_complex else 1) for tensor in tensors]
     fits = {
         None: True,
         "same": len(set(dims)) == 1,
