@@ -61,7 +61,11 @@ class ArgumentError(PairfoldError, ValueError):
     """A reduction was called with the wrong number of arrays."""
 
 
-class ArrayTypeError(PairfoldError, TypeError):
+class ReducedError(ArgumentError, AttributeError):
+    """Something that only formulas have was asked of a reduction."""
+
+
+class ArrayTypeError(PairfoldError, TypeError, ValueError):
     """An argument is not an array of the expected library."""
 
 

@@ -311,6 +311,7 @@ factorize = operation(
     dims=lambda df, dg: df,
     expand=lambda f, g: f,
     like=lambda f, g: f,
+    method="factorize",
     derivative="that of f",
     samples=((1, 1), (3, 2)),
 )
@@ -322,6 +323,7 @@ auto_factorize = operation(
     dims=lambda df: df,
     expand=lambda f: f,
     like=np.asarray,
+    method="auto_factorize",
     derivative="that of f",
 )
 

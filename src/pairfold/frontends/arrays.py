@@ -188,6 +188,12 @@ class TorchArrays:
         return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
     @staticmethod
+    def tensor(array: Any) -> Any:
+        """A NumPy array as a tensor, of the same memory where that is possible."""
+        array = np.ascontiguousarray(array)
+        return sys.modules["torch"].as_tensor(array if array.flags.writeable else array.copy())
+
+    @staticmethod
     def whole_numbers(array: Any, label: str) -> Any:
         """The values of a tensor that no derivative reads, as a NumPy array.
 

@@ -1,7 +1,8 @@
 """ComplexLazyTensor: lazy tensors of complex numbers, real and imaginary parts in turn.
 
 The graph of a vector of n complex numbers has dimension 2n. Real operands take part as complex
-numbers without imaginary part; what has no complex meaning is refused.
+numbers without imaginary part. Functions follow from the real and imaginary parts, or from modulus
+and angle, with the branches of NumPy; what has no complex meaning is refused.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArrayTypeError, DerivativeError
-from ..ops.table import OPERATIONS
-from .lazy import COMPLEX, Tensor, adapter_for, number_leaf
-from .lazytensor import LazyTensor, is_number, whole
+from ..errors import ArrayTypeError, OptionError
+from ..ops.table import OPERATIONS, constant
+from ..ops.vectors import zero
+from .lazy import Tensor, check_kind, number_leaf, plain_number, symbol_leaf
+from .lazytensor import LazyTensor, check_last, component_part, is_number
+from .leaves import adapter_for
+from .methods import add_methods, add_refusals, whole
 from .reducing import Reducing
 
 _OF = {"float32": "complex64", "float64": "complex128"}
+_REAL = {"ComplexReal", "ComplexImag", "ComplexAbs", "ComplexAngle", "ComplexSquareAbs"}
+_ORDER = "complex numbers have no order"
 
 
 class ComplexLazyTensor(Reducing):
@@ -35,21 +41,21 @@ class ComplexLazyTensor(Reducing):
 
     def __init__(self, x: Any = None, axis: int | None = None, is_complex: bool = True) -> None:
         self._blank()
-        adapter = adapter_for(x)
         if x is None:
             self.node = OPERATIONS["Zero"](2)
-        elif adapter is not None and not isinstance(x, np.generic):
-            self._set_array(_parts(x, adapter), adapter, axis, x)
-        else:
-            values = x if isinstance(x, list) else [x]
+            return
+        values = x if isinstance(x, list) else [x]
+        if adapter_for(x) is not None and not isinstance(x, np.generic):
+            self._set_array(x, axis)
+        elif isinstance(x, tuple) and axis is None:
+            self._set_leaf(symbol_leaf(x, pairs=True))
+        elif values and all(map(_is_number, values)) and axis in (None, 2):
             pairs = [part for v in values for part in (complex(v).real, complex(v).imag)]
             self._set_leaf(number_leaf(pairs))
+        else:
+            check_kind(x)
 
     # -- sizes ----------------------------------------------------------------------------------
-
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        return (*self.batch, self.ni or 1, self.nj or 1, self.ndim)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,40 +78,43 @@ class ComplexLazyTensor(Reducing):
 
     def _operand(self, x: Any) -> Any:
         """x as a complex lazy tensor."""
+        if x is None:
+            check_kind(x)
         found: Any = x if isinstance(x, Tensor) else LazyTensor(x)
         return found if found.is_complex else found.real2complex()
 
+    def _typed(self, tensor: Any, is_complex: bool) -> Any:
+        return tensor._as(ComplexLazyTensor if is_complex else LazyTensor)
+
+    def _class_for(self, x: Any) -> type[Tensor]:
+        return type(LazyTensor(x[..., None, :, :]))
+
     def _call(self, name: str, *operands: Any) -> Any:
-        """An operation from complex numbers to complex numbers."""
+        """An operation on complex numbers, then parameters as they are."""
         arity = len(OPERATIONS[name].args)
         first = [self._operand(x) for x in operands[:arity]]
-        return first[0]._apply(name, *first, *operands[arity:])
-
-    def _real(self, name: str) -> Any:
-        """An operation from complex numbers to real ones."""
-        found = self._apply(name, self)
-        real = object.__new__(LazyTensor)
-        real.__dict__.update(found.__dict__)
-        return real
+        found = first[0]._apply(name, *first, *operands[arity:])
+        return found._as(LazyTensor) if name in _REAL else found
 
     def binary_with_real(self, name: str, other: Any, swapped: bool) -> Any:
         """The arithmetic of a real tensor and this one."""
-        real = other.real2complex() if isinstance(other, LazyTensor) else self._operand(other)
-        pair = (real, self) if swapped else (self, real)
-        return self._call(f"Complex{name}", *pair)
+        if name == "Mult":
+            return self._binary(name, other)
+        return self._call(f"Complex{name}", *((other, self) if swapped else (self, other)))
 
     # -- arithmetic -----------------------------------------------------------------------------
 
     def _binary(self, name: str, other: Any) -> Any:
-        scalar = not isinstance(other, Tensor) or not other.is_complex
-        if name == "Mult" and scalar:
-            other = other if isinstance(other, Tensor) else LazyTensor(other)
-            if not other.is_complex and other.ndim == 1:
-                return self._like_complex(OPERATIONS["ComplexRealScal"], other)
+        if name == "Mult":
+            factor = other if isinstance(other, Tensor) else LazyTensor(self._known(other))
+            if not factor.is_complex and factor.ndim == 1:
+                return self._like(OPERATIONS["ComplexRealScal"](factor.node, self.node), factor)
         return self._call(f"Complex{name}", self, other)
 
-    def _like_complex(self, op: Any, real: Any) -> Any:
-        return self._like(op(real.node, self.node), real)
+    def _known(self, x: Any) -> Any:
+        if x is None:
+            check_kind(x)
+        return x
 
     def __add__(self, other: Any) -> Any:
         return self if is_number(other, 0) else self._binary("Add", other)
@@ -117,7 +126,7 @@ class ComplexLazyTensor(Reducing):
         return self if is_number(other, 0) else self._binary("Subtract", other)
 
     def __rsub__(self, other: Any) -> Any:
-        return self._call("ComplexSubtract", other, self)
+        return -self if is_number(other, 0) else self._call("ComplexSubtract", other, self)
 
     def __mul__(self, other: Any) -> Any:
         if is_number(other, 0):
@@ -131,7 +140,7 @@ class ComplexLazyTensor(Reducing):
         return self if is_number(other, 1) else self._binary("Divide", other)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return self._call("ComplexDivide", other, self)
+        return 0 if is_number(other, 0) else self._call("ComplexDivide", other, self)
 
     addop, subop, mulop, divop = __add__, __sub__, __mul__, __truediv__
 
@@ -139,13 +148,32 @@ class ComplexLazyTensor(Reducing):
         return self._apply("Minus", self)
 
     def __abs__(self) -> Any:
-        return self._real("ComplexAbs")
+        return self._call("ComplexAbs", self)
 
     def __pow__(self, exponent: Any) -> Any:
+        if plain_number(exponent) and float(exponent).is_integer() and abs(exponent) < 2**31:
+            return self._whole_power(int(exponent))
+        if plain_number(exponent) and abs(exponent) == 0.5:
+            return self.sqrt() if exponent > 0 else self.rsqrt()
+        power = exponent if isinstance(exponent, Tensor) else LazyTensor(self._known(exponent))
+        if power.is_complex:
+            return (self.log() * power).exp()
+        return polar(abs(self) ** power, self.angle() * power)
+
+    def __rpow__(self, base: Any) -> Any:
+        return self._operand(base) ** self
+
+    def power(self, other: Any) -> Any:
+        """The power, as `z ** other`: e^(other log z), by multiplications for whole numbers."""
+        return self**other
+
+    def _whole_power(self, power: int) -> Any:
         """A whole power, by multiplications."""
-        power = whole("exponent", exponent)
         if power < 0:
-            return 1 / self ** (-power)
+            return 1 / self._whole_power(-power)
+        if not power:
+            ones = OPERATIONS["SumT"](constant(1), self.ndim // 2)
+            return self._like(OPERATIONS["Complex"](ones, zero(ones.dim)))
         result: Any = None
         factor = self
         while power:
@@ -153,45 +181,77 @@ class ComplexLazyTensor(Reducing):
                 result = factor if result is None else result * factor
             power >>= 1
             factor = factor * factor if power else factor
-        return self._operand(1) if result is None else result
+        return result
 
-    # -- parts and functions --------------------------------------------------------------------
+    # -- comparison -----------------------------------------------------------------------------
+
+    def __eq__(self, other: Any) -> Any:  # type: ignore[override]
+        other = self._operand(other)
+        return (self.real == other.real) * (self.imag == other.imag)
+
+    def __ne__(self, other: Any) -> Any:  # type: ignore[override]
+        return 1 - (self == other)
+
+    def _unordered(self, other: Any) -> Any:
+        raise ArrayTypeError(_ORDER, found=repr(self), hint="compare abs(z), z.real or z.imag")
+
+    __lt__ = __le__ = __gt__ = __ge__ = _unordered
+
+    def _no_product(self, other: Any) -> Any:
+        raise ArrayTypeError(
+            "z | w could conjugate z or not, so it is not defined for complex numbers",
+            found=repr(self),
+            hint="(z.conj() * w).sum(-1) or (z * w).sum(-1)",
+        )
+
+    __or__ = __ror__ = _no_product
+
+    # -- parts ----------------------------------------------------------------------------------
 
     @property
     def real(self) -> Any:
         """The real parts."""
-        return self._real("ComplexReal")
+        return self._call("ComplexReal", self)
 
     @property
     def imag(self) -> Any:
         """The imaginary parts."""
-        return self._real("ComplexImag")
+        return self._call("ComplexImag", self)
 
-    def abs(self) -> Any:
-        """The moduli."""
-        return abs(self)
+    def elem(self, i: int) -> Any:
+        """Complex number i of the vector."""
+        return self[whole("i", i)]
 
-    def angle(self) -> Any:
-        """The arguments, between -pi and pi."""
-        return self._real("ComplexAngle")
+    def extract(self, i: int, d: int) -> Any:
+        """Complex numbers i ... i+d-1 of the vector."""
+        return self[whole("i", i) : i + whole("d", d)]
 
-    def conj(self) -> Any:
-        """The complex conjugates."""
-        return self._apply("Conj", self)
+    def __getitem__(self, key: Any) -> Any:
+        start, count = component_part(key, self.nbatchdims + 2, self.ndim // 2)
+        return self._apply("Extract", self, 2 * start, 2 * (count or 1))
 
-    def exp(self) -> Any:
-        """The exponential."""
-        return self._apply("ComplexExp", self)
+    def __iter__(self) -> Any:
+        raise TypeError("a LazyTensor cannot be iterated over; z[k] is its number k")
 
-    def cos(self) -> Any:
-        """The cosine, (e^(iz) + e^(-iz)) / 2."""
-        turned = self * 1j
-        return (turned.exp() + (-turned).exp()) * 0.5
+    def concat(self, other: Any) -> Any:
+        """The numbers of this vector followed by those of another."""
+        return self._call("Concat", self, other)
 
-    def sin(self) -> Any:
-        """The sine, (e^(iz) - e^(-iz)) / 2i."""
-        turned = self * 1j
-        return (turned.exp() - (-turned).exp()) * -0.5j
+    concatenate, cat = staticmethod(LazyTensor.concatenate), staticmethod(LazyTensor.cat)
+
+    # -- functions ------------------------------------------------------------------------------
+
+    def log(self) -> Any:
+        """The logarithm, with imaginary part between -pi and pi."""
+        return joined(abs(self).log(), self.angle())
+
+    def sqrt(self) -> Any:
+        """The square root with non-negative real part."""
+        return polar(abs(self).sqrt(), self.angle() * 0.5)
+
+    def rsqrt(self) -> Any:
+        """One over the square root."""
+        return polar(abs(self).rsqrt(), self.angle() * -0.5)
 
     def square(self) -> Any:
         """The square."""
@@ -201,66 +261,97 @@ class ComplexLazyTensor(Reducing):
         """The inverse."""
         return 1 / self
 
+    def cos(self) -> Any:
+        """The cosine."""
+        x, y = self.real, self.imag
+        return joined(x.cos() * _cosh(y), -x.sin() * _sinh(y))
+
+    def sin(self) -> Any:
+        """The sine."""
+        x, y = self.real, self.imag
+        return joined(x.sin() * _cosh(y), x.cos() * _sinh(y))
+
+    def tanh(self) -> Any:
+        """The hyperbolic tangent."""
+        t, y = self.real.tanh(), self.imag
+        return joined(t * y.cos(), y.sin()) / joined(y.cos(), t * y.sin())
+
     def sqnorm2(self) -> Any:
         """The sum of the squared moduli."""
-        return self._real("ComplexSquareAbs").sum(-1)
+        return self._call("ComplexSquareAbs", self).sum(-1)
 
     def norm2(self) -> Any:
         """The Euclidean norm."""
         return self.sqnorm2().sqrt()
 
-    def elem(self, i: int) -> Any:
-        """Complex number i of the vector."""
-        return self._apply("Extract", self, 2 * whole("i", i), 2)
+    def norm(self, dim: int = -1) -> Any:
+        """The Euclidean norm over the components."""
+        check_last(self, dim)
+        return self.norm2()
 
-    def __getitem__(self, key: Any) -> Any:
-        from .lazytensor import component_index
+    def normalize(self) -> Any:
+        """The vector divided by its norm."""
+        return self * self.sqnorm2().rsqrt()
 
-        found = component_index(key, self.nbatchdims + 2)
-        count = self.ndim // 2
-        if isinstance(found, slice):
-            start, stop, step = found.indices(count)
-            if step != 1 or stop <= start:
-                raise ArrayTypeError("a slice of components has no step", found=str(found))
-            return self._apply("Extract", self, 2 * start, 2 * (stop - start))
-        return self.elem(found)
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and hasattr(LazyTensor, name):
-            raise DerivativeError(
-                f"{name} is not defined for complex lazy tensors",
-                hint="z.real, z.imag, abs(z) or z.angle() give real ones",
-            )
-        raise AttributeError(name)
+    def sqdist(self, other: Any) -> Any:
+        """The squared distance: the sum of the squared moduli of the differences."""
+        return (self - other).sqnorm2()
 
     # -- reductions -----------------------------------------------------------------------------
 
     def _over_components(self, name: str) -> Any:
         if name != "Sum":
-            raise ArrayTypeError(f"complex numbers have no order: {name} is not defined")
-        return self._apply("ComplexSum", self)
+            raise ArrayTypeError(f"{name}: {_ORDER}", hint="of abs(z), z.real or z.imag")
+        return self._call("ComplexSum", self)
 
     def reduction(self, reduction_op: str, *args: Any, **options: Any) -> Any:
-        """A reduction over i or j: "Sum" or "Mean"."""
+        """A reduction over i or j: "Sum" or "Mean".
+
+        Raises:
+            OptionError: another one.
+        """
         if reduction_op not in ("Sum", "Mean"):
-            raise ArrayTypeError(
-                f"complex numbers have no order: {reduction_op} is not defined for them",
-                hint="z.real, abs(z)",
+            raise OptionError(
+                f"{reduction_op} is not defined for complex numbers: Sum and Mean are",
+                hint="a reduction of abs(z), z.real or z.imag",
             )
         return super().reduction(reduction_op, *args, **options)
 
     def _finished(self, result: Any) -> Any:
         """Pairs of real numbers as complex ones."""
-        shape = (*result.shape[:-1], result.shape[-1] // 2, 2)
         if isinstance(result, np.ndarray):
             return np.ascontiguousarray(result).view(_OF[result.dtype.name])
+        shape = (*result.shape[:-1], result.shape[-1] // 2, 2)
         return sys.modules["torch"].view_as_complex(result.reshape(shape).contiguous())
 
 
-def _parts(x: Any, adapter: Any) -> Any:
-    """A complex array as real numbers, twice as many along the last axis."""
-    if adapter.dtype(x) not in COMPLEX:
-        return x
-    if adapter.name == "numpy":
-        return np.ascontiguousarray(x).view(COMPLEX[x.dtype.name])
-    return sys.modules["torch"].view_as_real(x.resolve_conj()).flatten(-2)
+def joined(x: Any, y: Any) -> Any:
+    """The complex tensor of real and imaginary parts."""
+    return x._apply("Complex", x, y)._as(ComplexLazyTensor)
+
+
+def polar(size: Any, angle: Any) -> Any:
+    """The complex tensor of moduli and angles."""
+    return joined(size * angle.cos(), size * angle.sin())
+
+
+def _cosh(y: Any) -> Any:
+    return (y.exp() + (-y).exp()) * 0.5
+
+
+def _sinh(y: Any) -> Any:
+    """By the hyperbolic tangent, which is exact near 0."""
+    return y.tanh() * _cosh(y)
+
+
+def _is_number(x: Any) -> bool:
+    return plain_number(x) or isinstance(x, (complex, np.complexfloating))
+
+
+add_methods(ComplexLazyTensor, for_complex=True)
+add_refusals(
+    ComplexLazyTensor,
+    {name for name in dir(LazyTensor) if name[0] != "_"} - set(dir(ComplexLazyTensor)),
+    "is not defined for complex numbers",
+    "z.real, z.imag, abs(z) and z.angle() are real",
+)

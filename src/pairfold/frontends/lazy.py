@@ -8,23 +8,29 @@ and a reduction over i or j folds the graph. Data are held by reference, never c
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.node import Kind, Node
 from ..core.show import formula_text
-from ..errors import ArgumentError, ArrayTypeError, DTypeError, OptionError, ShapeError
+from ..errors import (
+    ArgumentError,
+    ArrayTypeError,
+    DTypeError,
+    OptionError,
+    ReducedError,
+    ShapeError,
+)
 from ..ops.table import OPERATIONS, build
 from ..settings import current
-from .arrays import ADAPTERS, SUPPORTED
-from .leaves import Leaf, joined, numbered
+from .arrays import SUPPORTED
+from .copies import Steps, converted, copied, packed, unpacked, with_owners
+from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
 
 # What a result has in common with all operands, None where an operand does not know.
 _SHARED = ("ni", "nj", "real_dtype", "adapter", "backend", "ranges")
-COMPLEX = {"complex64": "float32", "complex128": "float64"}
 
 
 class Tensor:
@@ -60,15 +66,8 @@ class Tensor:
         self.leaves, self.node = (leaf,), leaf.node
         self.axis = int(leaf.kind)
 
-    def _set_array(self, x: Any, adapter: Any, axis: int | None, given: Any) -> None:
+    def _set_array(self, x: Any, axis: int | None) -> None:
         """A leaf from an array: of three axes or more by its shape, else by `axis`."""
-        self.adapter, self.real_dtype = adapter, adapter.dtype(x)
-        if self.real_dtype not in SUPPORTED:
-            raise DTypeError(
-                "a lazy tensor holds float32, float64, float16 or bfloat16 numbers",
-                found=f"an array of dtype {adapter.dtype(given)}",
-                hint="x.astype('float32')" if adapter.name == "numpy" else "x.float()",
-            )
         shape = tuple(x.shape)
         if len(shape) >= 3:
             if axis is not None:
@@ -77,18 +76,43 @@ class Tensor:
                     found=f"axis={axis!r} and shape {shape}",
                     hint="LazyTensor(x) without axis",
                 )
-            kind, x = _by_shape(x, shape)
+            kind = _by_shape(shape)
         else:
             kind = _by_axis(shape, axis)
-            x = x.reshape(1) if not shape else x
-            x = x[0] if kind == Kind.PARAMETER and len(shape) == 2 else x
-        own = 1 if kind == Kind.PARAMETER else 2
-        self.batch = tuple(x.shape[:-own])
+        self._set_owner(x, kind)
+
+    def _set_owner(self, x: Any, kind: Kind) -> None:
+        """A leaf from an array of this kind."""
+        self.adapter = adapter_for(x)
+        self.real_dtype = self._checked_dtype(x, self.is_complex)
+        if x.shape and not x.shape[-1]:
+            raise ShapeError("a vector has at least one component", found=f"shape {tuple(x.shape)}")
+        leaf = array_leaf(x, kind)
+        shape = tuple(leaf.array.shape)
+        self.batch = shape[: -1 if kind == Kind.PARAMETER else -2]
         if kind == Kind.I:
-            self.ni = x.shape[-2]
+            self.ni = shape[-2]
         elif kind == Kind.J:
-            self.nj = x.shape[-2]
-        self._set_leaf(Leaf(kind, x.shape[-1], x, owner=given))
+            self.nj = shape[-2]
+        self._set_leaf(leaf)
+
+    def _checked_dtype(self, x: Any, pairs: bool) -> str:
+        """The dtype of an array's numbers: of real and imaginary parts where it has `pairs`."""
+        given = self.adapter.dtype(x)
+        found = COMPLEX.get(given, given)
+        if found not in SUPPORTED:
+            raise DTypeError(
+                "a lazy tensor holds float32, float64, float16 or bfloat16 numbers",
+                found=f"an array of dtype {given}",
+                hint="x.astype('float32')" if self.adapter.name == "numpy" else "x.float()",
+            )
+        if pairs != (given in COMPLEX):
+            raise DTypeError(
+                f"expected {'complex' if pairs else 'real'} numbers",
+                found=f"an array of dtype {given}",
+                hint="LazyTensor(x).real2complex()" if pairs else "x.real",
+            )
+        return found
 
     def lt_constructor(
         self, x: Any = None, axis: int | None = None, is_complex: bool = False
@@ -141,9 +165,9 @@ class Tensor:
 
     @property
     def device(self) -> Any:
-        """The device of the arrays, as their library has it; None where there is none."""
-        array = next((leaf.array for leaf in self.leaves if leaf.array is not None), None)
-        return getattr(array, "device", None)
+        """The device of the arrays, "cpu" for NumPy; None where there is no array."""
+        array = next((leaf.owner for leaf in self.leaves if leaf.given), None)
+        return None if array is None else getattr(array, "device", "cpu")
 
     # -- joining --------------------------------------------------------------------------------
 
@@ -185,6 +209,14 @@ class Tensor:
             node = build(OPERATIONS[name], *nodes)
         return self._like(node, *others)
 
+    def _as(self, kind: type[Tensor]) -> Any:
+        """The same graph as a tensor of another class."""
+        if type(self) is kind:
+            return self
+        found = object.__new__(kind)
+        found.__dict__.update(self.__dict__)
+        return found
+
     # -- text -----------------------------------------------------------------------------------
 
     def __str__(self) -> str:
@@ -192,7 +224,8 @@ class Tensor:
         assert node is not None
         lines = ["KeOps LazyTensor", f"    formula: {formula_text(node)}"]
         if self.symbols:
-            listed = ", ".join(str(leaf.node) for leaf in order if leaf.symbol is not None)
+            numbers = enumerate(leaf for leaf in order if leaf.symbol is not None)
+            listed = ", ".join(f"Var({n},{x.dim},{int(x.kind)})" for n, x in numbers)
             lines.append(f"    symbolic variables: {listed}")
         lines.append(f"    shape: {self.shape}")
         return "\n".join(lines)
@@ -204,35 +237,63 @@ class Tensor:
         kind = type(self).__name__
         return f"<{kind} {formula_text(node)}, shape {self.shape}, dtype {self.dtype}{place}>"
 
+    def __call__(self, *arrays: Any, **options: Any) -> Any:
+        """Only reductions can be called.
+
+        Raises:
+            ArgumentError: always.
+        """
+        raise ArgumentError(
+            "only a reduction can be called, and this LazyTensor is not reduced",
+            found=repr(self),
+            hint="x.sum(axis=1, call=False)",
+        )
+
     # -- copies ---------------------------------------------------------------------------------
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        import copy
-
-        return self._with_arrays(lambda array: copy.deepcopy(array, memo))
+        return self.with_arrays(lambda array: copied(array, memo))
 
     def to(self, *args: Any, **options: Any) -> Any:
-        """The same formula of arrays moved by their own `to` (torch), e.g. to a device or dtype."""
-        return self._with_arrays(lambda array: array.to(*args, **options))
+        """The same formula of arrays on another device or of another dtype: torch's `to` of each.
 
-    def _with_arrays(self, change: Any) -> Any:
-        from ..calculus.substitute import substitute
+        NumPy arrays take a dtype.
+        """
+        return self.with_arrays(lambda array: converted(array, *args, **options))
 
-        found = self._like(self.node)
-        moved: dict[Node, Node] = {}
-        leaves: list[Leaf] = []
-        changed: dict[int, Any] = {}
-        for leaf in self.leaves:
-            if leaf.array is None:
-                leaves.append(leaf)
-                continue
-            array = change(leaf.array)
-            owner = changed.setdefault(id(leaf.owner), array)
-            leaves.append(Leaf(leaf.kind, leaf.dim, array, owner=owner))
-            moved[leaf.node] = leaves[-1].node
-            found.real_dtype = found.adapter.dtype(array)
-        found.leaves, found.node = tuple(leaves), substitute(self.node, moved)
+    def with_arrays(self, change: Callable[[Any], Any]) -> Any:
+        """The same formula of other arrays: what `change` makes of each, once."""
+        (node,), leaves = with_owners([self.node], self.leaves, change)
+        return self.on_leaves(node, leaves)
+
+    def on_leaves(self, node: Node, leaves: Sequence[Leaf]) -> Any:
+        """A tensor like this one with another graph on other leaves of the same shapes."""
+        found = self._like(node)
+        found.leaves, found.axis = tuple(leaves), self.axis
+        for leaf in leaves:
+            if leaf.form is not None:
+                found.real_dtype = found._checked_dtype(leaf.owner, leaf.pairs)
         return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = ("batch", "ni", "nj", "adapter", "real_dtype", "axis", "ranges", "backend")
+        state = {name: getattr(self, name) for name in names}
+        return self.restored, (packed([self.node], self.leaves), self.leaves, state)
+
+    @classmethod
+    def restored(cls, steps: Steps, leaves: tuple[Leaf, ...], state: dict[str, Any]) -> Any:
+        """A tensor as it was when it was pickled."""
+        found = object.__new__(cls)
+        found._blank()
+        found.leaves = leaves
+        (found.node,) = unpacked(steps, leaves)
+        for name, value in state.items():
+            setattr(found, name, value)
+        return found
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # methods from rows
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -245,11 +306,7 @@ def _common(name: str, values: Sequence[Any]) -> Any:
     """The one value that parts have in common, None being unknown."""
     known = [value for value in values if value is not None]
     for value in known[1:]:
-        same = value is known[0]
-        if not same and name == "ranges":
-            same = all(bool((a == b).all()) for a, b in itertools.zip_longest(value, known[0]))
-        if not same and name != "ranges":
-            same = value == known[0]
+        same = _equal_ranges(value, known[0]) if name == "ranges" else value == known[0]
         if not same:
             label = {"real_dtype": "dtype", "adapter": "tools"}.get(name, name)
             shown = [getattr(v, "name", v) for v in (known[0], value)]
@@ -259,15 +316,24 @@ def _common(name: str, values: Sequence[Any]) -> Any:
     return known[0] if known else None
 
 
-def _by_shape(x: Any, shape: tuple[int, ...]) -> tuple[Kind, Any]:
-    """What an array of three axes or more is indexed by, and the array as a fold wants it."""
+def _equal_ranges(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    pairs = zip(one, other, strict=False)
+    return len(one) == len(other) and all(
+        a is b or (tuple(a.shape) == tuple(b.shape) and bool((a == b).all())) for a, b in pairs
+    )
+
+
+def _by_shape(shape: tuple[int, ...]) -> Kind:
+    """What an array of three axes or more is indexed by."""
     rows, columns = shape[-3], shape[-2]
     if rows == 1 and columns == 1:
-        return Kind.PARAMETER, x[..., 0, 0, :]
+        return Kind.PARAMETER
     if columns == 1:
-        return Kind.I, x[..., 0, :]
+        return Kind.I
     if rows == 1:
-        return Kind.J, x[..., 0, :, :]
+        return Kind.J
     raise ShapeError(
         "an array with three axes or more must be indexed by i or by j, not by both",
         found=f"shape {shape}",
@@ -293,11 +359,6 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Kind:
     return Kind.PARAMETER
 
 
-def adapter_for(x: object) -> Any:
-    """The adapter of an array's library, None for what is not an array."""
-    return next((adapter for adapter in ADAPTERS if adapter.owns(x)), None)
-
-
 def number_leaf(values: Sequence[float]) -> Leaf:
     """A parameter made of numbers, which take the dtype of the arrays they meet."""
     return Leaf(Kind.PARAMETER, len(values), values=values)
@@ -312,9 +373,15 @@ def check_kind(x: object) -> None:
     """Refuse what cannot become a lazy tensor.
 
     Raises:
-        ArrayTypeError: always.
+        ArrayTypeError, ReducedError: always.
     """
     kind = type(x)
+    if hasattr(x, "reduction_op"):
+        raise ReducedError(
+            "a reduction is a result to come, and no formula can contain it",
+            found=repr(x),
+            hint="call it, and make a LazyTensor of the array that it gives",
+        )
     raise ArrayTypeError(
         "this data type cannot become a LazyTensor",
         found=f"a {kind.__module__}.{kind.__qualname__}",
@@ -322,8 +389,8 @@ def check_kind(x: object) -> None:
     )
 
 
-def symbol_leaf(x: tuple[Any, ...]) -> Leaf:
-    """The leaf of (position, dim, category).
+def symbol_leaf(x: tuple[Any, ...], pairs: bool = False) -> Leaf:
+    """The leaf of (position, dim, category); of dim complex numbers with `pairs`.
 
     Raises:
         ArgumentError: another tuple.
@@ -335,4 +402,4 @@ def symbol_leaf(x: tuple[Any, ...]) -> Leaf:
             found=repr(x),
             hint="(0, 3, 0): argument 0, dimension 3, indexed by i; category 1: by j; 2: parameter",
         )
-    return Leaf(Kind(x[2]), int(x[1]), symbol=int(x[0]))
+    return Leaf(Kind(x[2]), int(x[1]) * (2 if pairs else 1), symbol=int(x[0]), pairs=pairs)

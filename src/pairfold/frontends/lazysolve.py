@@ -8,9 +8,9 @@ from ..core.node import Kind
 from ..errors import ArgumentError, ArrayTypeError, OptionError
 from .conjugate import checked_stop
 from .fold import Accuracy
-from .lazy import Tensor, adapter_for
-from .leaves import Leaf, numbered
-from .reducing import fold_of
+from .lazy import Tensor
+from .leaves import Leaf, adapter_for, numbered
+from .reduced import fold_of
 from .solve import Request, System, solve_system
 
 _STOP = ("eps", "tol", "maxiter")

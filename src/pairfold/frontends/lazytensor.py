@@ -1,30 +1,24 @@
 """LazyTensor for real numbers: operators, methods by the table of operations, reductions.
 
-Methods come from the rows: every operation with a `method` name gets one here, with the row's
-words as help. Written out below are those whose arguments need more than a row says.
+Methods come from the rows: every operation with a `method` name gets one (`methods.py`). Written
+out below are those whose arguments need more than a row says.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..core.node import topological
 from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
-from ..ops.table import OPERATIONS, Op, constant
-from .lazy import (
-    COMPLEX,
-    Tensor,
-    adapter_for,
-    check_kind,
-    number_leaf,
-    plain_number,
-    symbol_leaf,
-)
+from ..ops.table import OPERATIONS, constant
+from ..ops.vectors import zero
+from .lazy import Tensor, check_kind, number_leaf, plain_number, symbol_leaf
+from .leaves import COMPLEX, adapter_for
+from .methods import add_methods, whole
 from .reducing import Reducing
 
 
@@ -37,6 +31,7 @@ class LazyTensor(Reducing):
             numbers, a parameter; an int, a constant of the formula; a tuple (position, dim,
             category), an argument to be given later.
         axis: the index of an array with two axes.
+        is_complex: a tensor of complex numbers, also where x does not show it.
 
     >>> import numpy as np
     >>> x, y = np.zeros((3, 1, 2)), np.ones((1, 4, 2))
@@ -53,7 +48,7 @@ class LazyTensor(Reducing):
         if cls is LazyTensor and (is_complex or _holds_complex(x)):
             from .complextensor import ComplexLazyTensor
 
-            return ComplexLazyTensor(x, axis)
+            return ComplexLazyTensor(x, axis, True)
         return object.__new__(cls)
 
     def __init__(self, x: Any = None, axis: int | None = None, is_complex: bool = False) -> None:
@@ -64,7 +59,7 @@ class LazyTensor(Reducing):
         adapter = adapter_for(x)
         scalar = isinstance(x, np.generic)
         if adapter is not None and not scalar:
-            self._set_array(x, adapter, axis, x)
+            self._set_array(x, axis)
         elif isinstance(x, tuple):
             if axis is not None:
                 raise OptionError("a symbol tells its own category", found=f"axis={axis!r}")
@@ -88,17 +83,31 @@ class LazyTensor(Reducing):
 
     def _operand(self, x: Any) -> Any:
         """x as a lazy tensor."""
+        if x is None:
+            check_kind(x)
         return x if isinstance(x, Tensor) else LazyTensor(x)
 
     def _call(self, name: str, *operands: Any) -> Any:
         """An operation on lazy tensors or what becomes one, then parameters as they are."""
-        arity = len(OPERATIONS[name].args)
+        row = OPERATIONS[name]
+        arity = len(operands) - len(row.params)
         first = [self._operand(x) for x in operands[:arity]]
         if any(x.is_complex for x in first):
             raise ArrayTypeError(
                 f"{name} is not defined for complex numbers", hint="z.real, z.imag or abs(z)"
             )
         return first[0]._apply(name, *first, *operands[arity:])
+
+    def _typed(self, tensor: Any, is_complex: bool) -> Any:
+        """A tensor as one of real, or of complex, numbers."""
+        from .complextensor import ComplexLazyTensor
+
+        return tensor._as(ComplexLazyTensor if is_complex else LazyTensor)
+
+    def _class_for(self, x: Any) -> type[Tensor]:
+        from .complextensor import ComplexLazyTensor
+
+        return ComplexLazyTensor if _holds_complex(x) else LazyTensor
 
     # -- arithmetic -----------------------------------------------------------------------------
 
@@ -175,22 +184,25 @@ class LazyTensor(Reducing):
             return self if exponent == 1 else self._call("Pow", self, int(exponent))
         if plain_number(exponent) and abs(exponent) == 0.5:
             return self._call("Sqrt" if exponent > 0 else "Rsqrt", self)
-        return self._call("Powf", self, exponent)
+        exponent = self._operand(exponent)
+        return self.real2complex() ** exponent if exponent.is_complex else self.powf(exponent)
 
     def __rpow__(self, base: Any) -> Any:
-        return self._call("Powf", base, self)
+        return self._operand(base) ** self
 
-    def power(self, exponent: Any) -> Any:
-        """The power, as `x ** exponent`."""
-        return self**exponent
+    def power(self, other: Any) -> Any:
+        """The power, as `x ** other`."""
+        return self**other
 
     # -- comparison -----------------------------------------------------------------------------
 
     def __eq__(self, other: Any) -> Any:  # type: ignore[override]
-        return self._call("Equal", self, other)
+        other = self._operand(other)
+        return other == self if other.is_complex else self._call("Equal", self, other)
 
     def __ne__(self, other: Any) -> Any:  # type: ignore[override]
-        return self._call("NotEqual", self, other)
+        other = self._operand(other)
+        return other != self if other.is_complex else self._call("NotEqual", self, other)
 
     def __lt__(self, other: Any) -> Any:
         return self._call("LessThan", self, other)
@@ -207,18 +219,10 @@ class LazyTensor(Reducing):
     # -- components -----------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Any:
-        found = component_index(key, self.nbatchdims + 2)
-        if isinstance(found, slice):
-            start, stop, step = found.start or 0, found.stop, found.step
-            stop = self.ndim if stop is None else stop
-            if step not in (None, 1) or not 0 <= start < stop <= self.ndim:
-                raise ShapeError(
-                    "a slice of components goes from start to stop, without step",
-                    found=f"{found} of {self.ndim} components",
-                    hint=f"0 <= start < stop <= {self.ndim}",
-                )
-            return self._call("Extract", self, start, stop - start)
-        return self._call("Elem", self, found)
+        start, count = component_part(key, self.nbatchdims + 2, self.ndim)
+        if count is None:
+            return self._call("Elem", self, start)
+        return self._call("Extract", self, start, count)
 
     def __iter__(self) -> Any:
         raise TypeError("a LazyTensor cannot be iterated over; x[k] is its component k")
@@ -227,24 +231,26 @@ class LazyTensor(Reducing):
         return True
 
     @staticmethod
-    def concatenate(tensors: Sequence[Any], axis: int = -1) -> Any:
+    def concatenate(tuple_of_lt: Sequence[Any], axis: int = -1) -> Any:
         """The components of several tensors, one after the other (the last axis)."""
-        parts = [LazyTensor(x) if not isinstance(x, Tensor) else x for x in tensors]
-        if not parts:
-            raise ArgumentError("nothing to concatenate")
-        if axis not in (-1, parts[0].nbatchdims + 2):
+        tensors = [x if isinstance(x, Tensor) else LazyTensor(x) for x in tuple_of_lt]
+        if not tensors:
+            raise ArgumentError("nothing to concatenate", found=repr(tuple_of_lt))
+        if any(x.is_complex for x in tensors):
+            tensors = [x if x.is_complex else x.real2complex() for x in tensors]
+        found: Any = tensors[0]
+        for part in tensors[1:]:
+            found = found.concat(part)
+        if axis not in (-1, found.nbatchdims + 2):
             raise OptionError(
                 "only the last axis, that of components, can be concatenated", found=f"axis={axis}"
             )
-        found: Any = parts[0]
-        for part in parts[1:]:
-            found = found._call("Concat", found, part)
         return found
 
     @staticmethod
-    def cat(tensors: Sequence[Any], dim: int = -1) -> Any:
+    def cat(tuple_of_lt: Sequence[Any], dim: int = -1) -> Any:
         """`concatenate`, with torch's name for the axis."""
-        return LazyTensor.concatenate(tensors, axis=dim)
+        return LazyTensor.concatenate(tuple_of_lt, axis=dim)
 
     # -- methods that a row alone does not describe ---------------------------------------------
 
@@ -254,19 +260,18 @@ class LazyTensor(Reducing):
 
     def norm(self, dim: int = -1) -> Any:
         """The Euclidean norm over the components."""
-        if dim not in (-1, self.nbatchdims + 2):
-            raise OptionError("norm is over the last axis", found=f"dim={dim!r}", hint="dim=-1")
-        return self._call("Norm2", self)
+        check_last(self, dim)
+        return self.norm2()
 
-    def clamp(self, low: Any, high: Any) -> Any:
-        """The values limited to the interval from low to high."""
-        if all(isinstance(x, int) and not isinstance(x, bool) for x in (low, high)):
-            return self._call("ClampInt", self, low, high)
-        return self._call("Clamp", self, low, high)
+    def clamp(self, other1: Any, other2: Any) -> Any:
+        """The values limited to the interval from other1 to other2."""
+        if all(isinstance(x, int) and not isinstance(x, bool) for x in (other1, other2)):
+            return self._call("ClampInt", self, other1, other2)
+        return self._call("Clamp", self, other1, other2)
 
-    def round(self, d: int = 0) -> Any:
-        """Rounded to d decimals, halves away from zero."""
-        return self._call("Round", self, whole("d", d))
+    def round(self, other: int = 0) -> Any:
+        """Rounded to this many decimals, halves away from zero."""
+        return self._call("Round", self, whole("other", other))
 
     def mod(self, modulus: Any, offset: Any = 0) -> Any:
         """self - modulus * floor((self - offset) / modulus)."""
@@ -276,63 +281,17 @@ class LazyTensor(Reducing):
         """B-splines of order k at x, this tensor being the knots."""
         return self._call("BSpline", self, x, whole("k", k))
 
-    def one_hot(self, n: int) -> Any:
-        """A vector of n components, 1 at the number that this scalar is, else 0."""
-        return self._call("OneHot", self, whole("n", n))
-
-    def elem(self, i: int) -> Any:
-        """Component i."""
-        return self._call("Elem", self, whole("i", i))
-
-    def extract(self, i: int, d: int) -> Any:
-        """Components i ... i+d-1."""
-        return self._call("Extract", self, whole("i", i), whole("d", d))
-
-    def weightedsqnorm(self, weights: Any) -> Any:
+    def weightedsqnorm(self, other: Any) -> Any:
         """Squared norm with weights: a scalar, one per component, or a matrix, row by row."""
-        return self._call("WeightedSqNorm", weights, self)
+        return self._call("WeightedSqNorm", other, self)
 
-    def weightedsqdist(self, other: Any, weights: Any) -> Any:
-        """Squared distance with weights, as in `weightedsqnorm`."""
-        return (self - other).weightedsqnorm(weights)
-
-    def softdtw_sqdist(self, other: Any, gamma: Any) -> Any:
-        """Soft dynamic time warping of two series of numbers."""
-        return self._call("SoftDTW_SqDist", self, other, gamma)
-
-    def matvecmult(self, other: Any) -> Any:
-        """This matrix, row by row, times a vector."""
-        return self._call("MatVecMult", self, other)
-
-    def vecmatmult(self, other: Any) -> Any:
-        """This vector times a matrix, row by row."""
-        return self._call("VecMatMult", self, other)
-
-    def tensorprod(self, other: Any) -> Any:
-        """All products of components."""
-        return self._call("TensorProd", self, other)
-
-    def keops_tensordot(
-        self,
-        other: Any,
-        dimfa: Sequence[int],
-        dimfb: Sequence[int],
-        contfa: Sequence[int],
-        contfb: Sequence[int],
-        *permute: Any,
-    ) -> Any:
-        """Contraction of two tensors of these shapes over these axes."""
-        lists = [tuple(int(n) for n in part) for part in (dimfa, dimfb, contfa, contfb)]
-        order = [tuple(int(n) for n in part) for part in permute]
-        return self._call("TensorDot", self, other, *lists, *order)
-
-    def keops_kron(self, other: Any, dimfself: Sequence[int], dimfother: Sequence[int]) -> Any:
-        """Kronecker product of two tensors of these shapes."""
-        shapes = [tuple(int(n) for n in part) for part in (dimfself, dimfother)]
-        return self._call("Kron", self, other, *shapes)
+    def weightedsqdist(self, g: Any, s: Any) -> Any:
+        """Squared distance to g with weights s, as in `weightedsqnorm`."""
+        return (self - g).weightedsqnorm(s)
 
     def difference_matrix(self, other: Any) -> Any:
         """All differences between components of self and of other, row by row."""
+        other = self._operand(other)
         ones = [LazyTensor([1.0] * n) for n in (other.ndim, self.ndim)]
         return self.tensorprod(ones[0]) - ones[1].tensorprod(other)
 
@@ -348,98 +307,67 @@ class LazyTensor(Reducing):
         """The points e^(ix) of the unit circle, for real x."""
         return _to_complex(self, "ComplexExp1j")
 
-    def grad(self, v: Any, e: Any) -> Any:
-        """The gradient with respect to the variable v, applied to e."""
-        return self._call("Grad", self, v, e)
-
-    def diff(self, v: Any, e: Any) -> Any:
-        """The derivative when the variable v moves along e."""
-        return self._call("Diff", self, v, e)
-
-    def factorize(self, other: Any) -> Any:
-        """The same formula: what occurs more than once is computed once anyway."""
+    @property
+    def real(self) -> Any:
+        """The tensor itself: its numbers are real."""
         return self
 
-    def auto_factorize(self) -> Any:
-        """The same formula: what occurs more than once is computed once anyway."""
+    @property
+    def imag(self) -> Any:
+        """Zeros: the tensor's numbers are real."""
+        return self._like(zero(self.ndim))
+
+    def conj(self) -> Any:
+        """The tensor itself: its numbers are real."""
         return self
 
-    def unary(
-        self,
-        operation: str,
-        dimres: int | None = None,
-        opt_arg: Any = None,
-        opt_arg2: Any = None,
-        is_complex: bool | None = None,
-    ) -> Any:
-        """Any operation of one operand, by its name, with its parameters."""
-        parameters = [x for x in (opt_arg, opt_arg2) if x is not None]
-        return self._call(operation, self, *parameters)
+    def angle(self) -> Any:
+        """0 for positive numbers, pi for negative ones."""
+        return (self < 0) * math.pi
 
-    def binary(
-        self,
-        other: Any,
-        operation: str,
-        is_operator: bool = False,
-        dimres: int | None = None,
-        dimcheck: str | None = "sameor1",
-        opt_arg: Any = None,
-        opt_pos: str = "last",
-        rversion: bool = False,
-        is_complex: bool | None = None,
-    ) -> Any:
-        """Any operation of two operands, by its name or its symbol."""
-        name = _SYMBOLS.get(operation, operation)
-        operands = (other, self) if rversion else (self, other)
-        return self._call(name, *operands, *([] if opt_arg is None else [opt_arg]))
+    def trace_operator(self, var: Any, w: Any = None) -> Any:
+        """The trace of this formula, which is linear in the variable `var`; w weighs the diagonal.
 
-    def ternary(
-        self,
-        other1: Any,
-        other2: Any,
-        operation: str,
-        dimres: int | None = None,
-        dimcheck: str | None = "sameor1",
-        opt_arg: Any = None,
-    ) -> Any:
-        """Any operation of three operands, by its name."""
-        parameters = [] if opt_arg is None else [opt_arg]
-        return self._call(operation, self, other1, other2, *parameters)
+        `var`, where it is a symbol, is not an argument of the result.
+        """
+        return self._without(var, "TraceOperator", *(() if w is None else (w,)))
 
+    def adjoint_operator(self, var: Any, u: Any) -> Any:
+        """The adjoint of this formula, which is linear in the variable `var`, applied to u.
 
-_SYMBOLS = {
-    op.symbol.text: op.name
-    for op in OPERATIONS.values()
-    if op.symbol is not None and len(op.args) == 2
-}
+        `var`, where it is a symbol, is not an argument of the result.
+        """
+        return self._without(var, "AdjointOperator", u)
+
+    def sum_lin_operator(self, var: Any, wl: Any = None, wr: Any = None) -> Any:
+        """The sum of the entries of this formula's matrix: it is linear in the variable `var`.
+
+        `wl` weighs its rows, `wr` its columns; `var`, where it is a symbol, is not an argument of
+        the result.
+        """
+        weights = () if wl is None and wr is None else (1 if wl is None else wl,)
+        return self._without(var, "SumLinOperator", *weights, *(() if wr is None else (wr,)))
+
+    def _without(self, var: Any, name: str, *operands: Any) -> Any:
+        """An operation whose result does not depend on the variable that it is told."""
+        found = self._call(name, self, var, *operands)
+        used = topological([found.node])
+        dropped = {leaf.key for leaf in var.leaves if leaf.symbol is not None}
+        kept = (x for x in found.leaves if x.key not in dropped or x.node in used)
+        found.leaves = tuple(kept)
+        return found
 
 
 def _to_complex(x: Any, name: str) -> Any:
     """An operation from real numbers to complex ones."""
     from .complextensor import ComplexLazyTensor
 
-    made = object.__new__(ComplexLazyTensor)
-    made.__dict__.update(x._apply(name, x).__dict__)
-    return made
+    return x._apply(name, x)._as(ComplexLazyTensor)
 
 
 def is_number(x: Any, value: int) -> bool:
     """Whether x is a plain number of this value."""
     return plain_number(x) and x == value
-
-
-def whole(name: str, value: Any) -> int:
-    """The value as a whole number.
-
-    Raises:
-        OptionError: it is none.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise OptionError(f"{name} must be a whole number", found=f"{name}={value!r}") from None
 
 
 def _holds_complex(x: Any) -> bool:
@@ -451,16 +379,19 @@ def _holds_complex(x: Any) -> bool:
     return adapter is not None and adapter.dtype(x) in COMPLEX
 
 
-def component_index(key: Any, last: int) -> Any:
-    """The part of an index that concerns components; full slices stand before it.
+def component_part(key: Any, last: int, dim: int) -> tuple[int, int | None]:
+    """The first component of an index, and how many, None for a single one, of `dim`.
+
+    Full slices may stand before it, one for each of the axes before the last.
 
     Raises:
-        ShapeError: another axis is indexed, or by something else.
+        ShapeError: another axis is indexed, by something else, or beyond the components.
     """
-    if not isinstance(key, tuple):
-        found = key
-    else:
-        if len(key) != last + 1 or any(k != slice(None) for k in key[:-1]):
+    found = key
+    if isinstance(key, tuple):
+        if len(key) != last + 1 or any(
+            not isinstance(k, slice) or k != slice(None) for k in key[:-1]
+        ):
             raise ShapeError(
                 "only the last axis, that of components, can be indexed",
                 found=f"[{', '.join(map(str, key))}]",
@@ -468,40 +399,38 @@ def component_index(key: Any, last: int) -> Any:
             )
         found = key[-1]
     if isinstance(found, slice):
-        return found
+        start, stop = found.start or 0, dim if found.stop is None else found.stop
+        if found.step not in (None, 1) or not 0 <= start < stop <= dim:
+            raise ShapeError(
+                "a slice of components goes from start to stop, without step",
+                found=f"{found} of {dim} components",
+                hint=f"0 <= start < stop <= {dim}",
+            )
+        return start, stop - start
     if isinstance(found, bool) or not isinstance(found, (int, np.integer)):
         raise ShapeError(
             "components are indexed by a whole number or a slice", found=repr(found), hint="x[0]"
         )
-    return int(found)
+    if not 0 <= found < dim:
+        raise ShapeError(
+            f"components are numbered from 0 to {dim - 1}", found=repr(found), hint="x[0]"
+        )
+    return int(found), None
 
 
-def _method(op: Op) -> Callable[..., Any]:
-    """A method from a row: self is the first operand."""
-    names = [*op.args[1:], *(param.name for param in op.params)]
+def check_last(tensor: Any, axis: Any) -> None:
+    """Raise unless an axis is that of components.
 
-    def method(self: Any, *operands: Any) -> Any:
-        most = len(names)
-        least = most - op.optional - sum(param.default is not None for param in op.params)
-        if not least <= len(operands) <= most:
-            raise ArgumentError(
-                f"{op.method} takes {', '.join(names) or 'nothing'}",
-                found=f"{len(operands)} arguments",
-            )
-        return self._call(op.name, self, *operands)
-
-    method.__name__ = method.__qualname__ = str(op.method)
-    method.__doc__ = f"{op.says}\n\nThe operation `{op.name}`. Derivative: {op.derivative}."
-    parameter = inspect.Parameter
-    method.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter(name, parameter.POSITIONAL_ONLY) for name in ("self", *names)]
-    )
-    return method
+    Raises:
+        OptionError: another axis.
+    """
+    if isinstance(axis, bool) or axis not in (-1, tensor.nbatchdims + 2):
+        raise OptionError(
+            "this is over the last axis, that of components", found=f"dim={axis!r}", hint="dim=-1"
+        )
 
 
-for _op in OPERATIONS.values():
-    if _op.method is not None and not hasattr(LazyTensor, _op.method):
-        setattr(LazyTensor, _op.method, _method(_op))
+add_methods(LazyTensor, for_complex=False)
 
 
 def Var(x_or_ind: Any, dim: int | None = None, cat: int | None = None) -> Any:

@@ -11,25 +11,34 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..calculus.substitute import substitute
 from ..core.node import Kind, Node
+from ..errors import DTypeError
 from ..ops.table import variable
+from .arrays import ADAPTERS
 
+COMPLEX = {"complex64": "float32", "complex128": "float64"}
 _positions = itertools.count(1)
+_adapters: dict[type, Any] = {}
 _free: list[int] = []  # a heap; each use of it is one step for the interpreter, so no lock
 
 
 class Leaf:
     """An argument of a formula: an array, a list of numbers, or a symbol to be given later.
 
-    `array` is indexed as a fold wants it: (..., rows, dim), or (..., dim) for a parameter;
-    `values` are numbers without a dtype; `symbol` is the position in a later call.
+    `array` is indexed as a fold wants it: (..., rows, dim), or (..., dim) for a parameter; it is a
+    view of `owner`, the array as it was given, by its `form`: the kind it was given as. `values`
+    are numbers without a dtype; `symbol` is the position in a later call. `pairs`: whether the
+    array is one of complex numbers, or will be.
     """
 
-    __slots__ = ("array", "dim", "kind", "node", "owner", "symbol", "values")
+    __slots__ = ("_array", "dim", "form", "kind", "node", "owner", "pairs", "symbol", "values")
 
     def __init__(
         self,
@@ -39,10 +48,12 @@ class Leaf:
         values: Sequence[float] | None = None,
         symbol: int | None = None,
         owner: Any = None,
+        form: Kind | None = None,
+        pairs: bool = False,
     ) -> None:
-        self.kind, self.dim, self.array = kind, dim, array
+        self.kind, self.dim, self._array = kind, dim, array
         self.values = None if values is None else tuple(values)
-        self.symbol, self.owner = symbol, owner
+        self.symbol, self.owner, self.form, self.pairs = symbol, owner, form, pairs
         try:
             position = heapq.heappop(_free)
         except IndexError:
@@ -54,17 +65,59 @@ class Leaf:
         if node is not None and heapq is not None:
             heapq.heappush(_free, node.params[0])
 
+    @property
+    def array(self) -> Any:
+        """The array's present values: pairs of a complex array may have to be copied for a call."""
+        if self.form is not None and self._array is None:
+            return viewed(self.owner, self.form)
+        return self._array
+
+    @property
+    def given(self) -> bool:
+        """Whether the leaf stands for an array."""
+        return self.owner is not None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for leaves that are one argument: the same array, symbol or numbers."""
+        if self.symbol is not None:
+            return self.kind, self.dim, "symbol", self.symbol, self.pairs
+        if self.values is not None:
+            return self.kind, self.dim, "numbers", *(float(value).hex() for value in self.values)
+        return self.kind, self.dim, "array", id(self.owner), self.form
+
     def same(self, other: Leaf) -> bool:
-        """Whether two leaves are one argument: the same array, symbol or numbers."""
-        if self is other:
-            return True
-        if self.kind != other.kind or self.dim != other.dim:
-            return False
-        if self.symbol is not None or other.symbol is not None:
-            return self.symbol == other.symbol
-        if self.values is not None or other.values is not None:
-            return self.values is not None and self.values == other.values
-        return self.owner is other.owner
+        """Whether two leaves are one argument."""
+        return self.key == other.key
+
+    def of_kind(self, kind: Kind) -> Leaf:
+        """The same argument, indexed by another index."""
+        if kind == self.kind:
+            return self
+        found = (self._array, self.values, self.symbol, self.owner, self.form, self.pairs)
+        return Leaf(kind, self.dim, *found)
+
+    def of_owner(self, owner: Any) -> Leaf:
+        """A leaf of another array of the same shape, seen in the same way.
+
+        Raises:
+            DTypeError: complex numbers for real ones, or real ones for complex ones.
+        """
+        assert self.form is not None
+        dtype = adapter_for(owner).dtype(owner)
+        if (dtype in COMPLEX) != self.pairs:
+            raise DTypeError(
+                f"{'complex' if self.pairs else 'real'} numbers cannot become others",
+                found=f"an array of dtype {dtype}",
+                hint="x.real, x.imag or x.real2complex()",
+            )
+        return array_leaf(owner, self.form).of_kind(self.kind)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.form is not None:
+            return _restored, (self.kind, self.form, self.owner)
+        found = (self._array, self.values, self.symbol, self.owner, self.form, self.pairs)
+        return Leaf, (self.kind, self.dim, *found)
 
     def __repr__(self) -> str:
         return f"<leaf {self.node}>"
@@ -74,6 +127,49 @@ class Leaf:
 def placed_variable(position: int, dim: int, kind: Kind) -> Node:
     """The node of an argument; the last ones made are kept."""
     return variable(position, dim, kind)
+
+
+def array_leaf(owner: Any, form: Kind) -> Leaf:
+    """The leaf of an array, given as a variable of this kind."""
+    array = viewed(owner, form)
+    adapter = adapter_for(owner)
+    pairs = adapter.dtype(owner) in COMPLEX
+    shown = None if pairs else array
+    return Leaf(form, array.shape[-1], shown, owner=owner, form=form, pairs=pairs)
+
+
+def _restored(kind: Kind, form: Kind, owner: Any) -> Leaf:
+    return array_leaf(owner, form).of_kind(kind)
+
+
+def adapter_for(x: object) -> Any:
+    """The adapter of an array's library, None for what is not an array."""
+    kind = type(x)
+    if kind not in _adapters:
+        _adapters[kind] = next((adapter for adapter in ADAPTERS if adapter.owns(x)), None)
+    return _adapters[kind]
+
+
+def viewed(owner: Any, form: Kind) -> Any:
+    """An array as a fold wants it: without the axis of the index that it does not have."""
+    x = parts(owner, adapter_for(owner))
+    if len(x.shape) >= 3:
+        if form == Kind.I:
+            return x[..., 0, :]
+        return x[..., 0, :, :] if form == Kind.J else x[..., 0, 0, :]
+    if form == Kind.PARAMETER:
+        return x.reshape(1) if not len(x.shape) else x[0] if len(x.shape) == 2 else x
+    return x
+
+
+def parts(x: Any, adapter: Any) -> Any:
+    """A complex array as real numbers, twice as many along the last axis; a real one as it is."""
+    if adapter.dtype(x) not in COMPLEX:
+        return x
+    x = x.reshape(1) if not len(x.shape) else x
+    if adapter.name == "numpy":
+        return np.ascontiguousarray(x).view(COMPLEX[x.dtype.name])
+    return sys.modules["torch"].view_as_real(x.resolve_conj()).flatten(-2)
 
 
 def joined(first: Sequence[Leaf], second: Sequence[Leaf]) -> tuple[Leaf, ...]:
@@ -91,20 +187,14 @@ def numbered(
     Symbols come first, by their positions; arrays and numbers after them, in the order of
     `leaves`. Leaves that no graph uses are kept: their sizes count.
     """
-    distinct: list[Leaf] = []
-    place_of: dict[Leaf, int] = {}
+    leaves = tuple(leaves)
+    distinct: dict[Any, Leaf] = {}
     for leaf in leaves:
-        for place, other in enumerate(distinct):
-            if leaf.same(other):
-                place_of[leaf] = place
-                break
-        else:
-            place_of[leaf] = len(distinct)
-            distinct.append(leaf)
-    symbols = sorted((leaf for leaf in distinct if leaf.symbol is not None), key=_symbol)
-    order = symbols + [leaf for leaf in distinct if leaf.symbol is None]
-    final = {distinct.index(leaf): place for place, leaf in enumerate(order)}
-    moved = tuple((leaf.node, final[place]) for leaf, place in place_of.items())
+        distinct.setdefault(leaf.key, leaf)
+    symbols = sorted((x for x in distinct.values() if x.symbol is not None), key=_symbol)
+    order = symbols + [leaf for leaf in distinct.values() if leaf.symbol is None]
+    final = {leaf.key: place for place, leaf in enumerate(order)}
+    moved = tuple((leaf.node, final[leaf.key]) for leaf in leaves)
     return [None if node is None else _renumbered(node, moved) for node in nodes], order
 
 

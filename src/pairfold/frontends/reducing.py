@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Sequence
 from typing import Any
 
-from ..core.node import Kind, Node
-from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
+from ..calculus.substitute import substitute
+from ..core.node import Kind
+from ..errors import ArrayTypeError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
-from .fold import Accuracy, Fold
-from .genred import call_fold, checked_accuracy, checked_length, checked_reduction, checked_weight
+from .genred import checked_accuracy, checked_length, checked_reduction, checked_weight
+from .internals import CALL_OPTIONS, INIT_OPTIONS, Internals
 from .lazy import Tensor
-from .leaves import Leaf, numbered, placed_variable
-
-_INIT = ("dtype_acc", "use_double_acc", "sum_scheme", "enable_chunks", "use_fast_math")
-_CALL = ("backend", "device_id", "ranges", "out")
-_KEPT = 512
-_folds: collections.OrderedDict[Any, Fold] = collections.OrderedDict()
+from .leaves import COMPLEX, adapter_for
+from .reduced import Reduced, checked_call
 
 
-class Reducing(Tensor):
+class Reducing(Internals):
     """A lazy tensor that can be reduced."""
 
     # -- the general form -----------------------------------------------------------------------
@@ -44,22 +39,30 @@ class Reducing(Tensor):
             opt_arg: K, for lists of the smallest.
             axis, dim: the axis that is reduced; two names of one argument.
             call: compute at once; False gives a callable.
-            options: `dtype_acc`, `use_double_acc`, `sum_scheme` as for `Genred`; `backend`,
+            options: `keepdim=True` keeps the reduced axis, with size 1, so that results are
+                (..., M, 1, D) or (..., 1, N, D): what a LazyTensor is made of;
+                `dtype_acc`, `use_double_acc`, `sum_scheme` as for `Genred`; `backend`,
                 `device_id`, `ranges`, `out` as for its call.
 
+        Returns:
+            An array (..., M, D) or (..., N, D), or two; without call, for symbols, and for
+            numbers alone, which have no dtype, a callable.
+
         Raises:
-            OptionError, ArgumentError, ShapeError: what does not fit.
+            OptionError, ArgumentError, ArrayTypeError, ShapeError: what does not fit.
         """
         kept = self._kept(axis if axis is not None else dim)
-        accuracy = {name: options.pop(name) for name in _INIT if name in options}
-        unknown = set(options) - set(_CALL)
-        if unknown:
-            raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        accuracy, options = self.separate_kwargs(_keepdim(options))
+        checked_call(options)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
         if other is not None and not isinstance(other, Tensor):
             raise ArrayTypeError(
                 "a weight is a LazyTensor", found=f"a {type(other).__name__}", hint="Vj(weights)"
+            )
+        if other is not None and other.is_complex:
+            raise ArrayTypeError(
+                "a weight cannot be complex", found=repr(other), hint="weight.real, weight.imag"
             )
         checked_weight(row, other)
         joined = self if other is None else self._like(self.node, other)
@@ -91,14 +94,20 @@ class Reducing(Tensor):
     # -- reductions by name ---------------------------------------------------------------------
 
     def _either(self, vector: str, name: str, axis: Any, dim: Any, options: dict[str, Any]) -> Any:
-        """An operation on the components for the last axis, else a reduction."""
+        """An operation on the components for the last axis, else a reduction.
+
+        The last axis is kept, with size 1, whatever `keepdim`: `shape` does not show it.
+        """
         axis = dim if dim is not None else axis
-        if axis in (-1, self.nbatchdims + 2):
-            return self._over_components(vector)
-        return self.reduction(name, axis=axis, **options)
+        if isinstance(axis, bool) or axis not in (-1, self.nbatchdims + 2):
+            return self.reduction(name, axis=axis, **options)
+        unknown = set(_keepdim(options)) - {*INIT_OPTIONS, *CALL_OPTIONS, "keepdim", "call"}
+        if unknown:
+            raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        return self._over_components(vector)
 
     def _over_components(self, name: str) -> Any:
-        return self._apply(name, self)
+        return self._call(name, self)
 
     def sum(self, axis: Any = -1, dim: Any = None, **options: Any) -> Any:
         """The sum over the components (the default), or over i or j: an array."""
@@ -161,10 +170,12 @@ class Reducing(Tensor):
         return self.reduction("KMin_ArgKMin", opt_arg=K, axis=axis, dim=dim, **options)
 
     def logsumexp(
-        self, axis: Any = None, weight: Any = None, dim: Any = None, **options: Any
+        self, axis: Any = None, dim: Any = None, weight: Any = None, **options: Any
     ) -> Any:
         """log sum e^self over i or j; with a weight, a lazy tensor, log sum e^self weight."""
         weight = options.pop("other", weight)
+        if isinstance(dim, Tensor):
+            dim, weight = None, dim
         return self.reduction("LogSumExp", other=weight, axis=axis, dim=dim, **options)
 
     def sumsoftmaxweight(
@@ -178,19 +189,19 @@ class Reducing(Tensor):
     Kmin_reduction, argKmin_reduction = Kmin, argKmin
     Kmin_argKmin_reduction = Kmin_argKmin
     logsumexp_reduction, sumsoftmaxweight_reduction = logsumexp, sumsoftmaxweight
+    __min__, __max__ = min, max
 
     # -- linear operators -----------------------------------------------------------------------
 
     def t(self) -> Any:
         """The transposed matrix: i and j trade places."""
-        from ..calculus.substitute import substitute
-
         found = self._like(self.node)
         swapped = {Kind.I: Kind.J, Kind.J: Kind.I, Kind.PARAMETER: Kind.PARAMETER}
-        leaves = [_with_kind(leaf, swapped[leaf.kind]) for leaf in self.leaves]
+        leaves = [leaf.of_kind(swapped[leaf.kind]) for leaf in self.leaves]
         moved = {old.node: new.node for old, new in zip(self.leaves, leaves, strict=True)}
         found.leaves, found.node = tuple(leaves), substitute(self.node, moved)
         found.ni, found.nj = self.nj, self.ni
+        found.axis = None if self.axis is None else int(swapped[Kind(self.axis)])
         if self.ranges is not None:
             found.ranges = (*self.ranges[3:], *self.ranges[:3])
         return found
@@ -201,38 +212,44 @@ class Reducing(Tensor):
         return self.t()
 
     def __matmul__(self, v: Any, **options: Any) -> Any:
-        """The matrix (M, N) times a vector (N,) or vectors (..., N, E)."""
-        if self._shape[-1] != 1:
+        """The matrix (..., M, N) times a vector (N,) or vectors (..., N, E).
+
+        Raises:
+            ShapeError, ArrayTypeError: what cannot be multiplied.
+        """
+        if self.ndim != (2 if self.is_complex else 1):
             raise ShapeError(
                 "only a matrix of scalars can be multiplied with vectors",
                 found=f"shape {self.shape}",
                 hint="x.sum(-1) makes scalars of vectors",
             )
-        shape = tuple(v.shape)
-        rows = shape[0] if len(shape) == 1 else shape[-2]
-        if self.nj not in (None, rows):
-            raise ShapeError(
-                f"the matrix has {self.nj} columns", found=f"a vector of {rows} numbers"
+        if adapter_for(v) is None or not len(v.shape):
+            raise ArrayTypeError(
+                "a matrix can be multiplied with an array (N,) or (..., N, E)",
+                found=f"a {type(v).__name__}",
+                hint="K @ (L @ v) for a product of matrices",
             )
-        columns = v.reshape(rows, 1) if len(shape) == 1 else v
-        moved = self._column_variable(columns)
-        product = self * moved
+        flat = len(v.shape) == 1
+        columns = v.reshape(-1, 1) if flat else v
+        if self.nj not in (None, columns.shape[-2]):
+            raise ShapeError(
+                f"the matrix has {self.nj} columns",
+                found=f"vectors of {columns.shape[-2]} numbers, shape {tuple(v.shape)}",
+            )
+        product = self * self._column_variable(columns)
         result = product.reduction("Sum", axis=product.nbatchdims + 1, **options)
-        return result.reshape(-1) if len(shape) == 1 else result
+        return result.reshape(-1) if flat else result
 
     def _column_variable(self, columns: Any) -> Any:
-        """An array (..., N, E) indexed by j, also where N is 1."""
-        if columns.shape[-2] != 1:
-            return self.lt_constructor(columns[..., None, :, :])
-        found = object.__new__(type(self))
+        """An array (..., N, E) as a variable indexed by j, also where N is 1."""
+        found = self.lt_constructor()._as(self._class_for(columns))
         found._blank()
-        from .lazy import adapter_for
-
-        adapter = adapter_for(columns)
-        found.adapter, found.real_dtype = adapter, adapter.dtype(columns)
-        found.batch, found.nj = tuple(columns.shape[:-2]), 1
-        found._set_leaf(Leaf(Kind.J, columns.shape[-1], columns, owner=columns))
+        found._set_owner(columns[..., None, :, :], Kind.J)
         return found
+
+    def _class_for(self, x: Any) -> type[Tensor]:
+        """The class of lazy tensors of an array's numbers."""
+        raise NotImplementedError
 
     def solve(
         self, other: Any, var: Any = None, call: bool = True, alpha: Any = 1e-10, **options: Any
@@ -261,137 +278,50 @@ class Reducing(Tensor):
         """
         from .lazysolve import Solved
 
-        accuracy = {name: options.pop(name) for name in _INIT if name in options}
+        accuracy, options = self.separate_kwargs(options)
         solved = Solved(self, other, var, checked_accuracy(REDUCTIONS["Sum"], **accuracy))
         solved.set_options(alpha=alpha, **options)
         return solved() if call and solved.ready else solved
 
     def matvec(self, v: Any) -> Any:
-        """The matrix times a vector, as SciPy's linear operators have it."""
-        return self @ v
+        """The matrix times a vector, as SciPy's linear operators have it.
+
+        A NumPy array gives a NumPy array, whatever library the tensor is of.
+        """
+        return self._product(self, v)
 
     def rmatvec(self, v: Any) -> Any:
-        """The transposed matrix times a vector."""
-        return self.T @ v
+        """The adjoint matrix times a vector: the transposed one, conjugate where it is complex."""
+        return self._product(self.t().conj() if self.is_complex else self.t(), v)
 
     def matmat(self, v: Any) -> Any:
         """The matrix times several vectors, the columns of v."""
-        return self @ v
+        return self.matvec(v)
 
     def rmatmat(self, v: Any) -> Any:
-        """The transposed matrix times several vectors."""
-        return self.T @ v
+        """The adjoint matrix times several vectors, the columns of v."""
+        return self.rmatvec(v)
+
+    def _product(self, matrix: Any, v: Any) -> Any:
+        adapter = adapter_for(v)
+        if self.adapter is None or adapter in (None, self.adapter) or adapter.name != "numpy":
+            return matrix @ v
+        like = next(leaf.array for leaf in self.leaves if leaf.given)
+        vectors = self.adapter.tensor(v)
+        real = adapter.dtype(v) not in COMPLEX
+        vectors = vectors.to(like) if real else vectors.to(like.device)
+        return (matrix @ vectors).detach().cpu().numpy()
 
 
-def _with_kind(leaf: Leaf, kind: Kind) -> Leaf:
-    if kind == leaf.kind:
-        return leaf
-    return Leaf(kind, leaf.dim, leaf.array, leaf.values, leaf.symbol, leaf.owner)
+def _keepdim(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with NumPy's `keepdims` by torch's name.
 
-
-class Reduced:
-    """A reduction that waits for its call: for symbols, for a dtype, or because it was asked to.
-
-    Call it with one array per symbol, in the order of their positions: (M, D) or (N, D), or (D,)
-    for a parameter.
+    Raises:
+        OptionError: it is neither True nor False.
     """
-
-    def __init__(
-        self,
-        tensor: Any,
-        weight: Node | None,
-        name: str,
-        kept: Kind,
-        length: int,
-        accuracy: Accuracy,
-        options: dict[str, Any],
-    ) -> None:
-        self.tensor, self.weight, self.name, self.kept = tensor, weight, name, kept
-        self.length, self.accuracy, self.options = length, accuracy, dict(options)
-        nodes, self.order = numbered([tensor.node, weight], tensor.leaves)
-        self.fold = fold_of(nodes, self.order, name, kept, length, accuracy)
-
-    @property
-    def ready(self) -> bool:
-        """Whether nothing is missing."""
-        return self.tensor.adapter is not None and not self.tensor.symbols
-
-    @property
-    def axis(self) -> int:
-        """The axis that is reduced."""
-        return self.tensor.nbatchdims + (0 if self.kept == Kind.J else 1)
-
-    def __call__(self, *arrays: Any, **options: Any) -> Any:
-        """Compute; options (`backend`, `ranges`, `out` ...) are remembered for later calls."""
-        symbols = self.tensor.symbols
-        wanted = max((leaf.symbol for leaf in symbols), default=-1) + 1
-        if len(arrays) != wanted:
-            raise ArgumentError(
-                f"this reduction takes {wanted} arrays", found=f"{len(arrays)} arrays"
-            )
-        self.options.update(options)
-        given = [self._array(leaf, arrays) for leaf in self.order]
-        adapter, like = self._library(given)
-        filled = [
-            adapter.numbers(leaf.values, like) if array is None else array
-            for leaf, array in zip(self.order, given, strict=True)
-        ]
-        given_options = dict(self.options)
-        if given_options.get("ranges") is None:
-            given_options["ranges"] = self.tensor.ranges
-        if given_options.get("backend") is None:
-            given_options["backend"] = self.tensor.backend or "auto"
-        result = call_fold(self.fold, filled, None, **given_options)
-        return self.tensor._finished(result)
-
-    @staticmethod
-    def _array(leaf: Leaf, arrays: Sequence[Any]) -> Any:
-        return arrays[leaf.symbol] if leaf.symbol is not None else leaf.array
-
-    @staticmethod
-    def _library(arrays: Sequence[Any]) -> tuple[Any, Any]:
-        """The adapter of the first array, and that array: its dtype and device are the result's."""
-        from .lazy import adapter_for
-
-        first = next((array for array in arrays if array is not None), None)
-        adapter = adapter_for(first)
-        if adapter is None:
-            raise ArgumentError(
-                "a formula of numbers alone has no dtype: there is nothing to compute with",
-                hint="make one of them an array",
-            )
-        return adapter, first
-
-    def __str__(self) -> str:
-        lines = [str(self.tensor), f"    reduction: {self.name} (axis={self.axis})"]
-        if self.weight is not None:
-            (_, weight), _ = numbered([self.tensor.node, self.weight], self.tensor.leaves)
-            lines.append(f"        formula2: {weight}")
-        if self.length:
-            lines.append(f"        opt_arg: {self.length}")
-        return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return f"<reduction {self.name} over axis {self.axis} of {self.tensor!r}>"
-
-
-def fold_of(
-    nodes: Sequence[Node | None],
-    order: Sequence[Leaf],
-    name: str,
-    kept: Kind,
-    length: int,
-    accuracy: Accuracy,
-) -> Fold:
-    """The fold of numbered graphs; equal ones are one, with what it learnt of sizes."""
-    formula, weight = nodes
-    assert formula is not None
-    variables = tuple(placed_variable(k, leaf.dim, leaf.kind) for k, leaf in enumerate(order))
-    key = (formula, weight, variables, name, kept, length, accuracy)
-    found = _folds.get(key)
-    if found is None:
-        found = Fold(formula, variables, name, kept, None, accuracy, weight, length)
-        _folds[key] = found
-        if len(_folds) > _KEPT:
-            _folds.popitem(last=False)
+    found = dict(options)
+    if "keepdims" in found:
+        found["keepdim"] = found.pop("keepdims")
+    if found.get("keepdim", False) not in (True, False):
+        raise OptionError("keepdim is True or False", found=f"keepdim={found['keepdim']!r}")
     return found

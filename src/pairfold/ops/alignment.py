@@ -314,6 +314,7 @@ soft_dtw = operation(
     ),
     domain={"c": (1.5, 3.0)},
     refuses=[((3, 2, 2), (), "c must be a scalar")],
+    method="softdtw_sqdist",
     derivative="for x, y and c, by the reversed recurrence; of any order",
     conventions="the limit of hard time warping for c -> 0",
     samples=((1, 1, 1), (3, 2, 1)),

@@ -274,6 +274,7 @@ modulus = _complex(
     "z / |z|",
     domain={"z": (0.2, 3)},
     conventions="the derivative is 0 at z = 0",
+    method="abs",
 )
 
 angle = _complex(
@@ -293,6 +294,7 @@ exponential = _complex(
     _exp,
     _on_pairs(np.exp),
     "Conj(ComplexExp(z)), times the incoming gradient",
+    method="exp",
 )
 
 exp1j = operation(

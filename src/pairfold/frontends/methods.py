@@ -1,0 +1,158 @@
+"""Methods from rows: a row with a `method` name becomes a method, with its signature and help.
+
+The first operand is the tensor itself; the others, and then the parameters, are the arguments.
+Their names are PyKeOps' where PyKeOps has the method, since programs may give them by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ArrayTypeError, OptionError
+from ..ops.table import OPERATIONS, Op, Param
+
+_NAMES = {
+    "atan2": "other",
+    "clamp": "other1 other2",
+    "concat": "other",
+    "diff": "other diffin",
+    "divergence": "var",
+    "elem": "i",
+    "extract": "i d",
+    "factorize": "other",
+    "grad": "other gradin",
+    "grad_matrix": "other",
+    "ifelse": "other1 other2",
+    "keops_kron": "other dimfself dimfother",
+    "keops_tensordot": "other dimfa dimfb contfa contfb permute",
+    "laplacian": "var",
+    "matvecmult": "other",
+    "one_hot": "D",
+    "softdtw_sqdist": "other gamma",
+    "sqdist": "other",
+    "tensorprod": "other",
+    "trace_operator": "var w",
+    "vecmatmult": "other",
+}
+
+
+def is_for_complex(op: Op) -> bool:
+    """Whether the row's first operand is a vector of complex numbers."""
+    return op.args[:1] == ("z",)
+
+
+def signature_of(op: Op) -> inspect.Signature:
+    """The signature of a row's method."""
+    words = [*op.args[1:], *(param.name for param in op.params)]
+    words = _NAMES.get(str(op.method), " ".join(words)).split()
+    operands = len(op.args) - 1
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    found = [inspect.Parameter("self", kind)]
+    for place, word in enumerate(words):
+        default: Any = inspect.Parameter.empty
+        if operands - op.optional <= place < operands:
+            default = None
+        elif place >= operands and op.params[place - operands].default is not None:
+            default = op.params[place - operands].default
+        found.append(inspect.Parameter(word, kind, default=default))
+    return inspect.Signature(found)
+
+
+def method_of(op: Op) -> Callable[..., Any]:
+    """The method of a row."""
+    signature = signature_of(op)
+    operands = len(op.args) - 1
+    names = list(signature.parameters)[1:]
+
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        try:
+            bound = signature.bind(self, *args, **named)
+        except TypeError as error:
+            raise TypeError(f"{op.method}{signature}: {error}") from None
+        bound.apply_defaults()
+        given = [bound.arguments[name] for name in names]
+        optional = op.optional
+        while optional and given[operands - 1 : operands] == [None]:
+            del given[operands - 1]
+            optional -= 1
+        first = given[: len(given) - len(op.params)]
+        rest = given[len(given) - len(op.params) :]
+        checked = [checked_parameter(p, v) for p, v in zip(op.params, rest, strict=True)]
+        return self._call(op.name, self, *first, *checked)
+
+    return described(method, op, signature)
+
+
+def described(method: Any, op: Op, signature: inspect.Signature) -> Callable[..., Any]:
+    """A function with a row's name, words and signature."""
+    words = [*op.args, *(param.name for param in op.params)]
+    lines = [
+        op.says,
+        "",
+        f"The operation `{op.name}({', '.join(words)})`, {op.args[0]} being self.",
+    ]
+    if op.derivative:
+        lines.append(f"Derivative: {op.derivative}.")
+    if op.conventions:
+        lines.append(f"Conventions: {op.conventions}.")
+    method.__name__ = method.__qualname__ = str(op.method)
+    method.__doc__ = "\n".join(lines)
+    method.__signature__ = signature
+    return method
+
+
+def checked_parameter(param: Param, value: Any) -> Any:
+    """A parameter of a row: a whole number, or a tuple of them.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if param.kind == "list":
+        try:
+            return tuple(whole(param.name, item) for item in value)
+        except TypeError:
+            raise OptionError(
+                f"{param.name} must be a list of whole numbers", found=f"{param.name}={value!r}"
+            ) from None
+    return whole(param.name, value)
+
+
+def whole(name: str, value: Any) -> int:
+    """The value as a whole number.
+
+    Raises:
+        OptionError: it is none.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise OptionError(f"{name} must be a whole number", found=f"{name}={value!r}") from None
+
+
+def add_methods(cls: Any, for_complex: bool) -> None:
+    """Give a class a method for every row that has one, unless it has its own."""
+    for op in OPERATIONS.values():
+        own = op.method is not None and op.method in vars(cls)
+        inherited = op.method is not None and hasattr(cls, op.method)
+        if op.method and not own and not inherited and is_for_complex(op) == for_complex:
+            setattr(cls, op.method, method_of(op))
+
+
+def add_refusals(cls: Any, names: set[str], why: str, hint: str) -> None:
+    """Give a class methods that refuse, saying why and what to do instead."""
+    for name in sorted(names):
+        setattr(cls, name, _refusal(name, why, hint))
+
+
+def _refusal(name: str, why: str, hint: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        raise ArrayTypeError(f"{name} {why}", found=repr(self), hint=hint)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"{name} {why}: {hint}."
+    return method

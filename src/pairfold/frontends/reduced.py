@@ -1,0 +1,284 @@
+"""A reduction of a lazy tensor that waits for its call."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..core.node import Kind, Node
+from ..errors import ArgumentError, DTypeError, OptionError, ReducedError
+from ..ops.reductions import REDUCTIONS
+from .arrays import check_out
+from .copies import Steps, converted, copied, packed, unpacked, with_owners
+from .fold import Accuracy, Fold
+from .genred import call_fold
+from .internals import CALL_OPTIONS
+from .leaves import COMPLEX, Leaf, adapter_for, numbered, parts, placed_variable
+
+_KEPT = 512
+_folds: collections.OrderedDict[Any, Fold] = collections.OrderedDict()
+_SHOWN = {
+    *("formula", "variables", "symbolic_variables", "symbols", "shape", "dtype", "ndim", "ni"),
+    *("nj", "batchdims", "nbatchdims", "is_complex", "tools", "device", "ranges", "backend"),
+}
+
+
+class Reduced:
+    """A reduction that waits for its call: for symbols, for a dtype, or because it was asked to.
+
+    Call it with one array per symbol, in the order of their positions: (M, D) or (N, D), or (D,)
+    for a parameter. It has the attributes of the tensor that it reduces, but no operations.
+    """
+
+    __array_ufunc__ = None  # NumPy leaves operators to us, who refuse
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        tensor: Any,
+        weight: Node | None,
+        name: str,
+        kept: Kind,
+        length: int,
+        accuracy: Accuracy,
+        options: dict[str, Any],
+    ) -> None:
+        self.tensor, self.weight, self.reduction_op, self.kept = tensor, weight, name, kept
+        self.length, self.accuracy, self.options = length, accuracy, dict(options)
+        nodes, self.order = numbered([tensor.node, weight], tensor.leaves)
+        self.fold = fold_of(nodes, self.order, name, kept, length, accuracy)
+        checked_keepdim(name, self.options.get("keepdim"))
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is missing."""
+        return self.tensor.adapter is not None and not self.tensor.symbols
+
+    @property
+    def axis(self) -> int:
+        """The axis that is reduced."""
+        return self.tensor.nbatchdims + (0 if self.kept == Kind.J else 1)
+
+    @property
+    def formula2(self) -> Any:
+        """The weight, None without one."""
+        return None if self.weight is None else str(self.weight)
+
+    @property
+    def opt_arg(self) -> Any:
+        """The length of lists, None without them."""
+        return self.length or None
+
+    # -- calls ----------------------------------------------------------------------------------
+
+    def __call__(self, *arrays: Any, **options: Any) -> Any:
+        """Compute; options (`backend`, `ranges`, `out` ...) are remembered for later calls.
+
+        Raises:
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
+                RangeError: what does not fit.
+        """
+        symbols = self.tensor.symbols
+        wanted = max((leaf.symbol for leaf in symbols), default=-1) + 1
+        if len(arrays) != wanted:
+            raise ArgumentError(
+                f"this reduction takes {wanted} arrays", found=f"{len(arrays)} arrays"
+            )
+        checked_call(options)
+        self.options.update(options)
+        checked_keepdim(self.reduction_op, self.options.get("keepdim"))
+        given = [self._array(leaf, arrays) for leaf in self.order]
+        adapter, like = _library(given)
+        filled = [
+            adapter.numbers(leaf.values, like) if array is None else array
+            for leaf, array in zip(self.order, given, strict=True)
+        ]
+        call = dict(self.options)
+        keep, out = call.pop("keepdim", False), call.get("out")
+        if call.get("ranges") is None:
+            call["ranges"] = self.tensor.ranges
+        if call.get("backend") is None:
+            call["backend"] = self.tensor.backend or "auto"
+        if self.tensor.is_complex:
+            call["out"] = None
+            result = self.tensor._finished(call_fold(self.fold, filled, None, **call))
+            result = self._shaped(result, bool(keep))
+            return result if out is None else _filled(adapter, out, result)
+        result = call_fold(self.fold, filled, None, **call)
+        return result if out is not None else self._shaped(result, bool(keep))
+
+    @staticmethod
+    def _array(leaf: Leaf, arrays: Sequence[Any]) -> Any:
+        if leaf.symbol is None:
+            return leaf.array
+        array = arrays[leaf.symbol]
+        adapter = adapter_for(array)
+        if not leaf.pairs or adapter is None:
+            return array
+        if adapter.dtype(array) not in COMPLEX:
+            raise DTypeError(
+                f"argument {leaf.symbol} must be an array of complex numbers",
+                found=f"dtype {adapter.dtype(array)}",
+            )
+        return parts(array, adapter)
+
+    def _shaped(self, result: Any, keep: bool) -> Any:
+        """Results with all batch axes, and with the reduced axis where it is to be kept."""
+        if isinstance(result, tuple):
+            return tuple(self._shaped(array, keep) for array in result)
+        lists = REDUCTIONS[self.reduction_op].listed and self.fold.dim > 1
+        missing = self.tensor.nbatchdims + 2 + lists - len(result.shape)
+        if missing > 0:
+            result = result.reshape((1,) * missing + tuple(result.shape))
+        if not keep:
+            return result
+        return result[..., :, None, :] if self.kept == Kind.I else result[..., None, :, :]
+
+    # -- copies ---------------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reduced:
+        return self.with_arrays(lambda array: copied(array, memo))
+
+    def to(self, *args: Any, **options: Any) -> Reduced:
+        """The same reduction of arrays on another device or of another dtype."""
+        return self.with_arrays(lambda array: converted(array, *args, **options))
+
+    def with_arrays(self, change: Callable[[Any], Any]) -> Reduced:
+        """The same reduction of other arrays: what `change` makes of each, once."""
+        return self._on(*with_owners(self._nodes(), self.tensor.leaves, change))
+
+    def _nodes(self) -> list[Node]:
+        return [self.tensor.node] if self.weight is None else [self.tensor.node, self.weight]
+
+    def _on(self, nodes: Sequence[Node], leaves: Sequence[Leaf]) -> Reduced:
+        tensor = self.tensor.on_leaves(nodes[0], leaves)
+        weight = None if self.weight is None else nodes[1]
+        rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
+        return Reduced(tensor, weight, *rest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        steps = None if self.weight is None else packed([self.weight], self.tensor.leaves)
+        rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
+        return _unpickled, (self.tensor, steps, *rest)
+
+    # -- what it is not -------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        tensor = self.__dict__.get("tensor")
+        if tensor is None or name.startswith("_") or not hasattr(type(tensor), name):
+            if name in _SHOWN and tensor is not None:
+                return getattr(tensor, name)
+            raise AttributeError(f"a reduction has no attribute {name!r}")
+        if name in _SHOWN:
+            return getattr(tensor, name)
+        raise _refused(name, self)
+
+    # -- text -----------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        lines = [str(self.tensor), f"    reduction: {self.reduction_op} (axis={self.axis})"]
+        if self.weight is not None:
+            (_, weight), _ = numbered([self.tensor.node, self.weight], self.tensor.leaves)
+            lines.append(f"        formula2: {weight}")
+        if self.length:
+            lines.append(f"        opt_arg: {self.length}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<reduction {self.reduction_op} over axis {self.axis} of {self.tensor!r}>"
+
+
+def _refused(what: str, reduced: Reduced) -> ReducedError:
+    return ReducedError(
+        f"{what}: a reduction is a result to come, and no formula can contain it",
+        found=repr(reduced),
+        hint="call it, and make a LazyTensor of the array that it gives",
+    )
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    def method(self: Reduced, *operands: Any) -> Any:
+        raise _refused(name, self)
+
+    return method
+
+
+for _name in ["add", "sub", "mul", "truediv", "or", "pow", "matmul"]:
+    setattr(Reduced, f"__{_name}__", _refusing(f"__{_name}__"))
+    setattr(Reduced, f"__r{_name}__", _refusing(f"__r{_name}__"))
+for _name in ["neg", "abs", "eq", "ne", "lt", "le", "gt", "ge", "getitem"]:
+    setattr(Reduced, f"__{_name}__", _refusing(f"__{_name}__"))
+
+
+def _unpickled(tensor: Any, steps: Steps | None, *rest: Any) -> Reduced:
+    weight = None if steps is None else unpacked(steps, tensor.leaves)[0]
+    return Reduced(tensor, weight, *rest)
+
+
+def checked_call(options: dict[str, Any]) -> None:
+    """Raise unless these are options of a reduction's call.
+
+    Raises:
+        TypeError: naming those that are not.
+    """
+    unknown = set(options) - {*CALL_OPTIONS, "keepdim"}
+    if unknown:
+        raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+
+
+def checked_keepdim(reduction_op: str, keepdim: Any) -> None:
+    """Raise unless keepdim can be had.
+
+    Raises:
+        OptionError: another value than True or False, or lists.
+    """
+    if keepdim not in (None, True, False):
+        raise OptionError("keepdim is True or False", found=f"keepdim={keepdim!r}")
+    if keepdim and REDUCTIONS[reduction_op].listed:
+        raise OptionError(
+            f"{reduction_op} cannot keep the reduced axis: that of the list stands in its place",
+            found="keepdim=True",
+            hint="result[..., None]",
+        )
+
+
+def _library(arrays: Sequence[Any]) -> tuple[Any, Any]:
+    """The adapter of the first array, and that array: its dtype and device are the result's."""
+    first = next((array for array in arrays if array is not None), None)
+    adapter = adapter_for(first)
+    if adapter is None:
+        raise ArgumentError(
+            "a formula of numbers alone has no dtype: there is nothing to compute with",
+            hint="make one of them an array",
+        )
+    return adapter, first
+
+
+def _filled(adapter: Any, out: Any, result: Any) -> Any:
+    """`out`, with a result copied into it."""
+    check_out(adapter, out, tuple(result.shape), adapter.dtype(result))
+    out[...] = result
+    return out
+
+
+def fold_of(
+    nodes: Sequence[Node | None],
+    order: Sequence[Leaf],
+    name: str,
+    kept: Kind,
+    length: int,
+    accuracy: Accuracy,
+) -> Fold:
+    """The fold of numbered graphs; equal ones are one, with what it learnt of sizes."""
+    formula, weight = nodes
+    assert formula is not None
+    variables = tuple(placed_variable(k, leaf.dim, leaf.kind) for k, leaf in enumerate(order))
+    key = (formula, weight, variables, name, kept, length, accuracy)
+    found = _folds.get(key)
+    if found is None:
+        found = Fold(formula, variables, name, kept, None, accuracy, weight, length)
+        _folds[key] = found
+        if len(_folds) > _KEPT:
+            _folds.popitem(last=False)
+    return found

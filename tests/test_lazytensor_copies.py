@@ -1,0 +1,374 @@
+"""Lazy tensors copied, pickled and moved; modules of parameters; internal names; printing."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checks import assert_close, assert_same_bits
+from test_lazytensor import D, M, N, X, Y, agree
+
+from pairfold.errors import (
+    ArrayTypeError,
+    DTypeError,
+    FormulaError,
+    OptionError,
+    ShapeError,
+    UnknownNameError,
+)
+from pairfold.frontends.genred import Genred
+from pairfold.frontends.solve import KernelSolve
+from pairfold.numpy import ComplexLazyTensor, LazyTensor, Pm, Vi, Vj
+
+RNG = np.random.default_rng(8)
+Z = X - Y
+libraries = pytest.mark.parametrize("make", [np.array, torch.tensor], ids=["numpy", "torch"])
+roundtrip = pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
+)
+
+
+# -- copies ----------------------------------------------------------------------------------------
+
+
+def tensors(make: Any) -> dict[str, Any]:
+    x, y = LazyTensor(make(X)), Vj(make(Y[0]))
+    squares = x.sqdist(y) * 0.5 + Pm([0.25]) / 3
+    return {
+        "variable": x,
+        "formula": squares.exp().concat(x - y),
+        "long formula": sum([(squares + k) / (k + 1) for k in range(60)], squares),
+        "transposed": (x.exp() - y).t(),
+        "batches": LazyTensor(make(np.stack([X, 2 * X]))) * y,
+        "tensor product": x.keops_tensordot(y, (3,), (3,), (), (), (1, 0)),
+        "complex": LazyTensor(make(X + 1j)) * y,
+        "complex transposed": (LazyTensor(make(X + 1j)) * y).t(),
+        "matrix column": (x | y)._column_variable(make(np.ones((N, 2)))) + y[:2],
+    }
+
+
+@libraries
+@roundtrip
+@pytest.mark.parametrize("name", tensors(np.array))
+def test_copies_are_equal(name: str, again: Any, make: Any) -> None:
+    lazy = tensors(make)[name]
+    found = again(lazy)
+    assert type(found) is type(lazy)
+    for attribute in ("_shape", "dtype", "ni", "nj", "batchdims", "axis", "device", "adapter"):
+        assert getattr(found, attribute) == getattr(lazy, attribute)
+    for axis in (lazy.nbatchdims, lazy.nbatchdims + 1):
+        one, other = found.sum(axis=axis), lazy.sum(axis=axis)
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@libraries
+@roundtrip
+def test_copies_have_arrays_of_their_own(again: Any, make: Any) -> None:
+    x = make(X)
+    lazy = LazyTensor(x) + 1
+    found = again(lazy)
+    x[:] = 0
+    agree(found, X + 1)
+    agree(lazy, 0 * X + 1)
+
+
+@libraries
+@roundtrip
+def test_what_was_shared_stays_shared(again: Any, make: Any) -> None:
+    x, y = make(X), make(Y)
+    one, two = LazyTensor(x) * 2, LazyTensor(x) - LazyTensor(y)
+    kept = again([one, two, x])
+    assert kept[0].variables[0] is kept[1].variables[0] is kept[2]
+    kept[2][:] = 1
+    agree(kept[0], 0 * X + 2)
+    agree(kept[1], 1 - Y + 0 * X)
+    assert len((kept[0] + kept[1]).variables) == 2
+
+
+@roundtrip
+def test_symbols_ranges_and_backends_are_kept(again: Any) -> None:
+    f = (Vi(0, 3) - Vj(1, 3)).exp()
+    f.ranges = tuple(np.array(a) for a in ([[0, M]], [1], [[1, 3]], [[0, N]], [1], [[0, M]]))
+    f.backend = "CPU"
+    found = again(f)
+    assert (found.symbolic_variables, found.backend) == (f.symbolic_variables, "CPU")
+    assert_close(found.sum(axis=1)(X[:, 0], Y[0]), np.exp(Z)[:, 1:3].sum(1))
+
+
+@libraries
+@roundtrip
+def test_reductions_are_copied(again: Any, make: Any) -> None:
+    weight = LazyTensor(make(Y[..., :2]))
+    square = LazyTensor(make(X)).sqdist(LazyTensor(make(Y)))
+    f = square.logsumexp(axis=1, weight=weight, call=False)
+    f.options["keepdim"] = True
+    found = again(f)
+    assert str(found) == str(f)
+    np.testing.assert_array_equal(np.asarray(found()), np.asarray(f()))
+    assert found().shape == (M, 1, 2)
+
+
+@roundtrip
+def test_deep_graphs(again: Any) -> None:
+    lazy = x = LazyTensor(X)
+    for _ in range(1100):
+        lazy = (lazy + x) * 0.5
+    assert_close(again(lazy).sum(axis=1), X.sum(1))
+
+
+def test_numbers_stay_exact_in_pickles() -> None:
+    lazy = LazyTensor(np.zeros((1, 1, 1))) + 1 / LazyTensor(3) + 0.1 + (2**60 + 1)
+    found = pickle.loads(pickle.dumps(lazy))
+    assert found.node.dim == 1
+    assert str(found) == str(lazy)
+    assert_same_bits(found.sum(axis=1), lazy.sum(axis=1))
+
+
+def test_zeros_of_both_signs_are_different_numbers() -> None:
+    x = LazyTensor(np.ones((1, 1, 1)))
+    positive, negative = (x / LazyTensor(zero) for zero in (0.0, -0.0))
+    assert positive.concat(negative).sum(axis=1).tolist() == [[np.inf, -np.inf]]
+
+
+# -- dtypes ----------------------------------------------------------------------------------------
+
+
+def test_to_changes_the_dtype() -> None:
+    lazy = LazyTensor(torch.tensor(X)) * 2 - Vj(torch.tensor(Y[0]))
+    found = lazy.to(torch.float32)
+    assert (lazy.dtype, found.dtype) == ("float64", "float32")
+    assert found.sum(axis=1).dtype == torch.float32
+    assert_close(found.sum(axis=1), (2 * X - Y).sum(1), terms=N)
+    assert (LazyTensor(X) * 2).to("float32").sum(axis=1).dtype == np.float32
+    assert (LazyTensor(X) * 2).to(dtype=np.float32).dtype == "float32"
+    assert lazy.to("cpu").dtype == "float64"
+    assert LazyTensor(X + 1j).to("complex64").dtype == "complex64"
+    assert lazy.sum(axis=1, call=False).to(torch.float32)().dtype == torch.float32
+
+
+def test_to_keeps_gradients() -> None:
+    x = torch.tensor(X, requires_grad=True)
+    LazyTensor(x).exp().to(torch.float32).sum(axis=1).sum().backward()
+    assert x.grad is not None
+    assert_close(x.grad, np.exp(X), rtol=1e-5)
+
+
+def test_what_to_refuses() -> None:
+    with pytest.raises(DTypeError):
+        LazyTensor(X).to("int64")
+    with pytest.raises(DTypeError):
+        LazyTensor(X).to("complex128")
+    with pytest.raises(DTypeError):
+        LazyTensor(torch.tensor(X)).to(torch.int64)
+    with pytest.raises(ArrayTypeError):
+        LazyTensor(X).to("float32", "float64")
+
+
+# -- modules ---------------------------------------------------------------------------------------
+
+
+class Kernel(torch.nn.Module):
+    """A Gaussian kernel with centres and a width as parameters, held in lazy tensors."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.centres = torch.nn.Parameter(torch.tensor(Y[0]))
+        self.width = torch.nn.Parameter(torch.tensor([0.7], dtype=torch.float64))
+        if form == "Vj":
+            self.y, self.s = Vj(self.centres), Pm(self.width)
+        elif form == "view":
+            self.y, self.s = LazyTensor(self.centres[None, :, :]), LazyTensor(self.width)
+        else:
+            self.y = LazyTensor(self.centres.view(1, N, D)) * 1.0
+            self.s = LazyTensor(self.width[None, None, :])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (-Vi(x).sqdist(self.y) * self.s).exp().sum(axis=1)
+
+
+def dense_kernel(x: Any, y: Any, s: Any) -> Any:
+    return (-((x[:, None] - y[None]) ** 2).sum(-1) * s).exp().sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("form", ["Vj", "view", "other views"])
+def test_modules_are_copied_with_their_lazy_tensors(form: str) -> None:
+    x = torch.tensor(X[:, 0])
+    module = Kernel(form)
+    twin = copy.deepcopy(module)
+    with torch.no_grad():
+        twin.centres.add_(0.5)
+        twin.width.mul_(2.0)
+    for one in (module, twin, copy.deepcopy(twin)):
+        for _ in range(2):
+            one.zero_grad()
+            one(x).square().sum().backward()
+            y, s = (p.detach().clone().requires_grad_() for p in (one.centres, one.width))
+            dense = dense_kernel(x, y, s)
+            assert_close(one(x).detach(), dense.detach(), terms=N)
+            wanted = torch.autograd.grad(dense.square().sum(), (y, s))
+            for parameter, gradient in zip((one.centres, one.width), wanted, strict=True):
+                assert parameter.grad is not None
+                assert_close(parameter.grad, gradient, terms=M * N)
+    assert list(twin.state_dict()) == ["centres", "width"]
+
+
+def test_modules_are_saved_whole() -> None:
+    module, file = Kernel("Vj"), io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    found = torch.load(file, weights_only=False)
+    assert found.y.variables[0] is found.centres
+    x = torch.tensor(X[:, 0])
+    assert_close(found(x).detach(), module(x).detach())
+
+
+def test_an_optimiser_moves_what_a_lazy_tensor_holds() -> None:
+    module, x = Kernel("view"), torch.tensor(X[:, 0])
+    optimiser = torch.optim.SGD(module.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(3):
+        optimiser.zero_grad()
+        loss = module(x).sum()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_computed_tensors_are_not_copied_with_their_history() -> None:
+    p = torch.nn.Parameter(torch.tensor(X))
+    with pytest.raises(ArrayTypeError, match="computed from others"):
+        copy.deepcopy(LazyTensor(p * 2))
+    found = pickle.loads(pickle.dumps(LazyTensor(p[::2].detach())))
+    agree(found, X[::2])
+
+
+# -- internal names --------------------------------------------------------------------------------
+
+
+def test_attributes_of_the_plumbing() -> None:
+    x, y = LazyTensor(X), LazyTensor(Y)
+    f = x.sqdist(y) * 0.5 + Vi(3, 1)
+    assert LazyTensor.__GenericLazyTensor__
+    assert ComplexLazyTensor.__GenericLazyTensor__
+    assert f.__array_ufunc__ is None
+    assert (f.Genred, f.KernelSolve, f.formula2) == (Genred, KernelSolve, None)
+    assert f.tools is x.tools
+    assert f.tools.name == "numpy"
+    assert Pm(2.0).tools is None
+    assert f.variables[0] is x.variables[0]
+    assert (len(f.variables), f.variables[2]) == (3, [0.5])
+    assert f.symbolic_variables == ((3, 1, 0),)
+    assert (f.new_variable_index(), x.new_variable_index()) == (4, 0)
+    assert f.get_tools() is None
+    assert f.fixvariables() is None
+    assert f.separate_kwargs({"dtype_acc": "float64", "backend": "CPU"}) == (
+        {"dtype_acc": "float64"},
+        {"backend": "CPU"},
+    )
+    assert (x + x).variables == x.variables
+
+
+def test_formulas_may_be_written_by_hand() -> None:
+    x, y = LazyTensor(X), LazyTensor(Y)
+    made = x.join(y)
+    assert (made.ni, made.nj, made.dtype, made.ndim) == (M, N, "float64", 1)
+    made.formula = f"Exp(-SqDist({x.formula},{y.formula})) * {y.formula}"
+    agree(made, np.exp(-(Z**2).sum(-1, keepdims=True)) * Y)
+    alone = x.init()
+    assert (alone.ni, alone.nj, alone.variables) == (M, None, x.variables)
+    alone.formula = f"Square({x.formula})"
+    agree(alone, X**2)
+    with pytest.raises(FormulaError):
+        alone.formula = f"Square({y.formula})"
+    assert x.init(is_complex=True).is_complex
+    assert x.join(y, is_complex=True).is_complex
+
+
+def test_promote_takes_what_it_is_told() -> None:
+    x, y = LazyTensor(X), LazyTensor(Y)
+    found = x.promote(y, ("nj", "_dtype", "tools", "Genred"))
+    assert (found.ni, found.nj, found.dtype) == (M, N, "float64")
+    assert x.promote(y, ("ni",)).nj is None
+    with pytest.raises(ShapeError):
+        x.promote(LazyTensor(X[:3]), ("ni",))
+
+
+def test_operations_by_name() -> None:
+    x, y = LazyTensor(X), LazyTensor(Y)
+    agree(x.unary("Exp"), np.exp(X))
+    agree(x.unary("Pow", opt_arg=3), X**3)
+    agree(x.unary("Extract", dimres=2, opt_arg=1, opt_arg2=2), X[..., 1:])
+    agree(x.unary("SqNorm2", dimres=1), (X**2).sum(-1, keepdims=True))
+    agree(x.binary(y, "Subtract"), X - Y)
+    agree(x.binary(y, "-", is_operator=True), X - Y)
+    agree(x.binary(y, "-", rversion=True), Y - X)
+    agree(x.binary(2.0, "Powf", dimcheck="vecand1"), X**2)
+    both = np.concatenate([X + 0 * Y, Y + 0 * X], -1)
+    agree(x.binary(y, "Concat", dimres=6, dimcheck=None), both)
+    agree(x.binary(y, "SqDist", dimres=1, dimcheck="same"), (Z**2).sum(-1, keepdims=True))
+    agree(x.ternary(y, 2.0, "Clamp"), np.clip(X, Y, 2.0))
+    assert type(x.unary("ComplexExp1j", dimres=6, is_complex=True)) is ComplexLazyTensor
+    z = LazyTensor(X + 1j)
+    agree(z.unary("ComplexImag", dimres=3, is_complex=False), X**0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda x, y: x.unary("Expp"), UnknownNameError),
+        (lambda x, y: x.unary("Var"), UnknownNameError),
+        (lambda x, y: x.unary("Exp", dimres=1), ShapeError),
+        (lambda x, y: x.unary("Exp", opt_arg=1), FormulaError),
+        (lambda x, y: x.binary(y[:2], "Add"), ShapeError),
+        (lambda x, y: x.binary(y[:2], "Concat"), ShapeError),
+        (lambda x, y: x.binary(y[0], "Add", dimcheck="same"), ShapeError),
+        (lambda x, y: x.binary(y, "Powf", dimcheck="vecand1"), ShapeError),
+        (lambda x, y: x.binary(y, "Add", dimcheck="some"), OptionError),
+        (lambda x, y: x.binary(y, "Add", opt_pos="first"), OptionError),
+        (lambda x, y: x.ternary(y, y[:2], "IfElse"), ShapeError),
+    ],
+)
+def test_operations_by_name_are_checked(call: Any, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        call(LazyTensor(X), LazyTensor(Y))
+    assert isinstance(caught.value, ValueError)
+
+
+# -- printing --------------------------------------------------------------------------------------
+
+
+def test_printing() -> None:
+    f = (LazyTensor(X) - LazyTensor(Y)).sqnorm2().exp()
+    lines = str(f).splitlines()
+    assert lines[0] == "KeOps LazyTensor"
+    assert lines[1].strip().startswith("formula: Exp(")
+    assert "Var(0,3,0)" in lines[1]
+    assert "Var(1,3,1)" in lines[1]
+    assert lines[-1].strip() == f"shape: ({M}, {N})"
+    text = repr(f)
+    for part in ("LazyTensor", "Exp(", f"shape ({M}, {N})", "dtype float64", "device cpu"):
+        assert part in text
+
+
+def test_printing_symbols_and_reductions() -> None:
+    f = (Vi(0, 3) | Vj(1, 3)).reduction("ArgKMin", opt_arg=4, axis=1)
+    text = str(f)
+    assert "symbolic variables: Var(0,3,0), Var(1,3,1)" in text
+    assert "reduction: ArgKMin (axis=1)" in text
+    assert "opt_arg: 4" in text
+    g = LazyTensor(X).sqdist(LazyTensor(Y)).logsumexp(axis=1, weight=LazyTensor(Y), call=False)
+    assert "formula2: Var(1,3,1)" in str(g)
+    assert repr(g).startswith("<reduction LogSumExp over axis 1 of <LazyTensor ")
+
+
+def test_printing_of_deep_formulas_is_short() -> None:
+    lazy = x = LazyTensor(X)
+    for _ in range(50):
+        lazy = (lazy * x + lazy).sin()
+    assert len(str(lazy)) < 5000
