@@ -83,6 +83,7 @@ def variables(tree: bool) -> dict[str, str]:
     """The environment variables of a run: no path of ours, unless sources are to be first."""
     found = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     found["CUDA_VISIBLE_DEVICES"] = ""
+    found.setdefault("OMP_NUM_THREADS", "1")  # arrays are small, and two programs run
     if tree:
         found["PYTHONPATH"] = os.pathsep.join(str(ROOT / p) for p in ("src", "dropin/src"))
     return found
