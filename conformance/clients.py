@@ -142,16 +142,18 @@ def table(results: Sequence[Result], versions: Mapping[str, str]) -> Iterator[st
     yield f"{cases} cases of {len(rows)} checks, {len(failed)} fail.\n"
     yield (
         "Errors are the worst of values and of gradients, relative to the largest number of each "
-        'array; truths are always float64. The columns "dense" say how far the same dense '
-        "computation is off in float32, and in float64 how far it moves when the data are moved by "
-        "rounding, where that matters.\n"
+        "array, with their limit; truths are always float64. The columns 'dense' say how far the "
+        "same dense computation is off in float32, and in float64 how far it moves when the data "
+        "are moved by rounding, where that matters: up to 10 times as far is then allowed.\n"
     )
     yield "| client | check | equal to | cases | float64 | dense | float32 | dense | failed |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in rows:
         shown = [row["client"], row["check"], row["reference"], str(row["cases"])]
         for dtype in ("float64", "float32"):
-            shown += [pair(row["errors"], dtype), pair(row["dense"], dtype)]
+            limit = row["limits"].get(dtype)
+            shown.append(pair(row["errors"], dtype) + (f" ({limit:.0e})" if limit else ""))
+            shown.append(pair(row["dense"], dtype))
         yield f"| {' | '.join(shown)} | {len(row['failed'])} |"
     if failed:
         yield "\n| client | check | what failed |\n|---|---|---|"
