@@ -7,7 +7,6 @@ and a reduction over i or j folds the graph. Data are held by reference, never c
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..errors import ArgumentError, ArrayTypeError, DTypeError, OptionError, Sha
 from ..ops.table import OPERATIONS, build
 from .arrays import ADAPTERS, SUPPORTED
 from .leaves import Leaf, joined, numbered
+from .ranges import same_ranges
 
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
 
@@ -225,7 +225,7 @@ def _common(name: str, values: Sequence[Any]) -> Any:
     for value in known[1:]:
         same = value is known[0]
         if not same and name == "ranges":
-            same = all(bool((a == b).all()) for a, b in itertools.zip_longest(value, known[0]))
+            same = same_ranges(value, known[0])
         if not same and name != "ranges":
             same = value == known[0]
         if not same:

@@ -26,6 +26,7 @@ from .conjugate import Stop, checked_stop, conjugate_gradients
 from .fold import Fold
 from .genred import call_fold, checked_accuracy
 from .parse import parse_many
+from .ranges import checked_ranges
 
 # Operations that act on each component by itself, where dimensions stay the same.
 _COMPONENTWISE = ("Var", "Add", "Subtract", "Minus", "Mult", "Divide")
@@ -166,6 +167,10 @@ def solve_system(
     """
     adapter, sizes, _ = system.fold.check(args, library)
     shape = system.shape(sizes)
+    ranges = checked_ranges(request.call.get("ranges"))
+    if ranges is not None:
+        ranges.pattern(system.fold.kept, sizes.i, sizes.j)
+    request = replace(request, call={**request.call, "ranges": ranges})
     xp = sys.modules[adapter.name]
     b = xp.broadcast_to(args[system.position], shape)
     given, alpha = system.with_vector(args, b), _checked_alpha(xp, alpha, b)
