@@ -62,7 +62,7 @@ class Outcome:
 def fetch(version: str, folder: Path) -> list[Path]:
     """Unpack the gallery; the scripts, in order."""
     found: list[Path] = []
-    for name, content in archived(version):
+    for name, content in archived("pykeops", version):
         inside = name.partition("pykeops/")[2]
         if not inside.startswith(FOLDERS) or ".." in Path(inside).parts:
             continue

@@ -13,10 +13,11 @@ import pytest
 import test_reductions as plain
 from checks import assert_close, assert_same_bits
 
+from pairfold import cluster
 from pairfold.backends import reference
 from pairfold.errors import DTypeError, InternalError, OptionError, RangeError, ShapeError
 from pairfold.lower.pattern import Pattern
-from pairfold.numpy import Genred, LazyTensor
+from pairfold.numpy import Genred, KernelSolve, LazyTensor, Vi, Vj
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.settings import settings
 
@@ -287,6 +288,131 @@ def test_the_check_notices_wrong_results(monkeypatch: pytest.MonkeyPatch) -> Non
         Genred("SqDist(x,y)", SQUARES, axis=1)(np.ones((30, 2)), np.ones((40, 2)), ranges=ranges)
 
 
+def lazy_points(rows: int = 31, columns: int = 43) -> tuple[Any, ...]:
+    """Two clouds, ranges of their pairs, and the squared distances that are left."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(rows, 3)), rng.normal(size=(columns, 3))
+    ranges, mask = random_ranges(9, rows, columns)
+    return x, y, ranges, ((x[:, None] - y) ** 2).sum(-1) * mask
+
+
+def test_an_operand_without_ranges_takes_those_of_the_other() -> None:
+    x, y, ranges, table = lazy_points()
+    i, j = LazyTensor(x[:, None]), LazyTensor(y[None])
+    j.ranges = ranges
+    k = ((i - j) ** 2).sum(-1)
+    assert k.ranges is ranges
+    assert_close(k.sum(axis=1)[:, 0], table.sum(1), terms=43)
+    i.ranges = [part.tolist() for part in ranges]
+    assert_close(((i - j) ** 2).sum(-1).sum(axis=1)[:, 0], table.sum(1), terms=43)
+
+
+def test_operands_with_other_ranges_do_not_mix() -> None:
+    x, y, ranges, _ = lazy_points()
+    i, j = LazyTensor(x[:, None]), LazyTensor(y[None])
+    i.ranges = ranges
+    changed = [part.copy() for part in ranges]
+    changed[2][0, 1] += 1
+    shorter = (*ranges[:2], ranges[2][:-1], *ranges[3:])
+    for other in (tuple(changed), shorter):
+        j.ranges = other
+        with pytest.raises(ValueError, match="ranges"):
+            i - j
+
+
+def test_ranges_of_the_call_take_precedence() -> None:
+    x, y, ranges, table = lazy_points()
+    other, mask = random_ranges(10, 31, 43)
+    k = ((LazyTensor(x[:, None]) - LazyTensor(y[None])) ** 2).sum(-1)
+    full = ((x[:, None] - y) ** 2).sum(-1)
+    k.ranges = other
+    for axis in (0, 1):
+        assert_close(k.sum(axis=axis, ranges=ranges)[:, 0], table.sum(axis), terms=43)
+        assert_close(k.sum(axis=axis)[:, 0], (full * mask).sum(axis), terms=43)
+        assert_close(k.sum(axis=axis, ranges=())[:, 0], full.sum(axis), terms=43)
+    assert_close(k.__matmul__(y, ranges=ranges), table @ y, terms=43)
+
+
+def test_ranges_go_with_the_transposed_tensor() -> None:
+    x, y, ranges, table = lazy_points()
+    k = ((LazyTensor(x[:, None]) - LazyTensor(y[None])) ** 2).sum(-1)
+    k.ranges = ranges
+    for made in (k.t(), k.T, (2 * k).T / 2):
+        assert_close(made.sum(axis=1)[:, 0], table.sum(0), terms=31)
+        assert_close(made.argmin(axis=0)[:, 0], k.argmin(axis=1)[:, 0])
+    back = k.T.T.ranges
+    assert all(a is b for a, b in zip(back, ranges, strict=True))
+
+
+def test_symbols_take_ranges_at_the_call_and_remember_them() -> None:
+    x, y, ranges, table = lazy_points()
+    squared = ((Vi(0, 3) - Vj(1, 3)) ** 2).sum(-1)
+    call = squared.sum(axis=1)
+    assert_close(call(x, y, ranges=ranges)[:, 0], table.sum(1), terms=43)
+    assert_close(call(x, y)[:, 0], table.sum(1), terms=43)
+    squared.ranges = ranges
+    assert_close(squared.sum(axis=0)(x, y)[:, 0], table.sum(0), terms=31)
+    with pytest.raises(RangeError):
+        call(x[:1], y)
+
+
+def test_every_lazy_reduction_takes_ranges() -> None:
+    x, y, ranges, _ = lazy_points()
+    k = ((LazyTensor(x[:, None]) - LazyTensor(y[None])) ** 2).sum(-1)
+    other = LazyTensor(y[None])
+    calls: dict[str, Callable[..., Any]] = {
+        "Min": k.min, "Max": k.max, "ArgMin": k.argmin, "ArgMax": k.argmax,
+        "KMin": lambda **o: k.Kmin(4, **o), "ArgKMin": lambda **o: k.argKmin(4, **o),
+        "LogSumExp": k.logsumexp, "SumSoftMaxWeight": lambda **o: k.sumsoftmaxweight(other, **o),
+        "Min_ArgMin": k.min_argmin, "Max_ArgMax": k.max_argmax,
+        "KMin_ArgKMin": lambda **o: k.Kmin_argKmin(4, **o),
+    }  # fmt: skip
+    for name, call in calls.items():
+        weight = {"formula2": "y"} if name == "SumSoftMaxWeight" else {}
+        count = {"opt_arg": 4} if "KMin" in name else {}
+        for axis in (0, 1):
+            genred = Genred("SqDist(x,y)", ["x=Vi(3)", "y=Vj(3)"], name, axis, **weight, **count)
+            want, got = genred(x, y, ranges=ranges), call(axis=axis, ranges=ranges)
+            whole = call(axis=axis)
+            if not isinstance(want, tuple):
+                want, got, whole = (want,), (got,), (whole,)
+            for one, other_one, all_pairs in zip(got, want, whole, strict=True):
+                assert_close(one, other_one.reshape(one.shape), formula=name)
+                assert not np.array_equal(one, all_pairs, equal_nan=True)
+
+
+def test_lazy_systems_solve_with_ranges() -> None:
+    x, _, _, _ = lazy_points()
+    ranges, mask = symmetric_ranges(31)
+    table = np.exp(-((x[:, None] - x) ** 2).sum(-1)) * mask + 3 * np.eye(31)
+    k = (-((LazyTensor(x[:, None]) - LazyTensor(x[None])) ** 2).sum(-1)).exp()
+    options: dict[str, Any] = {"alpha": 3.0, "tol": 1e-13}
+    want = np.linalg.solve(table, x)
+    assert_close(k.solve(x, ranges=ranges, **options), want, rtol=1e-11)
+    solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(3)", "y=Vj(3)", "b=Vj(3)"], "b", axis=1)
+    assert_close(solve(x, x, x, ranges=ranges, **options), want, rtol=1e-11)
+    batch = np.stack([x, 2 * x])
+    got = solve(x, x, batch, ranges=ranges, **options)
+    assert_close(got, np.linalg.solve(table, batch), rtol=1e-11)
+    k.ranges = ranges
+    assert_close(k.solve(x, **options), want, rtol=1e-11)
+    assert_close(k.solve(x, call=False)(**options), want, rtol=1e-11)
+    wrong = (ranges[0], ranges[1], ranges[2] + 1, *ranges[3:])
+    with pytest.raises(RangeError):
+        solve(x, x, 0 * x, ranges=wrong)  # no product is needed for this solution
+
+
+def symmetric_ranges(size: int) -> tuple[tuple[Array, ...], Array]:
+    """Ranges of a symmetric pattern of clusters, and its mask."""
+    rng = np.random.default_rng(size)
+    lab = np.sort(rng.integers(0, 6, size))
+    keep = rng.random((6, 6)) < 0.3
+    keep = keep | keep.T | np.eye(6, dtype=bool)
+    parts = cluster.cluster_ranges(lab, 6)
+    assert not keep.all()
+    return cluster.from_matrix(parts, parts, keep), keep[lab][:, lab]
+
+
 def test_lazy_tensors_carry_their_ranges() -> None:
     rng = np.random.default_rng(0)
     x, y, b = rng.normal(size=(31, 3)), rng.normal(size=(43, 3)), rng.normal(size=(43, 2))
@@ -312,11 +438,18 @@ WRONG: dict[str, tuple[int, Any, type[Exception], tuple[str, ...]]] = {
     "same block twice": (0, [[0, 2], [0, 2]], RangeError, ("overlap",)),
     "slices decrease": (1, [2, 1], RangeError, ("slices_i[1] = 1 after 2",)),
     "slices begin below 0": (1, [-1, 2], RangeError, ("slices_i[0] = -1",)),
+    "slices end early": (1, [1, 1], RangeError, ("slices_i ends with 1", "2 rows")),
+    "slices end early, of the other half": (4, [0, 0], RangeError, ("slices_j ends with 0",)),
     "slices too large": (1, [1, 3], RangeError, ("slices_i[1] = 3", "2 rows")),
     "other half": (5, [[0, 2], [2, 6]], RangeError, ("redranges_i[1]",)),
     "other slices": (4, [1, 9], RangeError, ("slices_j[1] = 9",)),
     "too few slices": (1, [2], ShapeError, ("slices_i", "1 numbers, 2 rows")),
     "floats": (0, np.ones((2, 2)), DTypeError, ("ranges_i", "float64")),
+    "words": (2, np.array([["0", "3"], ["3", "7"]]), DTypeError, ("redranges_j", "<U1")),
+    "complex": (2, np.zeros((2, 2), complex), DTypeError, ("redranges_j", "complex128")),
+    "a number": (1, 2, ShapeError, ("slices_i", "()")),
+    "nothing": (3, None, ShapeError, ("ranges_j", "()")),
+    "ragged": (2, [[0, 3], [3]], ShapeError, ("redranges_j",)),
     "truth values": (4, np.ones(2, bool), DTypeError, ("slices_j", "bool")),
     "one axis": (0, [0, 2], ShapeError, ("ranges_i", "(2,)")),
     "three columns": (2, np.zeros((2, 3), int), ShapeError, ("redranges_j", "(2, 3)")),

@@ -12,10 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import test_reductions_torch as plain  # noqa: E402
-from test_ranges import random_ranges  # noqa: E402
+from test_ranges import random_ranges, symmetric_ranges  # noqa: E402
 
+import pairfold.numpy  # noqa: E402
 import pairfold.torch  # noqa: E402
-from pairfold.errors import ArrayTypeError, DeviceError, RangeError  # noqa: E402
+from pairfold.errors import ArrayTypeError, DeviceError, DTypeError, RangeError  # noqa: E402
 from pairfold.ops.reductions import REDUCTIONS  # noqa: E402
 
 Tensor = Any
@@ -184,3 +185,170 @@ def test_wrong_ranges_are_refused_where_gradients_are_asked_for() -> None:
     elsewhere = tuple(torch.from_numpy(part).to("meta") for part in given)
     with pytest.raises(DeviceError, match="ranges_i"):
         genred(x, y, ranges=elsewhere)
+
+
+# -- both halves -----------------------------------------------------------------------------------
+
+
+def one_half(axis: int) -> tuple[Any, ...]:
+    """Ranges whose half for results on the other index is empty, as tensors."""
+    given, _ = random_ranges(SEED, ROWS, COLUMNS)
+    nothing = (np.zeros((0, 2), int), np.zeros(0, int), np.zeros((0, 2), int))
+    halves = (*given[:3], *nothing) if axis == 1 else (*nothing, *given[3:])
+    return tuple(map(torch.from_numpy, halves))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gradients_that_need_one_half_need_no_other(axis: int) -> None:
+    """Those to rows of the result, to parameters, and along tangents."""
+    genred = pairfold.torch.Genred("Sin(p*x-y)", ["x=Vi(1)", "y=Vj(1)", "p=Pm(1)"], axis=axis)
+    given, mask = random_ranges(SEED, ROWS, COLUMNS)
+    rng = torch.Generator().manual_seed(0)
+    x, y, p = (torch.rand(n, dtype=torch.float64, generator=rng) for n in (ROWS, COLUMNS, 1))
+
+    def run(ranges: Any, *tensors: Tensor) -> Tensor:
+        return genred(tensors[0][:, None], tensors[1][:, None], tensors[2], ranges=ranges)[:, 0]
+
+    def dense(x: Tensor, y: Tensor, p: Tensor) -> Tensor:
+        return (torch.sin(p * x[:, None] - y) * torch.from_numpy(mask)).sum(axis)
+
+    both, half = tuple(map(torch.from_numpy, given)), one_half(axis)
+    for ranges in (both, half):
+        for place in (0 if axis == 1 else 1, 2):
+            got, want = (
+                torch.func.grad(lambda *t, f=f: f(*t).sin().sum(), place)(x, y, p)
+                for f in (lambda *t, r=ranges: run(r, *t), dense)
+            )
+            torch.testing.assert_close(got, want)
+        got, want = (
+            torch.func.jvp(f, (x, y, p), (x, y, p))[1]
+            for f in (lambda *t, r=ranges: run(r, *t), dense)
+        )
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_gradients_to_the_reduced_index_need_both_halves(axis: int) -> None:
+    genred = pairfold.torch.Genred("Sin(x-y)", ["x=Vi(1)", "y=Vj(1)"], axis=axis)
+    x, y = torch.ones(ROWS, 1), torch.ones(COLUMNS, 1, requires_grad=True)
+    x.requires_grad_(axis == 0)
+    y.requires_grad_(axis == 1)
+    out = genred(x, y, ranges=one_half(axis))
+    with pytest.raises(RangeError, match="both halves of ranges") as caught:
+        out.sum().backward()
+    assert "0 pairs" in caught.value.found
+    assert "from_matrix" in caught.value.hint
+
+
+def test_halves_of_as_many_other_pairs_are_told_apart() -> None:
+    genred = pairfold.torch.Genred("Sin(x-y)", ["x=Vi(1)", "y=Vj(1)"], axis=1)
+    blocks = torch.tensor([[0, 1], [1, 2]])
+    ends, one, other = torch.tensor([1, 2]), blocks, blocks.flip(0)
+    x = torch.ones(2, 1, requires_grad=True)
+    y = torch.ones(2, 1, requires_grad=True)
+    genred(x, y, ranges=(blocks, ends, other, blocks, ends, other)).sum().backward()
+    with pytest.raises(RangeError, match=r"2 pairs in \(ranges_i.* 2 pairs in .* not the same"):
+        genred(x, y, ranges=(blocks, ends, one, blocks, ends, other)).sum().backward()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_has_sparse_gradients(dtype: str) -> None:
+    given, mask = random_ranges(SEED, ROWS, COLUMNS)
+    genred = pairfold.torch.Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    x, y = (torch.ones(n, 1, dtype=getattr(torch, dtype)) for n in (ROWS, COLUMNS))
+    x.requires_grad_()
+    y.requires_grad_()
+    out = genred(x, y, ranges=given)
+    out.sum().backward()
+    assert out.dtype == x.grad.dtype == x.dtype
+    assert out.flatten().tolist() == x.grad.flatten().tolist() == mask.sum(1).tolist()
+    assert y.grad.flatten().tolist() == mask.sum(0).tolist()
+
+
+@pytest.mark.parametrize("data", ["numpy", "torch"])
+def test_ranges_of_either_library_will_do(data: str) -> None:
+    given, mask = random_ranges(SEED, ROWS, COLUMNS)
+    mixed = tuple(torch.from_numpy(p) if n % 2 else p for n, p in enumerate(given))
+    kind = pairfold.torch.Genred if data == "torch" else pairfold.numpy.Genred
+    x, y = torch.ones(ROWS, 1), torch.ones(COLUMNS, 1)
+    arrays = (x, y) if data == "torch" else (x.numpy(), y.numpy())
+    for ranges in (given, tuple(map(torch.from_numpy, given)), mixed):
+        got = kind("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)(*arrays, ranges=ranges)
+        assert got.flatten().tolist() == mask.sum(1).tolist()
+
+
+@pytest.mark.parametrize("change", ["float", "bool"])
+def test_tensors_of_other_numbers_are_refused(change: str) -> None:
+    given, _ = random_ranges(SEED, ROWS, COLUMNS)
+    ranges = [torch.from_numpy(part) for part in given]
+    ranges[2] = getattr(ranges[2], change)()
+    genred = pairfold.torch.Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    with pytest.raises(DTypeError, match="redranges_j must hold whole numbers"):
+        genred(torch.ones(ROWS, 1), torch.ones(COLUMNS, 1), ranges=tuple(ranges))
+
+
+# -- lazy tensors and systems ----------------------------------------------------------------------
+
+
+def test_lazy_tensors_with_ranges_have_gradients() -> None:
+    given, mask = random_ranges(SEED, ROWS, COLUMNS)
+    ranges = tuple(map(torch.from_numpy, given))
+    rng = torch.Generator().manual_seed(0)
+    shapes = ((ROWS, 2), (COLUMNS, 2), (COLUMNS, 3))
+    tensors = [torch.rand(s, dtype=torch.float64, generator=rng).requires_grad_() for s in shapes]
+    found: list[list[Tensor]] = []
+    for lazy in (True, False):
+        x, y, b = tensors
+        if lazy:
+            i, j = pairfold.torch.LazyTensor(x[:, None]), pairfold.torch.LazyTensor(y[None])
+            k = (-((i - j) ** 2).sum(-1)).exp()
+            k.ranges = ranges
+            out = k.T @ (k @ b)
+        else:
+            table = (-((x[:, None] - y[None]) ** 2).sum(-1)).exp() * torch.from_numpy(mask)
+            out = table.T @ (table @ b)
+        first = torch.autograd.grad(out.sin().sum(), tensors, create_graph=True)
+        second = torch.autograd.grad(sum(g.sin().sum() for g in first), tensors)
+        found.append([out, *first, *second])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_systems_with_ranges_have_gradients(lazy: bool) -> None:
+    given, mask = symmetric_ranges(ROWS)
+    ranges = tuple(map(torch.from_numpy, given))
+    aliases = ["x = Vi(2)", "y = Vj(2)", "b = Vj(1)", "g = Pm(1)"]
+    solver = pairfold.torch.KernelSolve("Exp(-g*SqDist(x,y))*b", aliases, "b", axis=1)
+    rng = torch.Generator().manual_seed(0)
+    x, b, g, alpha = (
+        torch.rand(s, dtype=torch.float64, generator=rng) for s in ((ROWS, 2), (ROWS, 1), 1, ())
+    )
+    alpha = alpha + 3
+    wrt = [t.requires_grad_() for t in (x, b, g, alpha)]
+
+    def solved(x: Tensor, b: Tensor, g: Tensor, alpha: Tensor) -> Tensor:
+        if not lazy:
+            return solver(x, x, b, g, alpha=alpha, tol=1e-14, ranges=ranges)
+        i, j = pairfold.torch.LazyTensor(x[:, None]), pairfold.torch.LazyTensor(x[None])
+        k = (-pairfold.torch.Pm(g) * ((i - j) ** 2).sum(-1)).exp()
+        k.ranges = ranges
+        return k.solve(b, alpha=alpha, tol=1e-14)
+
+    def dense(x: Tensor, b: Tensor, g: Tensor, alpha: Tensor) -> Tensor:
+        table = (-g * ((x[:, None] - x[None]) ** 2).sum(-1)).exp() * torch.from_numpy(mask)
+        return torch.linalg.solve(table + alpha * torch.eye(ROWS, dtype=torch.float64), b)
+
+    found: list[list[Tensor]] = []
+    for function in (solved, dense):
+        out = function(*wrt)
+        first = torch.autograd.grad(out.sin().sum(), wrt, create_graph=True)
+        second = torch.autograd.grad(sum(v.sin().sum() for v in first), wrt)
+        found.append([out, *first, *second])
+        plain = [t.detach() for t in wrt]
+        found[-1].append(torch.func.jvp(function, tuple(plain), tuple(plain))[1])
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-8)
+    if not lazy:
+        batch = torch.stack([b.detach(), -2 * b.detach()])
+        plain = [t.detach() for t in wrt]
+        got = torch.func.vmap(solved, (None, 0, None, None))(plain[0], batch, *plain[2:])
+        torch.testing.assert_close(got[1], -2 * dense(*plain), rtol=1e-8, atol=1e-8)

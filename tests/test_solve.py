@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from typing import Any
 
@@ -198,8 +199,117 @@ def test_too_few_iterations_are_an_error_that_says_how_far():
     solve = pairfold.KernelSolve(FORMULA, ALIASES, "b", axis=1)
     with pytest.raises(SolveError, match="did not converge in 2 iterations") as caught:
         solve(x, x, b * [1.0, 50.0], g, alpha=0.3, maxiter=2)
+    assert caught.value.iterations == 2
     assert "right-hand side (0, 1); 2 of 2 are not solved" in str(caught.value.found)
     assert "maxiter" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_nothing_is_lost_when_iterations_end_early(flat):
+    """The error has the best iterates: with one more iteration they would have been solutions."""
+    x, b, _ = data()
+    b = b * [1.0, 1e-3]
+    K = (-0.7 * ((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
+    matrix = kernel(x, x, 0.7) + 0.3 * np.eye(ROWS)
+    other = b[:, 0] if flat else b
+    seen: list[Any] = []
+    K.solve(other, alpha=0.3, callback=lambda n, norms: seen.append(norms.copy()))
+    for most in (0, 1, 3, len(seen) - 1):
+        with pytest.raises(SolveError) as caught:
+            K.solve(other, alpha=0.3, maxiter=most)
+        error = caught.value
+        assert error.iterations == most
+        assert error.solution.shape == other.shape
+        norms = np.linalg.norm(matrix @ error.solution - other, axis=0)
+        assert_close(error.residuals.reshape(norms.shape), norms, rtol=1e-6)
+        before = [np.linalg.norm(b[:, : 1 if flat else 2], axis=0)[None], *seen[:most]]
+        assert_close(norms, np.min(before, axis=0).reshape(norms.shape), rtol=1e-6)
+
+
+def test_the_best_iterate_is_not_always_the_last():
+    """A nearly singular operator, where residuals grow before they fall."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(30, 30)))[0]
+    matrix = basis @ np.diag(np.logspace(-6, 0, 30)) @ basis.T
+    b = rng.normal(size=30)
+    norms = [np.linalg.norm(b)]
+    for most in range(1, 12):
+        with pytest.raises(SolveError) as caught:
+            ConjugateGradientSolver("numpy", lambda a: matrix @ a, b, tol=1e-9, maxiter=most)
+        norms.append(float(caught.value.residuals[0]))
+        assert_close(np.linalg.norm(matrix @ caught.value.solution - b), norms[-1], rtol=1e-6)
+    assert norms == sorted(norms, reverse=True)
+    assert any(a == b for a, b in itertools.pairwise(norms))
+
+
+def test_a_breakdown_keeps_what_was_found_before():
+    """Right-hand sides that are solved before another meets a negative eigenvalue."""
+    matrix = np.diag([1.0, 2.0, -1.0])
+    b = np.array([[1.0, 1.0], [1.0, 2.0], [0.1, 0.0]])
+    x = np.eye(3)
+    formula = "(x|y)*b"
+    solve = pairfold.KernelSolve(formula, ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"], "b", axis=1)
+    with pytest.raises(SolveError, match="not positive definite") as caught:
+        solve(x @ matrix, x, b, alpha=None)
+    assert_close(matrix @ caught.value.solution[:, 1], b[:, 1], rtol=1e-9)
+    assert caught.value.residuals.shape == (1, 2)
+    with pytest.raises(SolveError, match="b is not finite") as caught:
+        solve(x, x, b * np.nan, alpha=None)
+    assert caught.value.solution is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_other_precisions(dtype):
+    x, b, g = (a.astype(dtype) for a in data())
+    solve = pairfold.KernelSolve(FORMULA, ALIASES, "b", axis=1)
+    got = solve(x, x, b, g, alpha=0.5)
+    assert got.dtype == dtype
+    want = dense(x, b, g, 0.5)
+    eps = float(np.finfo(dtype).eps)
+    assert_close(got, want, rtol=max(eps, 1e-5), atol=max(eps, 1e-5) * np.abs(want).max())
+
+
+def test_an_iteration_without_a_progress_bar_installed(monkeypatch, capsys):
+    import sys
+
+    x, b, g = data()
+    solve = pairfold.KernelSolve(FORMULA, ALIASES, "b", axis=1)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pairfold.settings(progress=True):
+        assert_close(solve(x, x, b, g, alpha=0.3, tol=1e-12), dense(x, b, g, 0.3), rtol=1e-9)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_in_a_callback_reaches_the_caller():
+    x, b, g = data()
+
+    def stop(n, norms):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pairfold.KernelSolve(FORMULA, ALIASES, "b", axis=1)(x, x, b, g, callback=stop)
+
+
+def test_scipy_agrees():
+    linalg = pytest.importorskip("scipy.sparse.linalg")
+    x, b, g = data(rows=101)
+    got = pairfold.numpy.KernelSolve(FORMULA, ALIASES, "b", axis=1)(
+        *(x, x, b, g), alpha=0.3, tol=1e-12
+    )
+    K = (-0.7 * ((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
+    shifted = linalg.aslinearoperator(K) + linalg.aslinearoperator(0.3 * np.eye(101))
+    for column in range(2):
+        want, status = linalg.cg(shifted, b[:, column], rtol=1e-12)
+        assert status == 0
+        assert_close(got[:, column], want, rtol=1e-9)
+
+    def solved(v):
+        return K.solve(v, alpha=0.3, tol=1e-10)
+
+    inverse = linalg.LinearOperator((101, 101), matvec=solved, dtype=float)
+    smallest = linalg.eigsh(inverse, k=1, v0=b[:, 0], return_eigenvectors=False)[0]
+    values = np.linalg.eigvalsh(kernel(x, x, 0.7) + 0.3 * np.eye(101))
+    assert_close(1 / smallest, values[0], rtol=1e-8)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -210,7 +320,8 @@ def test_numbers_that_are_not_finite_end_the_iteration(bad, place):
     arguments[place][3, 1] = bad
     solve = pairfold.KernelSolve(FORMULA, ALIASES, "b", axis=1)
     if place == 2 or np.isnan(bad):
-        with pytest.raises(SolveError):
+        what = "b is not finite" if place == 2 else "left the finite numbers"
+        with pytest.raises(SolveError, match=what):
             solve(*arguments, alpha=0.3)
     else:  # a point at infinity has no neighbours: an equation of zeros, which alpha cannot mend
         with pytest.raises(SolveError):

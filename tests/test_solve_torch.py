@@ -75,6 +75,53 @@ def test_points_of_either_side_have_gradients_of_their_own():
     assert_close(*found, rtol=1e-7)
 
 
+@pytest.mark.parametrize(("axis", "mixed"), [(0, False), (1, True)])
+def test_gradcheck_passes(axis, mixed):
+    """All of b, alpha (a number, or one per row), points, weights of rows, a parameter."""
+    rows = 4
+    aliases = ["x = Vi(2)", "y = Vj(2)", f"b = V{'j' if axis else 'i'}(2)"]
+    aliases += ["w = Vi(1)", "v = Vj(1)", "A = Pm(4)"]
+    formula = "w*v*Exp(-SqDist(x,y))*" + ("MatVecMult(A,b)" if mixed else "Elem(A,0)*b")
+    solve = KernelSolve(formula, aliases, "b", axis=axis)
+    alpha = leaf(rows, 1, seed=5, scale=0.1) if mixed else leaf(1, seed=5, scale=0.1)
+    matrix = torch.tensor([2.0, 0.9, 0.9, 1.0], dtype=torch.float64, requires_grad=True)
+    points, right, weights = leaf(rows, 2, seed=0), leaf(rows, 2, seed=1), leaf(rows, 1, seed=2)
+
+    def function(x, b, w, A, alpha):
+        return solve(x, x, b, w, w, A, alpha=alpha + 2, tol=1e-14)
+
+    given = (points, right, weights, matrix, alpha)
+    assert torch.autograd.gradcheck(function, given, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, given, fast_mode=True)
+
+
+def test_errors_have_the_best_iterate_as_a_tensor():
+    x, b, g, alpha = arguments()
+    with pytest.raises(SolveError) as caught:
+        solver(x, x, b, g, alpha=alpha, maxiter=3)
+    found = caught.value.solution.detach()
+    assert isinstance(found, torch.Tensor)
+    matrix = dense_kernel(x, g) + alpha * torch.eye(ROWS, dtype=torch.float64)
+    norms = (matrix @ found - b).norm(dim=0, keepdim=True)
+    assert_close([caught.value.residuals], [norms])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_solved_in_single(dtype):
+    tensors = [t.detach().to(getattr(torch, dtype)).requires_grad_() for t in arguments()]
+    wide = [t.detach().double().requires_grad_() for t in tensors]
+    x, b, g, alpha = tensors
+    got = solver(x, x, b, g, alpha=alpha)
+    got.float().sin().sum().backward()
+    x, b, g, alpha = wide
+    want = dense(x, x, b, g, alpha)
+    want.sin().sum().backward()
+    assert got.dtype == tensors[0].grad.dtype == getattr(torch, dtype)
+    rtol = 4 * torch.finfo(got.dtype).eps
+    assert_close([got.double()], [want], rtol=rtol)
+    assert_close([t.grad.double() for t in tensors], [t.grad for t in wide], rtol=rtol)
+
+
 def test_gradients_of_the_third_order():
     x, b, g, alpha = arguments()
     found = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class PairfoldError(Exception):
@@ -98,7 +99,16 @@ class MemoryLimitError(PairfoldError, MemoryError):
 
 
 class SolveError(PairfoldError, ArithmeticError):
-    """A linear system could not be solved: no convergence, or an operator that is not positive."""
+    """A linear system could not be solved: no convergence, or an operator that is not positive.
+
+    What was found until then is kept: `solution`, an array like b, has for each right-hand side
+    the iterate with the smallest residual, `residuals` the norms of these residuals, and
+    `iterations` how many iterations were done. They are None where none was begun.
+    """
+
+    solution: Any = None
+    residuals: Any = None
+    iterations: int | None = None
 
 
 class InternalError(PairfoldError, RuntimeError):

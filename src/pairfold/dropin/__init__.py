@@ -4,13 +4,12 @@ The table `MODULES` is the only list; `utilities.py` has a part of it. The distr
 `dropin/` fills itself from it; `install()` does the same for one process, where the real PyKeOps
 may also be installed.
 Submodules are made by an import hook when they are first imported, so nothing imports torch for
-a program that does not ask for it. A name of PyKeOps that is not here yet says so.
+a program that does not ask for it. A module of PyKeOps that is not here says so.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from .. import __version__
+from . import config
 from .utilities import UTILITIES
 
 PYKEOPS_VERSION = "2.3"
@@ -43,32 +43,18 @@ MODULES: dict[str, dict[str, str]] = {
         "test_torch_bindings": "dropin",
     },
     "pykeops.common": {},
-    "pykeops.common.operations": dict.fromkeys(
-        ("ConjugateGradientSolver", "KernelLinearSolver"), "frontends.linear"
-    ),
     "pykeops.numpy": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "numpy"),
     "pykeops.numpy.generic": {},
-    "pykeops.numpy.generic.generic_red": {"Genred": "numpy"},
     "pykeops.numpy.generic.generic_ops": dict.fromkeys(_GENERIC, "numpy"),
     "pykeops.numpy.operations": {"KernelSolve": "numpy"},
     "pykeops.torch": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "torch"),
     "pykeops.torch.generic": {},
-    "pykeops.torch.generic.generic_red": {"Genred": "torch"},
     "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
-    "pykeops.torch.operations": {"KernelSolve": "torch"},
 }
 for _where in ("pykeops.numpy.cluster", "pykeops.torch.cluster"):
     MODULES[_where] = dict.fromkeys(" ".join(_CLUSTER.values()).split(), "frontends.cluster")
     for _part, _names in _CLUSTER.items():
         MODULES[f"{_where}.{_part}"] = dict.fromkeys(_names.split(), "frontends.cluster")
-
-# Public names of PyKeOps that come in later versions.
-_LATER_FOR_ARRAYS = ""
-LATER: dict[str, str] = {
-    "pykeops.common": "get_options keops_io",
-    "pykeops.numpy": _LATER_FOR_ARRAYS,
-    "pykeops.torch": _LATER_FOR_ARRAYS + " half2_convert",
-}
 
 for _module, _names in UTILITIES.items():
     MODULES[_module] = {**MODULES.get(_module, {}), **_names}
@@ -112,7 +98,9 @@ def provide(module: ModuleType) -> None:
     vars(module).update(given)
     if module.__name__ in _ROOTS:
         vars(module)["__version__"] = PYKEOPS_VERSION
-        vars(module)["verbose"] = os.environ.get("PYKEOPS_VERBOSE") != "0"
+        vars(module)["verbose"] = config.verbose_at_start(module.__name__)
+    if module.__name__ == "keopscore":
+        vars(module)["build_folder"] = config.get_build_folder()
     vars(module)["__all__"] = sorted(names)
     vars(module)["__getattr__"] = _attribute_of(module.__name__)
     vars(module)["__dir__"] = lambda: sorted({*vars(module), *children})
@@ -134,24 +122,21 @@ def _children(module: str) -> list[str]:
 
 
 def _attribute_of(module: str) -> Callable[[str], Any]:
-    """What a module does for a name that it does not hold: import a submodule, or say why not."""
+    """What a module does for a name that it does not hold: import a submodule of that name."""
 
     def attribute(name: str) -> Any:
         full = f"{module}.{name}"
         if full in MODULES:
             return importlib.import_module(full)
-        if name in LATER.get(module, "").split():
-            # Not an AttributeError: `from module import name` would replace its text.
-            raise ImportError(_not_yet(full), name=module)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return attribute
 
 
-def _not_yet(full: str) -> str:
+def _not_there(full: str) -> str:
     have = sorted(f"{place}.{name}" for place, names in MODULES.items() for name in names)
     return (
-        f"pairfold {__version__}, which provides pykeops here, does not have {full} yet\n"
+        f"pairfold {__version__}, which provides pykeops here, does not have {full}\n"
         f"  it has: {', '.join(have)}"
     )
 
@@ -165,7 +150,7 @@ class _Hook:
         if name.partition(".")[0] not in _ROOTS:
             return None
         if name not in MODULES:
-            raise ModuleNotFoundError(_not_yet(name), name=name)
+            raise ModuleNotFoundError(_not_there(name), name=name)
         return ModuleSpec(name, _loader, origin="pairfold.dropin", is_package=True)
 
     @staticmethod
@@ -192,8 +177,11 @@ def _hook() -> None:
 
 
 def set_verbose(value: bool) -> None:
-    """Set the flag `pykeops.verbose`; pairfold itself never prints, whatever its value."""
-    vars(importlib.import_module(_ROOT))["verbose"] = bool(value)
+    """Set the flag `verbose` of `pykeops` and `keopscore`, by which their printing functions are
+    silent; pairfold itself never prints, whatever its value.
+    """
+    for root in _ROOTS:
+        vars(importlib.import_module(root))["verbose"] = bool(value)
 
 
 def test_numpy_bindings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..frontends.lazytensor import is_number
 categories = {"Vi": 0, "Vj": 1, "Pm": 2}
 c_type = {"float16": "half2", "float32": "float", "float64": "double"}
 
+_VARIABLE = re.compile(r"(Var\((\d+),\d+,\d+\))")
 _ALIAS = re.compile(r"(?:([^=()]+)=)?(Vi|Vj|Pm|Var)\(([\d,]+)\)")
 
 
@@ -90,7 +92,11 @@ def get_type(type_str: str, position_in_list: int | None = None) -> tuple[Any, i
     Raises:
         ArgumentError: it is no alias.
     """
-    found = _ALIAS.fullmatch("".join(type_str.split()).rstrip(","))
+    text = "".join(type_str.split()).rstrip(",")
+    if "Vx(" in text or "Vy(" in text:
+        warnings.warn("Vx and Vy are the old names of Vi and Vj", DeprecationWarning, stacklevel=2)
+        text = text.replace("Vx(", "Vi(").replace("Vy(", "Vj(")
+    found = _ALIAS.fullmatch(text)
     numbers = [int(n) for n in found[3].split(",") if n] if found else []
     if found and found[2] == "Var" and len(numbers) == 3:
         position, dim, category = numbers
@@ -101,14 +107,39 @@ def get_type(type_str: str, position_in_list: int | None = None) -> tuple[Any, i
     return found[1], categories[found[2]], numbers[-1], position
 
 
-def get_sizes(aliases: Sequence[str], *args: Any) -> tuple[int | None, int | None]:
-    """The rows of the first arguments that are indexed by i and by j, None without any."""
+def get_sizes(aliases: Sequence[str], *args: Any) -> tuple[int, int]:
+    """The rows of the first arguments that are indexed by i and by j, 1 without any."""
     sizes: dict[int, int] = {}
     for place, alias in enumerate(aliases):
         _, category, _, position = get_type(alias, place)
         if category < 2:
             sizes.setdefault(category, args[position].shape[-2])
-    return sizes.get(0), sizes.get(1)
+    return sizes.get(0, 1), sizes.get(1, 1)
+
+
+def complete_aliases(formula: str, aliases: Sequence[str]) -> list[str]:
+    """Aliases for all variables: those given, then the `Var(position,dimension,category)` of the
+    formula at further positions.
+
+    >>> complete_aliases("x * Var(1,3,1)", ["x = Vi(3)"])
+    ['x = Vi(3)', 'Var(1,3,1)']
+
+    Raises:
+        ArgumentError: two variables of one position, or a position that is left out.
+    """
+    found = list(aliases)
+    written = set(_VARIABLE.findall("".join(formula.split())))
+    more = sorted((int(position), text) for text, position in written)
+    for position, text in more:
+        if position < len(aliases):
+            continue
+        if position != len(found):
+            raise ArgumentError(
+                "variables must have one position each, without gaps",
+                found=f"{text} after {len(found)} aliases",
+            )
+        found.append(text)
+    return found
 
 
 def same_or_one_test(*dims: int) -> bool:

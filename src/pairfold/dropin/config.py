@@ -11,6 +11,8 @@ import os
 import sys
 import tempfile
 
+from ..errors import check_option
+
 default_device_id = 0
 numpy_found = True
 torch_found = importlib.util.find_spec("torch") is not None
@@ -23,10 +25,26 @@ cuda_block_size = 192
 
 _chosen: list[str] = []
 
+# Environment variables of PyKeOps that are read. Those that name compilers and CUDA have no effect;
+# OMP_NUM_THREADS has the same as in PyKeOps (see `pairfold.settings`).
+READ = ("PYKEOPS_VERBOSE", "KEOPS_VERBOSE", "KEOPS_CACHE_FOLDER")
+
+
+def verbose_at_start(package: str) -> bool:
+    """The flag `verbose` of `pykeops` or `keopscore`: True unless a variable says "0"."""
+    names = READ[:1] if package == "pykeops" else READ[:2]
+    return all(os.environ.get(name) != "0" for name in names)
+
+
+def default_build_folder() -> str:
+    """A name in KEOPS_CACHE_FOLDER, or in the temporary folder; nothing is there."""
+    cache = os.environ.get("KEOPS_CACHE_FOLDER") or tempfile.gettempdir()
+    return os.path.join(cache, "pairfold-build")
+
 
 def get_build_folder() -> str:
-    """The name given to `set_build_folder`, or one in the temporary folder; nothing is there."""
-    return _chosen[-1] if _chosen else os.path.join(tempfile.gettempdir(), "pairfold-build")
+    """The name given to `set_build_folder`, or the default; nothing is there."""
+    return _chosen[-1] if _chosen else default_build_folder()
 
 
 def set_build_folder(path: str | None = None, *_: object, **__: object) -> None:
@@ -34,6 +52,8 @@ def set_build_folder(path: str | None = None, *_: object, **__: object) -> None:
     _chosen.clear()
     if path is not None:
         _chosen.append(os.fspath(path))
+    if "keopscore" in sys.modules:
+        vars(sys.modules["keopscore"])["build_folder"] = get_build_folder()
 
 
 def clean_pykeops(recompile_jit_binaries: bool = True) -> None:
@@ -48,10 +68,15 @@ def check_health(config_type: str = "all") -> None:
     """Print what `python -m pairfold doctor` prints.
 
     Args:
-        config_type: which part PyKeOps would print; pairfold always prints all.
+        config_type: the part that PyKeOps would print: "all", "base", "cuda", "openmp" or
+            "platform"; pairfold always prints all.
+
+    Raises:
+        OptionError: another part.
     """
     from ..doctor import report
 
+    check_option("config_type", config_type, ("all", "base", "cuda", "openmp", "platform"))
     lines, _ = report()
     sys.stdout.write("\n".join(lines) + "\n")  # asked for: this is the program's output
 

@@ -8,14 +8,32 @@ from typing import Any
 
 import numpy as np
 
+from ..frontends.cluster import swap_axes
+
+
+class _Elsewhere:
+    """A class attribute that is an attribute of a module, imported when it is first asked for."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = {"arraytype": "Tensor"}.get(name, name)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return getattr(importlib.import_module(self._module), self._name)
+
 
 class numpytools:
     """NumPy by the names that programs for both libraries use."""
 
+    Genred = _Elsewhere("pairfold.numpy")
+    KernelSolve = _Elsewhere("pairfold.numpy")
+    swap_axes = staticmethod(swap_axes)
     norm, arraysum = staticmethod(np.linalg.norm), staticmethod(np.sum)
     exp, log = staticmethod(np.exp), staticmethod(np.log)
     arraytype = np.ndarray
-    float_types = (float, np.float16, np.float32, np.float64)
+    float_types = [float, np.float16, np.float32, np.float64]
     tile, solve = staticmethod(np.tile), staticmethod(np.linalg.solve)
     transpose, contiguous = staticmethod(np.transpose), staticmethod(np.ascontiguousarray)
     copy, eq = staticmethod(np.copy), staticmethod(np.equal)
@@ -52,8 +70,8 @@ class numpytools:
 
     @staticmethod
     def dtype(x: Any) -> Any:
-        """The dtype."""
-        return x.dtype
+        """The dtype; for what has none, its type."""
+        return getattr(x, "dtype", type(x))
 
     @staticmethod
     def dtypename(dtype: Any) -> str:
@@ -96,9 +114,35 @@ class numpytools:
         return np.random.randn(m, n).astype(dtype)
 
     @staticmethod
+    def view_as_complex(x: Any) -> Any:
+        """Pairs of neighbours on the last axis as complex numbers."""
+        kind = "complex64" if x.dtype == np.float32 else "complex128"
+        return np.ascontiguousarray(x).view(kind)
+
+    @staticmethod
+    def view_as_real(x: Any) -> Any:
+        """Complex numbers as pairs of neighbours on the last axis."""
+        return np.ascontiguousarray(x).view(x.real.dtype)
+
+    @staticmethod
+    def get_pointer(x: Any) -> int:
+        """The address of the first number."""
+        return x.ctypes.data
+
+    @staticmethod
     def device(x: Any) -> str:
         """Where the array is."""
         return "cpu"
+
+    @staticmethod
+    def device_type_index(x: Any) -> tuple[str, None]:
+        """Where the array is, and its number there."""
+        return "cpu", None
+
+    @staticmethod
+    def device_dict(x: Any) -> dict[str, Any]:
+        """Where the array is, by name."""
+        return {"cat": "cpu"}
 
 
 def _torch() -> Any:
@@ -107,6 +151,12 @@ def _torch() -> Any:
 
 class torchtools:
     """torch by the same names."""
+
+    Genred = _Elsewhere("pairfold.torch")
+    KernelSolve = _Elsewhere("pairfold.torch")
+    arraytype = _Elsewhere("torch")
+    float_types = [float]
+    swap_axes = staticmethod(swap_axes)
 
     @staticmethod
     def norm(x: Any, *args: Any, **options: Any) -> Any:
@@ -190,8 +240,8 @@ class torchtools:
 
     @staticmethod
     def dtype(x: Any) -> Any:
-        """The dtype."""
-        return x.dtype
+        """The dtype; for what has none, its type."""
+        return getattr(x, "dtype", type(x))
 
     @staticmethod
     def dtypename(dtype: Any) -> str:
@@ -216,26 +266,58 @@ class torchtools:
         return _torch().empty(shape, **options)
 
     @staticmethod
-    def eye(n: int, dtype: Any) -> Any:
+    def eye(n: int, dtype: Any, device: Any = None) -> Any:
         """The identity matrix."""
-        return _torch().eye(n, dtype=dtype)
+        return _torch().eye(n, dtype=dtype, device=device)
 
     @staticmethod
     def array(x: Any, dtype: Any, device: Any = None) -> Any:
         """x as a tensor."""
-        return _torch().tensor(x, dtype=dtype, device=device)
+        return _torch().tensor(x, dtype=_kind(dtype), device=device)
 
     @staticmethod
-    def rand(m: int, n: int, dtype: Any) -> Any:
+    def rand(m: int, n: int, dtype: Any, device: Any = None) -> Any:
         """Uniform random numbers (m, n)."""
-        return _torch().rand(m, n, dtype=dtype)
+        return _torch().rand(m, n, dtype=dtype, device=device)
 
     @staticmethod
-    def randn(m: int, n: int, dtype: Any) -> Any:
+    def randn(m: int, n: int, dtype: Any, device: Any = None) -> Any:
         """Normal random numbers (m, n)."""
-        return _torch().randn(m, n, dtype=dtype)
+        return _torch().randn(m, n, dtype=dtype, device=device)
+
+    @staticmethod
+    def view_as_complex(x: Any) -> Any:
+        """Pairs of neighbours on the last axis as complex numbers."""
+        return _torch().view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+
+    @staticmethod
+    def view_as_real(x: Any) -> Any:
+        """Complex numbers as pairs of neighbours on the last axis."""
+        return _torch().view_as_real(x).flatten(-2)
+
+    @staticmethod
+    def get_pointer(x: Any) -> int:
+        """The address of the first number."""
+        return x.data_ptr()
+
+    pointer = get_pointer
 
     @staticmethod
     def device(x: Any) -> Any:
         """Where the tensor is."""
         return x.device
+
+    @staticmethod
+    def device_type_index(x: Any) -> tuple[str, int | None]:
+        """The kind of place where the tensor is, and its number there."""
+        return x.device.type, x.device.index
+
+    @staticmethod
+    def device_dict(x: Any) -> dict[str, Any]:
+        """The kind of place where the tensor is, by name."""
+        return {"cat": x.device.type}
+
+
+def _kind(dtype: Any) -> Any:
+    """A dtype of torch, from one or from its name."""
+    return getattr(_torch(), dtype) if isinstance(dtype, str) else dtype

@@ -109,31 +109,46 @@ def conjugate_gradients(
     [[2.0], [0.5]]
 
     Raises:
-        SolveError: no convergence, an operator that is not positive, numbers that are not finite.
+        SolveError: no convergence, an operator that is not positive, numbers that are not finite;
+            with the best iterate so far.
         ShapeError: a preconditioner that changes the shape.
     """
     block = _Block(xp, b, axes, stop)
     precondition = _checked(preconditioner, b)
-    most = stop.most(block.count)
-    iteration = 0
+    try:
+        _iterate(block, apply, precondition, stop.most(block.count), callback)
+    except SolveError as error:
+        error.solution, error.iterations = block.best, block.iteration
+        error.residuals = xp.sqrt(block.least)
+        raise
+    return block.solution
+
+
+def _iterate(
+    block: _Block,
+    apply: Operator,
+    precondition: Operator,
+    most: int,
+    callback: Callable[[int, Any], Any] | None,
+) -> None:
+    """Iterate until every right-hand side is solved."""
     if block.going:
         block.start(precondition(block.residual))
     with _progress() as show:
         while block.going:
-            if iteration == most:
-                block.give_up(iteration)
-            iteration += 1
+            if block.iteration == most:
+                block.give_up()
+            block.iteration += 1
             product = apply(block.direction)
             with _quiet():
-                block.move(product, iteration)
+                block.move(product)
             show(block.largest)
             if callback is not None:
-                callback(iteration, block.norms)
+                callback(block.iteration, block.norms)
             if block.going:
                 z = precondition(block.residual)
                 with _quiet():
-                    block.turn(z, iteration)
-    return block.solution
+                    block.turn(z)
 
 
 class _Block:
@@ -143,12 +158,15 @@ class _Block:
         self.xp, self.axes = xp, tuple(axes)
         self.count = math.prod(b.shape[axis] for axis in self.axes)
         self.solution, self.residual = xp.zeros_like(b), b
+        self.iteration = 0
         with _quiet():
             self.squared = self.dot(b, b)
             self.limit = stop.limit(self.squared, self.count)
             self.active = self.squared > self.limit
-        self._check_finite(0, xp.ones_like(self.active))
+        self._check_finite(self.squared, xp.ones_like(self.active))
         self.going = bool(self.active.any())
+        # Residuals may grow on the way: for errors, the best iterate so far.
+        self.best, self.least = self.solution, self.squared
 
     def dot(self, x: Any, y: Any) -> Any:
         """Products of vectors, in float64."""
@@ -157,26 +175,29 @@ class _Block:
     def start(self, z: Any) -> None:
         """The first directions: the preconditioned residuals."""
         self.gain = self.dot(self.residual, z)
-        self._check_positive(self.gain, _PRECONDITIONER, "r.z", 0)
+        self._check_positive(self.gain, _PRECONDITIONER, "r.z")
         self.direction = self.xp.where(self.active, z, self.xp.zeros_like(z))
 
-    def move(self, product: Any, iteration: int) -> None:
+    def move(self, product: Any) -> None:
         """To the minimum along the directions."""
         where = self.xp.where
         curvature = self.dot(self.direction, product)
-        self._check_positive(curvature, _OPERATOR, "p.Ap", iteration)
+        self._check_positive(curvature, _OPERATOR, "p.Ap")
         step = self._ratio(self.gain, curvature, product)
         self.solution = where(self.active, self.solution + step * self.direction, self.solution)
         self.residual = where(self.active, self.residual - step * product, self.residual)
         self.squared = where(self.active, self.dot(self.residual, self.residual), self.squared)
-        self._check_finite(iteration, self.active)
+        self._check_finite(self.squared, self.active)
+        better = self.active & (self.squared < self.least)
+        self.best = where(better, self.solution, self.best)
+        self.least = where(better, self.squared, self.least)
         self.active = self.active & (self.squared > self.limit)
         self.going = bool(self.active.any())
 
-    def turn(self, z: Any, iteration: int) -> None:
+    def turn(self, z: Any) -> None:
         """The next directions, conjugate to all before."""
         gain = self.dot(self.residual, z)
-        self._check_positive(gain, _PRECONDITIONER, "r.z", iteration)
+        self._check_positive(gain, _PRECONDITIONER, "r.z")
         turned = z + self._ratio(gain, self.gain, z) * self.direction
         self.direction = self.xp.where(self.active, turned, self.xp.zeros_like(turned))
         self.gain = gain
@@ -200,31 +221,32 @@ class _Block:
         going = values[_host(self.active)]
         return float(going.max() if going.size else values.max(initial=0.0))
 
-    def _check_positive(
-        self, values: Any, fault: tuple[str, str], name: str, iteration: int
-    ) -> None:
+    def _check_positive(self, values: Any, fault: tuple[str, str], name: str) -> None:
+        self._check_finite(values, self.active, name)
         wrong = self.active & ~(values > 0)
         if bool(wrong.any()):
             place = _first(wrong)
             what, hint = fault
             raise SolveError(
                 what,
-                found=f"{name} = {float(_host(values)[place]):.3g} {_at(place, iteration)}",
+                found=f"{name} = {float(_host(values)[place]):.3g} {self._at(place)}",
                 hint=hint,
             )
 
-    def _check_finite(self, iteration: int, among: Any) -> None:
-        wrong = among & ~self.xp.isfinite(self.squared)
+    def _check_finite(self, values: Any, among: Any, name: str = "|r|^2") -> None:
+        wrong = among & ~self.xp.isfinite(values)
         if bool(wrong.any()):
-            what = "the iterations left the finite numbers" if iteration else "b is not finite"
-            value = float(_host(self.squared)[_first(wrong)])
+            place, begun = _first(wrong), getattr(self, "best", None)
             raise SolveError(
-                what,
-                found=f"|r|^2 = {value} {_at(_first(wrong), iteration)}",
+                "b is not finite" if begun is None else "the iterations left the finite numbers",
+                found=f"{name} = {float(_host(values)[place])} {self._at(place)}",
                 hint="a right-hand side and arguments that are finite; a larger alpha",
             )
 
-    def give_up(self, iteration: int) -> None:
+    def _at(self, place: tuple[int, ...]) -> str:
+        return f"in iteration {self.iteration}, right-hand side {place}"
+
+    def give_up(self) -> None:
         """Say which right-hand side is farthest from its tolerance, and how far.
 
         Raises:
@@ -235,10 +257,11 @@ class _Block:
         excess = np.where(active, squared / np.maximum(limit, tiny), -1.0)
         place = tuple(int(n) for n in np.unravel_index(np.argmax(excess), excess.shape))
         raise SolveError(
-            f"conjugate gradients did not converge in {iteration} iterations",
+            f"conjugate gradients did not converge in {self.iteration} iterations",
             found=f"|r| = {squared[place] ** 0.5:.3g}, more than {limit[place] ** 0.5:.3g}, "
-            f"{_at(place, iteration)}; {int(active.sum())} of {active.size} are not solved",
-            hint="a larger maxiter, eps or alpha, or a preconditioner",
+            f"{self._at(place)}; {int(active.sum())} of {active.size} are not solved",
+            hint="a larger maxiter, eps or alpha, or a preconditioner; the error's `solution` has "
+            "what was found",
         )
 
 
@@ -248,10 +271,6 @@ _OPERATOR = (
     "errors make it singular",
 )
 _PRECONDITIONER = ("the preconditioner is not positive definite", "an approximate inverse, r -> z")
-
-
-def _at(place: tuple[int, ...], iteration: int) -> str:
-    return f"in iteration {iteration}, right-hand side {place}"
 
 
 def _host(x: Any) -> Any:

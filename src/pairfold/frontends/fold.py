@@ -19,6 +19,7 @@ from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
 from ..errors import DerivativeError, DimError, DTypeError, InternalError, ShapeError
 from ..lower.kernel import Kernel, lower
+from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
 from ..ops.reductions import REDUCTIONS, Reduction
 from ..ops.table import OPERATIONS, constant, fit, variable
@@ -122,7 +123,8 @@ class Binding:
 class Fold:
     """`reduction` of `formula` over the index that is not `kept`, for arrays `variables`.
 
-    `weight` multiplies the terms of an anchored reduction; `length` is the K of a list.
+    `weight` multiplies the terms of an anchored reduction; `length` is the K of a list; `asked` is
+    the index that the results of the user's reduction are kept on, whose derivative this may be.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Fold:
         accuracy: Accuracy | None = None,
         weight: Node | None = None,
         length: int = 0,
+        asked: Kind | None = None,
     ) -> None:
         self.formula = formula
         self.variables = tuple(variables)
@@ -145,6 +148,7 @@ class Fold:
         self.accuracy = accuracy or Accuracy()
         self.weight = weight
         self.length = length
+        self.asked = kept if asked is None else asked
         self._bindings: dict[Any, Binding] = {}
         self._derived: dict[Any, Any] = {}
         check_formulas(self.row, formula, weight)
@@ -182,7 +186,8 @@ class Fold:
         length: int = 0,
     ) -> Fold:
         """A fold of another formula with this one's names and accuracy."""
-        return Fold(formula, variables, reduction, kept, self.names, self.accuracy, weight, length)
+        given = (self.names, self.accuracy, weight, length, self.asked)
+        return Fold(formula, variables, reduction, kept, *given)
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` gives, kept with this fold."""
@@ -209,8 +214,8 @@ class Fold:
         """The fold of the gradient to one argument: takes the arguments, the results where the
         reduction saves them, then the incoming gradients, one per result.
 
-        Rows of the result belong to the argument; for a parameter they are kept on i and must
-        be summed.
+        Rows of the result belong to the argument; for a parameter they are kept as those of this
+        fold and must be summed.
         """
         return self.derived(("pull", position), lambda: self._pull_back(position))
 
@@ -225,7 +230,7 @@ class Fold:
             if part is not None:
                 total = part if total is None else total + part
         kind = target.params[2]
-        kept = Kind.I if kind == Kind.PARAMETER else kind
+        kept = self.kept if kind == Kind.PARAMETER else kind
         formula = zero(target.dim) if total is None else total
         return self.with_formula(formula, (*self.variables, *saved, *incoming), "Sum", kept)
 
@@ -407,11 +412,18 @@ class Fold:
         """Machine code and tasks, for all pairs kept with the binding."""
         launcher, options = binding.launcher, binding.options
         if ranges is not None:
-            pattern = ranges.pattern(self.kept, binding.sizes.i, binding.sizes.j)
+            pattern = self._pattern(ranges, binding.sizes)
             return launcher.bind_sparse(binding.rows, binding.count, options, pattern)
         if binding.bound is None:
             binding.bound = launcher.bind(binding.rows, binding.columns, binding.count, options)
         return binding.bound
+
+    def _pattern(self, ranges: Ranges, sizes: Sizes) -> Pattern:
+        """The half of ranges that is read; a derivative's other half must mean the same pairs."""
+        found = ranges.pattern(self.kept, sizes.i, sizes.j)
+        if self.kept != self.asked:
+            ranges.check_halves()
+        return found
 
     def _run(
         self,
@@ -422,7 +434,7 @@ class Fold:
         ranges: Ranges | None,
     ) -> None:
         if ranges is not None:
-            ranges.pattern(self.kept, binding.sizes.i, binding.sizes.j)
+            self._pattern(ranges, binding.sizes)
         if not binding.rows or not binding.count:
             return
         bound = self._bound(binding, ranges)
@@ -516,7 +528,7 @@ class Fold:
             if ranges is None:
                 wanted = reference.evaluate_all(kernel, batch, sizes.of(self.kept), columns)
             else:
-                pattern = ranges.pattern(self.kept, sizes.i, sizes.j)
+                pattern = self._pattern(ranges, sizes)
                 wanted = reference.evaluate_sparse(kernel, batch, sizes.of(self.kept), pattern)
             for array, want in zip(found, wanted, strict=True):
                 array[index] = want

@@ -153,7 +153,8 @@ class Genred:
                 ranges_i[k, 1] meet the intervals redranges_j[slices_i[k - 1] : slices_i[k]] of
                 columns, a column of two intervals counting twice; rows of no block meet none. The
                 last three say the same with i and j swapped; they make results on j, and
-                gradients to variables indexed by j. All batch elements have the same pairs.
+                gradients to variables indexed by j, which are refused where both halves do not
+                mean the same pairs. All batch elements have the same pairs.
                 `pairfold.cluster.from_matrix` makes them.
             out: an array (for two results, a tuple) of the result's shape and dtype to fill; it
                 is returned. An array of PyKeOps' raw layout is filled too, and the result

@@ -28,6 +28,7 @@ from ..settings import current
 from .arrays import SUPPORTED
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
 from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
+from .ranges import same_ranges
 
 # What a result has in common with all operands, None where an operand does not know.
 _SHARED = ("ni", "nj", "real_dtype", "adapter", "backend", "ranges")
@@ -306,7 +307,7 @@ def _common(name: str, values: Sequence[Any]) -> Any:
     """The one value that parts have in common, None being unknown."""
     known = [value for value in values if value is not None]
     for value in known[1:]:
-        same = _equal_ranges(value, known[0]) if name == "ranges" else value == known[0]
+        same = same_ranges(value, known[0]) if name == "ranges" else value == known[0]
         if not same:
             label = {"real_dtype": "dtype", "adapter": "tools"}.get(name, name)
             shown = [getattr(v, "name", v) for v in (known[0], value)]
@@ -314,15 +315,6 @@ def _common(name: str, values: Sequence[Any]) -> Any:
                 f"Incompatible values for attribute {label}", found=f"{shown[0]} and {shown[1]}"
             )
     return known[0] if known else None
-
-
-def _equal_ranges(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    pairs = zip(one, other, strict=False)
-    return len(one) == len(other) and all(
-        a is b or (tuple(a.shape) == tuple(b.shape) and bool((a == b).all())) for a, b in pairs
-    )
 
 
 def _by_shape(shape: tuple[int, ...]) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.node import Kind
-from ..errors import ArgumentError, ArrayTypeError, OptionError
+from ..errors import ArgumentError, ArrayTypeError, OptionError, SolveError
 from .conjugate import checked_stop
 from .fold import Accuracy
 from .lazy import Tensor
@@ -89,9 +89,13 @@ class Solved:
             adapter.numbers(leaf.values, b) if array is None else array
             for leaf, array in zip(self.order, given, strict=True)
         ]
-        result = solve_system(
-            self.system, filled, None, self.options.get("alpha", 1e-10), self._request()
-        )
+        alpha = self.options.get("alpha", 1e-10)
+        try:
+            result = solve_system(self.system, filled, None, alpha, self._request())
+        except SolveError as error:
+            if self.flat and error.solution is not None:
+                error.solution = error.solution[..., 0]
+            raise
         return result[..., 0] if self.flat else result
 
     def _request(self) -> Request:

@@ -53,6 +53,7 @@ class Ranges:
                 )
         self._fits: tuple[int, int] | None = None
         self._patterns: dict[Kind, Pattern] = {}
+        self._same = False
 
     def pattern(self, kept: Kind, i: int, j: int) -> Pattern:
         """The pattern of results on the kept index, for i and j rows; both halves are checked.
@@ -69,6 +70,43 @@ class Ranges:
             half = self.arrays[:3] if kept == Kind.I else self.arrays[3:]
             found = self._patterns[kept] = Pattern(*half)
         return found
+
+    def check_halves(self) -> None:
+        """Raise unless both halves mean the same pairs, which gradients rely on.
+
+        The bounds must have been checked.
+
+        Raises:
+            RangeError: saying how many pairs each half has.
+        """
+        if self._same:
+            return
+        halves = self.arrays[:3], self.arrays[3:]
+        if _print_of(*halves[0], swapped=False) != _print_of(*halves[1], swapped=True):
+            counts = [Pattern(*half).pairs for half in halves]
+            parts = [
+                f"{count} pairs in ({', '.join(names)})"
+                for count, names in zip(counts, (NAMES[:3], NAMES[3:]), strict=True)
+            ]
+            raise RangeError(
+                "both halves of ranges must mean the same pairs where gradients are asked for",
+                found=" and ".join(parts) + (", not the same" if counts[0] == counts[1] else ""),
+                hint="pairfold.cluster.from_matrix makes both",
+            )
+        self._same = True
+
+
+def same_ranges(one: Any, other: Any) -> bool:
+    """Whether two ranges, as users give them, hold the same numbers.
+
+    Raises:
+        OptionError, DTypeError, ShapeError, DeviceError: what does not fit.
+    """
+    first, second = checked_ranges(one), checked_ranges(other)
+    if first is None or second is None:
+        return first is second
+    pairs = zip(first.arrays, second.arrays, strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def checked_ranges(given: Any) -> Ranges | None:
@@ -89,8 +127,11 @@ def _numbers(name: str, given: Any) -> Any:
         if adapter.owns(given):
             adapter.check_device(given, name)
             array = adapter.whole_numbers(given, name)
-    array = np.asarray(array)
     pairs = "slices" not in name
+    try:
+        array = np.asarray(array)
+    except ValueError:
+        raise ShapeError(f"{name} must be an array", found="rows of different lengths") from None
     if array.ndim != (2 if pairs else 1) or (pairs and array.shape[-1] != 2):
         what = "(R, 2), a start and a stop per row" if pairs else "(B,), one number per block"
         raise ShapeError(f"{name} must have shape {what}", found=f"shape {array.shape}")
@@ -101,6 +142,32 @@ def _numbers(name: str, given: Any) -> Any:
             hint="int64",
         )
     return np.array(array, np.int64, order="C")
+
+
+def _print_of(blocks: Any, ends: Any, intervals: Any, swapped: bool) -> int:
+    """A fingerprint of the pairs of one half, however they are cut into blocks.
+
+    It is the sum over all pairs (r, c) of f(r) g(c) modulo 2^64, f and g being differences of
+    numbers that look random, so that a rectangle of pairs needs its four bounds alone.
+    """
+    seeds = (2, 1) if swapped else (1, 2)
+    rows, columns = (
+        np.diff(_scrambled(pairs, seed), axis=1)[:, 0]
+        for pairs, seed in zip((blocks, intervals), seeds, strict=True)
+    )
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(columns)])
+    starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
+    return int((rows * (sums[ends] - sums[starts])).sum())
+
+
+def _scrambled(numbers: Any, seed: int) -> Any:
+    """64 bits for each number: the function that ends each step of SplitMix64 (Steele, Lea and
+    Flood, Fast splittable pseudorandom number generators, 2014).
+    """
+    x = (numbers.astype(np.uint64) + np.uint64(seed << 60)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def _check_half(names: tuple[str, ...], arrays: list[Any], rows: int, columns: int) -> None:
@@ -115,6 +182,13 @@ def _check_half(names: tuple[str, ...], arrays: list[Any], rows: int, columns: i
         raise RangeError(
             f"{names[1]} must increase, from 0 to at most the {len(intervals)} rows of {names[2]}",
             found=f"{names[1]}[{k}] = {ends[k]} after {before}",
+            hint=f"the number of rows of {names[2]} that blocks 0 ... k take together",
+        )
+    used = int(ends[-1]) if len(ends) else 0
+    if used != len(intervals):
+        raise RangeError(
+            f"{names[1]} must end with the number of rows of {names[2]}",
+            found=f"{names[1]} ends with {used}, {names[2]} has {len(intervals)} rows",
             hint=f"the number of rows of {names[2]} that blocks 0 ... k take together",
         )
     order = np.argsort(blocks[:, 0], kind="stable")

@@ -22,10 +22,11 @@ from ..errors import DimError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
 from .arrays import Sizes
-from .conjugate import Stop, checked_stop, conjugate_gradients
+from .conjugate import Stop, cast, checked_stop, conjugate_gradients
 from .fold import Fold
 from .genred import call_fold, checked_accuracy
 from .parse import parse_many
+from .ranges import checked_ranges
 
 # Operations that act on each component by itself, where dimensions stay the same.
 _COMPONENTWISE = ("Var", "Add", "Subtract", "Minus", "Mult", "Divide")
@@ -164,16 +165,25 @@ def solve_system(
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
         SolveError: what does not fit, or cannot be solved.
     """
-    adapter, sizes, _ = system.fold.check(args, library)
+    adapter, sizes, dtype = system.fold.check(args, library)
     shape = system.shape(sizes)
+    ranges = checked_ranges(request.call.get("ranges"))
+    if ranges is not None:
+        ranges.pattern(system.fold.kept, sizes.i, sizes.j)
+    request = replace(request, call={**request.call, "ranges": ranges})
     xp = sys.modules[adapter.name]
+    half = dtype in ("float16", "bfloat16")
+    if half:  # as sums are: half precision is storage only
+        args = [cast(array, xp.float32) for array in args]
     b = xp.broadcast_to(args[system.position], shape)
     given, alpha = system.with_vector(args, b), _checked_alpha(xp, alpha, b)
     if adapter.name == "torch":
         from .torchsolve import solve_tensors
 
-        return solve_tensors(system, given, alpha, request)
-    return system.solution(adapter.name, given, alpha, request)
+        found = solve_tensors(system, given, alpha, request)
+    else:
+        found = system.solution(adapter.name, given, alpha, request)
+    return cast(found, getattr(xp, dtype)) if half else found
 
 
 def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
@@ -316,13 +326,14 @@ class KernelSolve:
                 residuals: an array (..., 1, D), or (..., 1, 1) where the formula mixes components.
 
         Returns:
-            (..., M, D), in the arrays' library and dtype; 0 where b itself is within the
-            tolerance. Of torch tensors it is differentiable (to any order, forward mode too) in b,
-            alpha and every other argument; systems of derivatives are solved to |r| <= eps |b|.
+            (..., M, D), in the arrays' library and dtype (half precision is solved in float32); 0
+            where b itself is within the tolerance. Of torch tensors it is differentiable (to any
+            order, forward mode too) in b, alpha and every other argument; systems of derivatives
+            are solved to |r| <= eps |b|.
 
         Raises:
             SolveError: no convergence, a system that is not positive definite, numbers that are
-                not finite.
+                not finite; its `solution` is the best iterate so far.
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
                 does not fit, before anything is computed.
         """

@@ -1,0 +1,56 @@
+"""What PyKeOps' modules load compiled code by: pairfold's own, under the name "cpp" alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import UnsupportedError
+from .layouts import RawReduction
+
+
+class LoadKeOps:
+    """A whole reduction, with the arguments by which PyKeOps asks for its compiled code.
+
+    Raises:
+        UnsupportedError: a backend other than the processor.
+    """
+
+    def __init__(
+        self,
+        tagCPUGPU: int,
+        tag1D2D: int,
+        tagHostDevice: int,
+        use_ranges: Any,
+        device_id_request: int,
+        formula: str,
+        aliases: Sequence[str],
+        nargs: int,
+        dtype: str,
+        lang: str,
+        optional_flags: dict[str, Any],
+    ) -> None:
+        if tagCPUGPU:
+            raise UnsupportedError("pairfold computes on the processor", hint="tagCPUGPU=0")
+        library = "torch" if lang in ("torch", "pytorch") else "numpy"
+        self.reduction = RawReduction(formula, aliases, library, optional_flags)
+
+    def import_module(self) -> LoadKeOps:
+        """The object itself: there is no module to import."""
+        return self
+
+    def genred(
+        self, device_args: Any, ranges: Any, nx: int, ny: int, nbatchdims: int, out: Any, *args: Any
+    ) -> Any:
+        """The raw result for arrays; sizes are read off the arrays."""
+        return self.reduction(*args, ranges=ranges, out=out)
+
+    genred_pytorch = genred_numpy = genred
+
+
+keops_binder = {"cpp": LoadKeOps}
+
+
+def get_gpu_props() -> tuple[int, str]:
+    """(0, ""): no GPU is used, so there is nothing to tell a compiler about it."""
+    return 0, ""
