@@ -53,7 +53,6 @@ class Outcome:
     said: list[str] = field(default_factory=list[str])
 
 
-
 def archived(package: str, version: str) -> Iterator[tuple[str, bytes]]:
     """Fetch a package by its name: the files of its wheel or source distribution, in memory."""
     with tempfile.TemporaryDirectory() as store:

@@ -109,9 +109,9 @@ def summed(fold: Fold, position: int, result: Any, target: Any) -> Any:
         result = result.sum(-2)
     if result.shape == target.shape:
         return result
-    if result.dim() < target.dim():
-        return result.reshape(target.shape)
-    return result.sum_to_size(target.shape)
+    # Leading axes of size 1 that only a parameter has are not those of the result.
+    missing = max(target.dim() - result.dim(), 0)
+    return result.sum_to_size(target.shape[missing:]).reshape(target.shape)
 
 
 def call(
