@@ -3,7 +3,8 @@
 Started by `clients.py` in an environment with gpytorch and the package `pykeops` of pairfold.
 
 gpytorch asks KeOps only for matrices with at least `max_cholesky_size` rows and columns, 800 if not
-set: here it is set to 2. That LazyTensors were made is checked in every case.
+set: here it is set to 2, for gradients, too, for which gpytorch makes new LazyTensors. That
+LazyTensors were made is checked in every case.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from unittest import mock
 import gpytorch
 import linear_operator
 import torch
-from client_report import Row, emit, spread
+from client_report import Row, Within, emit, spread
 from gpytorch import settings
 from gpytorch.kernels import ScaleKernel, keops
 from pykeops.torch import LazyTensor
@@ -110,18 +111,23 @@ def one_matrix(
 ) -> Callable[..., Any]:
     """A computation on a new kernel, from data and raw hyperparameters."""
 
-    def run(x: Any, y: Any, v: Any, *values: Any) -> Any:
-        kernel = with_parameters(build(kind, options, scaled, x.dtype), values)
-        is_keops = kind.__module__.startswith("gpytorch.kernels.keops")
+    is_keops = kind.__module__.startswith("gpytorch.kernels.keops")
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
         with (
             settings.max_cholesky_size(2),
             settings.use_keops(lazy),
             settings.fast_computations(False, False, False),  # Cholesky: exact solutions
             counted(lazy and is_keops),
         ):
-            return ask(kernel, x, y, v)
+            yield
 
-    return run
+    def run(x: Any, y: Any, v: Any, *values: Any) -> Any:
+        kernel = with_parameters(build(kind, options, scaled, x.dtype), values)
+        return ask(kernel, x, y, v)
+
+    return Within(run, around)
 
 
 BATCHES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -219,17 +225,21 @@ def process(
     `lazy`: whether KeOps has to be asked; None: it may not be.
     """
 
-    def run(x: torch.Tensor, y: torch.Tensor, new: torch.Tensor) -> list[torch.Tensor]:
-        kernel = build(kind, options, True, x.dtype)
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
         keops_on = settings.use_keops(lazy is not None)
         with path(), keops_on, counted(bool(lazy)), settings.fast_pred_var(fast):
-            model, likelihood, found = fitted(kernel, x.detach(), y.detach(), 5)
-            model.eval()
-            torch.manual_seed(99)
-            prediction = likelihood(model(new))
-            return [*found, prediction.mean, prediction.variance]
+            yield
 
-    return run
+    def run(x: torch.Tensor, y: torch.Tensor, new: torch.Tensor) -> list[torch.Tensor]:
+        kernel = build(kind, options, True, x.dtype)
+        model, likelihood, found = fitted(kernel, x.detach(), y.detach(), 5)
+        model.eval()
+        torch.manual_seed(99)
+        prediction = likelihood(model(new))
+        return [*found, prediction.mean, prediction.variance]
+
+    return Within(run, around)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -95,8 +96,26 @@ def worsen(errors: dict[str, list[float]], dtype: str, found: Sequence[float]) -
     errors[dtype] = [b if not b <= a else a for a, b in zip(old, found, strict=True)]
 
 
+@dataclass
+class Within:
+    """A computation whose gradients, too, are computed with some settings."""
+
+    run: Run
+    around: Callable[[], AbstractContextManager[None]]
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        """The results alone."""
+        return self.run(*inputs)
+
+
 def outcome(run: Run, inputs: Sequence[torch.Tensor]) -> tuple[Values, Values]:
     """The results of a computation, and the gradients of their sum with fixed random weights."""
+    with run.around() if isinstance(run, Within) else nullcontext():
+        return differentiated(run, inputs)
+
+
+def differentiated(run: Run, inputs: Sequence[torch.Tensor]) -> tuple[Values, Values]:
+    """What `outcome` returns."""
     leaves = [x.clone().requires_grad_() for x in inputs]
     found = run(*leaves)
     values = list(found) if isinstance(found, (tuple, list)) else [found]
