@@ -113,6 +113,17 @@ def test_reductions_are_copied(again: Any, make: Any) -> None:
     assert found().shape == (M, 1, 2)
 
 
+@libraries
+@roundtrip
+def test_systems_are_copied(again: Any, make: Any) -> None:
+    x = Vi(make(X[:, 0]))
+    k = (-4 * x.sqdist(x.t())).exp()
+    system = k.solve(make(X[:, 0]), call=False, alpha=0.5)
+    np.testing.assert_array_equal(np.asarray(again(system)()), np.asarray(system()))
+    waiting = again((-4 * Vi(0, 3).sqdist(Vj(1, 3))).exp().solve(Vi(2, 3), alpha=0.5))
+    assert_close(waiting(*[make(X[:, 0])] * 3), system(), rtol=1e-12)
+
+
 def test_shallow_copies_share_their_arrays() -> None:
     x = X.copy()
     lazy = LazyTensor(x) * 2
