@@ -83,7 +83,7 @@ def test_what_was_shared_stays_shared(again: Any, make: Any) -> None:
     x, y = make(X), make(Y)
     one, two = LazyTensor(x) * 2, LazyTensor(x) - LazyTensor(y)
     kept = again([one, two, x])
-    assert kept[0].variables[0] is kept[1].variables[0] is kept[2]
+    assert kept[0].leaves[0].owner is kept[1].leaves[0].owner is kept[2]
     kept[2][:] = 1
     agree(kept[0], 0 * X + 2)
     agree(kept[1], 1 - Y + 0 * X)
@@ -111,6 +111,27 @@ def test_reductions_are_copied(again: Any, make: Any) -> None:
     assert str(found) == str(f)
     np.testing.assert_array_equal(np.asarray(found()), np.asarray(f()))
     assert found().shape == (M, 1, 2)
+
+
+@libraries
+@roundtrip
+def test_systems_are_copied(again: Any, make: Any) -> None:
+    x = Vi(make(X[:, 0]))
+    k = (-4 * x.sqdist(x.t())).exp()
+    system = k.solve(make(X[:, 0]), call=False, alpha=0.5)
+    np.testing.assert_array_equal(np.asarray(again(system)()), np.asarray(system()))
+    waiting = again((-4 * Vi(0, 3).sqdist(Vj(1, 3))).exp().solve(Vi(2, 3), alpha=0.5))
+    assert_close(waiting(*[make(X[:, 0])] * 3), system(), rtol=1e-12)
+
+
+def test_shallow_copies_share_their_arrays() -> None:
+    x = X.copy()
+    lazy = LazyTensor(x) * 2
+    found = copy.copy(lazy)
+    found.backend = "CPU"
+    assert (found.node, lazy.backend) == (lazy.node, None)
+    x[:] = 1
+    agree(found, 0 * X + 2)
 
 
 @roundtrip
@@ -222,7 +243,7 @@ def test_modules_are_saved_whole() -> None:
     torch.save(module, file)
     file.seek(0)
     found = torch.load(file, weights_only=False)
-    assert found.y.variables[0] is found.centres
+    assert found.y.leaves[0].owner is found.centres
     x = torch.tensor(X[:, 0])
     assert_close(found(x).detach(), module(x).detach())
 
@@ -262,6 +283,8 @@ def test_attributes_of_the_plumbing() -> None:
     assert f.tools.name == "numpy"
     assert Pm(2.0).tools is None
     assert f.variables[0] is x.variables[0]
+    assert [v.shape for v in f.variables[:2]] == [(M, D), (N, D)]
+    assert np.shares_memory(f.variables[0], X)
     assert (len(f.variables), f.variables[2]) == (3, [0.5])
     assert f.symbolic_variables == ((3, 1, 0),)
     assert (f.new_variable_index(), x.new_variable_index()) == (4, 0)
@@ -359,7 +382,7 @@ def test_printing() -> None:
 def test_printing_symbols_and_reductions() -> None:
     f = (Vi(0, 3) | Vj(1, 3)).reduction("ArgKMin", opt_arg=4, axis=1)
     text = str(f)
-    assert "symbolic variables: Var(0,3,0), Var(1,3,1)" in text
+    assert "symbolic variables: Var(0, 3, 0), Var(1, 3, 1)" in text
     assert "reduction: ArgKMin (axis=1)" in text
     assert "opt_arg: 4" in text
     g = LazyTensor(X).sqdist(LazyTensor(Y)).logsumexp(axis=1, weight=LazyTensor(Y), call=False)

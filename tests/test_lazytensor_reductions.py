@@ -374,6 +374,25 @@ def test_scipy_takes_complex_lazy_tensors() -> None:
     np.testing.assert_allclose(linear.H @ w, dense.conj().T @ w)
 
 
+# -- transforms ------------------------------------------------------------------------------------
+
+
+def test_transforms_of_functions_with_lazy_tensors() -> None:
+    x, y = torch.tensor(X[:, 0]), torch.tensor(Y[0])
+
+    def lazy(x: Any) -> Any:
+        return (-Vi(x).sqdist(Vj(y))).exp().sum(axis=1)
+
+    def dense(x: Any) -> Any:
+        return (-((x[:, None] - y) ** 2).sum(-1)).exp().sum(1, keepdim=True)
+
+    same = torch.testing.assert_close
+    same(*(torch.func.grad(lambda x, f=f: f(x).square().sum())(x) for f in (lazy, dense)))
+    same(*(torch.func.jvp(f, (x,), (x.sin(),))[1] for f in (lazy, dense)))
+    same(*(torch.func.jacrev(f)(x[:3]) for f in (lazy, dense)))
+    same(*(torch.vmap(f)(torch.stack([x, x + 1])) for f in (lazy, dense)))
+
+
 # -- reductions that wait --------------------------------------------------------------------------
 
 

@@ -56,9 +56,9 @@ class Internals(Tensor):
 
     @property
     def variables(self) -> tuple[Any, ...]:
-        """The arrays and lists of numbers of the formula, as they were given."""
+        """The arrays and lists of numbers of the formula: (..., M, D), (..., N, D) or (..., D)."""
         known = {leaf.key: leaf for leaf in self.leaves if leaf.symbol is None}
-        return tuple(x.owner if x.given else list(x.values or ()) for x in known.values())
+        return tuple(x.array if x.given else list(x.values or ()) for x in known.values())
 
     @property
     def symbolic_variables(self) -> tuple[tuple[int, int, int], ...]:

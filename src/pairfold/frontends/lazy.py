@@ -226,7 +226,7 @@ class Tensor:
         lines = ["KeOps LazyTensor", f"    formula: {formula_text(node)}"]
         if self.symbols:
             numbers = enumerate(leaf for leaf in order if leaf.symbol is not None)
-            listed = ", ".join(f"Var({n},{x.dim},{int(x.kind)})" for n, x in numbers)
+            listed = ", ".join(f"Var({n}, {x.dim}, {int(x.kind)})" for n, x in numbers)
             lines.append(f"    symbolic variables: {listed}")
         lines.append(f"    shape: {self.shape}")
         return "\n".join(lines)

@@ -28,6 +28,7 @@ class Solved:
     def __init__(self, tensor: Any, other: Any, var: Any, accuracy: Accuracy) -> None:
         if tensor.is_complex or getattr(other, "is_complex", False) is True:
             raise ArrayTypeError("systems of complex numbers cannot be solved yet")
+        self._made_of = (tensor, other, var, accuracy)
         self.right, self.flat = _right_hand_side(other)
         kept = self.right.kind
         if var is None:
@@ -107,6 +108,9 @@ class Solved:
             call.setdefault("backend", self.tensor.backend)
         stop = checked_stop(**{name: chosen[name] for name in _STOP if name in chosen})
         return Request(stop, *(chosen.get(name) for name in _HELP), call=call)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Solved, self._made_of, {"options": self.options}
 
     def __repr__(self) -> str:
         return f"<system (alpha Id + K) a = b, K = {self.system.fold.formula}>"
