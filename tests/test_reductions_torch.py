@@ -407,11 +407,11 @@ def test_gradients_of_selections_cost_as_much_as_the_result(
     seen: list[tuple[str, int]] = []
     real = Fold.run
 
-    def watched(self: Fold, adapter: Any, arrays: Sequence[Any]) -> Any:
+    def watched(self: Fold, adapter: Any, arrays: Sequence[Any], *rest: Any) -> Any:
         sizes = self.check(arrays)[1]
         pairs = sizes.i * sizes.j
         seen.append((self.reduction, pairs))
-        return real(self, adapter, arrays)
+        return real(self, adapter, arrays, *rest)
 
     monkeypatch.setattr(Fold, "run", watched)
     out = program(name, False)(*tensors)
