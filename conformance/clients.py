@@ -1,10 +1,10 @@
-"""Run released clients of PyKeOps, unmodified, on pairfold: geomloss and gpytorch.
+"""Run released clients of PyKeOps, unmodified, on pairfold: geomloss, gpytorch, TorchDR.
 
     python conformance/clients.py --write conformance/clients.md
 
 Makes a temporary environment, installs pairfold and its package `pykeops` from a copy of this tree,
-and the clients by their names with pip; then runs `client_geomloss.py` and `client_gpytorch.py` in
-it, which compare every client with its own dense computations, and writes the results as a table.
+and the clients by their names with pip; then runs `client_geomloss.py` and the others in it, which
+compare every client with its own dense computations, and writes the results as a table.
 `--python` takes an interpreter that has the clients and pairfold instead, `--tree` puts this tree's
 sources before what is installed there. The exit status is 1 if anything differs.
 """
@@ -26,7 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
-SCRIPTS = {"geomloss": "client_geomloss.py", "gpytorch": "client_gpytorch.py"}
+SCRIPTS = {name: f"client_{name}.py" for name in ("geomloss", "gpytorch", "torchdr")}
 INSTALLED = ("pairfold", "pairfold-pykeops", "torch", "numpy", "llvmlite")
 LIMIT = 3600
 WHERE = """
@@ -170,12 +170,13 @@ def main() -> int:
     options.add_argument("--geomloss", default="0.3.1", help="the version to fetch")
     options.add_argument("--gpytorch", default="1.15.2", help="the version to fetch")
     options.add_argument("--linear-operator", default="0.6.1", help="the version to fetch")
+    options.add_argument("--torchdr", default="0.5", help="the version to fetch")
     options.add_argument("--only", choices=list(SCRIPTS), help="one client")
     options.add_argument("--write", type=Path, help="a file for the results")
     chosen = options.parse_args()
     clients = [chosen.only] if chosen.only else list(SCRIPTS)
     wanted = [f"geomloss=={chosen.geomloss}", f"gpytorch=={chosen.gpytorch}"]
-    wanted.append(f"linear_operator=={chosen.linear_operator}")
+    wanted += [f"linear_operator=={chosen.linear_operator}", f"torchdr=={chosen.torchdr}"]
     with tempfile.TemporaryDirectory() as temporary:
         python = chosen.python or environment(Path(temporary), wanted)
         env = variables(chosen.tree)

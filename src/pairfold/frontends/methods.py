@@ -68,12 +68,14 @@ def method_of(op: Op) -> Callable[..., Any]:
     names = list(signature.parameters)[1:]
 
     def method(self: Any, *args: Any, **named: Any) -> Any:
-        try:
-            bound = signature.bind(self, *args, **named)
-        except TypeError as error:
-            raise TypeError(f"{op.method}{signature}: {error}") from None
-        bound.apply_defaults()
-        given = [bound.arguments[name] for name in names]
+        given = list(args)
+        if named or len(args) != len(names):
+            try:
+                bound = signature.bind(self, *args, **named)
+            except TypeError as error:
+                raise TypeError(f"{op.method}{signature}: {error}") from None
+            bound.apply_defaults()
+            given = [bound.arguments[name] for name in names]
         optional = op.optional
         while optional and given[operands - 1 : operands] == [None]:
             del given[operands - 1]
