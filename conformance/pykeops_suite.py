@@ -60,15 +60,20 @@ def archived(package: str, version: str) -> Iterator[tuple[str, bytes]]:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", store, name]
         subprocess.run(command, check=True, stdout=sys.stderr)
         (archive,) = Path(store).iterdir()
-        if archive.suffix == ".whl":
-            with zipfile.ZipFile(archive) as wheel:
-                yield from ((name, wheel.read(name)) for name in wheel.namelist())
-            return
-        with tarfile.open(archive) as sources:
-            for member in sources.getmembers():
-                opened = sources.extractfile(member) if member.isfile() else None
-                if opened is not None:
-                    yield member.name.partition("/")[2], opened.read()
+        yield from unpacked(archive)
+
+
+def unpacked(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """The names and contents of the files in a wheel or a source distribution."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            yield from ((name, wheel.read(name)) for name in wheel.namelist())
+        return
+    with tarfile.open(archive) as sources:
+        for member in sources.getmembers():
+            opened = sources.extractfile(member) if member.isfile() else None
+            if opened is not None:
+                yield member.name.partition("/")[2], opened.read()
 
 
 def from_environment(python: str, folder: Path) -> None:
