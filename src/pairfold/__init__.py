@@ -6,8 +6,9 @@ milliseconds, differentiated symbolically, in O(M + N) memory.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .later import LAZY, when_used
 from .settings import settings as settings
 
 __version__ = "0.1.0"
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
     from .frontends.solve import KernelSolve as KernelSolve
 
 _PLACES = {
-    "ComplexLazyTensor": "frontends.complextensor",
-    "LazyTensor": "frontends.lazytensor",
-    "Pm": "frontends.lazytensor",
-    "Vi": "frontends.lazytensor",
-    "Vj": "frontends.lazytensor",
+    **LAZY,
     "Genred": "frontends.genred",
     "KernelSolve": "frontends.solve",
     "PairfoldError": "errors",
@@ -63,15 +60,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Public names, imported when first used."""
-    import importlib
-
-    if name == "cluster":
-        return importlib.import_module(".frontends.cluster", __name__)
-    if name not in _PLACES:
-        raise AttributeError(f"module 'pairfold' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
+__getattr__ = when_used(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

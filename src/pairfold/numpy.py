@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .frontends import cluster
 from .frontends import generic as _generic
 from .frontends import genred as _genred
 from .frontends import solve as _solve
-from .frontends.complextensor import ComplexLazyTensor
-from .frontends.lazytensor import LazyTensor, Pm, Var, Vi, Vj
+from .later import LAZY, when_used
+
+if TYPE_CHECKING:
+    from .frontends import cluster as cluster
+    from .frontends.complextensor import ComplexLazyTensor as ComplexLazyTensor
+    from .frontends.lazytensor import LazyTensor as LazyTensor
+    from .frontends.lazytensor import Pm as Pm
+    from .frontends.lazytensor import Var as Var
+    from .frontends.lazytensor import Vi as Vi
+    from .frontends.lazytensor import Vj as Vj
 
 
 class Genred(_genred.Genred):
@@ -74,6 +81,7 @@ generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
     _generic.generic(name, Genred) for name in _generic.NAMES
 )
 
+__getattr__ = when_used(__name__, LAZY)
 __all__ = [
     "ComplexLazyTensor",
     "Genred",

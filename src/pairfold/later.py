@@ -1,0 +1,35 @@
+"""Names of a module that are imported when they are first used, so that importing stays quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# The names around lazy tensors, which `pairfold`, `pairfold.numpy` and `pairfold.torch` share.
+LAZY = {
+    "ComplexLazyTensor": "frontends.complextensor",
+    **dict.fromkeys(("LazyTensor", "Pm", "Var", "Vi", "Vj"), "frontends.lazytensor"),
+    "cluster": "frontends.cluster:",
+}
+
+
+def when_used(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__`: each name comes from its place, "file" or "file:" for all of it.
+
+    >>> find = when_used("pairfold.numpy", {"parse": "frontends.parse"})
+    >>> find("parse").__module__
+    'pairfold.frontends.parse'
+    """
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, whole, _ = places[name].partition(":")
+        found: Any = importlib.import_module(f".{place}", "pairfold")
+        found = found if whole else getattr(found, name)
+        setattr(sys.modules[module], name, found)
+        return found
+
+    return find
