@@ -242,7 +242,7 @@ class Reducing(Internals):
 
     def _column_variable(self, columns: Any) -> Any:
         """An array (..., N, E) as a variable indexed by j, also where N is 1."""
-        found = self.lt_constructor()._as(self._class_for(columns))
+        found: Any = object.__new__(self._class_for(columns))
         found._blank()
         found._set_owner(columns[..., None, :, :], Kind.J)
         return found
