@@ -177,6 +177,7 @@ def main() -> int:
     clients = [chosen.only] if chosen.only else list(SCRIPTS)
     wanted = [f"geomloss=={chosen.geomloss}", f"gpytorch=={chosen.gpytorch}"]
     wanted += [f"linear_operator=={chosen.linear_operator}", f"torchdr=={chosen.torchdr}"]
+    wanted.append("matplotlib")  # TorchDR imports it
     with tempfile.TemporaryDirectory() as temporary:
         python = chosen.python or environment(Path(temporary), wanted)
         env = variables(chosen.tree)
