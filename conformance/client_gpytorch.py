@@ -234,7 +234,7 @@ def process(
     def run(x: torch.Tensor, y: torch.Tensor, new: torch.Tensor) -> list[torch.Tensor]:
         kernel = build(kind, options, True, x.dtype)
         model, likelihood, found = fitted(kernel, x.detach(), y.detach(), 5)
-        model.eval()
+        model.eval()  # torch's switch from fitting to predicting
         torch.manual_seed(99)
         prediction = likelihood(model(new))
         return [*found, prediction.mean, prediction.variance]
