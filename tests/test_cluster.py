@@ -222,3 +222,13 @@ def test_from_points_to_a_sparse_reduction(library: str) -> None:
     got = numbers(genred(x, y, ranges=ranges))[:, 0]
     np.testing.assert_allclose(got, (table * left).sum(1), rtol=1e-12)
     np.testing.assert_allclose(got, table.sum(1), rtol=0.05)
+
+
+def test_the_module_of_clusters_can_be_imported_from():
+    names = importlib.import_module("pairfold.cluster").__all__
+    assert sorted(names) == [
+        "cluster_centroids", "cluster_ranges", "cluster_ranges_centroids", "from_matrix",
+        "grid_cluster", "sort_clusters", "swap_axes",
+    ]  # fmt: skip
+    for name in names:
+        assert getattr(pairfold.cluster, name).__module__ == "pairfold.frontends.cluster"

@@ -29,7 +29,7 @@ LEVELS = [
     {"lower"},
     {"backends"},
     {"frontends"},
-    {"__init__", "numpy", "torch", "dropin", "doctor", "catalogue", "__main__"},
+    {"__init__", "cluster", "numpy", "torch", "dropin", "doctor", "catalogue", "__main__"},
 ]
 
 

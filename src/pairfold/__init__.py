@@ -14,8 +14,8 @@ from .settings import settings as settings
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import cluster as cluster
     from .errors import PairfoldError as PairfoldError
-    from .frontends import cluster as cluster
     from .frontends.complextensor import ComplexLazyTensor as ComplexLazyTensor
     from .frontends.explain import explain as explain
     from .frontends.generic import generic_argkmin as generic_argkmin

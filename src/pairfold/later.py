@@ -11,7 +11,7 @@ from typing import Any
 LAZY = {
     "ComplexLazyTensor": "frontends.complextensor",
     **dict.fromkeys(("LazyTensor", "Pm", "Var", "Vi", "Vj"), "frontends.lazytensor"),
-    "cluster": "frontends.cluster:",
+    "cluster": "cluster:",
 }
 
 

@@ -11,7 +11,7 @@ from .frontends import torch as _torch  # asking for this module asks for torch
 from .later import LAZY, when_used
 
 if TYPE_CHECKING:
-    from .frontends import cluster as cluster
+    from . import cluster as cluster
     from .frontends.complextensor import ComplexLazyTensor as ComplexLazyTensor
     from .frontends.lazytensor import LazyTensor as LazyTensor
     from .frontends.lazytensor import Pm as Pm
