@@ -15,7 +15,7 @@ from ..errors import InternalError
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.schedule import Plan
 from . import approximations
-from .exponentials import exp_of_rounded
+from .exponentials import exp_of_bounded, exp_of_rounded
 from .flow import Flow, i64
 from .outline import call
 from .simd import Simd
@@ -116,7 +116,7 @@ class Emitter:
             # The extremes of the finite numbers are those of the data, also in wider states.
             return s.constant(to_float(data, self.plan.dtype) if isinstance(data, str) else data)
         if what == "exp":
-            return self._exponential(value, args[0])
+            return self._exponential(value, args[0], instance, known)
         if what in PRIMITIVES:
             return self._primitive(what, args)
         if what == "entry":
@@ -145,7 +145,7 @@ class Emitter:
         # Component indices are never negative here, so truncating division is floor division.
         return b.sdiv(x, y) if what == "index_floordiv" else b.srem(x, y)
 
-    def _exponential(self, value: Value, x: ir.Value) -> ir.Value:
+    def _exponential(self, value: Value, x: ir.Value, instance: Key, known: Known) -> ir.Value:
         """e^x; half of a separated exponential reports an x that is out of its safe range."""
         if value in self.kernel.guarded and self.report is not None:
             limit = SAFE_EXPONENT[self.simd.dtype]
@@ -154,9 +154,29 @@ class Emitter:
         argument = value.args[0]
         while argument.what in ("neg", "entry", "table"):
             argument = argument.args[0]
-        if self.plan.relaxed and argument.what in _ROUNDED:
+        if not self.plan.relaxed or argument.what not in _ROUNDED:
+            return self._function("exp", approximations.FUNCTIONS["exp"], [x])
+        if value not in self.kernel.bounds.exponentials:
             return self._function("exp_of_rounded", exp_of_rounded, [x])
-        return self._function("exp", approximations.FUNCTIONS["exp"], [x])
+        scaled = self._scaled(value.args[0], instance, known)
+        name = "exp_of_product" if scaled else "exp_of_bounded"
+        return self._function(name, exp_of_bounded, scaled or [x])
+
+    def _scaled(self, exponent: Value, instance: Key, known: Known) -> list[ir.Value]:
+        """An exponent as a value of pairs and its scale, which no column changes; or nothing."""
+        negative = exponent.what == "neg"
+        product = exponent.args[0] if negative else exponent
+        if product.what != "mul":
+            return []
+        first, second = product.args
+        scale, other = (second, first) if first.stage & COLUMN else (first, second)
+        keys = [(part, self.key(part, instance)) for part in (other, scale)]
+        if scale.stage & COLUMN or other.stage != PAIR or scale.loops:
+            return []
+        if not all(key in known for key in keys):
+            return []
+        x, factor = (known[key] for key in keys)
+        return [x, self.simd.neg(factor) if negative else factor]
 
     def _function(
         self, name: str, function: Callable[..., ir.Value], args: Sequence[ir.Value]

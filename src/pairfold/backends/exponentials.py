@@ -63,6 +63,12 @@ def _lookup16(s: Simd, index: ir.Value, table: Sequence[Fraction]) -> ir.Value:
     return s.intrinsic(name, s.type, s.lanes(table[:8]), index, s.lanes(table[8:]))
 
 
+def _lookup32(s: Simd, index: ir.Value, table: Sequence[Fraction]) -> ir.Value:
+    """table[index mod 32] from two registers, in float32."""
+    name = "llvm.x86.avx512.vpermi2var.ps.512"
+    return s.intrinsic(name, s.type, s.lanes(table[:16]), index, s.lanes(table[16:]))
+
+
 # ---- exponentials ------------------------------------------------------------------------
 
 # e^r = 1 + r + c[0] r^2 + c[1] r^3 + ... on |r| <= ln(2)/2, relative error
@@ -105,15 +111,19 @@ _EXP_SHORT = {
 _EXP_RANGE = {"float32": (-104.0, 89.0), "float64": (-746.0, 710.0)}
 
 
-def _sixteenths() -> tuple[Fraction, ...]:
-    """2^(j/16) for j < 16, to about 100 bits."""
-    root = 2 << 1600
-    for _ in range(4):
+# 2^r = 1 + r (c[0] + c[1] r) on |r| <= 1/64, relative error 2^-24.1.
+_BASE_TWO_SHORTER = (0.6931573748588562, 0.24022699892520905)
+
+
+def _powers_of_root(halvings: int) -> tuple[Fraction, ...]:
+    """2^(j/n) for j < n = 2^halvings, to about 100 bits."""
+    root = 2 << (100 << halvings)
+    for _ in range(halvings):
         root = isqrt(root)
-    return tuple(Fraction(root**j, 1 << (100 * j)) for j in range(16))
+    return tuple(Fraction(root**j, 1 << (100 * j)) for j in range(1 << halvings))
 
 
-_SIXTEENTHS = _sixteenths()
+_SIXTEENTHS, _THIRTY_SECONDS = _powers_of_root(4), _powers_of_root(5)
 
 
 # 2^r = 1 + r (c[0] + c[1] r + ...) on |r| <= 1/32: the table above with powers of ln 2.
@@ -140,6 +150,39 @@ def exp_of_rounded(s: Simd, x: ir.Value) -> ir.Value:
     return _exp_table(s, t, n, r, _base_two(s.dtype))
 
 
+# Exponents within +-this are safe for `exp_of_bounded`: nothing on the way to the result overflows.
+BOUNDED = 2.0**86
+
+
+def exp_of_bounded(s: Simd, x: ir.Value, scale: ir.Value | None = None) -> ir.Value:
+    """e^x for a rounded x with |x| <= `BOUNDED`, or e^(x scale), for such a product.
+
+    As `exp_of_rounded`, without guarding r. Far out, where n has lost the last bits of x and r is
+    anything, the even polynomial is still positive and finite, and n decides that the result is
+    zero or infinite. In float32 a table of twice the length saves a degree; its error is 2^-24.1.
+    With a scale, rounding scale log2(e) once takes the place of rounding each product.
+    """
+    if not _has_table(s):
+        return exp_of_rounded(s, x if scale is None else s.mul(x, scale))
+    single = s.dtype == "float32"
+    factor = s.constant(LOG2E) if scale is None else s.mul(scale, s.constant(LOG2E))
+    anchor = s.constant(Fraction(3 << (s.fraction_bits - 1), 32 if single else 16))
+    t = s.fma(x, factor, anchor)
+    n = s.sub(t, anchor)
+    r = s.fma(x, factor, s.neg(n))
+    if single:
+        table, coefficients = _lookup32(s, s.to_bits(t), _THIRTY_SECONDS), _BASE_TWO_SHORTER
+    else:
+        table, coefficients = _lookup16(s, s.to_bits(t), _SIXTEENTHS), _base_two(s.dtype)
+    return _avx512(s, "scalef", _from_table(s, table, r, coefficients), n)
+
+
+def _from_table(s: Simd, table: ir.Value, r: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+    """table + (table r) (c[0] + c[1] r + ...), with the two factors computed side by side."""
+    first = s.mul(table, r)
+    return s.fma(first, polynomial(s, r, coefficients), table)
+
+
 def _exp_table(
     s: Simd, t: ir.Value, n: ir.Value, r: ir.Value, coefficients: Sequence[float]
 ) -> ir.Value:
@@ -153,10 +196,7 @@ def _exp_table(
     """
     r = _avx512(s, "range", r, s.constant(0.0625), _i32(2))
     table = _lookup16(s, s.to_bits(t), _SIXTEENTHS)
-    # table + (table r) (1 + ...), with the two factors computed side by side.
-    first = s.mul(table, r)
-    series = polynomial(s, r, coefficients)
-    return _avx512(s, "scalef", s.fma(first, series, table), n)
+    return _avx512(s, "scalef", _from_table(s, table, r, coefficients), n)
 
 
 def _scale(s: Simd, p: ir.Value, t: ir.Value) -> ir.Value:

@@ -169,11 +169,17 @@ class Launcher:
         arrays: Sequence[tuple[int, int, int]],
         offsets: Any,
     ) -> None:
-        """Fold without any rearrangement: inf, NaN and huge exponents act on each term."""
+        """Fold without rearrangement or assumption: inf, NaN, huge exponents act on each term."""
         if self._literal is None:
             kernel = self.kernel
-            unroll = kernel.scalars.unroll
-            inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll)
+            inside = lower(
+                kernel.formula,
+                kernel.reduction,
+                kernel.kept,
+                kernel.scalars.unroll,
+                weight=kernel.weight,
+                length=kernel.length,
+            )
             self._literal = Launcher(inside, self.stored, self.accumulation)
         exact = self._literal
         batches = bound.parts.batches

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from ..lower.bounds import MODERATE
 from ..lower.kernel import COLUMN, ONCE, ROW, Argument
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import BYTES, I64, i64
@@ -60,6 +61,7 @@ class Packing(Writer):
             if argument.stage == stage:
                 self._copy_argument(argument, args, batch, start, count, padded, destination, group)
         self._compute_slots(args, stage, scratch, padded, destination, group)
+        self._check_slots(args, stage, padded, destination, group)
         self.builder.ret_void()
         return self.module.get_global(name)
 
@@ -188,6 +190,28 @@ class Packing(Writer):
 
             self._each_computed(stage, emitter, leaf, keep)
 
+    def _check_slots(
+        self, args: ir.Value, stage: int, padded: ir.Value, destination: ir.Value, group: int
+    ) -> None:
+        """Refuse numbers that are too large for exponents to be bounded."""
+        slots = self.kernel.bounds.slots.get(stage, ())
+        if not slots:
+            return
+        flow, simd, item = self.flow, self.simd, self.item
+        none = ir.Constant(ir.VectorType(ir.IntType(1), self.plan.width), None)
+        with flow.loop(i64(0), padded, self.plan.width, [none], name="checked") as lane:
+            shift = flow.times(lane.index, item)
+            excess = lane.values[0]
+            for slot in slots:
+                place = self.builder.add(i64(slot * group * item), shift)
+                value = flow.load(simd.type, flow.at(destination, place), 4)
+                excess = simd.mask_or(excess, self._excessive(value))
+            lane.next = [excess]
+        self.refuse(args, lane.results[0])
+
+    def _excessive(self, value: ir.Value) -> ir.Value:
+        return self.simd.compare(">", self.simd.abs(value), self.simd.constant(MODERATE))
+
     def _each_computed(
         self,
         stage: int,
@@ -236,6 +260,9 @@ class Packing(Writer):
             flow.store(first, flow.at(once, flow.times(slot, item)), item)
 
         self._each_computed(ONCE, emitter, leaf, keep)
+        for slot in self.kernel.bounds.slots.get(ONCE, ()):
+            value = flow.load(self.simd.scalar, flow.at(once, i64(slot * item)), item)
+            self.refuse(args, self._excessive(self.simd.splat(value)))
 
     def _pack_row_groups(
         self,

@@ -219,12 +219,14 @@ class Scalars:
     """Builds values, one object per distinct computation.
 
     Loops of at most `unroll` components are written out; longer ones stay loops. With
-    `separate`, exponentials of a sum of a row value and a column value become products.
+    `separate`, exponentials of a sum of a row value and a column value become products; with
+    `invert`, what divides pairs without being a pair's value itself is inverted beforehand.
     """
 
-    def __init__(self, unroll: int = 16, separate: bool = False) -> None:
-        self.unroll, self.separate = unroll, separate
+    def __init__(self, unroll: int = 16, separate: bool = False, invert: bool = False) -> None:
+        self.unroll, self.separate, self.invert = unroll, separate, invert
         self.guarded: set[Value] = set()
+        self.inverses: set[Value] = set()
         self._known: dict[Any, Value] = {}
         self._remembered: dict[Any, Any] = {}
         self._ids = itertools.count()
@@ -292,9 +294,24 @@ class Scalars:
             separated = self._separated(args[0])
             if separated is not None:
                 return separated
+        if name == "div" and self.invert and args[0].stage == 3:
+            inverse = self._inverse(args[1])
+            if inverse is not None:
+                return args[0] * inverse
         if len(args) != row.arity:
             raise InternalError(f"primitive {name} takes {row.arity} operands, got {len(args)}")
         return self._make(name, args, kind="mask" if row.mask else "real")
+
+    def _inverse(self, divisor: Value) -> Value | None:
+        """1/divisor, where that is computed once per row, per column or in all.
+
+        Backends must check that it is of moderate size: z/c is finite where 1/c may not be.
+        """
+        if divisor.stage == 3 or divisor.loops or divisor.running or divisor.what == "const":
+            return None
+        inverse = self._make("div", (self.constant(1), divisor))
+        self.inverses.add(inverse)
+        return inverse
 
     def _separated(self, exponent: Value) -> Value | None:
         """e^(x_i + y_j) as e^(x_i) e^(y_j), when no term of the exponent depends on both.

@@ -18,6 +18,7 @@ from ..calculus.derive import pull_back, push_forward
 from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
 from ..errors import DerivativeError, DimError, DTypeError, InternalError, ShapeError
+from ..lower.bounds import assume_moderate
 from ..lower.kernel import Kernel, lower
 from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
@@ -268,7 +269,7 @@ class Fold:
         """The lowered kernel."""
         options = options or current()
         rearrange = options.rules != "exact"
-        return lower(
+        kernel = lower(
             self.formula,
             self.row,
             self.kept,
@@ -277,6 +278,9 @@ class Fold:
             self.weight,
             self.length,
         )
+        if rearrange:
+            assume_moderate(kernel)
+        return kernel
 
     def launcher(self, dtype: str, options: Settings) -> Launcher:
         """The launcher for a dtype; folds of the same graph share it."""

@@ -8,7 +8,7 @@ common text of all backends; `backends.reference` is what it means.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.node import Kind, Node, topological
@@ -47,6 +47,17 @@ class Stage:
     size: int = 0
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """Exponentials of pairs whose arguments are of bounded magnitude, and under which condition.
+
+    `slots`: by stage, the slots whose values must then be moderate (see `lower.bounds`).
+    """
+
+    exponentials: frozenset[Value] = frozenset()
+    slots: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+
 @dataclass
 class Kernel:
     """Loops over scalar values, ready for a backend; see the module's text.
@@ -74,6 +85,7 @@ class Kernel:
     finished: tuple[Value, ...]
     weight: Node | None = None
     length: int = 0
+    bounds: Bounds = Bounds()
 
     @property
     def places(self) -> int:
@@ -251,13 +263,15 @@ def lower(
 
     `weight` multiplies the terms of an anchored reduction; `length` is that of a list.
     `rearrange`: whether what depends on the kept index alone may leave a sum, exponentials of
-    sums being separated for the purpose. Backends report inputs for which that may not be done
-    (factors that are not finite, exponents far from zero), and the caller folds again without.
+    sums being separated for the purpose, and whether terms of sums may be multiplied by inverses.
+    Backends report inputs for which that may not be done (factors that are not finite, exponents
+    far from zero, huge inverses), and the caller folds again without.
     """
     reduced = Kind.J if kept == Kind.I else Kind.I
     stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
+    invert = rearrange and (reduction.linear or reduction.anchored)
     rearrange = rearrange and reduction.linear
-    scalars = Scalars(unroll, separate=rearrange)
+    scalars = Scalars(unroll, separate=rearrange, invert=invert)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
     output_loop = _output_loop(scalars, dim)

@@ -1,0 +1,81 @@
+"""How large the exponents of pairs can be, if what they are made from is of moderate size.
+
+Backends check the size of what pairs read as they pack it, row by row and column by column, so that
+nothing needs to be checked pair by pair. Data that fail are folded again without assumptions.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..core.scalars import Value, to_float
+from .kernel import PAIR, Bounds, Kernel
+
+# The largest magnitude that is assumed of what pairs read.
+MODERATE = 2.0**24
+
+# Exponents up to here are bounded: nothing on the way to e^x overflows, in float32 either.
+BOUNDED = 2.0**86
+
+
+def assume_moderate(kernel: Kernel) -> None:
+    """Note which exponentials of pairs have bounded arguments, and what backends have to check."""
+    kernel.bounds = _bounds(kernel)
+
+
+def _bounds(kernel: Kernel) -> Bounds:
+    magnitudes = _Magnitudes(kernel)
+    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    for value in values:
+        magnitudes.add(value)
+    own = [v for v in values if v.what == "exp" and not kernel.is_leaf(v, PAIR)]
+    found = [v for v in own if magnitudes.of[v.args[0]] <= BOUNDED]
+    reads: list[Value] = []
+    for value in kernel.needed([v.args[0] for v in found], PAIR):
+        reads += magnitudes.anchored(value) if value.what == "hole" else [value]
+    reads += [v for v in values if v in kernel.scalars.inverses]
+    reads += [v.args[1] for v in values if v in kernel.scalars.inverses]
+    slots: dict[int, set[int]] = {}
+    for read in kernel.needed(reads, PAIR):
+        slot = None if read.kind == "index" else kernel.slot(read, PAIR)
+        if slot is not None and isinstance(slot[2], int):
+            slots.setdefault(slot[0], set()).add(slot[1] + slot[2])
+    return Bounds(frozenset(found), {stage: tuple(sorted(at)) for stage, at in slots.items()})
+
+
+class _Magnitudes:
+    """The largest magnitude of each value; infinite where nothing is known."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.of: dict[Value, float] = {}
+
+    def anchored(self, hole: Value) -> list[Value]:
+        """The exponents that an anchor is the largest of."""
+        return [self.kernel.scores[hole.data[1]]] if hole.data[0] == "top" else []
+
+    def add(self, value: Value) -> None:
+        """Find the bound of a value whose arguments have theirs."""
+        self.of[value] = self._bound(value)
+
+    def _bound(self, value: Value) -> float:
+        if value.kind != "real" or value.loops:
+            return math.inf
+        slot = self.kernel.slot(value, PAIR)
+        if slot is not None:
+            return MODERATE if isinstance(slot[2], int) else math.inf
+        # A value that is not a number needs no bound: whatever is made of it is none either.
+        what, args = value.what, [self.of.get(arg, math.inf) for arg in value.args]
+        if what == "const":
+            return math.inf if isinstance(value.data, str) else abs(to_float(value.data, "float64"))
+        if what == "hole":
+            return max((self.of.get(s, math.inf) for s in self.anchored(value)), default=math.inf)
+        if what in ("add", "sub"):
+            return args[0] + args[1]
+        if what == "mul":
+            return args[0] * args[1] if min(args) > 0 else 0.0
+        if what in ("neg", "abs"):
+            return args[0]
+        if what == "select":
+            return max(args[1:])
+        return max(1.0, args[0]) if what == "sqrt" else math.inf
