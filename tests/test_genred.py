@@ -26,6 +26,7 @@ from pairfold.errors import (
     ShapeError,
     UnknownNameError,
 )
+from pairfold.frontends.arrays import NumpyArrays
 
 SEED = "Square(p-a)*Exp(x+y)"
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "a = Vj(1)", "p = Pm(1)"]
@@ -304,3 +305,22 @@ def test_memory_of_a_large_sum_stays_linear() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3e6
+
+
+def test_arrays_of_equal_shape_and_other_strides_are_read_by_their_own() -> None:
+    rng = np.random.default_rng(8)
+    fold = Genred("Exp(-SqDist(x,y))*b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], axis=1)
+    whole = rng.normal(size=(40, 6))
+    x, b = rng.normal(size=(17, 3)), rng.normal(size=(20, 1))
+    views = [whole[:20, :3], whole[::2, ::2], whole[::-2, 3:], whole.T[:3, :20].T, whole[20:, 2:5]]
+    for y in (*views, *(np.ascontiguousarray(view) for view in views)):
+        want = np.exp(-np.square(x[:, None] - y).sum(-1)) @ b
+        assert_close(fold(x, y, b), want, terms=20)
+        batched = fold(np.stack([x, 2 * x]), y, b)
+        assert_close(batched[0], want, terms=20)
+
+
+def test_addresses_are_those_of_the_arrays() -> None:
+    base = np.arange(24.0).reshape(4, 6)
+    for array in (base, base[1:], base[:, ::-1], base.T, np.empty((0, 3)), base.view(np.matrix)):
+        assert NumpyArrays.address(array) == array.ctypes.data

@@ -1,7 +1,8 @@
 """From a kernel and sizes to a call: compiles through the cache, cuts tasks, passes addresses.
 
 A `Launcher` belongs to one kernel and dtype. What depends on the sizes alone (plan, partition) is
-bound once per size and kept; a warm call writes one table of 64-bit words and enters machine code.
+bound once per size and kept; a `Call` has the strides, too: a warm one copies its table of 64-bit
+words, writes addresses into it and enters machine code.
 """
 
 from __future__ import annotations
@@ -27,12 +28,25 @@ from ..settings import Settings
 from . import pool
 from .machine import machine
 from .storage import STORED
-from .words import INTERVALS, PARTIALS, REFUSED, SPARSE_PANELS
+from .words import (
+    COLUMNS,
+    FIRST_RESULT,
+    INTERVALS,
+    OFFSETS,
+    PARTIALS,
+    REFUSED,
+    ROWS,
+    SPARSE_PANELS,
+    WORDS_PER_ARRAY,
+)
 
 if TYPE_CHECKING:
     from .native import Native
 
+Strides = tuple[int, int]
+
 _SECONDS_PER_OPERATION = 0.5e-9
+_SECONDS_PER_BYTE = 0.2e-9
 _NO_OFFSETS = (ctypes.c_int64 * 4096)()
 _KEPT = 256
 
@@ -112,66 +126,32 @@ class Launcher:
         seconds = pattern.pairs * batches * self.work / plan.width * _SECONDS_PER_OPERATION
         return Bound(self.native(plan), parts, seconds, options, pattern)
 
-    def run(
-        self,
-        bound: Bound,
-        rows: int,
-        columns: int,
-        arrays: Sequence[tuple[int, int, int]],
-        offsets: Any = None,
-    ) -> None:
-        """Fold. `arrays`: (address, row stride, component stride) in bytes, of the results, then
-        of the arguments in the order of `kernel.arguments`. `offsets`: int64 array (batches,
-        arrays) of byte offsets, or None for a single batch element.
+    def call(
+        self, bound: Bound, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+    ) -> Call:
+        """A fold of these sizes, to be called with addresses.
+
+        `strides`: (of rows, of components) in bytes, of the results, then of the arguments in the
+        order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
+        None for a single batch element.
         """
-        parts, native = bound.parts, bound.native
-        words = [
-            rows,
-            columns,
-            parts.rows_per_task,
-            parts.panels,
-            parts.splits,
-            parts.columns_per_split,
-            ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data,
-            0,
-            0,
-            0,
-            0,
-        ]
+        parts = bound.parts
+        cut = (parts.rows_per_task, parts.panels, parts.splits, parts.columns_per_split)
+        places = ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data
+        words = [rows, columns, *cut, places, *[0] * (FIRST_RESULT - OFFSETS - 1)]
         panels = None
         if bound.pattern is not None:
             panels = bound.pattern.panels(rows, parts.rows_per_task)
             words[SPARSE_PANELS] = panels.ctypes.data
             words[INTERVALS] = bound.pattern.intervals.ctypes.data
-        for triple in arrays:
-            words += triple
-        tasks = parts.tasks
-        if parts.splits == 1:
-            table = (ctypes.c_int64 * len(words))(*words)
-            pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
-            if table[REFUSED]:
-                self._again(bound, rows, columns, arrays, offsets)
-            return
-        partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
-        words[PARTIALS] = partial.ctypes.data
-        table = (ctypes.c_int64 * len(words))(*words)
-        pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
-        merging = tasks * native.layout.state_bytes * 0.2e-9
-        pool.run(native.combine, table, bound.scratch, tasks // parts.splits, merging)
-        if table[REFUSED]:
-            self._again(bound, rows, columns, arrays, offsets)
+        for pair in strides:
+            words += (0, *pair)
+        return Call(self, bound, words, (offsets, panels))
 
-    def _again(
-        self,
-        bound: Bound,
-        rows: int,
-        columns: int,
-        arrays: Sequence[tuple[int, int, int]],
-        offsets: Any,
-    ) -> None:
-        """Fold without rearrangement or assumption: inf, NaN, huge exponents act on each term."""
+    def literal(self, call: Call) -> Call:
+        """The same without rearrangement or assumption: inf, NaN, huge exponents in each term."""
+        kernel, bound = self.kernel, call.bound
         if self._literal is None:
-            kernel = self.kernel
             inside = lower(
                 kernel.formula,
                 kernel.reduction,
@@ -181,10 +161,48 @@ class Launcher:
                 length=kernel.length,
             )
             self._literal = Launcher(inside, self.stored, self.accumulation)
-        exact = self._literal
-        batches = bound.parts.batches
+        exact, (rows, columns) = self._literal, call.sizes
         if bound.pattern is None:
-            again = exact.bind(rows, columns, batches, bound.options)
+            again = exact.bind(rows, columns, bound.parts.batches, bound.options)
         else:
-            again = exact.bind_sparse(rows, batches, bound.options, bound.pattern)
-        exact.run(again, rows, columns, arrays, offsets)
+            again = exact.bind_sparse(rows, bound.parts.batches, bound.options, bound.pattern)
+        return exact.call(again, rows, columns, call.strides, call.alive[0])
+
+
+class Call:
+    """A fold with everything bound but the addresses of its arrays.
+
+    The words are copied for each call: several threads may make one.
+    """
+
+    __slots__ = ("alive", "bound", "launcher", "sizes", "strides", "table", "words")
+
+    def __init__(
+        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[Any, Any]
+    ) -> None:
+        self.launcher, self.bound, self.alive = launcher, bound, alive
+        self.sizes = words[ROWS], words[COLUMNS]
+        pairs = zip(words[FIRST_RESULT + 1 :: 3], words[FIRST_RESULT + 2 :: 3], strict=True)
+        self.strides: list[Strides] = list(pairs)
+        self.table = ctypes.c_int64 * len(words)
+        self.words = bytes(self.table(*words))
+
+    def __call__(self, addresses: Sequence[int]) -> None:
+        """Fold the arrays at these addresses: results, then arguments."""
+        bound = self.bound
+        native, tasks, splits = bound.native, bound.parts.tasks, bound.parts.splits
+        table = self.table.from_buffer_copy(self.words)
+        place = FIRST_RESULT
+        for address in addresses:
+            table[place] = address
+            place += WORDS_PER_ARRAY
+        partial = None
+        if splits > 1:
+            partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
+            table[PARTIALS] = partial.ctypes.data
+        pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+        if partial is not None:
+            merging = tasks * native.layout.state_bytes * _SECONDS_PER_BYTE
+            pool.run(native.combine, table, bound.scratch, tasks // splits, merging)
+        if table[REFUSED]:
+            self.launcher.literal(self)(addresses)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import reference
-from ..backends.launch import Bound, Launcher
+from ..backends.launch import Bound, Call, Launcher
 from ..calculus.derive import pull_back, push_forward
 from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
@@ -92,10 +92,11 @@ class Accuracy:
 
 
 class Binding:
-    """What a fold knows about arrays of given shapes and dtypes."""
+    """What a fold knows about arrays of given shapes, strides and dtypes."""
 
     __slots__ = (
         "bound",
+        "call",
         "checked",
         "columns",
         "count",
@@ -110,6 +111,7 @@ class Binding:
 
     launcher: Launcher
     bound: Bound | None
+    call: Call | None
     options: Settings
     checked: bool
     sizes: Sizes
@@ -355,7 +357,7 @@ class Fold:
         if any(overlap(adapter, array, out) for array in arrays):
             out[...] = self(adapter, arrays, None, ranges)
             return out
-        self._run(adapter, arrays, (out,), binding, ranges)
+        self._run(adapter, arrays, (out,), binding, ranges, foreign=True)
         if binding.checked:
             self._compare(adapter, arrays, (out,), binding, ranges)
         return out
@@ -386,7 +388,7 @@ class Fold:
         try:
             key = (options, *map(adapter.key, arrays))
             binding = self._bindings.get(key)
-        except AttributeError:
+        except (AttributeError, RuntimeError):  # no array, or a tensor without strides
             key, binding = None, None
         if binding is None:
             binding = self._bind(arrays, options, adapter.name)
@@ -409,7 +411,7 @@ class Fold:
             (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
             for a in binding.launcher.kernel.arguments
         )
-        binding.bound, binding.options = None, options
+        binding.bound, binding.call, binding.options = None, None, options
         return binding
 
     def _bound(self, binding: Binding, ranges: Ranges | None) -> Bound:
@@ -436,27 +438,40 @@ class Fold:
         results: Sequence[Any],
         binding: Binding,
         ranges: Ranges | None,
+        foreign: bool = False,
     ) -> None:
+        """Fold; `foreign` results are not new arrays, so that their strides may be any."""
         if ranges is not None:
             self._pattern(ranges, binding.sizes)
         if not binding.rows or not binding.count:
             return
-        bound = self._bound(binding, ranges)
-        table: list[tuple[int, int, int]] = []
-        for array in results:
-            strides = adapter.strides(array)
-            table.append((adapter.address(array), strides[-2], strides[-1]))
-        alive: list[Any] = []
-        for position, parameter in binding.positions:
-            array = adapter.ready(arrays[position])
-            alive.append(array)
-            strides = adapter.strides(array)
-            row = 0 if parameter else strides[-2]
-            table.append((adapter.address(array), row, strides[-1]))
+        alive = [adapter.ready(arrays[position]) for position, _ in binding.positions]
+        given = (*results, *alive)
+        call = None if ranges is not None or foreign else binding.call
+        if call is None:
+            call = self._call(adapter, results, alive, binding, ranges)
+            if ranges is None and not foreign:
+                binding.call = call
+        call([adapter.address(array) for array in given])
+
+    def _call(
+        self,
+        adapter: Any,
+        results: Sequence[Any],
+        alive: Sequence[Any],
+        binding: Binding,
+        ranges: Ranges | None,
+    ) -> Call:
+        """A call with the strides of these arrays, the arguments in the kernel's order."""
+        strides = [adapter.strides(array)[-2:] for array in results]
+        for array, (_, parameter) in zip(alive, binding.positions, strict=True):
+            own = adapter.strides(array)
+            strides.append((0 if parameter else own[-2], own[-1]))
         offsets = None
         if binding.count > 1:
             offsets = self._offsets(adapter, alive, results, binding)
-        binding.launcher.run(bound, binding.rows, binding.columns, table, offsets)
+        bound = self._bound(binding, ranges)
+        return binding.launcher.call(bound, binding.rows, binding.columns, strides, offsets)
 
     def _offsets(
         self, adapter: Any, arrays: Sequence[Any], results: Sequence[Any], binding: Binding
