@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..lower.cost import Estimate, alternatives
 from ..lower.kernel import ONCE, Kernel, lower
 from ..lower.pattern import Pattern, sparse_partition
 from ..lower.schedule import (
     Accumulation,
     Partition,
     Plan,
-    few_rows,
     make_plan,
     operations,
     partition,
@@ -49,6 +49,7 @@ _SECONDS_PER_OPERATION = 0.5e-9
 _SECONDS_PER_BYTE = 0.2e-9
 _NO_OFFSETS = (ctypes.c_int64 * 4096)()
 _KEPT = 256
+_MANY_ROWS, _MANY_COLUMNS = 2048, 2**17
 
 
 class Bound:
@@ -78,23 +79,31 @@ class Launcher:
         self.work = operations(kernel)
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: dict[Any, Bound] = {}
-        self._plans: dict[Any, Plan] = {}
+        self._plans: dict[Any, list[Estimate]] = {}
         self._native: dict[Plan, Native] = {}
         self._literal: Launcher | None = None
 
     def plan(self, rows: int, columns: int, options: Settings) -> Plan:
         """The plan for these sizes under these settings."""
-        which = machine(options.target)
-        few = few_rows(rows, columns, which, self.dtype)
-        found = self._plans.get((few, options))
+        return self.alternatives(rows, columns, options)[0].plan
+
+    def alternatives(self, rows: int, columns: int, options: Settings) -> list[Estimate]:
+        """What the settings leave open, with estimates; the plan to use comes first.
+
+        Sizes count as far as they matter for plans: a formula is compiled for few of them.
+        """
+        key = (min(rows, _MANY_ROWS), min(1 << columns.bit_length(), _MANY_COLUMNS), options)
+        found = self._plans.get(key)
         if found is None:
-            found = make_plan(
-                self.kernel, which, self.dtype, self.accumulation, few, options, self.stored
-            )
+            found = alternatives(self.kernel, self._planned, options, key[0], key[1])
             if len(self._plans) >= _KEPT:
                 self._plans.clear()
-            self._plans[few, options] = found
+            self._plans[key] = found
         return found
+
+    def _planned(self, options: Settings) -> Plan:
+        which = machine(options.target)
+        return make_plan(self.kernel, which, self.dtype, self.accumulation, options, self.stored)
 
     def native(self, plan: Plan) -> Native:
         """The machine code for a plan, compiled at the first request."""

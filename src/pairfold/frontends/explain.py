@@ -13,6 +13,7 @@ from ..core.node import Kind, topological
 from ..core.scalars import PRIMITIVES
 from ..core.show import formula_text, tree_text
 from ..errors import check_option
+from ..lower.cost import Estimate, registers
 from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
 from ..lower.schedule import Plan, frontier, partition
 from ..settings import current
@@ -38,7 +39,9 @@ class Explanation:
     what is computed how often, `plan` how the loops are cut.
     `flops_per_pair` counts arithmetic as written (an exponential is one); `bytes_per_pair` is
     memory traffic from beyond the L1 cache; `registers` estimates the vectors alive in the inner
-    loop. `llvm()`, `assembly()` and `inner_loop()` give the code.
+    loop; `estimates` are the plans that the settings leave open, with cycles per pair on one
+    thread, the chosen one first (settings such as `lanes` and `row_vectors` force any). `llvm()`,
+    `assembly()` and `inner_loop()` give the code.
     """
 
     formula: str
@@ -55,6 +58,7 @@ class Explanation:
     flops_per_pair: float
     bytes_per_pair: float
     registers: int
+    estimates: tuple[Estimate, ...]
     native: Native
     tree: str
     shared: int
@@ -103,7 +107,10 @@ class Explanation:
             f"registers  about {self.registers} of {p.machine.registers} vectors",
             f"machine    {p.machine.cpu}, {8 * p.machine.vector_bytes}-bit vectors",
             f"compiled   in {1e3 * self.native.seconds:.1f} ms",
+            "",
+            "estimated cycles per pair, on one thread",
         ]
+        lines += [f"  {e.name:<34} {e}" for e in self.estimates]
         return "\n".join(lines)
 
     def _nest(self) -> list[str]:
@@ -149,7 +156,8 @@ def explain_fold(
         dtype = binding.dtype
     launcher = fold.launcher(dtype, options)
     kernel = launcher.kernel
-    plan = launcher.plan(rows, columns, options)
+    estimates = launcher.alternatives(rows, columns, options)
+    plan = estimates[0].plan
     parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
     kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
     reread = kernel.stages[COLUMN].raw_size * BYTES_STORED[dtype] / parts.rows_per_task
@@ -167,7 +175,8 @@ def explain_fold(
         columns=columns,
         flops_per_pair=_flops(kernel),
         bytes_per_pair=reread,
-        registers=_registers(kernel, plan),
+        registers=registers(kernel, plan),
+        estimates=tuple(estimates),
         native=launcher.native(plan),
         tree=tree_text(fold.formula, fold.names),
         shared=len(frontier(kernel)),
@@ -213,17 +222,6 @@ def _flops(kernel: Kernel) -> float:
                 times *= loop.n
             count += times
     return count
-
-
-def _registers(kernel: Kernel, plan: Plan) -> int:
-    states = 1 if kernel.reduction.listed else len(kernel.reduction.identity)
-    outputs = plan.output_jam if kernel.output_loop is not None else kernel.dim
-    rows = sum(
-        1
-        for v in kernel.needed(kernel.folded, PAIR)
-        if v.stage == ROW and not v.loops and kernel.is_leaf(v, PAIR)
-    )
-    return plan.vectors * (outputs * states + rows + 2) + 8
 
 
 def innermost_loop(assembly: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Plan: how a kernel's loops are cut for a machine, and how sizes are cut into tasks.
 
 A plan fixes what the machine code needs to know (what lanes hold, how many vectors, block length,
-accumulators); it never depends on the number of rows, columns, batches or threads. A partition
-cuts given sizes into tasks, by the sizes alone, so that results do not depend on the threads.
+accumulators); `cost` chooses among plans. A partition cuts given sizes into tasks. Both depend on
+the sizes alone, so that results do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -200,15 +200,15 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
 
 
-def _lanes(shared: int, few_rows: bool, options: Settings) -> str:
-    """What lanes hold; `shared`: bytes that lanes of rows keep at least for long outputs.
+def _lanes(shared: int, options: Settings) -> str:
+    """What lanes hold, unless it is chosen; `shared`: bytes that rows keep for long outputs.
 
     Lanes of rows keep what components share for each column and lane, lanes of columns for each
     column.
     """
     if options.lanes != "auto":
         return options.lanes
-    return "column" if few_rows or shared > _MUCH else "row"
+    return "column" if shared > _MUCH else "row"
 
 
 def make_plan(
@@ -216,16 +216,15 @@ def make_plan(
     machine: Machine,
     dtype: str,
     accumulation: Accumulation,
-    few_rows: bool,
     options: Settings,
     stored: str = "",
 ) -> Plan:
-    """The plan for a kernel: from the register and cache budget, or as the settings force it."""
+    """The plan for many rows and columns, by register and cache budget or as settings force it."""
     item = ITEM[dtype]
     width = max(1, machine.vector_bytes // item)
     kept = sum(map(cells, frontier(kernel)))
     shared = kept + len(kernel.scores)
-    lanes = _lanes(shared * width * max(width, 8) * item, few_rows, options)
+    lanes = _lanes(shared * width * max(width, 8) * item, options)
     loops = pair_loops(kernel)
     jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
     if lanes == "column":
@@ -272,30 +271,26 @@ def make_plan(
     )
 
 
-def few_rows(rows: int, columns: int, machine: Machine, dtype: str) -> bool:
-    """Whether lanes should hold columns: a tile of rows would be mostly empty."""
-    width = machine.vector_bytes // ITEM[dtype]
-    return rows <= max(_SMALL_ROWS, 2 * width) and columns > rows
-
-
 def partition(
     plan: Plan, rows: int, columns: int, batches: int, work: float, options: Settings
 ) -> Partition:
     """Cut sizes into tasks: enough to balance threads, never so small that packing dominates.
 
-    `work` is the rough number of operations per pair.
+    `work` is the rough number of operations per pair. Where lanes hold columns, each task packs its
+    own for few rows: it takes all of them that fit, and columns are cut instead.
     """
     unit = plan.lane_count if plan.lanes == "row" else 1
     units = -(-rows // unit)
-    most = plan.tiles
-    per_task = max(1, min(most, units * batches // TASKS))
+    pieces = max(1, columns // (4 * plan.block))
+    wanted = TASKS if plan.lanes == "row" else max(1, TASKS // (4 * pieces))
+    per_task = max(1, min(plan.tiles, units * batches // wanted))
     panels = -(-units // per_task)
     tasks = panels * batches
     splits = options.splits
     if not splits:
         pairs = rows * columns * batches
         useful = int(pairs * max(work, 4) // 2_000_000)
-        splits = max(1, min(-(-32 // tasks), useful, columns // (4 * plan.block)))
+        splits = max(1, min(-(-32 // tasks), useful, pieces))
     blocks = max(1, -(-columns // plan.block))
     splits = min(splits, blocks)
     per_split = -(-blocks // splits) * plan.block
