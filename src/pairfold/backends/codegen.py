@@ -17,7 +17,7 @@ from llvmlite import ir
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.pattern import PANEL_WORDS
 from ..lower.schedule import Plan
-from .emitter import Emitter
+from .emitter import Emitter, operands
 from .flow import BYTES, I64, i64
 from .products import Products
 from .words import (
@@ -73,6 +73,10 @@ class Codegen(Products):
         """
         scratch, rows, state, count, base = self._function("unit", BYTES, BYTES, BYTES, I64, I64)
         self._enter(scratch)
+        self.column_buffers = [self.places["columns"]]
+        if operands(self.kernel, self.plan):
+            for _ in range(1, self.plan.vectors):
+                self.column_buffers.append(self.flow.opaque(self.column_buffers[-1]))
         self.row_buffer, self.state, self.count, self.base = rows, state, count, base
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
         self._equipped(self.emitter, scratch)

@@ -16,6 +16,7 @@ from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
 ITEM = {"float32": 4, "float64": 8}
 _CACHE = 24 * 1024
+_LARGE_CACHE = 384 * 1024
 TASKS = 64
 _SMALL_ROWS = 8
 _LONG_SHARED = 64
@@ -250,11 +251,11 @@ def make_plan(
         row_bytes = max(1, kernel.stages[ROW].size) * count * item
         words = len(kernel.reduction.identity) * (kernel.length + 1)
         state_bytes = (kernel.places * words + kernel.anchors) * count * 8
-        tiles = max(1, min(8, 2 * _CACHE // (row_bytes + state_bytes)))
+        tiles = options.row_tiles or max(1, min(8, _LARGE_CACHE // (row_bytes + state_bytes)))
     else:
         tiles = max(width, _SMALL_ROWS)
-    output_jam = 4 if machine.registers >= 32 else 2
-    if code_size(kernel) * vectors * output_jam > _CODE:
+    output_jam = options.output_jam or (6 if machine.registers >= 32 else 2)
+    if not options.output_jam and code_size(kernel) * vectors * output_jam > _CODE:
         output_jam = 1
     return Plan(
         machine,
