@@ -172,8 +172,14 @@ class Launcher:
         """Fold without any rearrangement: inf, NaN and huge exponents act on each term."""
         if self._literal is None:
             kernel = self.kernel
-            unroll = kernel.scalars.unroll
-            inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll)
+            built = kernel.scalars
+            inside = lower(
+                kernel.formula,
+                kernel.reduction,
+                kernel.kept,
+                built.unroll,
+                unroll_pairs=built.unroll_pairs,
+            )
             self._literal = Launcher(inside, self.stored, self.accumulation)
         exact = self._literal
         batches = bound.parts.batches

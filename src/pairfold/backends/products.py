@@ -34,8 +34,8 @@ class Products(Folds):
         whole = loop.n // jam * jam
         with self.flow.loop(i64(0), i64(whole), jam, name="outputs") as outputs:
             self._fold_components(outputs.index, jam)
-        for rest in range(whole, loop.n):
-            self._fold_components(i64(rest), 1)
+        if whole < loop.n:
+            self._fold_components(i64(whole), loop.n - whole)
         if kernel.total is not None:
             self._fold_total()
 

@@ -218,12 +218,16 @@ _NO_LOOPS: frozenset[Loop] = frozenset()
 class Scalars:
     """Builds values, one object per distinct computation.
 
-    Loops of at most `unroll` components are written out; longer ones stay loops. With
+    Loops of at most `unroll` components are written out; longer ones stay loops, and so do sums
+    of pairs over more than `unroll_pairs` components that read nothing but those components. With
     `separate`, exponentials of a sum of a row value and a column value become products.
     """
 
-    def __init__(self, unroll: int = 16, separate: bool = False) -> None:
+    def __init__(
+        self, unroll: int = 16, separate: bool = False, unroll_pairs: int | None = None
+    ) -> None:
         self.unroll, self.separate = unroll, separate
+        self.unroll_pairs = unroll if unroll_pairs is None else unroll_pairs
         self.guarded: set[Value] = set()
         self._known: dict[Any, Value] = {}
         self._remembered: dict[Any, Any] = {}
@@ -440,6 +444,11 @@ class Scalars:
             for k in range(n):
                 state = tuple(step(k, *state))
             return state
+        return self._looped(n, state, step)
+
+    def _looped(
+        self, n: int, state: tuple[Value, ...], step: Callable[..., Sequence[Value]]
+    ) -> tuple[Value, ...]:
         stage = 0
         for value in state:
             stage |= value.stage
@@ -490,12 +499,25 @@ class Scalars:
 
     def sum(self, n: int, term: Callable[[Index], Value]) -> Value:
         """term(0) + ... + term(n-1), in that order."""
-        if n <= self.unroll:
+        if n <= self.unroll and (n <= self.unroll_pairs or not self._is_plain(n, term)):
             total = term(0)
             for k in range(1, n):
                 total = total + term(k)
             return total
-        return self.loop(n, [0], lambda k, total: [total + term(k)])[0]
+        return self._looped(n, (self.constant(0),), lambda k, total: [total + term(k)])[0]
+
+    def _is_plain(self, n: int, term: Callable[[Index], Value]) -> bool:
+        """Whether a term of pairs is arithmetic on component k of some arguments, no more."""
+        loop = Loop(n)
+        loop.index = self.loop_index(loop)
+        value = term(loop.index)
+        inside = [v for v in reachable([value]) if loop in v.loops]
+        return value.stage == 3 and all(
+            v is loop.index
+            or (v.what == "load" and v.args == (loop.index,))
+            or (v.what in PRIMITIVES and PRIMITIVES[v.what].cost == 1)
+            for v in inside
+        )
 
     # -- tables ---------------------------------------------------------------------------------
 

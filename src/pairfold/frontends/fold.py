@@ -276,6 +276,7 @@ class Fold:
             rearrange,
             self.weight,
             self.length,
+            options.unroll_pairs,
         )
 
     def launcher(self, dtype: str, options: Settings) -> Launcher:
@@ -290,6 +291,7 @@ class Fold:
             dtype,
             accumulation,
             options.unroll,
+            options.unroll_pairs,
             options.rules,
         )
         with _lock:

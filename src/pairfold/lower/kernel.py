@@ -17,6 +17,7 @@ from ..errors import InternalError
 from ..ops.reductions import Ends, Reduction
 
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
+_BOTH = 1 << Kind.I | 1 << Kind.J
 STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
 
 
@@ -246,10 +247,12 @@ def lower(
     rearrange: bool = False,
     weight: Node | None = None,
     length: int = 0,
+    unroll_pairs: int | None = None,
 ) -> Kernel:
     """The kernel that folds `formula` over the index that is not `kept`.
 
-    `weight` multiplies the terms of an anchored reduction; `length` is that of a list.
+    `weight` multiplies the terms of an anchored reduction; `length` is that of a list. Vectors of
+    at most `unroll` components are written out, plain sums and products only up to `unroll_pairs`.
     `rearrange`: whether what depends on the kept index alone may leave a sum, exponentials of
     sums being separated for the purpose. Backends report inputs for which that may not be done
     (factors that are not finite, exponents far from zero), and the caller folds again without.
@@ -257,10 +260,11 @@ def lower(
     reduced = Kind.J if kept == Kind.I else Kind.I
     stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
     rearrange = rearrange and reduction.linear
-    scalars = Scalars(unroll, separate=rearrange)
+    scalars = Scalars(unroll, rearrange, unroll_pairs)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
-    output_loop = _output_loop(scalars, dim)
+    whole = _is_product(formula, reduction, weight)
+    output_loop = _output_loop(scalars, dim, scalars.unroll_pairs if whole else unroll)
     indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
     scores: tuple[Value, ...] = ()
     total: Value | None = None
@@ -297,9 +301,32 @@ def lower(
     return kernel
 
 
-def _output_loop(s: Scalars, dim: int) -> Loop | None:
+def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> bool:
+    """Whether the components of an output share a number per pair, and little else remains.
+
+    That number is the exponential that a weight is multiplied by or, in a sum, whatever has one
+    component and is met on the way from the formula to variables.
+    """
+    if weight is None and not reduction.linear:
+        return False
+    shared = weight is not None
+    todo = [formula if weight is None else weight]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if node.dim == 1:
+            shared = shared or node.kinds & _BOTH == _BOTH
+        elif node.op.elementwise:
+            todo.extend(arg for arg in node.args if arg not in seen)
+            seen.update(node.args)
+        elif node.op.name != "Var":
+            return False
+    return shared
+
+
+def _output_loop(s: Scalars, dim: int, unroll: int) -> Loop | None:
     """The loop over the components of a long output."""
-    if dim <= s.unroll:
+    if dim <= unroll:
         return None
     loop = Loop(dim)
     loop.index = s.loop_index(loop)

@@ -201,6 +201,16 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
 
 
+def _output_jam(kernel: Kernel, machine: Machine, vectors: int) -> int:
+    """Components of a long output handled together: best a divisor, so that none are left over."""
+    most = 6 if machine.registers >= 32 else 2
+    if kernel.output_loop is None or code_size(kernel) * vectors * most > _CODE:
+        return 1
+    n = kernel.output_loop.n
+    even = [jam for jam in range(most, most // 2, -1) if n % jam == 0]
+    return even[0] if even else -(-n // -(-n // most))
+
+
 def _lanes(shared: int, few_rows: bool, options: Settings) -> str:
     """What lanes hold; `shared`: bytes that lanes of rows keep at least for long outputs.
 
@@ -228,7 +238,7 @@ def make_plan(
     shared = kept + len(kernel.scores)
     lanes = _lanes(shared * width * max(width, 8) * item, few_rows, options)
     loops = pair_loops(kernel)
-    jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
+    jam = options.column_jam or ((4 if machine.registers >= 32 else 3) if loops else 1)
     if lanes == "column":
         jam = 1
     vectors = _power_of_two_below(options.row_vectors) if options.row_vectors else 0
@@ -240,10 +250,11 @@ def make_plan(
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
-        most = min(64 if kept else 256, _CACHE // (shared * count * item))
+        most = min(128 if kept else 256, 2 * _CACHE // (shared * count * item))
         block = max(16 if shared < _LONG_SHARED else 1, most)
     else:
-        block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
+        most = (256, 2 * _CACHE) if lanes == "row" else (1024, _CACHE)
+        block = max(32, min(most[0], most[1] // (slots * item)))
         block = min(block, _MUCH // (shared * item)) if shared else block
     unit = count if lanes == "column" else max(width, 8)
     block = max(unit, block // unit * unit)
@@ -254,9 +265,7 @@ def make_plan(
         tiles = options.row_tiles or max(1, min(8, _LARGE_CACHE // (row_bytes + state_bytes)))
     else:
         tiles = max(width, _SMALL_ROWS)
-    output_jam = options.output_jam or (6 if machine.registers >= 32 else 2)
-    if not options.output_jam and code_size(kernel) * vectors * output_jam > _CODE:
-        output_jam = 1
+    output_jam = options.output_jam or _output_jam(kernel, machine, vectors)
     return Plan(
         machine,
         dtype,
