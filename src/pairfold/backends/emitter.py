@@ -38,11 +38,12 @@ Leaf = Callable[[int, int, ir.Value, Key], ir.Value]
 def operands(kernel: Kernel, plan: Plan) -> frozenset[Value]:
     """Numbers of columns that every vector of rows reads for itself.
 
-    A broadcast into a register takes the ports of additions, one that is an operand of an addition
-    does not. So a column's number that a component loop reads for one addition or subtraction is
-    read there. (Without a jam the row's number is the operand that comes from memory.)
+    A broadcast into a register takes the ports of additions; AVX-512 has broadcasts that are
+    operands of an addition, which do not. So a column's number that a component loop reads for one
+    addition or subtraction is read there. (Without a jam the row's number is the operand that
+    comes from memory.)
     """
-    if plan.jam == 1 or plan.lanes != "row" or plan.machine.registers < 32:
+    if plan.jam == 1 or plan.lanes != "row" or "avx512f" not in plan.machine.has:
         return frozenset()
     values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
     users: dict[Value, list[Value]] = {}
