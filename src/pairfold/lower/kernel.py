@@ -263,8 +263,7 @@ def lower(
     scalars = Scalars(unroll, rearrange, unroll_pairs)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
-    whole = _is_product(formula, reduction, weight)
-    output_loop = _output_loop(scalars, dim, scalars.unroll_pairs if whole else unroll)
+    output_loop = _output_loop(scalars, dim, _is_product(formula, reduction, weight))
     indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
     scores: tuple[Value, ...] = ()
     total: Value | None = None
@@ -324,9 +323,9 @@ def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> boo
     return shared
 
 
-def _output_loop(s: Scalars, dim: int, unroll: int) -> Loop | None:
+def _output_loop(s: Scalars, dim: int, product: bool) -> Loop | None:
     """The loop over the components of a long output."""
-    if dim <= unroll:
+    if dim <= (min(s.unroll, s.unroll_pairs) if product else s.unroll):
         return None
     loop = Loop(dim)
     loop.index = s.loop_index(loop)
