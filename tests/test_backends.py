@@ -210,6 +210,9 @@ def run_random(seed: int) -> None:
         "column_jam": int(rng.choice([0, 1, 5])),
         "row_vectors": int(rng.choice([0, 1])),
         "block": int(rng.choice([0, 8])),
+        "row_tiles": int(rng.choice([0, 1, 3])),
+        "output_jam": int(rng.choice([0, 1, 3])),
+        "unroll_pairs": int(rng.choice([1, 3, 16])),
     }
     count = (rows, columns) if kept == Kind.I else (columns, rows)
     about = {"formula": (drawn, options), "seed": seed}

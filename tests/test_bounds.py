@@ -15,6 +15,7 @@ from pairfold.backends import exponentials
 from pairfold.backends.approximations import FUNCTIONS
 from pairfold.backends.launch import Call, Launcher
 from pairfold.lower.bounds import BOUNDED, MODERATE
+from pairfold.lower.kernel import ROW
 from pairfold.numpy import Genred
 
 Array = NDArray[Any]
@@ -198,3 +199,19 @@ def test_forcing_exact_rules_assumes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     with settings(rules="exact"):
         compare(v, "-SqDist(x,y)")
     assert not counted
+
+
+@per_dtype
+@pytest.mark.parametrize("dim", [5, 16, 40])
+def test_bounds_reach_through_component_loops(dim: int, dtype: str) -> None:
+    rng = np.random.default_rng(9)
+    x, y = ((rng.normal(size=(n, dim)) / dim**0.5).astype(dtype) for n in (17, 23))
+    fold = Genred("Exp(-SqDist(x,y))", [f"x=Vi({dim})", f"y=Vj({dim})"], axis=1)
+    kernel = fold.explain(x, y).native.kernel
+    assert len(kernel.bounds.exponentials) == 1
+    assert sum(end - start for start, end in kernel.bounds.slots[ROW]) == dim
+    for value in (0.0, INF, -1e30):
+        x[3, dim - 1] = value
+        with np.errstate(all="ignore"):
+            d2 = np.square(x[:, None].astype(np.float64) - y).sum(-1)
+        assert_close(fold(x, y).ravel(), np.exp(-d2).sum(1), terms=23)

@@ -46,7 +46,15 @@ class Settings:
     row_vectors: int = _option(0, "Vectors of lanes kept in registers at once; 0: by register use.")
     column_jam: int = _option(0, "Columns handled together in component loops; 0: by plan.")
     block: int = _option(0, "Columns summed before a partial sum is flushed; 0: by cache size.")
+    row_tiles: int = _option(0, "Tiles of rows that share a block of columns; 0: by cache size.")
+    output_jam: int = _option(0, "Components of long outputs handled together; 0: by register use.")
     unroll: int = _option(16, "Longest vector whose components are unrolled.", least=1)
+    unroll_pairs: int = _option(
+        3,
+        "Longest sum over components, or product as an output, that is unrolled where a loop is "
+        "as good.",
+        least=1,
+    )
     rules: str = _option(
         "rounding",
         "Simplifications allowed: bit-exact ones, those that only change rounding, or also those "

@@ -35,6 +35,30 @@ Known = dict[tuple[Value, Key], ir.Value]
 Leaf = Callable[[int, int, ir.Value, Key], ir.Value]
 
 
+def operands(kernel: Kernel, plan: Plan) -> frozenset[Value]:
+    """Numbers of columns that every vector of rows reads for itself.
+
+    A broadcast into a register takes the ports of additions; AVX-512 has broadcasts that are
+    operands of an addition, which do not. So a column's number that a component loop reads for one
+    addition or subtraction is read there. (Without a jam the row's number is the operand that
+    comes from memory.)
+    """
+    if plan.jam == 1 or plan.lanes != "row" or "avx512f" not in plan.machine.has:
+        return frozenset()
+    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    users: dict[Value, list[Value]] = {}
+    for value in values:
+        for arg in kernel.below(value, PAIR):
+            users.setdefault(arg, []).append(value)
+    return frozenset(
+        value
+        for value, (user, *more) in users.items()
+        if value.loops and value.stage == COLUMN and value.kind == "real"
+        and kernel.is_leaf(value, PAIR) and not more
+        and user.what in ("add", "sub") and user.stage == PAIR
+    )  # fmt: skip
+
+
 class Emitter:
     """Emits scalar values as vectors, for several instances in lock-step.
 
@@ -47,12 +71,15 @@ class Emitter:
         self.report: Callable[[ir.Value], None] | None = None
         self.tables: TableMemory | None = None
         self.calls = False
+        self.spread = operands(kernel, plan) if at == PAIR else frozenset[Value]()
 
     def key(self, value: Value, instance: Key) -> Key:
         """The part of an instance that a value of this stage depends on."""
         if value.what == "hole" or self.at != PAIR:
             return instance if value.what == "hole" else (0, 0)
         u, r = instance
+        if value in self.spread:
+            return instance
         if self.plan.lanes == "row":
             return (u if value.stage & COLUMN else 0, r if value.stage & ROW else 0)
         return (0, r if value.stage & COLUMN else 0)

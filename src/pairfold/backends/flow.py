@@ -91,6 +91,11 @@ class Flow:
         """The address `offset` bytes after `base`."""
         return self.builder.gep(base, [offset], source_etype=I8)
 
+    def opaque(self, address: ir.Value) -> ir.Value:
+        """The same address, without the compiler knowing: what is read there is read again."""
+        same = ir.InlineAsm(ir.FunctionType(BYTES, [BYTES]), "", "=r,0")
+        return self.builder.call(same, [address])
+
     def load(self, kind: ir.Type, address: ir.Value, align: int = 1) -> ir.Value:
         """Read a value of this type."""
         return self.builder.load(address, typ=kind, align=align)

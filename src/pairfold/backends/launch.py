@@ -168,6 +168,7 @@ class Launcher:
                 kernel.scalars.unroll,
                 weight=kernel.weight,
                 length=kernel.length,
+                unroll_pairs=kernel.scalars.unroll_pairs,
             )
             self._literal = Launcher(inside, self.stored, self.accumulation)
         exact, (rows, columns) = self._literal, call.sizes

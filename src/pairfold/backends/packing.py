@@ -18,6 +18,7 @@ from .flow import BYTES, I64, i64
 from .writer import Writer
 
 _INTERLEAVED = 8
+_PIECE = 16  # bytes: what shuffles within vectors reach on every x86 processor
 
 
 class Packing(Writer):
@@ -25,6 +26,7 @@ class Packing(Writer):
 
     copy: ir.Function
     interleaved: dict[int, ir.Function]
+    transpose: ir.Function | None
     pack_rows: ir.Function | None
     pack_columns: ir.Function | None
 
@@ -38,6 +40,9 @@ class Packing(Writer):
         self.interleaved = {
             dim: self._interleaved_function(dim) for dim in dims if 2 <= dim <= _INTERLEAVED
         }
+        self.transpose = None
+        if max(dims, default=0) > _INTERLEAVED and self.plan.width >= _PIECE // self.item:
+            self.transpose = self._transpose_function()
         if ROW in stages:
             self.pack_rows = self._pack_function(ROW)
         if COLUMN in stages:
@@ -87,6 +92,9 @@ class Packing(Writer):
         if 2 <= argument.dim <= _INTERLEAVED:
             split = self.interleaved[argument.dim]
             done = b.call(split, [source, stride, step, count, raw, spacing])
+        elif argument.dim > _INTERLEAVED and self.transpose is not None:
+            dim = i64(argument.dim)
+            done = b.call(self.transpose, [source, stride, step, dim, count, raw, spacing])
         b.call(
             self.copy,
             [source, stride, step, i64(argument.dim), done, count, padded, raw, spacing],
@@ -156,6 +164,71 @@ class Packing(Writer):
         b.ret(whole)
         return self.module.get_global(name)
 
+    def _transpose_function(self) -> ir.Function:
+        """transpose(source, stride, step, dim, count, raw, spacing) -> rows done.
+
+        Rows of many adjacent components, a vector of rows and 16 bytes of their components at a
+        time; the last piece begins early enough to end with the row. Other layouts: 0 rows done.
+        """
+        source, stride, step, dim, count, raw, spacing = self._function(
+            "transpose", BYTES, I64, I64, I64, I64, BYTES, I64, returns=I64
+        )
+        flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        stored, size = self.storage.item, _PIECE // self.item
+        adjacent = b.icmp_signed("==", step, i64(stored))
+        whole = b.select(adjacent, b.and_(count, i64(-width)), i64(0))
+        kind = ir.VectorType(self.storage.element, size)
+        with flow.loop(i64(0), whole, width, name="rows") as lane:
+            row = flow.at(source, b.mul(lane.index, stride))
+            to = flow.at(raw, flow.times(lane.index, item))
+            with flow.loop(i64(0), dim, size, name="pieces") as piece:
+                first = flow.minimum(piece.index, b.sub(dim, i64(size)))
+                here = flow.at(row, flow.times(first, stored))
+                pieces = [
+                    flow.load(kind, flow.at(here, b.mul(stride, i64(n))), 1) for n in range(width)
+                ]
+                slot = flow.at(to, b.mul(first, spacing))
+                for n, vector in enumerate(self._transposed(pieces)):
+                    flow.store(vector, flow.at(slot, b.mul(spacing, i64(n))), 4)
+        b.ret(whole)
+        return self.module.get_global("transpose")
+
+    def _transposed(self, pieces: list[ir.Value]) -> list[ir.Value]:
+        """One vector per component, from the short vectors of components of all lanes.
+
+        Lanes n, n + size, n + 2 size ... are joined; what is left are transpositions of squares of
+        `size` numbers next to each other, each a few rounds of interleaving.
+        """
+        width, size = self.plan.width, _PIECE // self.item
+        rows = [self._joined(pieces[n::size]) for n in range(size)]
+        rows = [self.storage.opened(self.builder, row) for row in rows]
+        half = size // 2
+        low = [
+            lane + source * width
+            for group in range(0, width, size)
+            for lane in range(group, group + half)
+            for source in (0, 1)
+        ]
+        high = [lane + half for lane in low]
+        for _ in range(size.bit_length() - 1):
+            pairs = zip(rows[:half], rows[half:], strict=True)
+            rows = [self._shuffled(x, y, lanes) for x, y in pairs for lanes in (low, high)]
+        return rows
+
+    def _joined(self, parts: list[ir.Value]) -> ir.Value:
+        """Short vectors one after the other as a long one."""
+        while len(parts) > 1:
+            lanes = list(range(2 * self.plan.width // len(parts)))
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self._shuffled(x, y, lanes) for x, y in pairs]
+        return parts[0]
+
+    def _shuffled(self, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
+        word = ir.IntType(32)
+        kind = ir.VectorType(word, len(lanes))
+        mask = ir.Constant(kind, [ir.Constant(word, lane) for lane in lanes])
+        return self.builder.shuffle_vector(x, y, mask)
+
     def _compute_slots(
         self,
         args: ir.Value,
@@ -194,20 +267,22 @@ class Packing(Writer):
         self, args: ir.Value, stage: int, padded: ir.Value, destination: ir.Value, group: int
     ) -> None:
         """Refuse numbers that are too large for exponents to be bounded."""
-        slots = self.kernel.bounds.slots.get(stage, ())
-        if not slots:
+        ranges = self.kernel.bounds.slots.get(stage, ())
+        if not ranges:
             return
         flow, simd, item = self.flow, self.simd, self.item
-        none = ir.Constant(ir.VectorType(ir.IntType(1), self.plan.width), None)
-        with flow.loop(i64(0), padded, self.plan.width, [none], name="checked") as lane:
-            shift = flow.times(lane.index, item)
-            excess = lane.values[0]
-            for slot in slots:
-                place = self.builder.add(i64(slot * group * item), shift)
-                value = flow.load(simd.type, flow.at(destination, place), 4)
-                excess = simd.mask_or(excess, self._excessive(value))
-            lane.next = [excess]
-        self.refuse(args, lane.results[0])
+        excess = ir.Constant(ir.VectorType(ir.IntType(1), self.plan.width), None)
+        for first, end in ranges:
+            with flow.loop(i64(first), i64(end), 1, [excess], name="slots") as slot:
+                start = flow.at(destination, flow.times(slot.index, group * item))
+                with flow.loop(
+                    i64(0), padded, self.plan.width, slot.values, name="checked"
+                ) as lane:
+                    value = flow.load(simd.type, flow.at(start, flow.times(lane.index, item)), 4)
+                    lane.next = [simd.mask_or(lane.values[0], self._excessive(value))]
+                slot.next = lane.results
+            excess = slot.results[0]
+        self.refuse(args, excess)
 
     def _excessive(self, value: ir.Value) -> ir.Value:
         return self.simd.compare(">", self.simd.abs(value), self.simd.constant(MODERATE))
@@ -260,9 +335,11 @@ class Packing(Writer):
             flow.store(first, flow.at(once, flow.times(slot, item)), item)
 
         self._each_computed(ONCE, emitter, leaf, keep)
-        for slot in self.kernel.bounds.slots.get(ONCE, ()):
-            value = flow.load(self.simd.scalar, flow.at(once, i64(slot * item)), item)
-            self.refuse(args, self._excessive(self.simd.splat(value)))
+        for first, end in self.kernel.bounds.slots.get(ONCE, ()):
+            with flow.loop(i64(first), i64(end), name="checked") as slot:
+                place = flow.at(once, flow.times(slot.index, item))
+                value = self.simd.splat(flow.load(self.simd.scalar, place, item))
+                self.refuse(args, self._excessive(value))
 
     def _pack_row_groups(
         self,

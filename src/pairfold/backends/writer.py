@@ -77,7 +77,8 @@ class Writer:
     """The module of one kernel under one plan, and the function being written into it.
 
     `places` are the parts of scratch memory and `row_buffer` the packed rows, as addresses in
-    the function being written.
+    the function being written; `column_buffers` the packed columns, as each vector of rows sees
+    them.
     """
 
     builder: ir.IRBuilder
@@ -87,6 +88,7 @@ class Writer:
     inner: Simd
     places: dict[str, ir.Value]
     row_buffer: ir.Value
+    column_buffers: list[ir.Value]
 
     def __init__(self, kernel: Kernel, plan: Plan) -> None:
         self.kernel, self.plan = kernel, plan
@@ -180,7 +182,8 @@ class Writer:
             place = flow.times(slot, plan.block * item)
             if self.row_major:
                 column = b.add(at, i64(key[0]))
-                address = flow.at(self.places["columns"], b.add(place, flow.times(column, item)))
+                base = self.column_buffers[key[1]]
+                address = flow.at(base, b.add(place, flow.times(column, item)))
                 return self.simd.splat(flow.load(self.simd.scalar, address, item))
             shift = b.add(flow.times(at, item), i64(self._vector(key)))
             return flow.load(

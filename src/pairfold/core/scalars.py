@@ -218,13 +218,21 @@ _NO_LOOPS: frozenset[Loop] = frozenset()
 class Scalars:
     """Builds values, one object per distinct computation.
 
-    Loops of at most `unroll` components are written out; longer ones stay loops. With
+    Loops of at most `unroll` components are written out; longer ones stay loops, and so do sums
+    of pairs over more than `unroll_pairs` components that read nothing but those components. With
     `separate`, exponentials of a sum of a row value and a column value become products; with
     `invert`, what divides pairs without being a pair's value itself is inverted beforehand.
     """
 
-    def __init__(self, unroll: int = 16, separate: bool = False, invert: bool = False) -> None:
+    def __init__(
+        self,
+        unroll: int = 16,
+        separate: bool = False,
+        invert: bool = False,
+        unroll_pairs: int | None = None,
+    ) -> None:
         self.unroll, self.separate, self.invert = unroll, separate, invert
+        self.unroll_pairs = unroll if unroll_pairs is None else unroll_pairs
         self.guarded: set[Value] = set()
         self.inverses: set[Value] = set()
         self._known: dict[Any, Value] = {}
@@ -457,6 +465,11 @@ class Scalars:
             for k in range(n):
                 state = tuple(step(k, *state))
             return state
+        return self._looped(n, state, step)
+
+    def _looped(
+        self, n: int, state: tuple[Value, ...], step: Callable[..., Sequence[Value]]
+    ) -> tuple[Value, ...]:
         stage = 0
         for value in state:
             stage |= value.stage
@@ -507,12 +520,25 @@ class Scalars:
 
     def sum(self, n: int, term: Callable[[Index], Value]) -> Value:
         """term(0) + ... + term(n-1), in that order."""
-        if n <= self.unroll:
+        if n <= self.unroll and (n <= self.unroll_pairs or not self._is_plain(n, term)):
             total = term(0)
             for k in range(1, n):
                 total = total + term(k)
             return total
-        return self.loop(n, [0], lambda k, total: [total + term(k)])[0]
+        return self._looped(n, (self.constant(0),), lambda k, total: [total + term(k)])[0]
+
+    def _is_plain(self, n: int, term: Callable[[Index], Value]) -> bool:
+        """Whether a term of pairs is arithmetic on component k of some arguments, no more."""
+        loop = Loop(n)
+        loop.index = self.loop_index(loop)
+        value = term(loop.index)
+        inside = [v for v in reachable([value]) if loop in v.loops]
+        return value.stage == 3 and all(
+            v is loop.index
+            or (v.what == "load" and v.args == (loop.index,))
+            or (v.what in PRIMITIVES and PRIMITIVES[v.what].cost == 1)
+            for v in inside
+        )
 
     # -- tables ---------------------------------------------------------------------------------
 

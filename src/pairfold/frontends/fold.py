@@ -279,6 +279,7 @@ class Fold:
             rearrange,
             self.weight,
             self.length,
+            options.unroll_pairs,
         )
         if rearrange:
             assume_moderate(kernel)
@@ -296,6 +297,7 @@ class Fold:
             dtype,
             accumulation,
             options.unroll,
+            options.unroll_pairs,
             options.rules,
         )
         with _lock:

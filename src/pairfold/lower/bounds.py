@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..core.scalars import Value, to_float
+from ..core.scalars import Loop, Value, to_float
 from .kernel import PAIR, Bounds, Kernel
 
 # The largest magnitude that is assumed of what pairs read.
@@ -38,9 +38,22 @@ def _bounds(kernel: Kernel) -> Bounds:
     slots: dict[int, set[int]] = {}
     for read in kernel.needed(reads, PAIR):
         slot = None if read.kind == "index" else kernel.slot(read, PAIR)
-        if slot is not None and isinstance(slot[2], int):
-            slots.setdefault(slot[0], set()).add(slot[1] + slot[2])
-    return Bounds(frozenset(found), {stage: tuple(sorted(at)) for stage, at in slots.items()})
+        if slot is not None:
+            stage, offset, index = slot
+            low, high = (index, index) if isinstance(index, int) else index.bounds
+            slots.setdefault(stage, set()).update(range(offset + low, offset + high + 1))
+    return Bounds(frozenset(found), {stage: _ranges(at) for stage, at in slots.items()})
+
+
+def _ranges(slots: set[int]) -> tuple[tuple[int, int], ...]:
+    """Adjacent slots as (first, the one after the last)."""
+    found: list[tuple[int, int]] = []
+    for slot in sorted(slots):
+        if found and found[-1][1] == slot:
+            found[-1] = found[-1][0], slot + 1
+        else:
+            found.append((slot, slot + 1))
+    return tuple(found)
 
 
 class _Magnitudes:
@@ -59,11 +72,12 @@ class _Magnitudes:
         self.of[value] = self._bound(value)
 
     def _bound(self, value: Value) -> float:
-        if value.kind != "real" or value.loops:
+        if value.kind != "real":
             return math.inf
-        slot = self.kernel.slot(value, PAIR)
-        if slot is not None:
-            return MODERATE if isinstance(slot[2], int) else math.inf
+        if self.kernel.is_leaf(value, PAIR):
+            return MODERATE
+        if value.what == "result":
+            return self._sum(*value.data)
         # A value that is not a number needs no bound: whatever is made of it is none either.
         what, args = value.what, [self.of.get(arg, math.inf) for arg in value.args]
         if what == "const":
@@ -79,3 +93,13 @@ class _Magnitudes:
         if what == "select":
             return max(args[1:])
         return max(1.0, args[0]) if what == "sqrt" else math.inf
+
+    def _sum(self, loop: Loop, place: int) -> float:
+        """The bound of a component loop that adds terms up; of any other, none."""
+        following, carry = loop.nexts[place], loop.carries[place]
+        if following.what != "add" or carry not in following.args:
+            return math.inf
+        term = following.args[following.args[0] is carry]
+        if loop in term.running:
+            return math.inf
+        return self.of.get(loop.inits[place], math.inf) + loop.n * self.of.get(term, math.inf)

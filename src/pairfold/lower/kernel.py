@@ -17,6 +17,7 @@ from ..errors import InternalError
 from ..ops.reductions import Ends, Reduction
 
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
+_BOTH = 1 << Kind.I | 1 << Kind.J
 STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
 
 
@@ -51,11 +52,12 @@ class Stage:
 class Bounds:
     """Exponentials of pairs whose arguments are of bounded magnitude, and under which condition.
 
-    `slots`: by stage, the slots whose values must then be moderate (see `lower.bounds`).
+    `slots`: by stage, the slots whose values must then be moderate (see `lower.bounds`), as
+    (first, the one after the last).
     """
 
     exponentials: frozenset[Value] = frozenset()
-    slots: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    slots: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -258,10 +260,12 @@ def lower(
     rearrange: bool = False,
     weight: Node | None = None,
     length: int = 0,
+    unroll_pairs: int | None = None,
 ) -> Kernel:
     """The kernel that folds `formula` over the index that is not `kept`.
 
-    `weight` multiplies the terms of an anchored reduction; `length` is that of a list.
+    `weight` multiplies the terms of an anchored reduction; `length` is that of a list. Vectors of
+    at most `unroll` components are written out, plain sums and products only up to `unroll_pairs`.
     `rearrange`: whether what depends on the kept index alone may leave a sum, exponentials of
     sums being separated for the purpose, and whether terms of sums may be multiplied by inverses.
     Backends report inputs for which that may not be done (factors that are not finite, exponents
@@ -271,10 +275,10 @@ def lower(
     stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
     invert = rearrange and (reduction.linear or reduction.anchored)
     rearrange = rearrange and reduction.linear
-    scalars = Scalars(unroll, separate=rearrange, invert=invert)
+    scalars = Scalars(unroll, rearrange, invert, unroll_pairs)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
-    output_loop = _output_loop(scalars, dim)
+    output_loop = _output_loop(scalars, dim, _is_product(formula, reduction, weight))
     indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
     scores: tuple[Value, ...] = ()
     total: Value | None = None
@@ -311,9 +315,32 @@ def lower(
     return kernel
 
 
-def _output_loop(s: Scalars, dim: int) -> Loop | None:
+def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> bool:
+    """Whether the components of an output share a number per pair, and little else remains.
+
+    That number is the exponential that a weight is multiplied by or, in a sum, whatever has one
+    component and is met on the way from the formula to variables.
+    """
+    if weight is None and not reduction.linear:
+        return False
+    shared = weight is not None
+    todo = [formula if weight is None else weight]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if node.dim == 1:
+            shared = shared or node.kinds & _BOTH == _BOTH
+        elif node.op.elementwise:
+            todo.extend(arg for arg in node.args if arg not in seen)
+            seen.update(node.args)
+        elif node.op.name != "Var":
+            return False
+    return shared
+
+
+def _output_loop(s: Scalars, dim: int, product: bool) -> Loop | None:
     """The loop over the components of a long output."""
-    if dim <= s.unroll:
+    if dim <= (min(s.unroll, s.unroll_pairs) if product else s.unroll):
         return None
     loop = Loop(dim)
     loop.index = s.loop_index(loop)

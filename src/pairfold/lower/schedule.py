@@ -16,8 +16,10 @@ from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
 ITEM = {"float32": 4, "float64": 8}
 _CACHE = 24 * 1024
+_LARGE_CACHE = 384 * 1024
 TASKS = 64
 _SMALL_ROWS = 8
+_SHORT_LOOP = 16
 _LONG_SHARED = 64
 _CODE = 1000
 _MUCH = 2**27
@@ -165,12 +167,23 @@ def code_size(kernel: Kernel, at: int = PAIR) -> float:
     )
 
 
-def pair_loops(kernel: Kernel) -> bool:
-    """Whether one pair's value needs a component loop."""
-    return any(
-        value.what in ("result", "table") and not kernel.is_leaf(value, PAIR)
-        for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+def pair_loops(kernel: Kernel) -> int:
+    """The components of the longest component loop that one pair's value needs; 0: none."""
+    return max(
+        (
+            (value.data[0] if value.what == "result" else value.data).n
+            for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+            if value.what in ("result", "table") and not kernel.is_leaf(value, PAIR)
+        ),
+        default=0,
     )
+
+
+def _jam(loops: int, machine: Machine) -> int:
+    """Columns that share what rows read in a component loop; short loops are better short code."""
+    if loops <= 1:
+        return 1
+    return 4 if machine.registers >= 32 and loops > _SHORT_LOOP else 2
 
 
 def operations(kernel: Kernel, stage: int = PAIR) -> float:
@@ -200,6 +213,16 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
 
 
+def _output_jam(kernel: Kernel, machine: Machine, vectors: int) -> int:
+    """Components of a long output handled together: best a divisor, so that none are left over."""
+    most = 6 if machine.registers >= 32 else 2
+    if kernel.output_loop is None or code_size(kernel) * vectors * most > _CODE:
+        return 1
+    n = kernel.output_loop.n
+    even = [jam for jam in range(most, most // 2, -1) if n % jam == 0]
+    return even[0] if even else -(-n // -(-n // most))
+
+
 def _lanes(shared: int, options: Settings) -> str:
     """What lanes hold, unless it is chosen; `shared`: bytes that rows keep for long outputs.
 
@@ -209,6 +232,40 @@ def _lanes(shared: int, options: Settings) -> str:
     if options.lanes != "auto":
         return options.lanes
     return "column" if shared > _MUCH else "row"
+
+
+def _block(
+    kernel: Kernel,
+    accumulation: Accumulation,
+    lanes: str,
+    lane: tuple[int, int, int],
+    options: Settings,
+) -> int:
+    """Columns of a block. `lane`: lanes of a vector, of all vectors, and bytes of a number."""
+    width, count, item = lane
+    kept = sum(map(cells, frontier(kernel)))
+    shared = kept + len(kernel.scores)
+    slots = max(1, kernel.stages[COLUMN].size)
+    if options.block or accumulation.every:
+        block = options.block or accumulation.every
+    elif shared and lanes == "row":
+        most = min(128 if kept else 256, 2 * _CACHE // (shared * count * item))
+        block = max(16 if shared < _LONG_SHARED else 1, most)
+    else:
+        longest, cache = (256, 2 * _CACHE) if lanes == "row" else (1024, _CACHE)
+        block = max(32, min(longest, cache // (slots * item)))
+        block = min(block, _MUCH // (shared * item)) if shared else block
+    unit = count if lanes == "column" else max(width, 8)
+    return max(unit, block // unit * unit)
+
+
+def _tiles(kernel: Kernel, lanes: int, states: int) -> int:
+    """Tiles of rows that share packed columns. `lanes`, `states`: bytes of a tile's numbers."""
+    words = len(kernel.reduction.identity) * (kernel.length + 1)
+    rows = max(1, kernel.stages[ROW].size) * lanes
+    return max(
+        1, min(8, _LARGE_CACHE // (rows + (kernel.places * words + kernel.anchors) * states))
+    )
 
 
 def make_plan(
@@ -222,11 +279,10 @@ def make_plan(
     """The plan for many rows and columns, by register and cache budget or as settings force it."""
     item = ITEM[dtype]
     width = max(1, machine.vector_bytes // item)
-    kept = sum(map(cells, frontier(kernel)))
-    shared = kept + len(kernel.scores)
+    shared = sum(map(cells, frontier(kernel))) + len(kernel.scores)
     lanes = _lanes(shared * width * max(width, 8) * item, options)
     loops = pair_loops(kernel)
-    jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
+    jam = options.column_jam or _jam(loops, machine)
     if lanes == "column":
         jam = 1
     vectors = _power_of_two_below(options.row_vectors) if options.row_vectors else 0
@@ -234,27 +290,11 @@ def make_plan(
         vectors = _vectors(kernel, machine, jam)
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
     count = width * vectors
-    slots = max(1, kernel.stages[COLUMN].size)
-    if options.block or accumulation.every:
-        block = options.block or accumulation.every
-    elif shared and lanes == "row":
-        most = min(64 if kept else 256, _CACHE // (shared * count * item))
-        block = max(16 if shared < _LONG_SHARED else 1, most)
-    else:
-        block = max(32, min(256 if lanes == "row" else 1024, _CACHE // (slots * item)))
-        block = min(block, _MUCH // (shared * item)) if shared else block
-    unit = count if lanes == "column" else max(width, 8)
-    block = max(unit, block // unit * unit)
+    block = _block(kernel, accumulation, lanes, (width, count, item), options)
+    tiles = max(width, _SMALL_ROWS)
     if lanes == "row":
-        row_bytes = max(1, kernel.stages[ROW].size) * count * item
-        words = len(kernel.reduction.identity) * (kernel.length + 1)
-        state_bytes = (kernel.places * words + kernel.anchors) * count * 8
-        tiles = max(1, min(8, 2 * _CACHE // (row_bytes + state_bytes)))
-    else:
-        tiles = max(width, _SMALL_ROWS)
-    output_jam = 4 if machine.registers >= 32 else 2
-    if code_size(kernel) * vectors * output_jam > _CODE:
-        output_jam = 1
+        tiles = options.row_tiles or _tiles(kernel, count * item, count * 8)
+    output_jam = options.output_jam or _output_jam(kernel, machine, vectors)
     return Plan(
         machine,
         dtype,
