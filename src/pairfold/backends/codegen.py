@@ -537,7 +537,6 @@ class Codegen(Results):
         """Fold columns from start to stop, block after block, unless the task is to stop."""
         flow, b = self.flow, self.builder
         args, scratch, control = given
-        rows = flow.at(scratch, i64(self.layout.offset["rows"]))
         columns = flow.at(scratch, i64(self.layout.offset["columns"]))
         with flow.loop(start, stop, self.plan.block, name="blocks") as block:
             halt = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, typ=I64)
@@ -547,18 +546,21 @@ class Codegen(Results):
                 width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
                 if self.pack_columns is not None:
                     b.call(self.pack_columns, [args, scratch, batch, block.index, width, columns])
-                with flow.loop(i64(0), units, name="units") as unit:
-                    where = self._unit_rows(rows, unit.index)
-                    b.call(
-                        self.unit,
-                        [
-                            scratch,
-                            where,
-                            self._unit_state(state, unit.index),
-                            width,
-                            block.index,
-                        ],
-                    )
+                self._fold_units(scratch, units, state, width, block.index)
+
+    def _fold_units(
+        self,
+        scratch: ir.Value,
+        units: ir.Value,
+        state: ir.Value,
+        count: ir.Value,
+        base: ir.Value,
+    ) -> None:
+        """Fold the block that was packed, which begins with column `base`, into every unit."""
+        rows = self.flow.at(scratch, i64(self.layout.offset["rows"]))
+        with self.flow.loop(i64(0), units, name="units") as unit:
+            where, own = self._unit_rows(rows, unit.index), self._unit_state(state, unit.index)
+            self.builder.call(self.unit, [scratch, where, own, count, base])
 
     def _combine_function(self) -> ir.Function:
         """combine_task(args, scratch, control, which): merge the splits of a panel, in order."""
@@ -609,8 +611,3 @@ class Codegen(Results):
         b.branch(again)
         b.position_at_end(end)
         b.ret_void()
-
-
-def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> ir.Module:
-    """The LLVM module of a kernel under a plan, with one entry point."""
-    return Codegen(kernel, plan).write(entry)

@@ -27,7 +27,7 @@ from ..settings import Settings
 from . import pool
 from .machine import machine
 from .storage import STORED
-from .words import INTERVALS, PARTIALS, REFUSED, SPARSE_PANELS
+from .words import FIRST_RESULT, INTERVALS, OFFSETS, PARTIALS, REFUSED, SPARSE_PANELS
 
 if TYPE_CHECKING:
     from .native import Native
@@ -74,13 +74,21 @@ class Launcher:
         few = few_rows(rows, columns, which, self.dtype)
         found = self._plans.get((few, options))
         if found is None:
-            found = make_plan(
-                self.kernel, which, self.dtype, self.accumulation, few, options, self.stored
-            )
+            found = self._planned(few, options)
             if len(self._plans) >= _KEPT:
                 self._plans.clear()
             self._plans[few, options] = found
         return found
+
+    def _planned(self, few: bool, options: Settings) -> Plan:
+        which = machine(options.target)
+        given = (self.dtype, self.accumulation, few, options, self.stored)
+        return make_plan(self.kernel, which, *given)
+
+    def _parts(
+        self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
+    ) -> Partition:
+        return partition(plan, rows, columns, batches, self.work, options)
 
     def native(self, plan: Plan) -> Native:
         """The machine code for a plan, compiled at the first request."""
@@ -97,7 +105,7 @@ class Launcher:
         bound = self._bound.get(key)
         if bound is None:
             plan = self.plan(rows, columns, options)
-            parts = partition(plan, rows, columns, batches, self.work, options)
+            parts = self._parts(plan, rows, columns, batches, options)
             seconds = rows * columns * batches * self.work / plan.width * _SECONDS_PER_OPERATION
             bound = Bound(self.native(plan), parts, seconds, options)
             if len(self._bound) >= _KEPT:
@@ -125,19 +133,7 @@ class Launcher:
         arrays) of byte offsets, or None for a single batch element.
         """
         parts, native = bound.parts, bound.native
-        words = [
-            rows,
-            columns,
-            parts.rows_per_task,
-            parts.panels,
-            parts.splits,
-            parts.columns_per_split,
-            ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data,
-            0,
-            0,
-            0,
-            0,
-        ]
+        words = self._words(bound, rows, columns, offsets)
         panels = None
         if bound.pattern is not None:
             panels = bound.pattern.panels(rows, parts.rows_per_task)
@@ -161,6 +157,14 @@ class Launcher:
         if table[REFUSED]:
             self._again(bound, rows, columns, arrays, offsets)
 
+    @staticmethod
+    def _words(bound: Bound, rows: int, columns: int, offsets: Any) -> list[int]:
+        """The table of words as far as it does not depend on arrays."""
+        parts = bound.parts
+        cut = (parts.rows_per_task, parts.panels, parts.splits, parts.columns_per_split)
+        places = ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data
+        return [rows, columns, *cut, places, *[0] * (FIRST_RESULT - OFFSETS - 1)]
+
     def _again(
         self,
         bound: Bound,
@@ -173,8 +177,15 @@ class Launcher:
         if self._literal is None:
             kernel = self.kernel
             unroll = kernel.scalars.unroll
-            inside = lower(kernel.formula, kernel.reduction, kernel.kept, unroll)
-            self._literal = Launcher(inside, self.stored, self.accumulation)
+            inside = lower(
+                kernel.formula,
+                kernel.reduction,
+                kernel.kept,
+                unroll,
+                across=kernel.across,
+                pieces=kernel.pieces,
+            )
+            self._literal = type(self)(inside, self.stored, self.accumulation)
         exact = self._literal
         batches = bound.parts.batches
         if bound.pattern is None:

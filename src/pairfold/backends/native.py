@@ -12,8 +12,9 @@ import llvmlite.binding as llvm
 from ..core.locks import fork_safe_lock, hold_across_forks
 from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
-from .codegen import write_module
+from .codegen import Codegen
 from .machine import new_target_machine, target_machine
+from .sweeping import Sweeping
 from .writer import Layout
 
 log = logging.getLogger("pairfold")
@@ -63,6 +64,12 @@ class Native:
         """The LLVM IR of `run` after optimisation."""
         with _compiling:
             return str(_optimized(str(write_module(self.kernel, self.plan)), self.plan))
+
+
+def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
+    """The LLVM module of a kernel under a plan, with one entry point."""
+    writer = Sweeping if kernel.pieces else Codegen
+    return writer(kernel, plan).write(entry)
 
 
 def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:

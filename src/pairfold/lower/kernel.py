@@ -8,6 +8,7 @@ common text of all backends; `backends.reference` is what it means.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +56,8 @@ class Kernel:
     total, where the reduction wants one. `scores` are the exponents whose maxima are the anchors
     of an anchored reduction. `finished` has one value per
     result. Rules of the reduction read holes (see `hole`): states, anchors, column numbers.
+    The last `across` outputs of a sweep are folded over rows, for each column; `pieces` are the
+    components of its results.
     """
 
     formula: Node
@@ -74,11 +77,13 @@ class Kernel:
     finished: tuple[Value, ...]
     weight: Node | None = None
     length: int = 0
+    across: int = 0
+    pieces: tuple[int, ...] = ()
 
     @property
     def places(self) -> int:
         """States kept per row: one per component, and one for the total."""
-        return self.dim + (self.total is not None)
+        return self.dim - self.across + (self.total is not None)
 
     @property
     def anchors(self) -> int:
@@ -90,6 +95,8 @@ class Kernel:
     @property
     def results(self) -> tuple[int, ...]:
         """The number of components of each result."""
+        if self.pieces:
+            return self.pieces
         sizes = {"component": self.dim, "anchor": self.anchors, "list": self.dim * self.length}
         return tuple(sizes[result.per] for result in self.reduction.results)
 
@@ -246,10 +253,13 @@ def lower(
     rearrange: bool = False,
     weight: Node | None = None,
     length: int = 0,
+    across: int = 0,
+    pieces: tuple[int, ...] = (),
 ) -> Kernel:
     """The kernel that folds `formula` over the index that is not `kept`.
 
-    `weight` multiplies the terms of an anchored reduction; `length` is that of a list.
+    `weight` multiplies the terms of an anchored reduction; `length` is that of a list; `across`
+    and `pieces` are those of a sweep.
     `rearrange`: whether what depends on the kept index alone may leave a sum, exponentials of
     sums being separated for the purpose. Backends report inputs for which that may not be done
     (factors that are not finite, exponents far from zero), and the caller folds again without.
@@ -260,7 +270,7 @@ def lower(
     scalars = Scalars(unroll, separate=rearrange)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
-    output_loop = _output_loop(scalars, dim)
+    output_loop = None if pieces else _output_loop(scalars, dim)
     indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
     scores: tuple[Value, ...] = ()
     total: Value | None = None
@@ -270,7 +280,8 @@ def lower(
         outputs = [lowering.component(formula, k) for k in indices]
     taken: list[Value | None] = [None] * len(outputs)
     if rearrange:
-        outputs, taken = map(list, zip(*(_take_factors(v) for v in outputs), strict=True))
+        over = [COLUMN] * (len(outputs) - across) + [ROW] * across
+        outputs, taken = _take_factors(outputs, over)
     arguments = {
         node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
         for node in topological([formula] if weight is None else [formula, weight])
@@ -292,6 +303,8 @@ def lower(
         *_folding(scalars, reduction, [*outputs, *([] if total is None else [total])]),
         weight,
         length,
+        across,
+        pieces,
     )
     _place(kernel)
     return kernel
@@ -349,35 +362,50 @@ def hole(s: Scalars, name: str, place: int) -> Value:
     return s._make("hole", data=(name, place), stage=PAIR)  # pyright: ignore[reportPrivateUsage]
 
 
-def _take_factors(output: Value) -> tuple[Value, Value | None]:
-    """Split output = factor * rest, where the factor depends on rows and parameters only.
+def _take_factors(
+    outputs: Sequence[Value], over: Sequence[int]
+) -> tuple[list[Value], list[Value | None]]:
+    """Split output = factor * rest, where the factor does not depend on the stage folded over.
 
-    Sum_j a_i b_ij = a_i Sum_j b_ij: one multiplication per row instead of one per pair. The
+    Sum_j a_i b_ij = a_i Sum_j b_ij: one multiplication per row instead of one per pair. Of what
+    is left, the factors that most outputs have come first, so that their product is shared. The
     product is re-associated, which changes rounding only (and, far outside the dtype's range,
     where a product overflows first).
     """
+    split = [_factors(output, stage) for output, stage in zip(outputs, over, strict=True)]
+    count = Counter(factor for _, inside in split for factor in set(inside))
+    rests: list[Value] = []
+    taken: list[Value | None] = []
+    for output, (outside, inside) in zip(outputs, split, strict=True):
+        ordered = sorted(inside, key=lambda factor: -count[factor])
+        leaves = bool(outside) and bool(inside)
+        rest = _product(output.builder, ordered) if leaves or ordered != inside else output
+        rests.append(rest)
+        taken.append(_product(output.builder, outside) if leaves else None)
+    return rests, taken
+
+
+def _factors(output: Value, over: int) -> tuple[list[Value], list[Value]]:
+    """(those that do not depend on the stage folded over, the others), with the output's sign."""
     s = output.builder
     outside: list[Value] = []
     inside: list[Value] = []
     todo = [output]
     while todo:
         value = todo.pop()
-        if not value.stage & COLUMN:
+        if not value.stage & over:
             outside.append(value)
         elif value.what == "mul":
             todo.extend(reversed(value.args))
         elif value.what == "neg":
             outside.append(s.constant(-1))
             todo.append(value.args[0])
-        elif value.what == "div" and not value.args[1].stage & COLUMN:
+        elif value.what == "div" and not value.args[1].stage & over:
             outside.append(s.apply("div", 1, value.args[1]))
             todo.append(value.args[0])
         else:
             inside.append(value)
-    if not outside or (not inside and len(outside) == 1):
-        return output, None
-    rest = _product(s, inside)
-    return (rest, _product(s, outside)) if inside else (output, None)
+    return outside, inside
 
 
 def _product(s: Scalars, values: Sequence[Value]) -> Value:

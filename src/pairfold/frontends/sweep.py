@@ -1,0 +1,111 @@
+"""Sweep: the gradients of a fold to several arguments, from one pass over the pairs.
+
+What they share (differences, exponentials) is then evaluated once. Some of them keep the index
+that lanes hold, the others the one that is looped over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+from ..backends.sweeps import SweepLauncher
+from ..core.node import Kind
+from ..lower.kernel import Kernel, lower
+from ..lower.sweep import MOST_COMPONENTS, sums
+from ..ops.table import OPERATIONS
+from ..settings import Settings, current
+from .arrays import Sizes
+from .fold import Fold
+
+# Rows and columns from which on one pass is faster than several; lanes hold the other index where
+# there are fewer of theirs than this.
+_LEAST = 32
+_SHORT = 128
+
+
+class Sweep(Fold):
+    """Several sums of the same variables, called like a fold of all of them.
+
+    `order` are the numbers of the folds as results have them: first those that keep `kept`.
+    """
+
+    launches = SweepLauncher
+
+    def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
+        self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
+        self.folds = [folds[n] for n in self.order]
+        self.pieces = tuple(fold.dim for fold in self.folds)
+        self.across = sum(fold.dim for fold in self.folds if fold.kept != kept)
+        joined = reduce(OPERATIONS["Concat"], [fold.formula for fold in self.folds])
+        first = folds[0]
+        super().__init__(joined, first.variables, "Sum", kept, first.names, first.accuracy)
+        self.row = sums(len(folds))
+        self.split = (self.across, *self.pieces)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The number of components of each result."""
+        return self.pieces
+
+    def out_shapes(self, sizes: Sizes) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the results, whose rows belong to either index."""
+        return tuple(shape for fold in self.folds for shape in fold.out_shapes(sizes))
+
+    def kernel(self, options: Settings | None = None) -> Kernel:
+        """The lowered kernel."""
+        options = options or current()
+        rearrange = options.rules != "exact"
+        return lower(
+            self.formula,
+            self.row,
+            self.kept,
+            options.unroll,
+            rearrange,
+            across=self.across,
+            pieces=self.pieces,
+        )
+
+    def reference(self, *given: Any) -> list[Any]:
+        """The results as the NumPy interpreter has them: those of the folds, one by one."""
+        return [result for fold in self.folds for result in fold.reference(*given)]
+
+
+def sweep(
+    fold: Fold, positions: Sequence[int], adapter: Any, arrays: Sequence[Any]
+) -> list[Any] | None:
+    """What `fold.pull_back` to these arguments gives for arrays, or None where that is better."""
+    options = current()
+    if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
+        return None
+    chosen = fold.derived(("sweep", *positions), lambda: _longer(fold, positions))
+    found = _in_lanes(fold, positions, chosen)
+    if sum(found.pieces) > MOST_COMPONENTS or max(found.pieces) > options.unroll:
+        return None
+    binding = found.binding(adapter, arrays)
+    sizes, launcher = binding.sizes, binding.launcher
+    least = _LEAST if options.sweep == "auto" else 1
+    if not launcher.sweeps or min(sizes.i, sizes.j, binding.count) < 1:
+        return None
+    if min(sizes.i, sizes.j) < least:
+        return None
+    if binding.rows < _SHORT and binding.rows < binding.columns:
+        found = _in_lanes(fold, positions, Kind.I if chosen == Kind.J else Kind.J)
+    results = found.run(adapter, arrays)
+    return [results[found.order.index(n)] for n in range(len(positions))]
+
+
+def _longer(fold: Fold, positions: Sequence[int]) -> Kind:
+    """The index that more components are kept on: their sums are best kept in registers."""
+    count = {Kind.I: 0, Kind.J: 0}
+    for position in positions:
+        pulled = fold.pull_back(position)
+        count[pulled.kept] += pulled.dim
+    return max(count, key=lambda kind: count[kind])
+
+
+def _in_lanes(fold: Fold, positions: Sequence[int], kept: Kind) -> Sweep:
+    """The sweep whose lanes hold an index."""
+    folds = [fold.pull_back(position) for position in positions]
+    return fold.derived(("sweep", *positions, kept), lambda: Sweep(folds, kept))
