@@ -77,11 +77,13 @@ class Sweeping(Codegen):
         masks = self._masks(valid)
         known: Known = {}
         instances = self._instances()
+        self._fill_shared(weighted=False)
         self._invariant(self.kernel.outputs, instances, known)
         vectors, places = self.plan.vectors, self._first
 
         def body(columns: Carried, jam: int) -> None:
             local, leaf = dict(known), self._pair_leaf(columns.index)
+            self._recall_shared(local, instances, columns.index)
             where = [self._sum_place(columns.index, n) for n in range(self.kernel.across)]
             sums = [self.flow.load(self.inner.type, address, 4) for address in where]
             columns.next = list(columns.values)

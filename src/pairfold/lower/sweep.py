@@ -17,12 +17,12 @@ from .schedule import ITEM, TASKS, Accumulation, Machine, Partition, Plan, make_
 
 # Components of all results: more would not leave registers for the formula.
 MOST_COMPONENTS = 48
-# The sums of a block of columns should stay in the L1 cache beside the packed columns.
-_BLOCK_BYTES = 16 * 1024
+# The sums of a block of columns should stay in the L2 cache, with much beside them.
+_BLOCK_BYTES = 48 * 1024
 # Terms of a lane's sum for a column, which is in the data's dtype, before it is added to a wider.
 _LANE_TERMS = 256
 _PARTIAL_BYTES = 2**26
-_UNITS = 16
+_UNITS = 32
 _BLOCKS = 4
 
 
@@ -55,7 +55,7 @@ def sweep_plan(
     block = options.block
     if not block:
         column = kernel.across * plan.width * ITEM[accumulation.inner]
-        block = max(32, min(128, _BLOCK_BYTES // max(1, column)))
+        block = max(32, min(256, _BLOCK_BYTES // max(1, column)))
     unit = max(plan.width, 8)
     return replace(
         plan,
