@@ -34,7 +34,8 @@ _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_
 class Native:
     """Machine code of one kernel under one plan.
 
-    `run` does tasks; `combine`, which merges a split reduced axis, is compiled when first used.
+    `run` does tasks; `combine`, which merges a split reduced axis, is compiled when first used,
+    unless the module of `run` has it.
     The engines that own the code live as long as this object.
     """
 
@@ -50,7 +51,9 @@ class Native:
     @property
     def combine(self) -> Any:
         """The entry point that merges splits."""
-        if self._combine is None:
+        if self._combine is None and self.kernel.pieces:
+            self._combine = _entry(self._engine, "combine"), self._engine
+        elif self._combine is None:
             self._combine = _compiled(self.kernel, self.plan, "combine")
         return self._combine[0]
 
@@ -83,7 +86,11 @@ def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:
         )
         engine.add_object_file(code)
         engine.finalize_object()
-        return _ENTRY(engine.get_function_address(entry)), engine
+        return _entry(engine, entry), engine
+
+
+def _entry(engine: Any, name: str) -> Any:
+    return _ENTRY(engine.get_function_address(name))
 
 
 def _optimized(text: str, plan: Plan) -> Any:

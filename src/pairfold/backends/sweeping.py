@@ -42,19 +42,14 @@ class Sweeping(Codegen):
     sums: ir.Value
 
     def write(self, entry: str) -> ir.Module:
-        """The module with one of the entry points, `run` or `combine`."""
-        if entry == "run":
-            self._write_packing((ROW, COLUMN))
-            self.unit = self._unit_function()
-            self.gather = self._gather_function()
-            self._entry_point(entry, self._task_function())
-        else:
-            sides = ((ROW, self.kernel.factors[: self._first]),
-                     (COLUMN, self.kernel.factors[self._first :]))  # fmt: skip
-            self._write_packing(tuple(stage for stage, factors in sides if any(factors)))
-            self.finish_rows = self._finish_rows_function()
-            self.finish_columns = self._finish_columns_function()
-            self._entry_point(entry, self._combine_function())
+        """The module, with both entry points: every call needs both, and they share the packing."""
+        self._write_packing((ROW, COLUMN))
+        self.unit = self._unit_function()
+        self.gather = self._gather_function()
+        self.finish_rows = self._finish_rows_function()
+        self.finish_columns = self._finish_columns_function()
+        self._entry_point("run", self._task_function())
+        self._entry_point("combine", self._combine_function())
         return self.module
 
     @property
@@ -267,7 +262,8 @@ class Sweeping(Codegen):
         state = flow.at(flow.pointer(args, PARTIALS), b.mul(task, of_rows))
         with self._pieces(count) as (piece, here):
             start = b.add(first, piece)
-            self._pack_row_groups(args, scratch, batch, start, here)
+            if any(self.kernel.factors[: self._first]):
+                self._pack_row_groups(args, scratch, batch, start, here)
             own = self._unit_state(state, self._units(piece))
             b.call(self.finish_rows, [args, scratch, batch, start, here, own])
 
@@ -309,7 +305,7 @@ class Sweeping(Codegen):
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(b.add(task, split), of_columns))
         with flow.loop(start, stop, block, name="blocks") as column:
             count = flow.minimum(i64(block), b.sub(stop, column.index))
-            if self.pack_columns is not None:
+            if self.pack_columns is not None and any(self.kernel.factors[self._first :]):
                 into = self.places["columns"]
                 b.call(self.pack_columns, [args, scratch, batch, column.index, count, into])
             shift = flow.times(b.sub(column.index, start), self.layout.outer_item)
