@@ -18,6 +18,10 @@ def squares(x, y):
     return ((x[..., :, None, :] - y[..., None, :, :]) ** 2).sum(-1)
 
 
+def totals(x, y):
+    return x.sum(-1)[..., :, None] + y.sum(-1)[..., None, :]
+
+
 def kernel_of(values):
     """Sum_j k_ij b_j of a dense kernel matrix."""
     return lambda x, y, b, p: values(x, y, p[..., 0, None, None]) @ b
@@ -38,7 +42,7 @@ FORMULAS = {
                kernel_of(lambda x, y, s: 1 / (1 + s * squares(x, y)))),
     "product": ("(x|y)*b", kernel_of(lambda x, y, s: x @ y.transpose(-1, -2))),
     "separable": ("Exp(Sum(x)+Sum(y))*b",
-                  kernel_of(lambda x, y, s: torch.exp(x.sum(-1)[..., None] + y.sum(-1)[..., None, :]))),
+                  kernel_of(lambda x, y, s: torch.exp(totals(x, y)))),
     "mixed": ("Exp(-SqDist(x,y)*Elem(p,0))*Sum(y)*b*Elem(x,0)*Elem(p,1)", linear),
 }  # fmt: skip
 

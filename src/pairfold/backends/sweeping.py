@@ -184,7 +184,7 @@ class Sweeping(Codegen):
 
     def _sizes(self, args: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Bytes of a task's sums: of its rows, of its columns, and of one output's columns."""
-        flow, b = self.flow, self.builder
+        flow = self.flow
         units = self._units(flow.word(args, ROWS_PER_TASK))
         stride = flow.times(flow.word(args, COLUMNS_PER_SPLIT), self.layout.outer_item)
         count = self.kernel.across * self.layout.components
@@ -383,7 +383,9 @@ def _sums_of_lanes(simd: Simd, vectors: Sequence[ir.Value]) -> ir.Value:
             parts: list[ir.Value] = []
             for flip in (0, bit):
                 lanes = [(n ^ flip) + (width if n & bit else 0) for n in range(width)]
-                mask = ir.Constant(ir.VectorType(word, width), [ir.Constant(word, n) for n in lanes])
+                mask = ir.Constant(
+                    ir.VectorType(word, width), [ir.Constant(word, n) for n in lanes]
+                )
                 parts.append(b.shuffle_vector(even, odd, mask))
             joined.append(simd.add(*parts))
         current, bit = joined, 2 * bit

@@ -18,6 +18,7 @@ from ..ops.table import OPERATIONS
 from ..settings import Settings, current
 from .arrays import Sizes
 from .fold import Fold
+from .ranges import Ranges
 
 # Rows and columns from which on one pass is faster than several; lanes hold the other index where
 # there are fewer of theirs than this.
@@ -67,9 +68,16 @@ class Sweep(Fold):
             pieces=self.pieces,
         )
 
-    def reference(self, *given: Any) -> list[Any]:
+    def reference(
+        self, adapter: Any, arrays: Sequence[Any], sizes: Sizes, ranges: Ranges | None = None
+    ) -> list[Any]:
         """The results as the NumPy interpreter has them: those of the folds, one by one."""
+        given = (adapter, arrays, sizes, ranges)
         return [result for fold in self.folds for result in fold.reference(*given)]
+
+    def fits(self, options: Settings) -> bool:
+        """Whether its formulas are short enough to be worth lowering as one."""
+        return sum(self.pieces) <= MOST_COMPONENTS and max(self.pieces) <= options.unroll
 
 
 def sweep(
@@ -79,16 +87,16 @@ def sweep(
     options = current()
     if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
         return None
-    chosen = fold.derived(("sweep", *positions), lambda: _longer(fold, positions))
+    chosen = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
     found = _in_lanes(fold, positions, chosen)
-    if sum(found.pieces) > MOST_COMPONENTS or max(found.pieces) > options.unroll:
+    if not found.fits(options):
         return None
     binding = found.binding(adapter, arrays)
-    sizes, launcher = binding.sizes, binding.launcher
     least = _LEAST if options.sweep == "auto" else 1
-    if not launcher.sweeps or min(sizes.i, sizes.j, binding.count) < 1:
+    assert isinstance(binding.launcher, SweepLauncher)
+    if not binding.launcher.sweeps or not binding.count:
         return None
-    if min(sizes.i, sizes.j) < least:
+    if min(binding.rows, binding.columns) < least:
         return None
     if binding.rows < _SHORT and binding.rows < binding.columns:
         found = _in_lanes(fold, positions, Kind.I if chosen == Kind.J else Kind.J)
@@ -96,7 +104,7 @@ def sweep(
     return [results[found.order.index(n)] for n in range(len(positions))]
 
 
-def _longer(fold: Fold, positions: Sequence[int]) -> Kind:
+def _larger(fold: Fold, positions: Sequence[int]) -> Kind:
     """The index that more components are kept on: their sums are best kept in registers."""
     count = {Kind.I: 0, Kind.J: 0}
     for position in positions:

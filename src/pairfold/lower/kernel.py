@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..core.node import Kind, Node, topological
-from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable_through
+from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable, reachable_through
 from ..errors import InternalError
 from ..ops.reductions import Ends, Reduction
 
@@ -368,11 +368,13 @@ def _take_factors(
     """Split output = factor * rest, where the factor does not depend on the stage folded over.
 
     Sum_j a_i b_ij = a_i Sum_j b_ij: one multiplication per row instead of one per pair. Of what
-    is left, the factors that most outputs have come first, so that their product is shared. The
-    product is re-associated, which changes rounding only (and, far outside the dtype's range,
-    where a product overflows first).
+    is left, the factors that most outputs have come first, so that their product is shared. A
+    quotient becomes a product where the reciprocal is computed anyway. The product is
+    re-associated, which changes rounding only (and, far outside the dtype's range, where a
+    product overflows first).
     """
-    split = [_factors(output, stage) for output, stage in zip(outputs, over, strict=True)]
+    known = set(reachable(outputs))
+    split = [_factors(output, stage, known) for output, stage in zip(outputs, over, strict=True)]
     count = Counter(factor for _, inside in split for factor in set(inside))
     rests: list[Value] = []
     taken: list[Value | None] = []
@@ -385,8 +387,11 @@ def _take_factors(
     return rests, taken
 
 
-def _factors(output: Value, over: int) -> tuple[list[Value], list[Value]]:
-    """(those that do not depend on the stage folded over, the others), with the output's sign."""
+def _factors(output: Value, over: int, known: set[Value]) -> tuple[list[Value], list[Value]]:
+    """(those that do not depend on the stage folded over, the others), with the output's sign.
+
+    `known`: what is computed for some output.
+    """
     s = output.builder
     outside: list[Value] = []
     inside: list[Value] = []
@@ -403,9 +408,15 @@ def _factors(output: Value, over: int) -> tuple[list[Value], list[Value]]:
         elif value.what == "div" and not value.args[1].stage & over:
             outside.append(s.apply("div", 1, value.args[1]))
             todo.append(value.args[0])
+        elif value.what == "div" and _reciprocal(value) in known and value != _reciprocal(value):
+            todo += [_reciprocal(value), value.args[0]]
         else:
             inside.append(value)
     return outside, inside
+
+
+def _reciprocal(quotient: Value) -> Value:
+    return quotient.builder.apply("div", 1, quotient.args[1])
 
 
 def _product(s: Scalars, values: Sequence[Value]) -> Value:

@@ -23,6 +23,7 @@ _CODE = 1000
 _MUCH = 2**27
 _COSTLY = 6
 _COSTLY_VALUES = 3
+_CHEAP = {"add", "sub", "mul", "neg"}
 
 
 @dataclass(frozen=True)
@@ -108,28 +109,29 @@ def _power_of_two_below(n: int) -> int:
 
 
 def frontier(kernel: Kernel) -> list[Value]:
-    """For long outputs: the pair values that all components share, computed once per pair.
-
-    For sweeps: what takes long to compute, if it is little. Two loops, one that ends with it and
-    one that begins with it, are faster than one: each has shorter chains of dependent operations.
-    """
+    """For long outputs: the pair values that all components share, computed once per pair."""
     if kernel.pieces:
-        found = reachable(kernel.folded, lambda value: _is_costly(value) or _is_read(kernel, value))
-        kept = [value for value in found if _is_costly(value) and not _is_read(kernel, value)]
-        return kept if len(kept) <= _COSTLY_VALUES else []
+        return _costly(kernel)
     if kernel.output_loop is None:
         return []
     found = reachable(kernel.folded, lambda value: _is_shared(value) or kernel.is_leaf(value, PAIR))
     return [value for value in found if _is_shared(value) and not kernel.is_leaf(value, PAIR)]
 
 
-def _is_read(kernel: Kernel, value: Value) -> bool:
-    return kernel.is_leaf(value, PAIR)
+def _costly(kernel: Kernel) -> list[Value]:
+    """For sweeps: what takes long to compute, and of which sums and products are made.
 
-
-def _is_costly(value: Value) -> bool:
-    long = value.what in PRIMITIVES and PRIMITIVES[value.what].cost >= _COSTLY
-    return long and value.stage == PAIR and not value.loops
+    Two loops, one that ends with it and one that begins with it, are faster than one: each has
+    shorter chains of dependent operations. Where it is much, there is one loop.
+    """
+    long: set[Value] = set()
+    for value in kernel.needed(kernel.folded, PAIR):
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
+            if PRIMITIVES[value.what].cost >= _COSTLY or not long.isdisjoint(value.args):
+                long.add(value)
+    found = reachable(kernel.folded, lambda value: value not in long or value.what not in _CHEAP)
+    kept = [value for value in found if value in long and value.what not in _CHEAP]
+    return kept if len(kept) <= _COSTLY_VALUES else []
 
 
 def _is_shared(value: Value) -> bool:

@@ -12,13 +12,15 @@ from functools import cache
 
 from ..ops.reductions import REDUCTIONS, Reduction, Result
 from ..settings import Settings
-from .kernel import Kernel
+from .kernel import ROW, Kernel
 from .schedule import ITEM, TASKS, Accumulation, Machine, Partition, Plan, make_plan, pair_loops
 
 # Components of all results: more would not leave registers for the formula.
 MOST_COMPONENTS = 48
 # The sums of a block of columns should stay in the L2 cache, with much beside them.
 _BLOCK_BYTES = 48 * 1024
+# Rows that are packed at a time.
+_ROW_BYTES = 256 * 1024
 # Terms of a lane's sum for a column, which is in the data's dtype, before it is added to a wider.
 _LANE_TERMS = 256
 _PARTIAL_BYTES = 2**26
@@ -51,18 +53,19 @@ def sweep_plan(
     """
     by_rows = replace(options, lanes="row")
     plan = make_plan(kernel, machine, dtype, accumulation, False, by_rows, stored)
-    vectors = options.row_vectors or (2 if 8 * kernel.places <= machine.registers else 1)
+    vectors = options.row_vectors or (2 if 4 * kernel.places <= machine.registers else 1)
     block = options.block
     if not block:
         column = kernel.across * plan.width * ITEM[accumulation.inner]
         block = max(32, min(256, _BLOCK_BYTES // max(1, column)))
     unit = max(plan.width, 8)
+    row = max(1, kernel.stages[ROW].size) * vectors * plan.width * ITEM[dtype]
     return replace(
         plan,
         vectors=vectors,
         jam=1,
         block=max(unit, block // unit * unit),
-        tiles=_LANE_TERMS // vectors,
+        tiles=max(1, min(_LANE_TERMS // vectors, _ROW_BYTES // row)),
     )
 
 
