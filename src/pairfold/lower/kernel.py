@@ -282,18 +282,13 @@ def lower(
     if rearrange:
         over = [COLUMN] * (len(outputs) - across) + [ROW] * across
         outputs, taken = _take_factors(outputs, over)
-    arguments = {
-        node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
-        for node in topological([formula] if weight is None else [formula, weight])
-        if node.op.name == "Var"
-    }
     kernel = Kernel(
         formula,
         reduction,
         kept,
         dim,
         scalars,
-        tuple(arguments[position] for position in sorted(arguments)),
+        _arguments([formula] if weight is None else [formula, weight], stage_of_kind),
         {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
         tuple(outputs),
         tuple(taken),
@@ -308,6 +303,15 @@ def lower(
     )
     _place(kernel)
     return kernel
+
+
+def _arguments(formulas: Sequence[Node], stage_of_kind: dict[Kind, int]) -> tuple[Argument, ...]:
+    found = {
+        node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
+        for node in topological(formulas)
+        if node.op.name == "Var"
+    }
+    return tuple(found[position] for position in sorted(found))
 
 
 def _output_loop(s: Scalars, dim: int) -> Loop | None:

@@ -126,9 +126,10 @@ def _costly(kernel: Kernel) -> list[Value]:
     """
     long: set[Value] = set()
     for value in kernel.needed(kernel.folded, PAIR):
-        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
-            if PRIMITIVES[value.what].cost >= _COSTLY or not long.isdisjoint(value.args):
-                long.add(value)
+        if value.what not in PRIMITIVES or kernel.is_leaf(value, PAIR):
+            continue
+        if PRIMITIVES[value.what].cost >= _COSTLY or not long.isdisjoint(value.args):
+            long.add(value)
     found = reachable(kernel.folded, lambda value: value not in long or value.what not in _CHEAP)
     kept = [value for value in found if value in long and value.what not in _CHEAP]
     return kept if len(kept) <= _COSTLY_VALUES else []
