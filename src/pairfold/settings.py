@@ -55,8 +55,8 @@ class Settings:
     )
     sweep: str = _option(
         "auto",
-        "Gradients to several arguments: in one pass over the pairs (fused) or each in its own.",
-        valid=("auto", "fused", "separate"),
+        "Gradients to several arguments: in one pass over the pairs where it can be, or separate.",
+        valid=("auto", "separate"),
     )
     progress: bool = _option(False, "Show a progress bar (tqdm) while a long reduction runs.")
     check: int = _option(

@@ -20,9 +20,7 @@ from .arrays import Sizes
 from .fold import Fold
 from .ranges import Ranges
 
-# Rows and columns from which on one pass is faster than several; lanes hold the other index where
-# there are fewer of theirs than this.
-_LEAST = 32
+# Where lanes would hold fewer rows, they hold the other index if it has more.
 _SHORT = 128
 
 
@@ -83,7 +81,7 @@ class Sweep(Fold):
 def sweep(
     fold: Fold, positions: Sequence[int], adapter: Any, arrays: Sequence[Any]
 ) -> list[Any] | None:
-    """What `fold.pull_back` to these arguments gives for arrays, or None where that is better."""
+    """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it."""
     options = current()
     if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
         return None
@@ -92,11 +90,8 @@ def sweep(
     if not found.fits(options):
         return None
     binding = found.binding(adapter, arrays)
-    least = _LEAST if options.sweep == "auto" else 1
     assert isinstance(binding.launcher, SweepLauncher)
-    if not binding.launcher.sweeps or not binding.count:
-        return None
-    if min(binding.rows, binding.columns) < least:
+    if not binding.launcher.sweeps or not binding.rows * binding.columns * binding.count:
         return None
     if binding.rows < _SHORT and binding.rows < binding.columns:
         found = _in_lanes(fold, positions, Kind.I if chosen == Kind.J else Kind.J)

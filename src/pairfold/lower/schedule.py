@@ -104,7 +104,8 @@ class Partition:
         return self.batches * self.panels * self.splits
 
 
-def _power_of_two_below(n: int) -> int:
+def power_of_two_below(n: int) -> int:
+    """The largest power of two that is at most n, or 1."""
     return 1 << max(0, n.bit_length() - 1)
 
 
@@ -214,12 +215,12 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
     accumulators = 1 if kernel.output_loop else kernel.places
     if kernel.reduction.listed:
-        return min(4, _power_of_two_below(max(1, 64 // kernel.length)))
+        return min(4, power_of_two_below(max(1, 64 // kernel.length)))
     accumulators *= len(kernel.reduction.identity)
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)
     budget = machine.registers * 3 // 4
-    return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
+    return max(1, min(4, power_of_two_below(budget // max(1, accumulators))))
 
 
 def _lanes(shared: int, few_rows: bool, options: Settings) -> str:
@@ -252,7 +253,7 @@ def make_plan(
     jam = options.column_jam or ((6 if machine.registers >= 32 else 3) if loops else 1)
     if lanes == "column":
         jam = 1
-    vectors = _power_of_two_below(options.row_vectors) if options.row_vectors else 0
+    vectors = power_of_two_below(options.row_vectors) if options.row_vectors else 0
     if not vectors:
         vectors = _vectors(kernel, machine, jam)
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)

@@ -13,7 +13,17 @@ from functools import cache
 from ..ops.reductions import REDUCTIONS, Reduction, Result
 from ..settings import Settings
 from .kernel import ROW, Kernel
-from .schedule import ITEM, TASKS, Accumulation, Machine, Partition, Plan, make_plan, pair_loops
+from .schedule import (
+    ITEM,
+    TASKS,
+    Accumulation,
+    Machine,
+    Partition,
+    Plan,
+    make_plan,
+    pair_loops,
+    power_of_two_below,
+)
 
 # Components of all results: more would not leave registers for the formula.
 MOST_COMPONENTS = 48
@@ -24,8 +34,9 @@ _ROW_BYTES = 256 * 1024
 # Terms of a lane's sum for a column, which is in the data's dtype, before it is added to a wider.
 _LANE_TERMS = 256
 _PARTIAL_BYTES = 2**26
-_UNITS = 32
-_BLOCKS = 4
+# What a task has at least, where there are several.
+_ROWS = 1024
+_BLOCKS = 2
 
 
 @cache
@@ -53,7 +64,9 @@ def sweep_plan(
     """
     by_rows = replace(options, lanes="row")
     plan = make_plan(kernel, machine, dtype, accumulation, False, by_rows, stored)
-    vectors = options.row_vectors or (2 if 4 * kernel.places <= machine.registers else 1)
+    vectors = power_of_two_below(options.row_vectors)
+    if not options.row_vectors:
+        vectors = 4 if 8 * kernel.places <= machine.registers else 2
     block = options.block
     if not block:
         column = kernel.across * plan.width * ITEM[accumulation.inner]
@@ -85,7 +98,7 @@ def sweep_partition(
     units, blocks = -(-rows // plan.lane_count), -(-columns // plan.block)
     useful = int(rows * columns * batches * work // 2_000_000)
     wanted = min(TASKS // batches, useful)
-    most_panels, most_splits = units // _UNITS, blocks // _BLOCKS
+    most_panels, most_splits = rows // _ROWS, blocks // _BLOCKS
     of_rows, of_columns = rows * kernel.places, columns * kernel.across
     most = max(_PARTIAL_BYTES // (8 * batches), 8 * (of_rows + of_columns))
     panels, splits = 1, min(options.splits or 1, blocks)
