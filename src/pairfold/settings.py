@@ -61,6 +61,11 @@ class Settings:
         "that may hide NaN, infinities or overflow.",
         valid=("exact", "rounding", "all"),
     )
+    sweep: str = _option(
+        "auto",
+        "Gradients to several arguments: in one pass over the pairs where it can be, or separate.",
+        valid=("auto", "separate"),
+    )
     progress: bool = _option(False, "Show a progress bar (tqdm) while a long reduction runs.")
     check: int = _option(
         0, "1: verify every kernel's structure; 2: also compare each result with the reference."

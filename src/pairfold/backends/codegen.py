@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
+from ..lower.kernel import COLUMN, PAIR, ROW
 from ..lower.pattern import PANEL_WORDS
-from ..lower.schedule import Plan
 from .emitter import Emitter, operands
 from .flow import BYTES, I64, i64
 from .products import Products
@@ -71,7 +70,19 @@ class Codegen(Products):
         A unit is a tile of rows (lanes are rows) or a single row (lanes are columns; `rows` then
         points at its lane in the group). The block begins with column number `base`.
         """
-        scratch, rows, state, count, base = self._function("unit", BYTES, BYTES, BYTES, I64, I64)
+        scratch, *given = self._function("unit", BYTES, BYTES, BYTES, I64, I64)
+        self._begin_unit(scratch, *given)
+        if self.kernel.output_loop is None:
+            self._fold_short()
+        else:
+            self._fold_long()
+        self.builder.ret_void()
+        return self.module.get_global("unit")
+
+    def _begin_unit(
+        self, scratch: ir.Value, rows: ir.Value, state: ir.Value, count: ir.Value, base: ir.Value
+    ) -> None:
+        """Take what a unit is given as what its loops read."""
         self._enter(scratch)
         self.column_buffers = [self.places["columns"]]
         if operands(self.kernel, self.plan):
@@ -81,12 +92,6 @@ class Codegen(Products):
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
         self._equipped(self.emitter, scratch)
         self.iota = self._lane_numbers()
-        if self.kernel.output_loop is None:
-            self._fold_short()
-        else:
-            self._fold_long()
-        self.builder.ret_void()
-        return self.module.get_global("unit")
 
     def _task_parts(
         self, args: ir.Value, which: ir.Value, splits: ir.Value
@@ -166,7 +171,6 @@ class Codegen(Products):
         """Fold columns from start to stop, block after block, unless the task is to stop."""
         flow, b = self.flow, self.builder
         args, scratch, control = given
-        rows = flow.at(scratch, i64(self.layout.offset["rows"]))
         columns = flow.at(scratch, i64(self.layout.offset["columns"]))
         with flow.loop(start, stop, self.plan.block, name="blocks") as block:
             halt = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, typ=I64)
@@ -176,18 +180,21 @@ class Codegen(Products):
                 width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
                 if self.pack_columns is not None:
                     b.call(self.pack_columns, [args, scratch, batch, block.index, width, columns])
-                with flow.loop(i64(0), units, name="units") as unit:
-                    where = self._unit_rows(rows, unit.index)
-                    b.call(
-                        self.unit,
-                        [
-                            scratch,
-                            where,
-                            self._unit_state(state, unit.index),
-                            width,
-                            block.index,
-                        ],
-                    )
+                self._fold_units(scratch, units, state, width, block.index)
+
+    def _fold_units(
+        self,
+        scratch: ir.Value,
+        units: ir.Value,
+        state: ir.Value,
+        count: ir.Value,
+        base: ir.Value,
+    ) -> None:
+        """Fold the block that was packed, which begins with column `base`, into every unit."""
+        rows = self.flow.at(scratch, i64(self.layout.offset["rows"]))
+        with self.flow.loop(i64(0), units, name="units") as unit:
+            where, own = self._unit_rows(rows, unit.index), self._unit_state(state, unit.index)
+            self.builder.call(self.unit, [scratch, where, own, count, base])
 
     def _combine_function(self) -> ir.Function:
         """combine_task(args, scratch, control, which): merge the splits of a panel, in order."""
@@ -238,8 +245,3 @@ class Codegen(Products):
         b.branch(again)
         b.position_at_end(end)
         b.ret_void()
-
-
-def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> ir.Module:
-    """The LLVM module of a kernel under a plan, with one entry point."""
-    return Codegen(kernel, plan).write(entry)

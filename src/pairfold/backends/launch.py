@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..lower.cost import Estimate, alternatives
-from ..lower.kernel import ONCE, Kernel, lower
+from ..lower.kernel import ONCE, Kernel, literally
 from ..lower.pattern import Pattern, sparse_partition
 from ..lower.schedule import (
     Accumulation,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 Strides = tuple[int, int]
 
 _SECONDS_PER_OPERATION = 0.5e-9
-_SECONDS_PER_BYTE = 0.2e-9
+SECONDS_PER_BYTE = 0.2e-9
 _NO_OFFSETS = (ctypes.c_int64 * 4096)()
 _KEPT = 256
 _MANY_ROWS, _MANY_COLUMNS = 2048, 2**17
@@ -70,8 +70,53 @@ class Bound:
         self.scratch = native.layout.total
 
 
+class Call:
+    """A fold with everything bound but the addresses of its arrays.
+
+    The words are copied for each call: several threads may make one.
+    """
+
+    __slots__ = ("alive", "bound", "launcher", "sizes", "strides", "table", "words")
+
+    def __init__(
+        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[Any, Any]
+    ) -> None:
+        self.launcher, self.bound, self.alive = launcher, bound, alive
+        self.sizes = words[ROWS], words[COLUMNS]
+        pairs = zip(words[FIRST_RESULT + 1 :: 3], words[FIRST_RESULT + 2 :: 3], strict=True)
+        self.strides: list[Strides] = list(pairs)
+        self.table = ctypes.c_int64 * len(words)
+        self.words = bytes(self.table(*words))
+
+    def __call__(self, addresses: Sequence[int]) -> None:
+        """Fold the arrays at these addresses: results, then arguments."""
+        table = self.table.from_buffer_copy(self.words)
+        place = FIRST_RESULT
+        for address in addresses:
+            table[place] = address
+            place += WORDS_PER_ARRAY
+        self.work(table)
+        if table[REFUSED]:
+            self.launcher.literal(self)(addresses)
+
+    def work(self, table: Any) -> None:
+        """Do all tasks, and merge what they leave."""
+        bound = self.bound
+        native, tasks, splits = bound.native, bound.parts.tasks, bound.parts.splits
+        if splits == 1:
+            pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+            return
+        partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
+        table[PARTIALS] = partial.ctypes.data
+        pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+        merging = partial.size * SECONDS_PER_BYTE
+        pool.run(native.combine, table, bound.scratch, tasks // splits, merging)
+
+
 class Launcher:
     """Runs one kernel on arrays of one dtype and any size."""
+
+    calls: type[Call] = Call
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
@@ -105,6 +150,11 @@ class Launcher:
         which = machine(options.target)
         return make_plan(self.kernel, which, self.dtype, self.accumulation, options, self.stored)
 
+    def _parts(
+        self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
+    ) -> Partition:
+        return partition(plan, rows, columns, batches, self.work, options)
+
     def native(self, plan: Plan) -> Native:
         """The machine code for a plan, compiled at the first request."""
         found = self._native.get(plan)
@@ -120,7 +170,7 @@ class Launcher:
         bound = self._bound.get(key)
         if bound is None:
             plan = self.plan(rows, columns, options)
-            parts = partition(plan, rows, columns, batches, self.work, options)
+            parts = self._parts(plan, rows, columns, batches, options)
             seconds = rows * columns * batches * self.work / plan.width * _SECONDS_PER_OPERATION
             bound = Bound(self.native(plan), parts, seconds, options)
             if len(self._bound) >= _KEPT:
@@ -155,64 +205,16 @@ class Launcher:
             words[INTERVALS] = bound.pattern.intervals.ctypes.data
         for pair in strides:
             words += (0, *pair)
-        return Call(self, bound, words, (offsets, panels))
+        return self.calls(self, bound, words, (offsets, panels))
 
     def literal(self, call: Call) -> Call:
         """The same without rearrangement or assumption: inf, NaN, huge exponents in each term."""
-        kernel, bound = self.kernel, call.bound
+        bound = call.bound
         if self._literal is None:
-            inside = lower(
-                kernel.formula,
-                kernel.reduction,
-                kernel.kept,
-                kernel.scalars.unroll,
-                weight=kernel.weight,
-                length=kernel.length,
-                unroll_pairs=kernel.scalars.unroll_pairs,
-            )
-            self._literal = Launcher(inside, self.stored, self.accumulation)
+            self._literal = type(self)(literally(self.kernel), self.stored, self.accumulation)
         exact, (rows, columns) = self._literal, call.sizes
         if bound.pattern is None:
             again = exact.bind(rows, columns, bound.parts.batches, bound.options)
         else:
             again = exact.bind_sparse(rows, bound.parts.batches, bound.options, bound.pattern)
         return exact.call(again, rows, columns, call.strides, call.alive[0])
-
-
-class Call:
-    """A fold with everything bound but the addresses of its arrays.
-
-    The words are copied for each call: several threads may make one.
-    """
-
-    __slots__ = ("alive", "bound", "launcher", "sizes", "strides", "table", "words")
-
-    def __init__(
-        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[Any, Any]
-    ) -> None:
-        self.launcher, self.bound, self.alive = launcher, bound, alive
-        self.sizes = words[ROWS], words[COLUMNS]
-        pairs = zip(words[FIRST_RESULT + 1 :: 3], words[FIRST_RESULT + 2 :: 3], strict=True)
-        self.strides: list[Strides] = list(pairs)
-        self.table = ctypes.c_int64 * len(words)
-        self.words = bytes(self.table(*words))
-
-    def __call__(self, addresses: Sequence[int]) -> None:
-        """Fold the arrays at these addresses: results, then arguments."""
-        bound = self.bound
-        native, tasks, splits = bound.native, bound.parts.tasks, bound.parts.splits
-        table = self.table.from_buffer_copy(self.words)
-        place = FIRST_RESULT
-        for address in addresses:
-            table[place] = address
-            place += WORDS_PER_ARRAY
-        partial = None
-        if splits > 1:
-            partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
-            table[PARTIALS] = partial.ctypes.data
-        pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
-        if partial is not None:
-            merging = tasks * native.layout.state_bytes * _SECONDS_PER_BYTE
-            pool.run(native.combine, table, bound.scratch, tasks // splits, merging)
-        if table[REFUSED]:
-            self.launcher.literal(self)(addresses)

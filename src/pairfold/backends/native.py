@@ -12,8 +12,9 @@ import llvmlite.binding as llvm
 from ..core.locks import fork_safe_lock, hold_across_forks
 from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
-from .codegen import write_module
+from .codegen import Codegen
 from .machine import new_target_machine, target_machine
+from .sweeping import Sweeping
 from .writer import Layout
 
 log = logging.getLogger("pairfold")
@@ -33,7 +34,8 @@ _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_
 class Native:
     """Machine code of one kernel under one plan.
 
-    `run` does tasks; `combine`, which merges a split reduced axis, is compiled when first used.
+    `run` does tasks; `combine`, which merges a split reduced axis, is compiled when first used,
+    unless the module of `run` has it.
     The engines that own the code live as long as this object.
     """
 
@@ -49,7 +51,9 @@ class Native:
     @property
     def combine(self) -> Any:
         """The entry point that merges splits."""
-        if self._combine is None:
+        if self._combine is None and self.kernel.pieces:
+            self._combine = _entry(self._engine, "combine"), self._engine
+        elif self._combine is None:
             self._combine = _compiled(self.kernel, self.plan, "combine")
         return self._combine[0]
 
@@ -65,6 +69,12 @@ class Native:
             return str(_optimized(str(write_module(self.kernel, self.plan)), self.plan))
 
 
+def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
+    """The LLVM module of a kernel under a plan, with one entry point."""
+    writer = Sweeping if kernel.pieces else Codegen
+    return writer(kernel, plan).write(entry)
+
+
 def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:
     """An entry point as a C function, and the engine that owns its code."""
     with _compiling:
@@ -76,7 +86,11 @@ def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:
         )
         engine.add_object_file(code)
         engine.finalize_object()
-        return _ENTRY(engine.get_function_address(entry)), engine
+        return _entry(engine, entry), engine
+
+
+def _entry(engine: Any, name: str) -> Any:
+    return _ENTRY(engine.get_function_address(name))
 
 
 def _optimized(text: str, plan: Plan) -> Any:

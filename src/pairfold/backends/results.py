@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from ..core.scalars import Loop, reachable
 from ..lower.kernel import PAIR
-from .emitter import Emitter, Known
+from .emitter import Emitter, Known, Leaf
 from .flow import BYTES, I8, I64, i64
 from .lists import Lists
 from .simd import Simd
@@ -146,7 +146,14 @@ class Results(Lists):
         emitter.emit(targets, [(0, 0)], known, self._no_leaf)
         return [known[target, emitter.key(target, (0, 0))] for target in targets]
 
-    def _times_factor(self, result: ir.Value, place: int, component: ir.Value, r: int) -> ir.Value:
+    def _times_factor(
+        self,
+        result: ir.Value,
+        place: int,
+        component: ir.Value,
+        r: int,
+        leaf: Leaf | None = None,
+    ) -> ir.Value:
         factor = self.kernel.factors[place]
         if factor is None:
             return result
@@ -157,7 +164,7 @@ class Results(Lists):
         if self.kernel.output_loop is not None:
             known[self.kernel.output_loop.index, (0, 0)] = component
             inside = frozenset((self.kernel.output_loop,))
-        emitter.emit([factor], [(0, r)], known, self._pair_leaf(i64(0)), inside)
+        emitter.emit([factor], [(0, r)], known, leaf or self._pair_leaf(i64(0)), inside)
         value = known[factor, emitter.key(factor, (0, r))]
         self.refuse(self.args, self.simd.isnan(self.simd.sub(value, value)))
         return self.builder.fmul(self._to_outer(value), result)

@@ -8,7 +8,9 @@ OFFSETS, PARTIALS = range(6, 8)
 REFUSED = 8
 # Of a sparse fold: the table of panels and that of intervals of columns; 0 otherwise.
 SPARSE_PANELS, INTERVALS = range(9, 11)
-FIRST_RESULT = 11
+# Of a sweep: where the partial sums of columns begin.
+ACROSS = 11
+FIRST_RESULT = 12
 WORDS_PER_ARRAY = 3
 
 # What a task knows of its panel: first row, rows, first interval, the one after the last, columns

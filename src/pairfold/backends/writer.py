@@ -39,6 +39,7 @@ class Layout:
         groups = plan.tiles if plan.lanes == "row" else 1
         self.row_group = kernel.stages[ROW].size * plan.row_group * self.item
         self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
+        self.across = kernel.across * plan.block * plan.width * ITEM[plan.accumulation.inner]
         self.tables = TablePlaces(kernel, plan)
         sizes = {
             "panel": 8 * PANEL,
@@ -51,7 +52,8 @@ class Layout:
             "tops": kernel.anchors * lanes * self.item,
             "rescale": kernel.anchors * lanes * self.outer_item,
             "rescale other": kernel.anchors * lanes * self.outer_item,
-            "state": plan.tiles * self.unit_state,
+            "across": self.across,
+            "state": 0 if kernel.pieces else plan.tiles * self.unit_state,
         }
         for number, (result, size) in enumerate(
             zip(kernel.reduction.results, kernel.results, strict=True)

@@ -130,6 +130,9 @@ class Fold:
     the index that the results of the user's reduction are kept on, whose derivative this may be.
     """
 
+    launches: type[Launcher] = Launcher
+    split: tuple[int, ...] = ()
+
     def __init__(
         self,
         formula: Node,
@@ -299,11 +302,12 @@ class Fold:
             options.unroll,
             options.unroll_pairs,
             options.rules,
+            self.split,
         )
         with _lock:
             found = _launchers.get(key)
             if found is None:
-                found = Launcher(self.kernel(options), dtype, accumulation)
+                found = self.launches(self.kernel(options), dtype, accumulation)
                 if len(_launchers) >= _LAUNCHERS:
                     del _launchers[next(iter(_launchers))]  # folds in use hold on to theirs
                 _launchers[key] = found

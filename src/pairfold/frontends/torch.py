@@ -17,6 +17,7 @@ from ..errors import DerivativeError
 from ..ops.table import OPERATIONS, variable
 from .fold import Fold, fill
 from .ranges import Ranges
+from .sweep import sweep
 
 
 class FoldFunction(torch.autograd.Function):
@@ -44,10 +45,11 @@ class FoldFunction(torch.autograd.Function):
         """Gradients to the tensors that ask for one."""
         tensors = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
-        found = [
-            _gradient(ctx, position, tensors, grads) if needed else None
-            for position, needed in enumerate(wanted)
-        ]
+        positions = [position for position, needed in enumerate(wanted) if needed]
+        found: list[Any] = [None] * len(wanted)
+        for position, gradient in zip(positions, _gradients(ctx, positions, grads), strict=True):
+            # In the tensor's own shape: summed over whatever was broadcast.
+            found[position] = summed(ctx.fold, position, gradient, tensors[position])
         return None, None, None, *found
 
     @staticmethod
@@ -96,11 +98,18 @@ def _all(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def _gradient(ctx: Any, position: int, tensors: Sequence[Any], incoming: Sequence[Any]) -> Any:
-    """The gradient to one tensor, in its own shape: summed over whatever was broadcast."""
-    pulled = ctx.fold.pull_back(position)
-    result = _apply(pulled, ctx.adapter, (*tensors, *incoming), ctx.ranges)
-    return summed(ctx.fold, position, result, tensors[position])
+def _gradients(ctx: Any, positions: Sequence[int], incoming: Sequence[Any]) -> Sequence[Any]:
+    """The gradients to some tensors, with every row and batch axis.
+
+    They are swept where no derivative of them is asked for.
+    """
+    given = (*ctx.saved_tensors, *incoming)
+    if ctx.ranges is None and _plain(given):
+        swept = sweep(ctx.fold, positions, ctx.adapter, given)
+        if swept is not None:
+            return swept
+    folds = (ctx.fold.pull_back(position) for position in positions)
+    return [_apply(fold, ctx.adapter, given, ctx.ranges) for fold in folds]
 
 
 def summed(fold: Fold, position: int, result: Any, target: Any) -> Any:

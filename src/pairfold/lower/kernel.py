@@ -8,11 +8,12 @@ common text of all backends; `backends.reference` is what it means.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.node import Kind, Node, topological
-from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable_through
+from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable, reachable_through
 from ..errors import InternalError
 from ..ops.reductions import Ends, Reduction
 
@@ -68,6 +69,8 @@ class Kernel:
     total, where the reduction wants one. `scores` are the exponents whose maxima are the anchors
     of an anchored reduction. `finished` has one value per
     result. Rules of the reduction read holes (see `hole`): states, anchors, column numbers.
+    The last `across` outputs of a sweep are folded over rows, for each column; `pieces` are the
+    components of its results.
     """
 
     formula: Node
@@ -87,12 +90,14 @@ class Kernel:
     finished: tuple[Value, ...]
     weight: Node | None = None
     length: int = 0
+    across: int = 0
+    pieces: tuple[int, ...] = ()
     bounds: Bounds = Bounds()
 
     @property
     def places(self) -> int:
         """States kept per row: one per component, and one for the total."""
-        return self.dim + (self.total is not None)
+        return self.dim - self.across + (self.total is not None)
 
     @property
     def anchors(self) -> int:
@@ -104,6 +109,8 @@ class Kernel:
     @property
     def results(self) -> tuple[int, ...]:
         """The number of components of each result."""
+        if self.pieces:
+            return self.pieces
         sizes = {"component": self.dim, "anchor": self.anchors, "list": self.dim * self.length}
         return tuple(sizes[result.per] for result in self.reduction.results)
 
@@ -261,46 +268,43 @@ def lower(
     weight: Node | None = None,
     length: int = 0,
     unroll_pairs: int | None = None,
+    across: int = 0,
+    pieces: tuple[int, ...] = (),
 ) -> Kernel:
     """The kernel that folds `formula` over the index that is not `kept`.
 
-    `weight` multiplies the terms of an anchored reduction; `length` is that of a list. Vectors of
-    at most `unroll` components are written out, plain sums and products only up to `unroll_pairs`.
-    `rearrange`: whether what depends on the kept index alone may leave a sum, exponentials of
-    sums being separated for the purpose, and whether terms of sums may be multiplied by inverses.
-    Backends report inputs for which that may not be done (factors that are not finite, exponents
-    far from zero, huge inverses), and the caller folds again without.
+    `weight` multiplies the terms of an anchored reduction; `length` is that of a list; `across`
+    and `pieces` are those of a sweep. Vectors of at most `unroll` components are written out, plain
+    sums and products only up to `unroll_pairs`. `rearrange`: whether what depends on the kept index
+    alone may leave a sum, exponentials of sums being separated for the purpose, and whether terms
+    of sums may be multiplied by inverses. Backends report inputs for which that may not be done
+    (factors that are not finite, exponents far from zero, huge inverses), and the caller folds
+    again without.
     """
-    reduced = Kind.J if kept == Kind.I else Kind.I
-    stage_of_kind = {kept: ROW, reduced: COLUMN, Kind.PARAMETER: ONCE}
+    stage_of_kind = {Kind.I: COLUMN, Kind.J: COLUMN, Kind.PARAMETER: ONCE, kept: ROW}
     invert = rearrange and (reduction.linear or reduction.anchored)
     rearrange = rearrange and reduction.linear
     scalars = Scalars(unroll, rearrange, invert, unroll_pairs)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
-    output_loop = _output_loop(scalars, dim, _is_product(formula, reduction, weight))
+    product = _is_product(formula, reduction, weight)
+    output_loop = None if pieces else _output_loop(scalars, dim, product)
     indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
-    scores: tuple[Value, ...] = ()
-    total: Value | None = None
+    scores, total = (), None
     if reduction.anchored:
         scores, outputs, total = _anchored(lowering, formula, weight, indices, reduction.totals)
     else:
         outputs = [lowering.component(formula, k) for k in indices]
-    taken: list[Value | None] = [None] * len(outputs)
+    taken: Sequence[Value | None] = (None,) * len(outputs)
     if rearrange:
-        outputs, taken = map(list, zip(*(_take_factors(v) for v in outputs), strict=True))
-    arguments = {
-        node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
-        for node in topological([formula] if weight is None else [formula, weight])
-        if node.op.name == "Var"
-    }
+        outputs, taken = _take_factors(outputs, across)
     kernel = Kernel(
         formula,
         reduction,
         kept,
         dim,
         scalars,
-        tuple(arguments[position] for position in sorted(arguments)),
+        _arguments([formula] if weight is None else [formula, weight], stage_of_kind),
         {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
         tuple(outputs),
         tuple(taken),
@@ -310,9 +314,26 @@ def lower(
         *_folding(scalars, reduction, [*outputs, *([] if total is None else [total])]),
         weight,
         length,
+        across,
+        pieces,
     )
     _place(kernel)
     return kernel
+
+
+def literally(kernel: Kernel) -> Kernel:
+    """The same kernel without rearrangement."""
+    return lower(
+        kernel.formula,
+        kernel.reduction,
+        kernel.kept,
+        kernel.scalars.unroll,
+        weight=kernel.weight,
+        length=kernel.length,
+        unroll_pairs=kernel.scalars.unroll_pairs,
+        across=kernel.across,
+        pieces=kernel.pieces,
+    )
 
 
 def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> bool:
@@ -336,6 +357,15 @@ def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> boo
         elif node.op.name != "Var":
             return False
     return shared
+
+
+def _arguments(formulas: Sequence[Node], stage_of_kind: dict[Kind, int]) -> tuple[Argument, ...]:
+    found = {
+        node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
+        for node in topological(formulas)
+        if node.op.name == "Var"
+    }
+    return tuple(found[position] for position in sorted(found))
 
 
 def _output_loop(s: Scalars, dim: int, product: bool) -> Loop | None:
@@ -390,12 +420,34 @@ def hole(s: Scalars, name: str, place: int) -> Value:
     return s._make("hole", data=(name, place), stage=PAIR)  # pyright: ignore[reportPrivateUsage]
 
 
-def _take_factors(output: Value) -> tuple[Value, Value | None]:
-    """Split output = factor * rest, where the factor depends on rows and parameters only.
+def _take_factors(outputs: Sequence[Value], across: int) -> tuple[list[Value], list[Value | None]]:
+    """Split output = factor * rest, where the factor does not depend on the stage folded over.
 
-    Sum_j a_i b_ij = a_i Sum_j b_ij: one multiplication per row instead of one per pair. The
-    product is re-associated, which changes rounding only (and, far outside the dtype's range,
-    where a product overflows first).
+    Sum_j a_i b_ij = a_i Sum_j b_ij: one multiplication per row instead of one per pair. Of what
+    is left, the factors that most outputs have come first, so that their product is shared. A
+    quotient becomes a product where the reciprocal is computed anyway. The product is
+    re-associated, which changes rounding only (and, far outside the dtype's range, where a
+    product overflows first).
+    """
+    known = set(reachable(outputs))
+    over = [COLUMN] * (len(outputs) - across) + [ROW] * across
+    split = [_factors(output, stage, known) for output, stage in zip(outputs, over, strict=True)]
+    count = Counter(factor for _, inside in split for factor in set(inside))
+    rests: list[Value] = []
+    taken: list[Value | None] = []
+    for output, (outside, inside) in zip(outputs, split, strict=True):
+        ordered = sorted(inside, key=lambda factor: -count[factor])
+        leaves = bool(outside) and bool(inside)
+        rest = _product(output.builder, ordered) if leaves or ordered != inside else output
+        rests.append(rest)
+        taken.append(_product(output.builder, outside) if leaves else None)
+    return rests, taken
+
+
+def _factors(output: Value, over: int, known: set[Value]) -> tuple[list[Value], list[Value]]:
+    """(those that do not depend on the stage folded over, the others), with the output's sign.
+
+    `known`: what is computed for some output.
     """
     s = output.builder
     outside: list[Value] = []
@@ -403,22 +455,25 @@ def _take_factors(output: Value) -> tuple[Value, Value | None]:
     todo = [output]
     while todo:
         value = todo.pop()
-        if not value.stage & COLUMN:
+        if not value.stage & over:
             outside.append(value)
         elif value.what == "mul":
             todo.extend(reversed(value.args))
         elif value.what == "neg":
             outside.append(s.constant(-1))
             todo.append(value.args[0])
-        elif value.what == "div" and not value.args[1].stage & COLUMN:
+        elif value.what == "div" and not value.args[1].stage & over:
             outside.append(s.apply("div", 1, value.args[1]))
             todo.append(value.args[0])
+        elif value.what == "div" and _reciprocal(value) in known and value != _reciprocal(value):
+            todo += [_reciprocal(value), value.args[0]]
         else:
             inside.append(value)
-    if not outside or (not inside and len(outside) == 1):
-        return output, None
-    rest = _product(s, inside)
-    return (rest, _product(s, outside)) if inside else (output, None)
+    return outside, inside
+
+
+def _reciprocal(quotient: Value) -> Value:
+    return quotient.builder.apply("div", 1, quotient.args[1])
 
 
 def _product(s: Scalars, values: Sequence[Value]) -> Value:

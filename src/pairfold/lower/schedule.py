@@ -23,6 +23,9 @@ _SHORT_LOOP = 16
 _LONG_SHARED = 64
 _CODE = 1000
 _MUCH = 2**27
+_COSTLY = 6
+_COSTLY_VALUES = 3
+_CHEAP = {"add", "sub", "mul", "neg"}
 
 
 @dataclass(frozen=True)
@@ -103,16 +106,36 @@ class Partition:
         return self.batches * self.panels * self.splits
 
 
-def _power_of_two_below(n: int) -> int:
+def power_of_two_below(n: int) -> int:
+    """The largest power of two that is at most n, or 1."""
     return 1 << max(0, n.bit_length() - 1)
 
 
 def frontier(kernel: Kernel) -> list[Value]:
     """For long outputs: the pair values that all components share, computed once per pair."""
+    if kernel.pieces:
+        return _costly(kernel)
     if kernel.output_loop is None:
         return []
     found = reachable(kernel.folded, lambda value: _is_shared(value) or kernel.is_leaf(value, PAIR))
     return [value for value in found if _is_shared(value) and not kernel.is_leaf(value, PAIR)]
+
+
+def _costly(kernel: Kernel) -> list[Value]:
+    """For sweeps: what takes long to compute, and of which sums and products are made.
+
+    Two loops, one that ends with it and one that begins with it, are faster than one: each has
+    shorter chains of dependent operations. Where it is much, there is one loop.
+    """
+    long: set[Value] = set()
+    for value in kernel.needed(kernel.folded, PAIR):
+        if value.what not in PRIMITIVES or kernel.is_leaf(value, PAIR):
+            continue
+        if PRIMITIVES[value.what].cost >= _COSTLY or not long.isdisjoint(value.args):
+            long.add(value)
+    found = reachable(kernel.folded, lambda value: value not in long or value.what not in _CHEAP)
+    kept = [value for value in found if value in long and value.what not in _CHEAP]
+    return kept if len(kept) <= _COSTLY_VALUES else []
 
 
 def _is_shared(value: Value) -> bool:
@@ -205,12 +228,12 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
     accumulators = 1 if kernel.output_loop else kernel.places
     if kernel.reduction.listed:
-        return min(4, _power_of_two_below(max(1, 64 // kernel.length)))
+        return min(4, power_of_two_below(max(1, 64 // kernel.length)))
     accumulators *= len(kernel.reduction.identity)
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)
     budget = machine.registers * 3 // 4
-    return max(1, min(4, _power_of_two_below(budget // max(1, accumulators))))
+    return max(1, min(4, power_of_two_below(budget // max(1, accumulators))))
 
 
 def _output_jam(kernel: Kernel, machine: Machine, vectors: int) -> int:
@@ -285,7 +308,7 @@ def make_plan(
     jam = options.column_jam or _jam(loops, machine)
     if lanes == "column":
         jam = 1
-    vectors = _power_of_two_below(options.row_vectors) if options.row_vectors else 0
+    vectors = power_of_two_below(options.row_vectors) if options.row_vectors else 0
     if not vectors:
         vectors = _vectors(kernel, machine, jam)
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)

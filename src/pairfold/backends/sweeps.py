@@ -1,0 +1,68 @@
+"""From a sweep's kernel and sizes to a call: what differs from other kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..lower.cost import Estimate, estimate
+from ..lower.kernel import Kernel
+from ..lower.schedule import Accumulation, Partition, Plan
+from ..lower.sweep import can_sweep, sweep_partition, sweep_plan
+from ..settings import Settings
+from . import pool
+from .launch import SECONDS_PER_BYTE, Call, Launcher
+from .machine import machine
+from .words import ACROSS, PARTIALS
+
+_ALIGNED = 64
+
+
+class SweepCall(Call):
+    """A sweep with everything bound but the addresses of its arrays."""
+
+    __slots__ = ()
+
+    def work(self, table: Any) -> None:
+        """Do all tasks, and merge what they leave of rows and of columns."""
+        bound, across = self.bound, self.launcher.kernel.across
+        parts, layout = bound.parts, bound.native.layout
+        units = parts.rows_per_task // bound.native.plan.lane_count
+        of_rows = parts.tasks * units * layout.unit_state
+        of_columns = parts.tasks * parts.columns_per_split * layout.outer_item
+        of_columns *= across * layout.components
+        memory = np.empty(of_rows + of_columns + _ALIGNED, np.uint8)
+        table[PARTIALS] = -(-memory.ctypes.data // _ALIGNED) * _ALIGNED
+        table[ACROSS] = table[PARTIALS] + of_rows
+        pool.run(bound.native.run, table, bound.scratch, parts.tasks, bound.seconds)
+        merging = (of_rows + of_columns) * SECONDS_PER_BYTE
+        tasks = parts.batches * (parts.panels + parts.splits)
+        pool.run(bound.native.combine, table, bound.scratch, tasks, merging)
+
+
+class SweepLauncher(Launcher):
+    """Runs one sweep on arrays of one dtype and any size but none.
+
+    `sweeps`: whether it can, and as accurately as the separate folds would.
+    """
+
+    calls = SweepCall
+
+    def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
+        super().__init__(kernel, stored, accumulation)
+        self.sweeps = can_sweep(kernel) and not accumulation.every
+
+    def alternatives(self, rows: int, columns: int, options: Settings) -> list[Estimate]:
+        """The one plan of a sweep; what else there is are separate folds."""
+        found = self._plans.get(options)
+        if found is None:
+            given = (self.dtype, self.accumulation, options, self.stored)
+            plan = sweep_plan(self.kernel, machine(options.target), *given)
+            found = self._plans[options] = [estimate(self.kernel, plan, rows, columns)]
+        return found
+
+    def _parts(
+        self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
+    ) -> Partition:
+        return sweep_partition(plan, self.kernel, (rows, columns, batches), self.work, options)

@@ -1,0 +1,119 @@
+"""Sweeps: several sums of the same variables in one pass over the pairs.
+
+Some of the sums are folded over columns, for each row; the others *across* them, over rows, for
+each column. What the formulas share is computed once per pair. A sweep is lowered like any other
+kernel, from the formulas joined end to end; here it gets its plan and its partition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+from ..ops.reductions import REDUCTIONS, Reduction, Result
+from ..settings import Settings
+from .kernel import ROW, Kernel
+from .schedule import (
+    ITEM,
+    TASKS,
+    Accumulation,
+    Machine,
+    Partition,
+    Plan,
+    make_plan,
+    pair_loops,
+    power_of_two_below,
+)
+
+# Components of all results: more would not leave registers for the formula.
+MOST_COMPONENTS = 48
+# The sums of a block of columns should stay in the L2 cache, with much beside them.
+_BLOCK_BYTES = 48 * 1024
+# Rows that are packed at a time.
+_ROW_BYTES = 256 * 1024
+# Terms of a lane's sum for a column, which is in the data's dtype, before it is added to a wider.
+_LANE_TERMS = 256
+_PARTIAL_BYTES = 2**26
+# What a task has at least, where there are several.
+_ROWS = 1024
+_BLOCKS = 2
+
+
+@cache
+def sums(count: int) -> Reduction:
+    """The reduction of a sweep: Sum, with so many results."""
+    return replace(REDUCTIONS["Sum"], results=(Result(),) * count)
+
+
+def can_sweep(kernel: Kernel) -> bool:
+    """Whether every component of every formula is a number without a loop of its own."""
+    return kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
+
+
+def sweep_plan(
+    kernel: Kernel,
+    machine: Machine,
+    dtype: str,
+    accumulation: Accumulation,
+    options: Settings,
+    stored: str,
+) -> Plan:
+    """The plan of a sweep: lanes hold rows, whose sums stay in registers over a block of columns.
+
+    The sums of columns are read and written once for all vectors of rows that are handled together.
+    """
+    by_rows = replace(options, lanes="row")
+    plan = make_plan(kernel, machine, dtype, accumulation, by_rows, stored)
+    vectors = power_of_two_below(options.row_vectors)
+    if not options.row_vectors:
+        vectors = 4 if 8 * kernel.places <= machine.registers else 2
+    block = options.block
+    if not block:
+        column = kernel.across * plan.width * ITEM[accumulation.inner]
+        block = max(32, min(256, _BLOCK_BYTES // max(1, column)))
+    unit = max(plan.width, 8)
+    row = max(1, kernel.stages[ROW].size) * vectors * plan.width * ITEM[dtype]
+    return replace(
+        plan,
+        vectors=vectors,
+        jam=1,
+        block=max(unit, block // unit * unit),
+        tiles=max(1, min(_LANE_TERMS // vectors, _ROW_BYTES // row)),
+    )
+
+
+def sweep_partition(
+    plan: Plan,
+    kernel: Kernel,
+    sizes: tuple[int, int, int],
+    work: float,
+    options: Settings,
+) -> Partition:
+    """Cut (rows, columns, batches) into panels of rows and stretches of columns, about as many.
+
+    Every task leaves partial sums of its rows and of its columns, so there are no more tasks than
+    balance needs, and fewer where their sums would take much memory.
+    """
+    rows, columns, batches = sizes
+    units, blocks = -(-rows // plan.lane_count), -(-columns // plan.block)
+    useful = int(rows * columns * batches * work // 2_000_000)
+    wanted = min(TASKS // batches, useful)
+    most_panels, most_splits = rows // _ROWS, blocks // _BLOCKS
+    of_rows, of_columns = rows * kernel.places, columns * kernel.across
+    most = max(_PARTIAL_BYTES // (8 * batches), 8 * (of_rows + of_columns))
+    panels, splits = 1, min(options.splits or 1, blocks)
+    while panels * splits < wanted and panels * of_columns + splits * of_rows < most:
+        if panels < most_panels and (panels <= splits or splits >= most_splits):
+            panels += 1
+        elif splits < most_splits and not options.splits:
+            splits += 1
+        else:
+            break
+    per_panel, per_split = -(-units // panels), -(-blocks // splits)
+    return Partition(
+        per_panel * plan.lane_count,
+        -(-units // per_panel),
+        -(-blocks // per_split),
+        per_split * plan.block,
+        batches,
+    )
