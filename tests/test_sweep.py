@@ -315,8 +315,7 @@ def test_logsumexp(swept):
     x, y, b, _ = draw(70, 90, dtype=torch.float64)
     names = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]
     fold = Genred("b-SqDist(x,y)", names, "LogSumExp", axis=1)
-    with settings(sweep="auto"):
-        got = torch.autograd.grad(fold(x, y, b).sum(), (x, y, b))
+    got = torch.autograd.grad(fold(x, y, b).sum(), (x, y, b))
     dense = torch.logsumexp(b[:, 0] - squares(x, y), -1)
     compare(got, torch.autograd.grad(dense.sum(), (x, y, b)), 90)
     assert len(swept) == 1
@@ -326,8 +325,7 @@ def test_soft_max_weights(swept):
     x, y, b, _ = draw(70, 90, outputs=2, dtype=torch.float64)
     names = ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"]
     fold = Genred("-SqDist(x,y)", names, "SumSoftMaxWeight", axis=1, formula2="b")
-    with settings(sweep="auto"):
-        got = torch.autograd.grad(fold(x, y, b).square().sum(), (x, y, b))
+    got = torch.autograd.grad(fold(x, y, b).square().sum(), (x, y, b))
     dense = torch.softmax(-squares(x, y), -1) @ b
     compare(got, torch.autograd.grad(dense.square().sum(), (x, y, b)), 90)
     assert len(swept) == 1
@@ -336,8 +334,7 @@ def test_soft_max_weights(swept):
 def test_sums_over_i(swept):
     x, y, b, _ = draw(70, 90, dtype=torch.float64)
     fold = Genred("Exp(-SqDist(x,y))*b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], axis=0)
-    with settings(sweep="auto"):
-        got = torch.autograd.grad(fold(x, y, b).square().sum(), (x, y, b))
+    got = torch.autograd.grad(fold(x, y, b).square().sum(), (x, y, b))
     dense = torch.exp(-squares(x, y)).sum(0)[:, None] * b
     compare(got, torch.autograd.grad(dense.square().sum(), (x, y, b)), 90)
     assert len(swept) == 1
@@ -346,9 +343,8 @@ def test_sums_over_i(swept):
 def test_gradients_of_gradients():
     tensors = draw(11, 14, dtype=torch.float64)
     fold = reduction(FORMULAS["mixed"][0], tensors)
-    with settings(sweep="auto"):
-        assert torch.autograd.gradcheck(fold, tensors)
-        assert torch.autograd.gradgradcheck(fold, tensors)
+    assert torch.autograd.gradcheck(fold, tensors)
+    assert torch.autograd.gradgradcheck(fold, tensors)
 
 
 def test_the_last_gradient_of_a_chain_is_swept(swept):
@@ -358,8 +354,7 @@ def test_the_last_gradient_of_a_chain_is_swept(swept):
     for call in (reduction(text, tensors), meaning):
         out = call(*tensors)
         (inner,) = torch.autograd.grad(out.square().sum(), tensors[0], create_graph=True)
-        with settings(sweep="auto"):
-            found.append(torch.autograd.grad(inner.square().sum(), tensors[:3]))
+        found.append(torch.autograd.grad(inner.square().sum(), tensors[:3]))
     compare(*found, 50)
     assert swept
 
@@ -368,10 +363,9 @@ def test_functional_gradients_and_vmap():
     tensors = [t.detach() for t in draw(40, 50, dtype=torch.float64)]
     text, meaning = FORMULAS["mixed"]
     fold = reduction(text, tensors)
-    with settings(sweep="auto"):
-        got = torch.func.grad(lambda *t: fold(*t).sum(), argnums=(0, 1, 2, 3))(*tensors)
-        many = torch.stack([tensors[0], 2 * tensors[0]])
-        each = torch.func.vmap(torch.func.grad(lambda x: fold(x, *tensors[1:]).sum()))(many)
+    got = torch.func.grad(lambda *t: fold(*t).sum(), argnums=(0, 1, 2, 3))(*tensors)
+    many = torch.stack([tensors[0], 2 * tensors[0]])
+    each = torch.func.vmap(torch.func.grad(lambda x: fold(x, *tensors[1:]).sum()))(many)
     want = torch.func.grad(lambda *t: meaning(*t).sum(), argnums=(0, 1, 2, 3))(*tensors)
     compare(got, want, 50)
     compare([each[0]], [want[0]], 50)
@@ -380,9 +374,8 @@ def test_functional_gradients_and_vmap():
 def test_gradients_accumulate_in_leaves(swept):
     tensors = draw(70, 90)
     fold = reduction(FORMULAS["gaussian"][0], tensors)
-    with settings(sweep="auto"):
-        for _ in range(2):
-            fold(*tensors).sum().backward()
+    for _ in range(2):
+        fold(*tensors).sum().backward()
     out = FORMULAS["gaussian"][1](*(t.detach().double() for t in tensors))
     want = dense_gradients(FORMULAS["gaussian"][1], tensors, torch.ones_like(out), (0, 1, 2))
     compare([t.grad for t in tensors[:3]], [2 * w for w in want], 90)

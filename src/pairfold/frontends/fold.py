@@ -130,6 +130,7 @@ class Fold:
     the index that the results of the user's reduction are kept on, whose derivative this may be.
     """
 
+    # What runs it, and how the kernel is split beyond what formula and reduction say: see Sweep.
     launches: type[Launcher] = Launcher
     split: tuple[int, ...] = ()
 

@@ -20,6 +20,7 @@ from .schedule import (
     Machine,
     Partition,
     Plan,
+    code_size,
     make_plan,
     pair_loops,
     power_of_two_below,
@@ -29,6 +30,8 @@ from .schedule import (
 MOST_COMPONENTS = 48
 # The sums of a block of columns should stay in the L2 cache, with much beside them.
 _BLOCK_BYTES = 48 * 1024
+# Operations written out in the inner loops: each vector of rows has its own copy of the formula.
+_MOST_CODE = 1000
 # Rows that are packed at a time.
 _ROW_BYTES = 256 * 1024
 # Terms of a lane's sum for a column, which is in the data's dtype, before it is added to a wider.
@@ -67,6 +70,8 @@ def sweep_plan(
     vectors = power_of_two_below(options.row_vectors)
     if not options.row_vectors:
         vectors = 4 if 8 * kernel.places <= machine.registers else 2
+        while vectors > 1 and code_size(kernel) * vectors > _MOST_CODE:
+            vectors //= 2
     block = options.block
     if not block:
         column = kernel.across * plan.width * ITEM[accumulation.inner]
