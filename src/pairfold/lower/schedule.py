@@ -272,7 +272,8 @@ def _block(
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
-        most = min(128 if kept else 256, 2 * _CACHE // (shared * count * item))
+        longest, cache = (128, 2 * _CACHE) if kept else (256, _CACHE)
+        most = min(longest, cache // (shared * count * item))
         block = max(16 if shared < _LONG_SHARED else 1, most)
     else:
         longest, cache = (256, 2 * _CACHE) if lanes == "row" else (1024, _CACHE)
