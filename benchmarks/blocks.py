@@ -9,13 +9,14 @@ the number of times that it runs, whatever loops a plan consists of.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,6 @@ def _counted(text: str, address: int) -> tuple[str, dict[tuple[str, str], int]]:
         lines.append(line)
         if label and function:
             waiting = places[function, label.group(1)] = len(places)
-        elif started and line.endswith("{"):
-            # A first block without a label has no loop to itself.
-            pass
     return "\n".join(lines), places
 
 
@@ -83,8 +81,9 @@ def _increment(address: int, number: int) -> Iterator[str]:
     yield f"  store i64 %more.{number}, ptr {at}, align 8"
 
 
-def install() -> list[_Module]:
-    """Count in every module that is compiled from now on; the list grows with them."""
+@contextlib.contextmanager
+def counting() -> Generator[list[_Module], None, None]:
+    """Count in every module that is compiled meanwhile; the list grows with them."""
     import llvmlite.binding as llvm
 
     from pairfold.backends import native
@@ -93,7 +92,7 @@ def install() -> list[_Module]:
     made: list[_Module] = []
     plain = native._optimized
 
-    def counting(text: str, plan: Any) -> Any:
+    def counted(text: str, plan: Any) -> Any:
         module = plain(text, plan)
         machine = new_target_machine(plan.machine)
         machine.set_asm_verbosity(True)
@@ -103,8 +102,11 @@ def install() -> list[_Module]:
         made.append(_Module(counters, places, machine.emit_assembly(module)))
         return llvm.parse_assembly(changed)
 
-    native._optimized = counting
-    return made
+    native._optimized = counted
+    try:
+        yield made
+    finally:
+        native._optimized = plain
 
 
 def _blocks(module: _Module) -> list[Block]:
@@ -172,12 +174,12 @@ def main() -> None:
     """Count, and print."""
     from benchmarks.cases import CASES
 
-    made = install()
     found = {}
-    for name in sys.argv[2:]:
-        case = CASES[name]
-        blocks = count(case, looked_at(case, int(sys.argv[1])), made)
-        found[name] = [vars(block) for block in blocks]
+    with counting() as made:
+        for name in sys.argv[2:]:
+            case = CASES[name]
+            blocks = count(case, looked_at(case, int(sys.argv[1])), made)
+            found[name] = [vars(block) for block in blocks]
     print(json.dumps(found))
 
 

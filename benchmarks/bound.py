@@ -223,7 +223,12 @@ def suitable(case: Case) -> bool:
     """Whether all pairs of the case are looked at, and in one way."""
     if case.group in (REDUCED, BEYOND, CALLS) or case.program in ("lazy", "sparse", "system"):
         return False
-    return re.search(r"\.(1k|10k|100k)$", case.name) is None
+    return not in_sizes(case)
+
+
+def in_sizes(case: Case) -> bool:
+    """Whether another case differs from this in size alone."""
+    return re.search(r"\.(1k|10k|100k)$", case.name) is not None
 
 
 def text_table(bounds: Sequence[Bound]) -> str:

@@ -27,7 +27,6 @@ from benchmarks.case import Array, Arrays, Case
 from benchmarks.quiet import Quiet
 
 ROOT = Path(__file__).resolve().parents[1]
-_SAMPLE = 0.05  # seconds of work in one sample, at least
 _BUDGET = 6.0  # seconds that one peer may take for the samples of one case
 CAP = 6.0  # a peer that needs more seconds for a case is not run: its time is estimated
 
@@ -164,11 +163,15 @@ def measure(
     size: tuple[int, int],
     running: Sequence[Process],
     rounds: int,
+    shortest: float,
     quiet: Quiet,
     folder: Path,
     say: Callable[[str], None],
 ) -> dict[str, Result]:
-    """All peers on one case, by name; peers without a method for it are left out."""
+    """All peers on one case, by name; peers without a method for it are left out.
+
+    A sample consists of as many calls as take `shortest` seconds.
+    """
     say(f"{case.name}: compiling")
     able = _warm(case, running)
     results = {p.peer.name: Result(p.peer.name, failure=why) for p, why in able}
@@ -177,11 +180,13 @@ def measure(
         for process, why in able:
             if not why and not _slow(case, size, process, results):
                 say(f"{case.name}: {process.peer.name}, first run")
-                plans[process] = _first(case, process, stored, results, quiet)
+                seconds = _first(case, process, stored, results, quiet)
+                repeats = max(1, math.ceil(shortest / seconds))
+                plans[process] = repeats, max(1, round(_BUDGET / seconds))
         for number in range(rounds):
             for process, (repeats, wanted) in plans.items():
                 result = results.get(process.peer.name)
-                if result and len(result.samples) < min(rounds, wanted):
+                if result and not result.failure and len(result.samples) < min(rounds, wanted):
                     say(f"{case.name}: {process.peer.name}, round {number + 1}")
                     _sample(process, repeats, result, quiet)
     return results
@@ -219,8 +224,8 @@ def _first(
     stored: Stored,
     results: dict[str, Result],
     quiet: Quiet,
-) -> tuple[int, int]:
-    """Run the case once and check the result; calls per sample and samples to take."""
+) -> float:
+    """Run the case once and check the result; the seconds of a call, infinite for a failure."""
     result = results[process.peer.name]
     calm = quiet.wait()
     meter = quiet.others(process.pid)
@@ -230,10 +235,10 @@ def _first(
     )
     if answer.get("skip"):
         del results[process.peer.name]
-        return 1, 0
+        return math.inf
     if "error" in answer:
         result.failure = answer["error"]
-        return 1, 0
+        return math.inf
     if answer["files"]:
         sampled = [np.load(folder / "results" / file) for file in answer["files"]]
         result.error = case.error(stored.arrays, sampled, stored.exact)
@@ -241,7 +246,7 @@ def _first(
     if answer["sample"]:
         result.samples.append(seconds)
         result.disturbed.append(not calm or meter.disturbed())
-    return max(1, math.ceil(_SAMPLE / seconds)), max(1, round(_BUDGET / seconds))
+    return seconds
 
 
 def _sample(process: Process, repeats: int, result: Result, quiet: Quiet) -> None:
