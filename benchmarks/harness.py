@@ -27,7 +27,7 @@ from benchmarks.case import Array, Arrays, Case
 from benchmarks.quiet import Quiet
 
 ROOT = Path(__file__).resolve().parents[1]
-_BUDGET = 6.0  # seconds that one peer may take for the samples of one case
+_BUDGET = 3.0  # seconds that one peer may take for the samples of one case
 CAP = 6.0  # a peer that needs more seconds for a case is not run: its time is estimated
 
 

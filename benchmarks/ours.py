@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LENGTHS = (2000, 5000, 20_000, 50_000, 100_000)
 MANY = 100_000_000  # pairs from which a second thread must pay
 LARGE = 100_000
-_FLAT, _THREADED = "gaussian.float32", 0.4  # seconds for each number of threads
+_FLAT, _THREADED = "gaussian.float32", 0.2  # seconds for each number of threads
 _GAUSSIAN = "Exp(-SqDist(x,y))*b"
 
 

@@ -92,7 +92,7 @@ class Setup:
 
 def prepare(options: argparse.Namespace, folder: Path) -> Setup:
     """Find or make what the peers need."""
-    cache = Path(options.cache) if options.cache else folder
+    cache = Path(options.cache).resolve() if options.cache else folder
     cache.mkdir(parents=True, exist_ok=True)
     notes = []
     say("looking for PyKeOps and other peers")
@@ -108,7 +108,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> Setup:
         peers.append(Peer("PyKeOps", python, environment=shipped))
         peers.append(Peer("PyKeOps tuned", python, environment=tuned))
     names = ("torch products", "torch differences", "torch compiled", "torch attention")
-    peers += [Peer(name) for name in names]
+    inductor = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    peers += [Peer(name, environment=inductor) for name in names]
     other, note = environment.peers_python(options.peers_python, cache, log)
     if note:
         notes.append(f"Without {', '.join(environment.PEERS)}: {note}.")
