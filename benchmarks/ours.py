@@ -1,6 +1,6 @@
 """What concerns pairfold alone: flat times, threads, memory, the compilation of large formulas.
 
-`python -m benchmarks.ours flatness|threads|memory|compilation [CASE...]` measures itself and prints
+`python -m benchmarks.ours flatness|threads|memory|compilation [WHAT...]` measures itself and prints
 JSON.
 """
 
@@ -77,24 +77,27 @@ def _work(case: Case, arrays: Any) -> Callable[[], Any]:
     return GenredPeer("pairfold").prepare(case, arrays)
 
 
-def flatness(names: Sequence[str]) -> list[dict[str, float]]:
+def flatness(lengths: Sequence[str]) -> list[dict[str, float]]:
     """Seconds of the Gaussian sum at M = N."""
     case, found = CASES[_FLAT], []
-    for length in LENGTHS:
+    for length in map(int, lengths):
         work = _work(case, case.arrays(0, length, length))
         work()
         found.append({"length": length, "seconds": _best(work, 1.0)})
     return found
 
 
-def threads(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Seconds of cases with one thread and with two, taken in turn; whether results are equal."""
+def threads(asked: Sequence[str]) -> list[dict[str, Any]]:
+    """Seconds of cases with one thread and with two, taken in turn; whether results are equal.
+
+    Cases are asked for as NAME:ROWS:COLUMNS.
+    """
     from pairfold import settings
 
     found = []
-    for name in names:
+    for name, rows, columns in (text.split(":") for text in asked):
         case = CASES[name]
-        work = _work(case, case.arrays(0, case.rows, case.columns))
+        work = _work(case, case.arrays(0, int(rows), int(columns)))
         results: dict[int, Any] = {}
         best = dict.fromkeys((1, 2), float("inf"))
         for _ in range(2):

@@ -189,7 +189,7 @@ def run_fresh(setup: Setup) -> dict[str, dict[str, Result]]:
         (report.SHIPPED, "pykeops", setup.pykeops, None),
     ]
     for peer, library, python, source in pythons:
-        if python is None or not wanted:
+        if python is None or not wanted or (setup.options.quick and peer in SLOW):
             continue
         say(f"{peer}: fresh processes")
         try:
@@ -200,7 +200,9 @@ def run_fresh(setup: Setup) -> dict[str, dict[str, Result]]:
             continue
         for name, times in samples.items():
             found[name][peer] = Result(
-                peer, [seconds for seconds, _ in times], [not calm for _, calm in times]
+                peer,
+                samples=[seconds for seconds, _ in times],
+                disturbed=[not calm for _, calm in times],
             )
     return found
 
@@ -285,7 +287,7 @@ def run_ours(setup: Setup) -> list[str]:
     quick = setup.options.quick
 
     def section(name: str, title: str, text: Callable[[], str]) -> None:
-        if not setup.chosen(name):
+        if name != "threads" and not setup.chosen(name):
             return
         say(name)
         setup.quiet.wait()
@@ -296,14 +298,17 @@ def run_ours(setup: Setup) -> list[str]:
                 setup.notes.append(f"{name} failed in a fresh process.")
                 say(f"{setup.notes[-1]}\n{error.stderr}")
 
-    several = [case.name for case in CASES.values() if ours.threaded(case)]
-    several = [name for name in several if setup.chosen(name)]
-    if not quick:
-        section("flatness", "Time per pair", lambda: report.flatness(ours.measure("flatness")))
-    if several and ours.two_cores() and not quick:
-        say("threads")
-        with setup.stage("threads"):
-            parts += ["## Two threads\n", report.threads(ours.measure("threads", several))]
+    lengths = [str(n) for n in ((500, 1000) if quick else ours.LENGTHS)]
+    section(
+        "flatness",
+        "Time per pair",
+        lambda: report.flatness(ours.measure("flatness", lengths)),
+    )
+    several = [case for case in CASES.values() if ours.threaded(case) and setup.chosen(case.name)]
+    if several and ours.two_cores():
+        asked = ["{}:{}:{}".format(case.name, *setup.size(case)) for case in several]
+        asked = asked[:: 10 if quick else 1]
+        section("threads", "Two threads", lambda: report.threads(ours.measure("threads", asked)))
     section("memory", "Memory", lambda: report.memory(ours.measure("memory")[0]))
     rounds = 1 if quick else min(3, setup.rounds)
     section(
@@ -321,8 +326,9 @@ def run_bounds(setup: Setup) -> list[Bound]:
         return []
     say("inner loops")
     setup.quiet.wait()
-    size = 500 if setup.options.quick else 8000
-    return bound.all_bounds(names, size, setup.options.llvm_mca)
+    if setup.options.quick:
+        return bound.all_bounds(names[::8], 500, setup.options.llvm_mca)
+    return bound.all_bounds(names, 8000, setup.options.llvm_mca)
 
 
 def main(arguments: Sequence[str]) -> None:
