@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.case import BEYOND, REDUCED, THIN, Arrays, Case
 from benchmarks.peers.base import Skip, Work, chunk_rows
+from benchmarks.programs import batches
 
 _MOST_FUSED = 500_000_000  # pairs; where XLA does not fuse after all, they are a table in memory
 
@@ -32,12 +33,27 @@ class JaxPeer:
 
     def prepare(self, case: Case, arrays: Arrays) -> Work:
         """The case's reduction, compiled; arrays are JAX's own."""
-        if case.group in (REDUCED, BEYOND, THIN) or case.program not in ("", "lazy"):
+        if case.group in (REDUCED, BEYOND, THIN):
+            raise Skip
+        if case.program == "batched":
+            return self._batched(arrays)
+        if case.program not in ("", "lazy"):
             raise Skip
         v = {name: self.np.asarray(a) for name, a in arrays.items()}
         work = self._fused(case, v) if self.form == "fused" else self._chunked(case, v)
         run = self.jax.jit(work)
         return lambda: self.jax.block_until_ready(run(v))
+
+    def _batched(self, arrays: Arrays) -> Work:
+        """All problems at once, which fit in memory."""
+        if self.form == "fused":
+            raise Skip
+        np, count = self.np, batches(arrays)
+        parts = [np.asarray(arrays[name]).reshape(count, -1, arrays[name].shape[-1])
+                 for name in ("x", "y", "b")]  # fmt: skip
+        one = self.jax.vmap(lambda x, y, b: np.exp(-self._distances(x, y)) @ b)
+        run = self.jax.jit(lambda *parts: one(*parts).reshape(-1, 1))
+        return lambda: (run(*parts).block_until_ready(),)
 
     def _fused(self, case: Case, v: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
         np = self.np

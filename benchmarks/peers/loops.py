@@ -10,8 +10,17 @@ import numpy as np
 
 from benchmarks.case import Arrays, Case
 from benchmarks.peers.base import Skip, Work
+from benchmarks.programs import batches, block_ranges
 
 _UNROLLED = 16  # dimensions up to which the loop over components has a constant length
+
+
+def _diagonal(v: Arrays) -> tuple[Any, Any, Any]:
+    """Batches as blocks: each has its own rows and columns."""
+    count = batches(v)
+    starts = [np.arange(count + 1) * (len(v[name]) // count) for name in ("x", "y")]
+    rows, columns = (np.stack([ends[:-1], ends[1:]], 1) for ends in starts)
+    return rows, np.arange(1, count + 1), columns
 
 
 class NumbaPeer:
@@ -29,9 +38,9 @@ class NumbaPeer:
 
     def prepare(self, case: Case, arrays: Arrays) -> Work:
         """The loop of the case's kernel."""
-        if case.program not in ("", "lazy"):
-            raise Skip
         v, dtype = arrays, np.dtype(case.dtype)
+        if case.program == "system":
+            raise Skip
         if case.kernel == "seed":
             fold = self._once(self._seed, dtype)
             return lambda: (fold(v["x"], v["y"].T.copy(), (v["p"] - v["a"])[:, 0] ** 2),)
@@ -39,7 +48,11 @@ class NumbaPeer:
             fold = self._once(self._seed_gradient, dtype)
             return lambda: (fold(v["y"], v["x"].T.copy(), v["e"].T.copy(), v["p"] - v["a"]),)
         squared, layout = self._squared(case.dims["x"], dtype)
-        kernel = "gaussian" if case.program == "lazy" else case.kernel
+        kernel = "gaussian" if case.program else case.kernel
+        if case.program in ("batched", "sparse"):
+            fold = self._once(self._blocks, dtype, squared, self._kernel(kernel, dtype))
+            blocks = block_ranges(v["x"], v["y"]) if case.program == "sparse" else _diagonal(v)
+            return lambda: (fold(v["x"], layout(v["y"]), v["b"][:, 0], *blocks[:3]),)
         if kernel == "gaussian-gradient":
             pull = self._once(self._pull, dtype)
             return lambda: self._gradient(pull, v)
@@ -129,6 +142,25 @@ class NumbaPeer:
                 for j in range(len(b)):
                     total += kernel(squared(x, i, y, j)) * b[j]
                 out[i, 0] = total
+            return out
+
+        return fold
+
+    def _blocks(self, dtype: Any, squared: Any, kernel: Any) -> Any:
+        """Sums over blocks: rows of each, where its slices end, columns of each slice."""
+        prange, zero = self.numba.prange, dtype.type(0)
+
+        @self.compile
+        def fold(x: Any, y: Any, b: Any, rows: Any, ends: Any, columns: Any) -> Any:
+            out = np.zeros((len(x), 1), x.dtype)
+            for block in prange(len(rows)):
+                first = ends[block - 1] if block > 0 else 0
+                for i in range(rows[block, 0], rows[block, 1]):
+                    total = zero
+                    for part in range(first, ends[block]):
+                        for j in range(columns[part, 0], columns[part, 1]):
+                            total += kernel(squared(x, i, y, j)) * b[j]
+                    out[i, 0] = total
             return out
 
         return fold
