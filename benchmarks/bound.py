@@ -6,9 +6,9 @@ A vector is one SIMD register of pairs; all figures are per vector of pairs. Eve
 code is counted while it runs, and weighed with its instructions. "Ports" is llvm-mca's reciprocal
 throughput of the blocks over pairs, "steady" the cycles that their loops take when dependencies are
 simulated too, "around" the throughput of everything else: packing, merging, writing results.
-Measured cycles are the time of the whole reduction on one thread times the clock, which a chain of
-dependent additions tells just before and after. "Where" names the blocks with the most
-instructions and their share of all.
+Measured cycles are the time of the whole reduction on one thread, the shortest of five runs, times
+the clock, which a chain of dependent additions tells between them. "Where" names the blocks with
+the most instructions and their share of all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import ctypes
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -129,10 +128,16 @@ def _mca_version(program: str) -> int:
     return int(version.group(1)) if version else 0
 
 
-def mca(programs: Sequence[str], loop: Sequence[str], cpu: str) -> tuple[float, float] | None:
-    """(ports, steady) cycles of one run through a loop; None where no program knows the CPU."""
+def mca(programs: Sequence[str], block: Block, cpu: str) -> tuple[float, float] | None:
+    """(ports, steady) cycles of one run through a block; None where no program knows the CPU.
+
+    Only loops have a steady state: of other blocks there are only the ports.
+    """
     for program in programs:
-        short, long = (_mca_run(program, loop, cpu, times) for times in (100, 300))
+        short = _mca_run(program, block.instructions, cpu, 100)
+        if short is not None and not block.loop:
+            return short[1], short[1]
+        long = _mca_run(program, block.instructions, cpu, 300)
         if short is not None and long is not None:
             return long[1], (long[0] - short[0]) / 200
     return None
@@ -173,7 +178,7 @@ def bound(
     cycles = {"ports": 0.0, "steady": 0.0, "around": 0.0}
     known = True
     for block in hot:
-        found = mca(programs, block.instructions, host.cpu)
+        found = mca(programs, block, host.cpu)
         if found is None:
             known = False
             break
@@ -182,7 +187,7 @@ def bound(
             cycles["around"] += ports
         else:
             cycles["ports"] += ports
-            cycles["steady"] += steady if block.loop else ports
+            cycles["steady"] += steady
     return Bound(
         case.name,
         width,
@@ -207,16 +212,14 @@ def _where(counted: Sequence[Block], total: int) -> str:
 
 
 def _timed(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[float, float]:
-    """The median time of five runs, and the clock around the run that had that time."""
-    runs: list[tuple[float, float]] = []
+    """The shortest time of some runs, and the fastest clock around them."""
+    times, clocks = [], [clock()]
     for _ in range(5):
-        before = clock()
         start = time.perf_counter()
         work()
-        seconds = time.perf_counter() - start
-        runs.append((seconds, (before + clock()) / 2))
-    middle = statistics.median_low([seconds for seconds, _ in runs])
-    return next(run for run in runs if run[0] == middle)
+        times.append(time.perf_counter() - start)
+        clocks.append(clock())
+    return min(times), max(clocks)
 
 
 def suitable(case: Case) -> bool:

@@ -40,7 +40,7 @@ def peers_python(given: str | None, cache: Path, log: Path) -> tuple[str | None,
     Of a given Python nothing is asked: the peers whose library is missing say so.
     """
     if given:
-        return given, ""
+        return (given, "") if _imports(given, "numpy") else (None, "the given Python has no NumPy")
     return _installed(cache / "peers", PEERS, "jax", log)
 
 

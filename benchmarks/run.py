@@ -27,7 +27,7 @@ from benchmarks import bound, environment, fresh, ours, report
 from benchmarks.bound import Bound
 from benchmarks.case import THIN, Case, below
 from benchmarks.cases import CASES
-from benchmarks.harness import ROOT, Peer, Process, Result, measure, processes
+from benchmarks.harness import OURS, ROOT, Peer, Process, Result, measure, processes
 from benchmarks.quiet import Quiet
 
 # Peers that compile for seconds are left out of a quick run, unless `--peers` names them.
@@ -100,7 +100,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Setup:
     python, note = environment.pykeops_python(options.pykeops_python, cache, log)
     if note:
         notes.append(f"Without PyKeOps: {note}.")
-    peers = [Peer("pairfold")]
+    peers = [Peer(OURS)]
     if python:
         shipped = {"KEOPS_CACHE_FOLDER": str(cache / "builds"), "CXXFLAGS": ""}
         tuned = {"KEOPS_CACHE_FOLDER": str(cache / "builds-tuned")}
@@ -121,7 +121,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Setup:
         notes.append(f"Without C++: {note}.")
     peers += [Peer(name, option=path) for name, path in libraries.items()]
     peers.append(Peer("memory"))
-    asked = [p for p in peers if p.name == "pairfold" or re.search(options.peers, p.name)]
+    asked = [p for p in peers if p.name == OURS or re.search(options.peers, p.name)]
     peers = [p for p in asked if options.peers or not options.quick or p.name not in SLOW]
     patience = 0 if options.quick else options.patience
     return Setup(options, peers, python, notes, Quiet(patience), folder)
@@ -185,7 +185,7 @@ def run_fresh(setup: Setup) -> dict[str, dict[str, Result]]:
     wanted = [name for name in fresh.NAMES if setup.chosen(name)]
     found: dict[str, dict[str, Result]] = {name: {} for name in wanted}
     pythons: list[tuple[str, str, str | None, Path | None]] = [
-        (report.OURS, "pairfold", sys.executable, ROOT / "src"),
+        (OURS, "pairfold", sys.executable, ROOT / "src"),
         (report.SHIPPED, "pykeops", setup.pykeops, None),
     ]
     for peer, library, python, source in pythons:
