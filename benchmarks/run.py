@@ -32,6 +32,17 @@ from benchmarks.quiet import Quiet
 
 # Peers that compile for seconds are left out of a quick run, unless `--peers` names them.
 SLOW = ("PyKeOps", "PyKeOps tuned", "torch compiled")
+TORCH = ("torch products", "torch differences", "torch compiled", "torch attention")
+OTHERS = ("JAX chunks", "JAX fused", "numba", "scikit-learn", "faiss", "SciPy cKDTree")
+
+
+def asked(options: argparse.Namespace, name: str) -> bool:
+    """Whether a peer is to take part."""
+    if name == OURS:
+        return True
+    if not options.peers:
+        return not (options.quick and name in SLOW)
+    return re.search(options.peers, name) is not None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,9 +108,11 @@ def prepare(options: argparse.Namespace, folder: Path) -> Setup:
     notes = []
     say("looking for PyKeOps and other peers")
     log = folder / "pip.log"
-    python, note = environment.pykeops_python(options.pykeops_python, cache, log)
-    if note:
-        notes.append(f"Without PyKeOps: {note}.")
+    python = other = None
+    if asked(options, "PyKeOps") or asked(options, "PyKeOps tuned"):
+        python, note = environment.pykeops_python(options.pykeops_python, cache, log)
+        if note:
+            notes.append(f"Without PyKeOps: {note}.")
     peers = [Peer(OURS)]
     if python:
         shipped = {"KEOPS_CACHE_FOLDER": str(cache / "builds"), "CXXFLAGS": ""}
@@ -107,22 +120,20 @@ def prepare(options: argparse.Namespace, folder: Path) -> Setup:
         tuned["CXXFLAGS"] = environment.PYKEOPS_FLAGS
         peers.append(Peer("PyKeOps", python, environment=shipped))
         peers.append(Peer("PyKeOps tuned", python, environment=tuned))
-    names = ("torch products", "torch differences", "torch compiled", "torch attention")
     inductor = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
-    peers += [Peer(name, environment=inductor) for name in names]
-    other, note = environment.peers_python(options.peers_python, cache, log)
-    if note:
-        notes.append(f"Without {', '.join(environment.PEERS)}: {note}.")
+    peers += [Peer(name, environment=inductor) for name in TORCH]
+    if any(asked(options, name) for name in OTHERS):
+        other, note = environment.peers_python(options.peers_python, cache, log)
+        if note:
+            notes.append(f"Without {', '.join(environment.PEERS)}: {note}.")
     if other:
-        names = ("JAX chunks", "JAX fused", "numba", "scikit-learn", "faiss", "SciPy cKDTree")
-        peers += [Peer(name, other) for name in names]
+        peers += [Peer(name, other) for name in OTHERS]
     libraries, note = environment.cpp_libraries(folder)
     if note:
         notes.append(f"Without C++: {note}.")
     peers += [Peer(name, option=path) for name, path in libraries.items()]
     peers.append(Peer("memory"))
-    asked = [p for p in peers if p.name == OURS or re.search(options.peers, p.name)]
-    peers = [p for p in asked if options.peers or not options.quick or p.name not in SLOW]
+    peers = [peer for peer in peers if asked(options, peer.name)]
     patience = 0 if options.quick else options.patience
     return Setup(options, peers, python, notes, Quiet(patience), folder)
 
@@ -189,7 +200,7 @@ def run_fresh(setup: Setup) -> dict[str, dict[str, Result]]:
         (report.SHIPPED, "pykeops", setup.pykeops, None),
     ]
     for peer, library, python, source in pythons:
-        if python is None or not wanted or (setup.options.quick and peer in SLOW):
+        if python is None or not wanted:
             continue
         say(f"{peer}: fresh processes")
         try:
