@@ -29,5 +29,6 @@ docs:
 operations:
 	PYTHONPATH=src $(PYTHON) -m pairfold operations > docs/operations.md
 
+# All cases beside all peers; make bench options="--rounds 3 --cache DIR"
 bench:
-	$(PYTHON) benchmarks/run.py --write benchmarks/results.md
+	$(PYTHON) benchmarks/run.py --write benchmarks/results.md $(options)

@@ -2,10 +2,13 @@
 
     python benchmarks/bound.py [--cases REGEX] [--llvm-mca PATH] [--size 8000]
 
-A vector is one SIMD register of pairs. "Ports" is llvm-mca's reciprocal throughput of the innermost
-loop, "steady" the cycles it takes when its dependencies are simulated too; measured cycles are the
-time of the whole reduction on one thread times the clock, which a chain of dependent additions
-tells just before and after.
+A vector is one SIMD register of pairs; all figures are per vector of pairs. Every block of machine
+code is counted while it runs, and weighed with its instructions. "Ports" is llvm-mca's reciprocal
+throughput of the blocks over pairs, "steady" the cycles that their loops take when dependencies are
+simulated too, "around" the throughput of everything else: packing, merging, writing results.
+Measured cycles are the time of the whole reduction on one thread, the shortest of five runs, times
+the clock, which a chain of dependent additions tells between them. "Where" names the blocks with
+the most instructions and their share of all.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import ctypes
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -27,11 +29,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cases import CASES, DIMS, POINTS, SEED, Case
-from benchmarks.report import table
+import numpy as np
+
+from benchmarks import blocks
+from benchmarks.blocks import Block
+from benchmarks.case import BEYOND, CALLS, REDUCED, Case
+from benchmarks.cases import CASES
+from benchmarks.peers.genred import GenredPeer
+from benchmarks.tables import table
 
 _STEPS = 64
 _CHAIN = 200_000  # turns of the chain of additions: about 7 ms
+_SMALL = 0.005  # blocks with a smaller share of all instructions are left out
+_SHOWN = 0.1  # blocks with this share are named
+# Functions of the machine code that are not loops over pairs.
+_AROUND = ("copy", "split", "pack", "finish", "task", "run", "combine", "transpose")
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,15 @@ class Bound:
     instructions: float
     ports: float | None
     steady: float | None
+    around: float | None
     measured: float
     clock: float
+    where: str
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured cycles over those of the ports."""
+        return None if not self.ports else self.measured / self.ports
 
 
 def chain_source(steps: int) -> str:
@@ -109,10 +128,16 @@ def _mca_version(program: str) -> int:
     return int(version.group(1)) if version else 0
 
 
-def mca(programs: Sequence[str], loop: Sequence[str], cpu: str) -> tuple[float, float] | None:
-    """(ports, steady) cycles of one run through a loop; None where no program knows the CPU."""
+def mca(programs: Sequence[str], block: Block, cpu: str) -> tuple[float, float] | None:
+    """(ports, steady) cycles of one run through a block; None where no program knows the CPU.
+
+    Only loops have a steady state: of other blocks there are only the ports.
+    """
     for program in programs:
-        short, long = (_mca_run(program, loop, cpu, times) for times in (100, 300))
+        short = _mca_run(program, block.instructions, cpu, 100)
+        if short is not None and not block.loop:
+            return short[1], short[1]
+        long = _mca_run(program, block.instructions, cpu, 300)
         if short is not None and long is not None:
             return long[1], (long[0] - short[0]) / 200
     return None
@@ -131,80 +156,111 @@ def _mca_run(program: str, loop: Sequence[str], cpu: str, times: int) -> tuple[f
 
 
 def bound(
-    case: Case, size: tuple[int, int], clock: Callable[[], float], programs: Sequence[str]
+    case: Case,
+    size: tuple[int, int],
+    counted: Sequence[Block],
+    clock: Callable[[], float],
+    programs: Sequence[str],
 ) -> Bound:
-    """Measure one case on one thread, and read its inner loop."""
+    """Measure one case on one thread, and weigh the blocks that ran."""
     from pairfold import settings
-    from pairfold.numpy import Genred
+    from pairfold.backends.machine import machine
 
-    arrays = case.arrays(0, *size)
-    args = [arrays[name] for name in case.variables]
-    fold = Genred(case.formula, list(case.aliases), axis=case.axis)
-    with settings(threads=1, rules=case.rules):
-        fold(*args)
-        explanation = fold.explain(*args)
-        seconds, hertz = _timed(lambda: fold(*args), clock)
-    plan = explanation.plan
-    per_vector = case.passes / (plan.vectors * plan.jam)
-    found = mca(programs, explanation.inner_loop(), plan.machine.cpu)
-    ports, steady = (None, None) if found is None else found
+    host = machine()
+    work = GenredPeer("pairfold").prepare(case, case.arrays(0, *size))
+    with settings(threads=1):
+        work()
+        seconds, hertz = _timed(work, clock)
+    width = host.vector_bytes // np.dtype(case.dtype).itemsize
+    vectors = size[0] * size[1] / width
+    total = sum(block.count * len(block.instructions) for block in counted)
+    hot = [b for b in counted if b.count * len(b.instructions) > _SMALL * total]
+    cycles = {"ports": 0.0, "steady": 0.0, "around": 0.0}
+    known = True
+    for block in hot:
+        found = mca(programs, block, host.cpu)
+        if found is None:
+            known = False
+            break
+        ports, steady = (block.count * value / vectors for value in found)
+        if block.name.startswith(_AROUND):
+            cycles["around"] += ports
+        else:
+            cycles["ports"] += ports
+            cycles["steady"] += steady
     return Bound(
         case.name,
-        plan.width,
-        explanation.instructions_per_vector() * case.passes,
-        None if ports is None else ports * per_vector,
-        None if steady is None else steady * per_vector,
-        seconds * hertz / (size[0] * size[1] / plan.width),
+        width,
+        total / vectors,
+        cycles["ports"] if known and hot else None,
+        cycles["steady"] if known and hot else None,
+        cycles["around"] if known and hot else None,
+        seconds * hertz / vectors,
         hertz,
+        _where(counted, total),
     )
 
 
+def _where(counted: Sequence[Block], total: int) -> str:
+    """The blocks with the most instructions, by name, with their share."""
+    shares: dict[str, float] = {}
+    for block in counted:
+        share = block.count * len(block.instructions) / total
+        shares[block.name] = shares.get(block.name, 0) + share
+    shown = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {share:.0%}" for name, share in shown if share >= _SHOWN)
+
+
 def _timed(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[float, float]:
-    """The median time of five runs, and the clock around the run that had that time."""
-    runs: list[tuple[float, float]] = []
+    """The shortest time of some runs, and the fastest clock around them."""
+    times, clocks = [], [clock()]
     for _ in range(5):
-        before = clock()
         start = time.perf_counter()
         work()
-        seconds = time.perf_counter() - start
-        runs.append((seconds, (before + clock()) / 2))
-    middle = statistics.median_low([seconds for seconds, _ in runs])
-    return next(run for run in runs if run[0] == middle)
+        times.append(time.perf_counter() - start)
+        clocks.append(clock())
+    return min(times), max(clocks)
 
 
 def suitable(case: Case) -> bool:
-    """Whether one innermost loop does nearly all the work of the case."""
-    one_loop = case.dims.get("b", 1) <= 16
-    return case.front == "numpy" and case.group in (SEED, POINTS, DIMS) and one_loop
+    """Whether all pairs of the case are looked at, and in one way."""
+    if case.group in (REDUCED, BEYOND, CALLS) or case.program in ("lazy", "sparse", "system"):
+        return False
+    return not in_sizes(case)
+
+
+def in_sizes(case: Case) -> bool:
+    """Whether another case differs from this in size alone."""
+    return re.search(r"\.(1k|10k|100k)$", case.name) is not None
 
 
 def text_table(bounds: Sequence[Bound]) -> str:
     """The bounds as a table."""
 
-    def digits(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f}"
+    def digits(value: float | None, places: int = 1) -> str:
+        return "-" if value is None else f"{value:.{places}f}"
 
     rows = [
         [b.name, str(b.width), digits(b.instructions), f"{b.instructions / b.width:.2f}",
-         digits(b.ports), digits(b.steady), digits(b.measured),
-         "-" if b.ports is None else f"{b.measured / b.ports:.2f}", f"{b.clock / 1e9:.2f}"]
+         digits(b.ports), digits(b.steady), digits(b.around), digits(b.measured),
+         digits(b.ratio, 2), f"{b.clock / 1e9:.2f}", b.where]
         for b in bounds
     ]  # fmt: skip
     head = ["case", "pairs per vector", "instructions per vector", "per pair", "ports", "steady",
-            "measured", "measured / ports", "GHz"]  # fmt: skip
+            "around", "measured", "measured / ports", "GHz", "where"]  # fmt: skip
     return table(head, rows)
 
 
 def all_bounds(names: Sequence[str], size: int, program: str | None) -> list[Bound]:
     """The bounds of the suitable cases among `names`, at M = N = size or less."""
     clock, programs = make_clock(), find_mca(program)
-    found: list[Bound] = []
-    for name in names:
-        case = CASES[name]
-        if suitable(case):
-            found.append(bound(case, (min(size, case.rows), min(size, case.columns)), clock,
-                               programs))  # fmt: skip
-    return found
+    chosen = [CASES[name] for name in names if suitable(CASES[name])]
+    counted = blocks.measure([case.name for case in chosen], size)
+    return [
+        bound(case, blocks.looked_at(case, size), counted[case.name], clock, programs)
+        for case in chosen
+        if case.name in counted
+    ]
 
 
 def main() -> None:

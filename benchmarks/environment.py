@@ -1,4 +1,4 @@
-"""What a run needs and says of its surroundings: PyKeOps' Python, the C++ library, the machine."""
+"""What a run needs and says of its surroundings: the peers' Pythons, C++, the machine."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PYKEOPS = "pykeops==2.3"
+PEERS = ("jax", "numba", "scikit-learn", "faiss-cpu", "scipy")
 PYKEOPS_FLAGS = "-march=native -ffast-math"
 CPP_FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-std=c++17", "-shared", "-fPIC")
 _FLAGS = ("avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_bf16", "asimd")
@@ -28,25 +30,41 @@ def pykeops_python(given: str | None, cache: Path, log: Path) -> tuple[str | Non
         return (given, "") if _imports(given) else (None, "the given Python has no PyKeOps")
     if shutil.which("g++") is None:
         return None, "no C++ compiler, which PyKeOps needs"
-    place = cache / "pykeops-2.3"
+    wanted = [PYKEOPS, "torch", "setuptools", "-c", str(ROOT / "constraints.txt")]
+    return _installed(cache / "pykeops-2.3", wanted, "pykeops", log)
+
+
+def peers_python(given: str | None, cache: Path, log: Path) -> tuple[str | None, str]:
+    """A Python that has JAX and the other libraries, and a note; made like that of PyKeOps.
+
+    Of a given Python nothing is asked: the peers whose library is missing say so.
+    """
+    if given:
+        return (given, "") if _imports(given, "numpy") else (None, "the given Python has no NumPy")
+    return _installed(cache / "peers", PEERS, "jax", log)
+
+
+def _installed(
+    place: Path, wanted: Sequence[str], module: str, log: Path
+) -> tuple[str | None, str]:
+    """The Python of a virtual environment that has these packages, and a note."""
     python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
-    if python.exists() and _imports(str(python)):
+    if python.exists() and _imports(str(python), module):
         return str(python), ""
     commands = [
         [sys.executable, "-m", "venv", str(place)],
-        [str(python), "-m", "pip", "install", PYKEOPS, "torch", "setuptools",
-         "-c", str(ROOT / "constraints.txt")],
-    ]  # fmt: skip
+        [str(python), "-m", "pip", "install", *wanted],
+    ]
     with log.open("a") as stream:
         for command in commands:
             if subprocess.run(command, stdout=stream, stderr=stream).returncode:
                 shutil.rmtree(place, ignore_errors=True)
-                return None, "PyKeOps could not be installed (pip failed)"
-    return (str(python), "") if _imports(str(python)) else (None, "PyKeOps does not start")
+                return None, "it could not be installed (pip failed)"
+    return (str(python), "") if _imports(str(python), module) else (None, "it does not start")
 
 
-def _imports(python: str) -> bool:
-    code = "import importlib.util as u, sys; sys.exit(not (u.find_spec('pykeops')))"
+def _imports(python: str, module: str = "pykeops") -> bool:
+    code = f"import importlib.util as u, sys; sys.exit(not (u.find_spec('{module}')))"
     try:
         return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
     except OSError:

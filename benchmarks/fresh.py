@@ -21,6 +21,7 @@ SECOND = "first-call.formula"
 IMPORT = "import.numpy"
 NAMES = (FIRST, SECOND, IMPORT)
 LIMITS = {FIRST: 0.1, SECOND: 0.1, IMPORT: 0.1}
+AIMS = {FIRST: 0.04, SECOND: 0.04}
 SAYS = {
     FIRST: "first call in a fresh process, after the import (Gaussian sum, M = N = 100)",
     SECOND: "first call of a second formula in that process (Laplacian sum)",

@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case
+from benchmarks.case import Array, Arrays, Case
 from benchmarks.quiet import Quiet
 
 ROOT = Path(__file__).resolve().parents[1]
-_SAMPLE = 0.05  # seconds of work in one sample, at least
-_BUDGET = 12.0  # seconds that one peer may take for the samples of one case
+_BUDGET = 3.0  # seconds that one peer may take for the samples of one case
+OURS = "pairfold"
+CAP = 6.0  # a peer that needs more seconds for a case is not run: its time is estimated
 
 
 @dataclass
@@ -43,9 +44,10 @@ class Peer:
 
 @dataclass
 class Result:
-    """What one peer did on one case."""
+    """What one peer did on one case; `estimate`: the seconds that the whole would take."""
 
     peer: str
+    estimate: float | None = None
     samples: list[float] = field(default_factory=list)
     disturbed: list[bool] = field(default_factory=list)
     error: float | None = None
@@ -59,8 +61,10 @@ class Result:
 
     @property
     def median(self) -> float:
-        """The median of the clean samples."""
-        return statistics.median(self.clean) if self.samples else math.nan
+        """The median of the clean samples, or the estimate where there are none."""
+        if self.samples:
+            return statistics.median(self.clean)
+        return math.nan if self.estimate is None else self.estimate
 
     @property
     def best(self) -> float:
@@ -79,7 +83,7 @@ class Process:
     def __init__(self, peer: Peer, log: Any) -> None:
         self.peer = peer
         environment = {**os.environ, **peer.environment}
-        if peer.name == "pairfold":
+        if peer.name == OURS:
             paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._process = subprocess.Popen(
@@ -132,10 +136,17 @@ def processes(peers: Sequence[Peer], log: Path) -> Generator[list[Process], None
                 process.close()
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The arrays of a case, the oracle's results, and the folder that has the arrays as files."""
+
+    arrays: Arrays
+    exact: Sequence[Array]
+    folder: Path
+
+
 @contextlib.contextmanager
-def _stored(
-    case: Case, rows: int, columns: int, folder: Path
-) -> Generator[dict[str, Any], None, None]:
+def _stored(case: Case, rows: int, columns: int, folder: Path) -> Generator[Stored, None, None]:
     """The case's arrays, and the same as files in a new folder."""
     arrays = case.arrays(0, rows, columns)
     place = Path(tempfile.mkdtemp(dir=folder))
@@ -143,7 +154,7 @@ def _stored(
     for name, array in arrays.items():
         np.save(place / f"{name}.npy", array)
     try:
-        yield {"arrays": arrays, "folder": place}
+        yield Stored(arrays, case.exact(arrays), place)
     finally:
         shutil.rmtree(place)
 
@@ -153,24 +164,30 @@ def measure(
     size: tuple[int, int],
     running: Sequence[Process],
     rounds: int,
+    shortest: float,
     quiet: Quiet,
     folder: Path,
     say: Callable[[str], None],
 ) -> dict[str, Result]:
-    """All peers on one case, by name; peers without a method for it are left out."""
+    """All peers on one case, by name; peers without a method for it are left out.
+
+    A sample consists of as many calls as take `shortest` seconds.
+    """
     say(f"{case.name}: compiling")
     able = _warm(case, running)
     results = {p.peer.name: Result(p.peer.name, failure=why) for p, why in able}
     with _stored(case, *size, folder) as stored:
         plans = {}
         for process, why in able:
-            if not why:
+            if not why and not _slow(case, size, process, results):
                 say(f"{case.name}: {process.peer.name}, first run")
-                plans[process] = _first(case, process, stored, results, quiet)
+                seconds = _first(case, process, stored, results, quiet)
+                repeats = max(1, math.ceil(shortest / seconds))
+                plans[process] = repeats, max(1, round(_BUDGET / seconds))
         for number in range(rounds):
             for process, (repeats, wanted) in plans.items():
-                result = results[process.peer.name]
-                if len(result.samples) < min(rounds, wanted):
+                result = results.get(process.peer.name)
+                if result and not result.failure and len(result.samples) < min(rounds, wanted):
                     say(f"{case.name}: {process.peer.name}, round {number + 1}")
                     _sample(process, repeats, result, quiet)
     return results
@@ -188,32 +205,49 @@ def _warm(case: Case, running: Sequence[Process]) -> list[tuple[Process, str]]:
     return able
 
 
+def _slow(case: Case, size: tuple[int, int], process: Process, results: dict[str, Result]) -> bool:
+    """Whether a part of a heavy case shows that a peer, not us, is too slow for all of it."""
+    if process.peer.name == OURS or not case.heavy(*size):
+        return False
+    result = results[process.peer.name]
+    answer = process.ask(do="probe", case=case.name, size=size)
+    result.failure = answer.get("error", "")
+    if "seconds" in answer and answer["seconds"] > CAP:
+        result.estimate = answer["seconds"]
+    if answer.get("skip"):
+        del results[process.peer.name]
+    return bool(answer.get("skip") or result.failure or result.estimate)
+
+
 def _first(
     case: Case,
     process: Process,
-    stored: dict[str, Any],
+    stored: Stored,
     results: dict[str, Result],
     quiet: Quiet,
-) -> tuple[int, int]:
-    """Run the case once and check the result; calls per sample and samples to take."""
+) -> float:
+    """Run the case once and check the result; the seconds of a call, infinite for a failure."""
     result = results[process.peer.name]
     calm = quiet.wait()
     meter = quiet.others(process.pid)
-    folder, stem = stored["folder"], process.peer.name.replace(" ", "-")
+    folder, stem = stored.folder, process.peer.name.replace(" ", "-")
     answer = process.ask(
-        do="load", case=case.name, folder=str(folder), stem=stem, names=list(stored["arrays"])
+        do="load", case=case.name, folder=str(folder), stem=stem, names=list(stored.arrays)
     )
+    if answer.get("skip"):
+        del results[process.peer.name]
+        return math.inf
     if "error" in answer:
         result.failure = answer["error"]
-        return 1, 0
+        return math.inf
     if answer["files"]:
         sampled = [np.load(folder / "results" / file) for file in answer["files"]]
-        result.error = case.error(stored["arrays"], sampled)
+        result.error = case.error(stored.arrays, sampled, stored.exact)
     seconds = answer["seconds"]
     if answer["sample"]:
         result.samples.append(seconds)
         result.disturbed.append(not calm or meter.disturbed())
-    return max(1, math.ceil(_SAMPLE / seconds)), max(2, round(_BUDGET / seconds))
+    return seconds
 
 
 def _sample(process: Process, repeats: int, result: Result, quiet: Quiet) -> None:

@@ -104,7 +104,7 @@ def draw(name: str) -> Callable[[np.random.Generator, int, int], Arrays]:
 
 def oracle(name: str) -> Callable[[Arrays], list[Any]]:
     """The float64 result of a program, for the sampled rows."""
-    from benchmarks.cases import sample_rows
+    from benchmarks.case import sample_rows
 
     def dense(v: Arrays) -> list[Any]:
         x, y, b = v["x"], v["y"], v["b"]

@@ -10,6 +10,7 @@ from pathlib import Path
 _STAT = Path("/proc/stat")
 _LOOK = 0.2  # seconds that one look at the machine takes
 _CORES = 0.15  # cores that others may use on a quiet machine
+_FRESH = 1.0  # seconds for which a look at a quiet machine counts
 _EACH = 5.0  # seconds that one sample waits at most
 
 
@@ -33,18 +34,28 @@ class Quiet:
     patience: float
     known: bool = field(default_factory=_STAT.exists)
     waited: float = 0.0
+    looked: float = -_FRESH
+    calm: bool = False
 
     def wait(self) -> bool:
-        """Wait until others use little; False if they never did."""
+        """Wait until others use little; False if they never did.
+
+        Where patience is at its end, one look a second is enough.
+        """
         if not self.known:
             return True
         start = time.perf_counter()
+        tired = self.waited >= self.patience
+        if start - self.looked < _FRESH and (self.calm or tired):
+            return self.calm
         while True:
             before = busy_seconds()
             time.sleep(_LOOK)
-            if busy_seconds() - before < _CORES * _LOOK:
+            self.looked = time.perf_counter()
+            self.calm = busy_seconds() - before < _CORES * _LOOK
+            passed = self.looked - start
+            if self.calm:
                 return True
-            passed = time.perf_counter() - start
             if passed > _EACH or self.waited + passed > self.patience:
                 self.waited += passed
                 return False

@@ -254,12 +254,13 @@ void squared_argmin(const T* const* in, T* const* out, long m, long n) {
   });
 }
 
-// out_i = log sum_j exp(-|x_i - y_j|^2). The largest term moves once per block of columns.
-template <class T, int D>
-void squared_logsumexp(const T* const* in, T* const* out, long m, long n) {
+// out_i = log sum_j exp(scale (b_j - |x_i - y_j|^2)), where b may be missing. The largest term
+// moves once per block of columns.
+template <class T, int D, int Scale, bool Biased>
+void logsumexp(const T* const* in, T* const* out, long m, long n) {
   constexpr int B = kRows<T>;
   constexpr long kBlock = 64;
-  const T* y = in[1];
+  const T *y = in[1], *b = Biased ? in[2] : nullptr;
   T* result = out[0];
   row_blocks<T, D>(in[0], m, [=](const T(&x)[D][B], long first) {
     alignas(64) T terms[kBlock][B], top[B];
@@ -270,9 +271,10 @@ void squared_logsumexp(const T* const* in, T* const* out, long m, long n) {
       alignas(64) T sums[B] = {}, higher[B];
       std::copy_n(top, B, higher);
       for (long j = 0; j < count; ++j) {
+        const T bias = Biased ? b[start + j] : T(0);
 #pragma omp simd
         for (int l = 0; l < B; ++l) {
-          terms[j][l] = -squared<T, D>(x, l, y + (start + j) * D);
+          terms[j][l] = T(Scale) * (bias - squared<T, D>(x, l, y + (start + j) * D));
           higher[l] = std::max(higher[l], terms[j][l]);
         }
       }
@@ -290,6 +292,132 @@ void squared_logsumexp(const T* const* in, T* const* out, long m, long n) {
   });
 }
 
+// One row: lanes are columns, threads share them.
+template <class T, class K>
+void radial_row(const T* const* in, T* const* out, long, long n) {
+  const T *x = in[0], *y = in[1], *b = in[2];
+  const T x0 = x[0], x1 = x[1], x2 = x[2];
+  constexpr long kPart = 1 << 14;
+  double total = 0;
+#pragma omp parallel for reduction(+ : total)
+  for (long start = 0; start < n; start += kPart) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = start; j < std::min(n, start + kPart); ++j) {
+      const T d0 = x0 - y[3 * j], d1 = x1 - y[3 * j + 1], d2 = x2 - y[3 * j + 2];
+      sum += K::of(d0 * d0 + d1 * d1 + d2 * d2) * b[j];
+    }
+    total += sum;
+  }
+  out[0][0] = T(total);
+}
+
+// Many dimensions: the squared distances of a tile of rows (lanes of some vectors) and columns stay
+// in registers while the components pass.
+#ifdef __AVX512F__
+constexpr int kVectorBytes = 64, kTileVectors = 4, kTileColumns = 6;
+#else
+constexpr int kVectorBytes = 32, kTileVectors = 2, kTileColumns = 4;
+#endif
+
+template <class T>
+struct Tile {
+  typedef T Vector __attribute__((vector_size(kVectorBytes)));
+  static constexpr int kWidth = kVectorBytes / sizeof(T), kRows = kWidth * kTileVectors;
+  Vector sums[kTileColumns][kTileVectors];
+
+  template <int D>
+  void distances(const Vector (*x)[kTileVectors], const T* y, long j, long n) {
+    const T* columns[kTileColumns];
+    for (int c = 0; c < kTileColumns; ++c) columns[c] = y + std::min(j + c, n - 1) * D;
+    Vector total[kTileColumns][kTileVectors] = {};
+    for (int k = 0; k < D; ++k)
+#pragma GCC unroll 8
+      for (int c = 0; c < kTileColumns; ++c)
+#pragma GCC unroll 4
+        for (int v = 0; v < kTileVectors; ++v) {
+          const Vector d = x[k][v] - columns[c][k];
+          total[c][v] += d * d;
+        }
+    std::memcpy(sums, total, sizeof sums);
+  }
+};
+
+// Tiles of rows, component by component; `fold(tile rows, first)` handles the rows from `first` on.
+template <class T, int D, class Fold>
+void row_tiles(const T* rows, long m, Fold fold) {
+  using Vector = typename Tile<T>::Vector;
+#pragma omp parallel
+  {
+    T* memory = new T[(D * kTileVectors + 1) * Tile<T>::kWidth];
+    const auto address = reinterpret_cast<std::uintptr_t>(memory) + kVectorBytes - 1;
+    auto* x = reinterpret_cast<Vector(*)[kTileVectors]>(address & -std::uintptr_t(kVectorBytes));
+#pragma omp for schedule(dynamic)
+    for (long first = 0; first < m; first += Tile<T>::kRows) {
+      T* lanes = reinterpret_cast<T*>(x);
+      for (int l = 0; l < Tile<T>::kRows; ++l)
+        for (int k = 0; k < D; ++k)
+          lanes[k * Tile<T>::kRows + l] = rows[std::min(first + l, m - 1) * D + k];
+      fold(x, first);
+    }
+    delete[] memory;
+  }
+}
+
+// out_i = sum_j K(|x_i - y_j|^2) b_j
+template <class T, int D, class K>
+void radial_tiled(const T* const* in, T* const* out, long m, long n) {
+  constexpr int B = Tile<T>::kRows;
+  const T *y = in[1], *b = in[2];
+  T* result = out[0];
+  row_tiles<T, D>(in[0], m, [=](const typename Tile<T>::Vector(*x)[kTileVectors], long first) {
+    alignas(64) double total[B] = {};
+    for (long start = 0; start < n; start += kColumns) {
+      alignas(64) T sums[B] = {};
+      const long stop = std::min(n, start + kColumns);
+      for (long j = start; j < stop; j += kTileColumns) {
+        Tile<T> tile;
+        tile.template distances<D>(x, y, j, n);
+        for (int c = 0; c < std::min<long>(kTileColumns, stop - j); ++c) {
+          const T* d2 = reinterpret_cast<const T*>(tile.sums[c]);
+#pragma omp simd
+          for (int l = 0; l < B; ++l) sums[l] += K::of(d2[l]) * b[j + c];
+        }
+      }
+      for (int l = 0; l < B; ++l) total[l] += sums[l];
+    }
+    for (int l = 0; l < std::min<long>(B, m - first); ++l) result[first + l] = T(total[l]);
+  });
+}
+
+// out_i = argmin_j |x_i - y_j|^2, the first of several, as 64-bit integers.
+template <class T, int D>
+void argmin_tiled(const T* const* in, T* const* out, long m, long n) {
+  using Index = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr int B = Tile<T>::kRows;
+  const T* y = in[1];
+  std::int64_t* result = reinterpret_cast<std::int64_t*>(out[0]);
+  row_tiles<T, D>(in[0], m, [=](const typename Tile<T>::Vector(*x)[kTileVectors], long first) {
+    alignas(64) T least[B];
+    alignas(64) Index place[B] = {};
+    std::fill_n(least, B, std::numeric_limits<T>::max());
+    for (long j = 0; j < n; j += kTileColumns) {
+      Tile<T> tile;
+      tile.template distances<D>(x, y, j, n);
+      for (int c = 0; c < std::min<long>(kTileColumns, n - j); ++c) {
+        const T* d2 = reinterpret_cast<const T*>(tile.sums[c]);
+#pragma omp simd
+        for (int l = 0; l < B; ++l) {
+          const bool closer = d2[l] < least[l];
+          least[l] = closer ? d2[l] : least[l];
+          place[l] = closer ? static_cast<Index>(j + c) : place[l];
+        }
+      }
+    }
+    std::copy_n(place, std::min<long>(B, m - first), result + first);
+  });
+}
+
 }  // namespace
 
 #define ENTRY(NAME, TYPE, ...)                                                       \
@@ -299,12 +427,22 @@ void squared_logsumexp(const T* const* in, T* const* out, long m, long n) {
 #define ENTRIES(TYPE)                                                                \
   ENTRY(gaussian_3_##TYPE, TYPE, radial<TYPE, 3, Gaussian>)                          \
   ENTRY(gaussian_10_##TYPE, TYPE, radial<TYPE, 10, Gaussian>)                        \
+  ENTRY(gaussian_64_##TYPE, TYPE, radial_tiled<TYPE, 64, Gaussian>)                  \
+  ENTRY(gaussian_100_##TYPE, TYPE, radial_tiled<TYPE, 100, Gaussian>)                \
+  ENTRY(gaussian_784_##TYPE, TYPE, radial_tiled<TYPE, 784, Gaussian>)                \
+  ENTRY(gaussian_row_3_##TYPE, TYPE, radial_row<TYPE, Gaussian>)                     \
   ENTRY(laplacian_3_##TYPE, TYPE, radial<TYPE, 3, Laplacian>)                        \
   ENTRY(cauchy_3_##TYPE, TYPE, radial<TYPE, 3, Cauchy>)                              \
   ENTRY(coulomb_3_##TYPE, TYPE, radial<TYPE, 3, Coulomb>)                            \
   ENTRY(matern_3_##TYPE, TYPE, radial<TYPE, 3, Matern>)                              \
   ENTRY(squared_argmin_3_##TYPE, TYPE, squared_argmin<TYPE, 3>)                      \
-  ENTRY(squared_logsumexp_3_##TYPE, TYPE, squared_logsumexp<TYPE, 3>)                \
+  ENTRY(squared_argmin_2_##TYPE, TYPE, squared_argmin<TYPE, 2>)                      \
+  ENTRY(squared_argmin_16_##TYPE, TYPE, argmin_tiled<TYPE, 16>)                      \
+  ENTRY(squared_argmin_64_##TYPE, TYPE, argmin_tiled<TYPE, 64>)                      \
+  ENTRY(squared_argmin_100_##TYPE, TYPE, argmin_tiled<TYPE, 100>)                    \
+  ENTRY(squared_argmin_128_##TYPE, TYPE, argmin_tiled<TYPE, 128>)                    \
+  ENTRY(squared_logsumexp_3_##TYPE, TYPE, logsumexp<TYPE, 3, 1, false>)              \
+  ENTRY(sinkhorn_3_##TYPE, TYPE, logsumexp<TYPE, 3, 100, true>)                      \
   ENTRY(seed_3_##TYPE, TYPE, seed<TYPE>)                                             \
   ENTRY(seed_gradient_3_##TYPE, TYPE, seed_gradient<TYPE>)                           \
   ENTRY(gaussian_gradient_3_##TYPE, TYPE, gaussian_gradient<TYPE>)

@@ -1,29 +1,48 @@
 """All benchmarks in one run: `python benchmarks/run.py --write benchmarks/results.md`.
 
-PyKeOps is installed into a virtual environment of its own (`--cache` keeps it, and what it
-compiled, for the next run); without network or compiler the run goes on without it, and says so.
+PyKeOps is installed into a virtual environment of its own, and so are JAX, numba and the libraries
+that search neighbours; `--cache` keeps both, and what PyKeOps compiled, for the next run. Without
+network or compiler the run goes on without them, and says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import bound, environment, fresh, report
-from benchmarks.cases import BEYOND, CASES, REDUCED, THIN, Case
-from benchmarks.harness import ROOT, Peer, Process, Result, measure, processes
+from benchmarks import bound, environment, fresh, ours, report
+from benchmarks.bound import Bound
+from benchmarks.case import THIN, Case, below
+from benchmarks.cases import CASES
+from benchmarks.harness import OURS, ROOT, Peer, Process, Result, measure, processes
 from benchmarks.quiet import Quiet
+
+# Peers that compile for seconds are left out of a quick run, unless `--peers` names them.
+SLOW = ("PyKeOps", "PyKeOps tuned", "torch compiled")
+TORCH = ("torch products", "torch differences", "torch compiled", "torch attention")
+OTHERS = ("JAX chunks", "JAX fused", "numba", "scikit-learn", "faiss", "SciPy cKDTree")
+
+
+def asked(options: argparse.Namespace, name: str) -> bool:
+    """Whether a peer is to take part."""
+    if name == OURS:
+        return True
+    if not options.peers:
+        return not (options.quick and name in SLOW)
+    return re.search(options.peers, name) is not None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=7, help="samples per peer and case (fewer for slow peers)")
     add("--quick", action="store_true", help="tiny sizes and two rounds: does it all work?")
     add("--pykeops-python", metavar="PATH", help="a Python that has PyKeOps and torch")
-    add("--cache", metavar="DIR", help="keeps PyKeOps and its builds; default: a temporary one")
+    add("--peers-python", metavar="PATH", help="a Python that has JAX, numba, faiss and so on")
+    add("--cache", metavar="DIR", help="keeps what is installed and built; default: nothing is")
     add("--write", metavar="FILE", help="write the report here; default: print it")
     add("--peers", default="", metavar="REGEX", help="only pairfold and peers that match")
     add("--patience", type=float, default=120, help="seconds to wait for a quiet machine, in all")
@@ -52,6 +72,15 @@ class Setup:
     notes: list[str]
     quiet: Quiet
     folder: Path
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Generator[None, None, None]:
+        """Say how long a stage took, and the run so far."""
+        start = time.perf_counter()
+        yield
+        now = time.perf_counter()
+        say(f"{name}: {now - start:.0f} s, {now - self.started:.0f} s in all")
 
     @property
     def rounds(self) -> int:
@@ -66,33 +95,45 @@ class Setup:
         return min(most, case.rows), min(most, case.columns)
 
     def chosen(self, name: str) -> bool:
-        """Whether a case is asked for."""
+        """Whether a case is asked for; in a quick run those that differ in size alone are not."""
+        if self.options.quick and name in CASES and bound.in_sizes(CASES[name]):
+            return False
         return re.search(self.options.cases, name) is not None
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> Setup:
     """Find or make what the peers need."""
-    cache = Path(options.cache) if options.cache else folder
+    cache = Path(options.cache).resolve() if options.cache else folder
     cache.mkdir(parents=True, exist_ok=True)
     notes = []
-    say("looking for PyKeOps")
-    python, note = environment.pykeops_python(options.pykeops_python, cache, folder / "pip.log")
-    if note:
-        notes.append(f"Without PyKeOps: {note}.")
-    peers = [Peer("pairfold")]
+    say("looking for PyKeOps and other peers")
+    log = folder / "pip.log"
+    python = other = None
+    if asked(options, "PyKeOps") or asked(options, "PyKeOps tuned"):
+        python, note = environment.pykeops_python(options.pykeops_python, cache, log)
+        if note:
+            notes.append(f"Without PyKeOps: {note}.")
+    peers = [Peer(OURS)]
     if python:
         shipped = {"KEOPS_CACHE_FOLDER": str(cache / "builds"), "CXXFLAGS": ""}
         tuned = {"KEOPS_CACHE_FOLDER": str(cache / "builds-tuned")}
         tuned["CXXFLAGS"] = environment.PYKEOPS_FLAGS
         peers.append(Peer("PyKeOps", python, environment=shipped))
         peers.append(Peer("PyKeOps tuned", python, environment=tuned))
+    inductor = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    peers += [Peer(name, environment=inductor) for name in TORCH]
+    if any(asked(options, name) for name in OTHERS):
+        other, note = environment.peers_python(options.peers_python, cache, log)
+        if note:
+            notes.append(f"Without {', '.join(environment.PEERS)}: {note}.")
+    if other:
+        peers += [Peer(name, other) for name in OTHERS]
     libraries, note = environment.cpp_libraries(folder)
     if note:
         notes.append(f"Without C++: {note}.")
-    peers += [Peer(name) for name in ("torch products", "torch differences")]
     peers += [Peer(name, option=path) for name, path in libraries.items()]
     peers.append(Peer("memory"))
-    peers = [p for p in peers if p.name == "pairfold" or re.search(options.peers, p.name)]
+    peers = [peer for peer in peers if asked(options, peer.name)]
     patience = 0 if options.quick else options.patience
     return Setup(options, peers, python, notes, Quiet(patience), folder)
 
@@ -123,7 +164,14 @@ def run_cases(setup: Setup) -> tuple[dict[str, dict[str, Result]], dict[str, str
         items, tell = _progress(chosen)
         for case in items:
             found[case.name] = measure(
-                case, setup.size(case), able, setup.rounds, setup.quiet, setup.folder, tell
+                case,
+                setup.size(case),
+                able,
+                setup.rounds,
+                0.002 if setup.options.quick else 0.05,
+                setup.quiet,
+                setup.folder,
+                tell,
             )
     return found, extra
 
@@ -148,7 +196,7 @@ def run_fresh(setup: Setup) -> dict[str, dict[str, Result]]:
     wanted = [name for name in fresh.NAMES if setup.chosen(name)]
     found: dict[str, dict[str, Result]] = {name: {} for name in wanted}
     pythons: list[tuple[str, str, str | None, Path | None]] = [
-        (report.OURS, "pairfold", sys.executable, ROOT / "src"),
+        (OURS, "pairfold", sys.executable, ROOT / "src"),
         (report.SHIPPED, "pykeops", setup.pykeops, None),
     ]
     for peer, library, python, source in pythons:
@@ -163,7 +211,9 @@ def run_fresh(setup: Setup) -> dict[str, dict[str, Result]]:
             continue
         for name, times in samples.items():
             found[name][peer] = Result(
-                peer, [seconds for seconds, _ in times], [not calm for _, calm in times]
+                peer,
+                samples=[seconds for seconds, _ in times],
+                disturbed=[not calm for _, calm in times],
             )
     return found
 
@@ -181,7 +231,8 @@ def document(
     setup: Setup,
     results: dict[str, dict[str, Result]],
     extra: dict[str, str],
-    bounds: str,
+    bounds: Sequence[Bound],
+    sections: Sequence[str],
     arguments: Sequence[str],
 ) -> str:
     """The whole report."""
@@ -192,64 +243,103 @@ def document(
         "command": f"`{command(arguments)}`",
         "versions": ", ".join(f"{k} {v}" for k, v in environment.versions(extra).items()),
     }
-    rows = [report.Fresh(n, fresh.SAYS[n], fresh.LIMITS[n]) for n in fresh.NAMES if n in results]
+    rows = _fresh_rows(results)
+    by_name = {b.name: b for b in bounds}
+    floors, aims = (report.verdicts(results, by_name, rows, aim) for aim in (False, True))
     parts = ["# Benchmark results\n", "Written by `benchmarks/run.py`.\n"]
     if setup.options.quick:
         parts.append("**A quick run on tiny sizes: these figures mean nothing.**\n")
     parts.append("\n".join(f"- {key}: {value}" for key, value in facts.items()) + "\n")
     parts += [note + "\n" for note in setup.notes]
-    parts += [report.PEERS_TEXT, "## Summary\n", report.summary(results, rows)]
-    parts += _groups(setup, results)
+    parts += [report.findings(results, floors), report.PEERS_TEXT]
+    parts += ["## Summary\n", report.summary(results)]
+    if floors or aims:
+        parts += ["## Floors and aims\n", report.bars(floors, aims)]
+    parts += [*sections, *_groups(setup, results)]
     if rows:
         parts.append("## Fresh processes\n")
-    for row in rows:
-        parts += [f"**{row.name}**: {row.says}\n", report.peer_table(results[row.name], None)]
+        parts.append("\n".join(f"- **{row.name}**: {row.says}" for row in rows) + "\n")
+        parts.append(report.peer_tables({row.name: results[row.name] for row in rows}, {}))
     if bounds:
         about = (bound.__doc__ or "").split("\n\n")[-1].strip()
-        parts += ["## Inner loops on one thread\n", about + "\n", bounds]
+        parts += ["## Inner loops on one thread\n", about + "\n", bound.text_table(bounds)]
     return "\n".join(parts)
 
 
+def _fresh_rows(results: dict[str, dict[str, Result]]) -> list[report.Fresh]:
+    return [
+        report.Fresh(
+            name,
+            fresh.SAYS[name],
+            below(fresh.LIMITS[name]),
+            below(fresh.AIMS[name]) if name in fresh.AIMS else (),
+        )
+        for name in fresh.NAMES
+        if name in results
+    ]
+
+
 def _groups(setup: Setup, results: dict[str, dict[str, Result]]) -> list[str]:
+    """For each group what its cases are, and all peers side by side."""
     parts: list[str] = []
-    group = ""
-    for case in CASES.values():
-        if case.name not in results:
-            continue
-        if case.group != group:
-            group = case.group
-            parts.append(f"## {group}\n")
-            if group in (REDUCED, BEYOND):
-                parts.append(_reductions(setup, results, group))
-        if group in (REDUCED, BEYOND):
-            continue
-        size = setup.size(case)
-        parts.append(report.case_title(case, size) + "\n")
-        parts.append(report.peer_table(results[case.name], size[0] * size[1]))
+    chosen = [case for case in CASES.values() if case.name in results]
+    for group in dict.fromkeys(case.group for case in chosen):
+        sizes = {case.name: setup.size(case) for case in chosen if case.group == group}
+        titles = [report.case_title(CASES[name], size) for name, size in sizes.items()]
+        pairs = {name: rows * columns for name, (rows, columns) in sizes.items()}
+        tables = report.peer_tables({name: results[name] for name in sizes}, pairs)
+        parts += [f"## {group}\n", "\n".join(titles) + "\n", tables]
     return parts
 
 
-def _reductions(setup: Setup, results: dict[str, dict[str, Result]], group: str) -> str:
-    """A group of reductions as one table, under what its cases have in common."""
-    chosen = {n: found for n, found in results.items() if n in CASES and CASES[n].group == group}
-    sizes = {name: setup.size(CASES[name]) for name in chosen}
-    first = next(iter(chosen))
-    rows, columns = sizes[first]
-    widths = {f"{k}: {d}": None for n in chosen for k, d in CASES[n].dims.items()}
-    dims = ", ".join(widths)
-    about = f"M = {rows}, N = {columns}, {CASES[first].dtype}, {dims}, through NumPy.\n"
-    return f"{about}\n{report.group_table(chosen, sizes)}"
+def run_ours(setup: Setup) -> list[str]:
+    """The sections about pairfold alone: flat times, threads, memory, compilation."""
+    parts: list[str] = []
+    quick = setup.options.quick
+
+    def section(name: str, title: str, text: Callable[[], str]) -> None:
+        if name != "threads" and not setup.chosen(name):
+            return
+        say(name)
+        setup.quiet.wait()
+        with setup.stage(name):
+            try:
+                parts.extend([f"## {title}\n", text()])
+            except subprocess.CalledProcessError as error:
+                setup.notes.append(f"{name} failed in a fresh process.")
+                say(f"{setup.notes[-1]}\n{error.stderr}")
+
+    lengths = [str(n) for n in ((500, 1000) if quick else ours.LENGTHS)]
+    section(
+        "flatness",
+        "Time per pair",
+        lambda: report.flatness(ours.measure("flatness", lengths)),
+    )
+    several = [case for case in CASES.values() if ours.threaded(case) and setup.chosen(case.name)]
+    if several and ours.two_cores():
+        asked = ["{}:{}:{}".format(case.name, *setup.size(case)) for case in several]
+        asked = asked[:: 10 if quick else 1]
+        section("threads", "Two threads", lambda: report.threads(ours.measure("threads", asked)))
+    section("memory", "Memory", lambda: report.memory(ours.measure("memory")[0]))
+    rounds = 1 if quick else min(3, setup.rounds)
+    section(
+        "compilation",
+        "Compile time of large formulas",
+        lambda: report.compilation(ours.compilations(rounds)),
+    )
+    return parts
 
 
-def run_bounds(setup: Setup) -> str:
-    """The table of bounds for the chosen cases."""
+def run_bounds(setup: Setup) -> list[Bound]:
+    """The bounds of the chosen cases."""
     names = [name for name in CASES if setup.chosen(name) and bound.suitable(CASES[name])]
     if not names:
-        return ""
+        return []
     say("inner loops")
     setup.quiet.wait()
-    size = 1000 if setup.options.quick else 8000
-    return bound.text_table(bound.all_bounds(names, size, setup.options.llvm_mca))
+    if setup.options.quick:
+        return bound.all_bounds(names[::8], 500, setup.options.llvm_mca)
+    return bound.all_bounds(names, 8000, setup.options.llvm_mca)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -259,9 +349,14 @@ def main(arguments: Sequence[str]) -> None:
         setup = prepare(options, Path(folder))
         for note in setup.notes:
             say(note)
-        results, extra = run_cases(setup)
-        results |= run_fresh(setup)
-        text = document(setup, results, extra, run_bounds(setup), arguments)
+        with setup.stage("cases"):
+            results, extra = run_cases(setup)
+        with setup.stage("fresh processes"):
+            results |= run_fresh(setup)
+        sections = run_ours(setup)
+        with setup.stage("inner loops"):
+            bounds = run_bounds(setup)
+        text = document(setup, results, extra, bounds, sections, arguments)
         if any(r.failure for found in results.values() for r in found.values()):
             say((Path(folder) / "peers.log").read_text()[-4000:])
     if options.write:

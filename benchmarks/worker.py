@@ -1,7 +1,8 @@
 """One peer's process: reads requests as JSON lines, answers with JSON lines.
 
-Requests: {"do": "warm" | "load" | "time" | "versions" | "quit", ...}. Arrays come and go as .npy
-files in the folder that a request names. Whatever a library prints goes to the error stream.
+Requests: {"do": "warm" | "probe" | "load" | "time" | "versions" | "quit", ...}. Arrays come and
+go as .npy files in the folder that a request names. Whatever a library prints goes to the error
+stream.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.cases import CASES, sample_rows
+from benchmarks.case import sample_rows
+from benchmarks.cases import CASES
+from benchmarks.peers.base import Skip
 
-_TINY = (40, 50)
+_TINY = (40, 150)
 _LONG = 1.0
+_PART = 8
 
 
 class Worker:
@@ -32,14 +36,32 @@ class Worker:
 
     def __init__(self, name: str, option: str) -> None:
         self.peer = peers.make(name, option)
+        self.shaped = getattr(self.peer, "shaped", False)
         self.work: Callable[[], Any] = lambda: ()
 
     def warm(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do the case on tiny arrays: whatever must be compiled is compiled."""
+        """Do the case on tiny arrays: whatever must be compiled is compiled.
+
+        A peer that compiles for sizes only tells whether it can do the case.
+        """
         case = CASES[request["case"]]
+        if self.shaped:
+            self.peer.prepare(case, case.arrays(1, *_TINY))
+            return {}
         start = time.perf_counter()
         self.peer.prepare(case, case.arrays(1, *_TINY))()
         return {"seconds": time.perf_counter() - start}
+
+    def probe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do a part of the case, and say how long all of it would take."""
+        case, (rows, columns) = CASES[request["case"]], request["size"]
+        part = (max(1, rows // _PART), max(1, columns // _PART))
+        work = self.peer.prepare(case, case.arrays(2, *part))
+        work()
+        start = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds * rows * columns / (part[0] * part[1])}
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Prepare the case on the driver's arrays, run it, leave sampled rows of the results."""
@@ -47,6 +69,8 @@ class Worker:
         arrays = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
         arrays = {name: arrays[name] for name in request["names"]}
         self.work = self.peer.prepare(case, arrays)
+        if self.shaped:
+            self.work()
         start = time.perf_counter()
         results = self.work()
         seconds = time.perf_counter() - start
@@ -84,7 +108,7 @@ def _flat(results: Any) -> list[Any]:
 def _answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
     try:
         answer = getattr(worker, request["do"])(request)
-    except peers.Skip:
+    except Skip:
         return {"skip": True}
     except Exception as error:
         traceback.print_exc()

@@ -1,83 +1,16 @@
-"""What each peer does with a case. This module runs inside the peers' own processes.
-
-A peer's `prepare(case, arrays)` returns a function of no arguments that does the work once and
-returns its results; it raises `Skip` for what the peer has no method for.
-"""
+"""torch in chunks of rows, one operation after the other."""
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
+from benchmarks.case import BEYOND, MEANS, NEAR, REDUCED, SOFT, Arrays, Case
+from benchmarks.peers.base import Skip, Work, chunk_rows
+from benchmarks.programs import SYSTEM_ALPHA, batches
 
-from benchmarks.cases import BEYOND, REDUCED, THIN, Array, Arrays, Case
-from benchmarks.programs import PROGRAMS
-
-Work = Callable[[], Sequence[Any]]
-
-CHUNK_BYTES = 16_000_000
-
-
-class Skip(Exception):
-    """The peer has no method for this case."""
-
-
-class GenredPeer:
-    """pairfold, or PyKeOps: the same program for both."""
-
-    def __init__(self, library: str, **options: Any) -> None:
-        self.library = library
-        self.options = options
-
-    def prepare(self, case: Case, arrays: Arrays) -> Work:
-        """The case as a user writes it."""
-        if self.library != "pairfold" and case.group == BEYOND:
-            raise Skip
-        module = importlib.import_module(f"{self.library}.{case.front}")
-        if self.library == "pairfold" and case.rules != "rounding":
-            work = self._prepare(case, arrays, module)
-            settings = importlib.import_module("pairfold").settings
-
-            def under_rules() -> Sequence[Any]:
-                with settings(rules=case.rules):
-                    return work()
-
-            return under_rules
-        return self._prepare(case, arrays, module)
-
-    def _prepare(self, case: Case, arrays: Arrays, module: Any) -> Work:
-        if case.program:
-            return PROGRAMS[case.program](module, arrays, self.options)
-        fold = module.Genred(
-            case.formula,
-            list(case.aliases),
-            reduction_op=case.reduction_op,
-            axis=case.axis,
-            opt_arg=case.opt_arg,
-            formula2=case.formula2,
-            **self.options,
-        )
-        if case.front == "numpy":
-            args: list[Any] = [arrays[name] for name in case.variables]
-            return lambda: (fold(*args),)
-        torch = importlib.import_module("torch")
-        tensors = {name: torch.from_numpy(a) for name, a in arrays.items()}
-        args = [tensors[name] for name in case.variables]
-        if case.what == "forward":
-            return lambda: (fold(*args),)
-        wrt = [tensors[name].requires_grad_() for name in case.wrt]
-        upstream = tensors["e"]
-        if case.what == "both":
-            return lambda: torch.autograd.grad(fold(*args), wrt, upstream)
-        result = fold(*args)
-        return lambda: torch.autograd.grad(result, wrt, upstream, retain_graph=True)
-
-    def versions(self) -> dict[str, str]:
-        """The version of the library."""
-        return {self.library: str(importlib.import_module(self.library).__version__)}
+_MOST_DIFFERENCES = 16  # dimensions up to which one subtracts coordinate by coordinate
 
 
 def torch_folds() -> dict[str, Callable[[Any, Any, int], Sequence[Any]]]:
@@ -135,21 +68,21 @@ class TorchPeer:
 
     def prepare(self, case: Case, arrays: Arrays) -> Work:
         """The method for the case's kernel."""
-        if case.program:
-            raise Skip
         v = {name: self.torch.from_numpy(a) for name, a in arrays.items()}
         differences = self.form == "differences"
+        if case.program:
+            return self._program(case, v)
         if case.what == "both":
             if not differences:
                 raise Skip
             return lambda: self._dense(v)
         if case.kernel.startswith("seed") and not differences:
             raise Skip
-        if case.dims["x"] > 16 and differences:
+        if case.dims["x"] > _MOST_DIFFERENCES and differences:
             raise Skip
         if case.group == BEYOND:
             raise Skip
-        if case.group == REDUCED:
+        if case.group in (REDUCED, NEAR, MEANS, SOFT):
             return lambda: self._reduced(case, v)
         if case.kernel == "seed":
             return lambda: (self._seed(v),)
@@ -159,10 +92,36 @@ class TorchPeer:
             return lambda: self._gaussian_gradient(v)
         return lambda: (self._radial(case.kernel, v),)
 
+    def _program(self, case: Case, v: dict[str, Any]) -> Work:
+        """Lazy tensors are sums; batches are products of batches; systems are dense."""
+        torch = self.torch
+        if case.program == "lazy":
+            return lambda: (self._radial("gaussian", v),)
+        if self.form == "differences":
+            raise Skip
+        if case.program == "batched":
+            count = batches(v)
+            x, y, b = (v[name].reshape(count, -1, v[name].shape[-1]) for name in ("x", "y", "b"))
+
+            def batched() -> Sequence[Any]:
+                kernel = torch.baddbmm((x * x).sum(2, keepdim=True), x, y.mT, alpha=-2)
+                kernel.add_((y * y).sum(2)[:, None]).neg_().exp_()
+                return ((kernel @ b).reshape(-1, 1),)
+
+            return batched
+        if case.program == "system":
+
+            def dense() -> Sequence[Any]:
+                kernel = torch.cdist(v["x"], v["x"]).square_().neg_().exp_()
+                kernel.diagonal().add_(SYSTEM_ALPHA)
+                return (torch.cholesky_solve(v["b"], torch.linalg.cholesky(kernel)),)
+
+            return dense
+        raise Skip
+
     def _chunks(self, rows: int, like: Any, columns: int, buffers: int) -> Any:
         """Slices of rows, each with buffers of that many rows."""
-        size = max(1, CHUNK_BYTES // (like.element_size() * max(1, columns)))
-        size = min(size, rows)
+        size = chunk_rows(rows, columns, like.element_size())
         whole = [self.torch.empty((size, columns), dtype=like.dtype) for _ in range(buffers)]
         for start in range(0, rows, size):
             part = slice(start, min(start + size, rows))
@@ -189,10 +148,23 @@ class TorchPeer:
 
     def _reduced(self, case: Case, v: dict[str, Any]) -> Sequence[Any]:
         fold = torch_folds()[case.reduction_op]
-        sign = -1 if case.formula.startswith("-") else 1
         weight = v[case.formula2] if case.formula2 else None
-        parts = [fold(f, weight, case.opt_arg or 0) for _, f in self._distances(v, sign)]
+        parts = [fold(f, weight, case.opt_arg or 0) for f in self._values(case, v)]
         return [self.torch.cat(chunks) for chunks in zip(*parts)]
+
+    def _values(self, case: Case, v: dict[str, Any]) -> Iterator[Any]:
+        """The pair values that a reduction takes in, chunk by chunk."""
+        if case.kernel == "attention":
+            if self.form == "differences":
+                raise Skip
+            for part, (buffer,) in self._chunks(len(v["x"]), v["x"], len(v["y"]), 1):
+                yield self.torch.mm(v["x"][part], v["y"].T, out=buffer)
+        elif case.kernel == "sinkhorn":
+            for _, f in self._distances(v, -100):
+                yield f.add_(v["b"].T, alpha=100)
+        else:
+            for _, f in self._distances(v, -1 if case.formula.startswith("-") else 1):
+                yield f
 
     def _radial(self, kernel: str, v: dict[str, Any]) -> Any:
         out = self.torch.empty((len(v["x"]), v["b"].shape[1]), dtype=v["b"].dtype)
@@ -253,88 +225,3 @@ class TorchPeer:
         wrt = [v[name].requires_grad_() for name in ("x", "y", "b")]
         d2 = (wrt[0][:, None] - wrt[1][None]).square().sum(-1)
         return self.torch.autograd.grad(d2.neg().exp() @ wrt[2], wrt, v["e"])
-
-
-class CppPeer:
-    """The hand-written C++ of `reference.cpp`, compiled by the driver and loaded with ctypes."""
-
-    _TYPES = {"float32": "float", "float64": "double"}
-
-    def __init__(self, path: str) -> None:
-        self.library = ctypes.CDLL(path)
-
-    def versions(self) -> dict[str, str]:
-        """Nothing: the driver knows the compiler."""
-        return {}
-
-    def prepare(self, case: Case, arrays: Arrays) -> Work:
-        """The entry of the kernel, for the dimension and dtype of the case."""
-        kernel = case.kernel.replace("-", "_")
-        name = f"{kernel}_{case.dims['x']}_{self._TYPES[case.dtype]}"
-        if not hasattr(self.library, name) or case.dims.get("b", 1) > 1:
-            raise Skip
-        if case.what == "both" or case.group == THIN or case.program:
-            raise Skip
-        names = ["x", "y", "a", "p", "e"] if kernel.startswith("seed") else ["x", "y", "b", "e"]
-        given = [arrays[name] for name in names if name in arrays]
-        outs = self._outs(case, arrays)
-        entry = self.library[name]
-        pointers = (ctypes.c_void_p * len(given))(*(a.ctypes.data for a in given))
-        results = (ctypes.c_void_p * len(outs))(*(a.ctypes.data for a in outs))
-        rows, columns = ctypes.c_long(len(arrays["x"])), ctypes.c_long(len(arrays["y"]))
-
-        def work(_keep: Any = given) -> Sequence[Array]:
-            entry(pointers, results, rows, columns)
-            return outs
-
-        return work
-
-    @staticmethod
-    def _outs(case: Case, arrays: Arrays) -> list[Array]:
-        like = {
-            "seed": ["x"],
-            "seed-gradient": ["y"],
-            "gaussian-gradient": ["x", "y", "b"],
-        }
-        if case.kernel in like:
-            return [np.zeros_like(arrays[name]) for name in like[case.kernel]]
-        dtype = np.int64 if case.kernel.endswith("argmin") else case.dtype
-        return [np.zeros((len(arrays["x"]), 1), dtype)]
-
-
-class MemoryPeer:
-    """Reads every input byte and writes every output byte, on all cores, and nothing else."""
-
-    def __init__(self) -> None:
-        self.torch = importlib.import_module("torch")
-
-    def versions(self) -> dict[str, str]:
-        """torch does the reading."""
-        return {"torch": str(self.torch.__version__)}
-
-    def prepare(self, case: Case, arrays: Arrays) -> Work:
-        """One sum over the inputs, one fill of the outputs."""
-        if case.group != THIN:
-            raise Skip
-        given = self.torch.cat([self.torch.from_numpy(a).reshape(-1) for a in arrays.values()])
-        out = self.torch.empty(len(arrays["x"]), dtype=given.dtype)
-
-        def work() -> Sequence[Any]:
-            out.fill_(1.0)
-            given.sum()
-            return ()
-
-        return work
-
-
-def make(name: str, option: str) -> Any:
-    """The peer of that name; `option` is the C++ library's path."""
-    makers: dict[str, Callable[[], Any]] = {
-        "pairfold": lambda: GenredPeer("pairfold"),
-        "PyKeOps": lambda: GenredPeer("pykeops"),
-        "PyKeOps tuned": lambda: GenredPeer("pykeops", sum_scheme="direct_sum"),
-        "torch products": lambda: TorchPeer("products"),
-        "torch differences": lambda: TorchPeer("differences"),
-        "memory": MemoryPeer,
-    }
-    return CppPeer(option) if name.startswith("C++") else makers[name]()
