@@ -47,6 +47,12 @@ class Settings:
     column_jam: int = _option(0, "Columns handled together in component loops; 0: by plan.")
     block: int = _option(0, "Columns summed before a partial sum is flushed; 0: by cache size.")
     unroll: int = _option(16, "Longest vector whose components are unrolled.", least=1)
+    screen: str = _option(
+        "auto",
+        "Whether bounds decide which distances are evaluated in a search for the smallest; "
+        "results are the same.",
+        valid=("auto", "always", "never"),
+    )
     rules: str = _option(
         "rounding",
         "Simplifications allowed: bit-exact ones, those that only change rounding, or also those "

@@ -63,6 +63,7 @@ class Codegen(Results):
             self.insert = self._insert_function()
         self.finish_unit = self._finish_function()
         if entry == "run":
+            self._write_screen()
             self.unit = self._unit_function()
             self._entry_point(entry, self._task_function())
         else:
@@ -81,12 +82,15 @@ class Codegen(Results):
         self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
         self._equipped(self.emitter, scratch)
         self.iota = self._lane_numbers()
+        self._fold_block()
+        self.builder.ret_void()
+        return self.module.get_global("unit")
+
+    def _fold_block(self) -> None:
         if self.kernel.output_loop is None:
             self._fold_short()
         else:
             self._fold_long()
-        self.builder.ret_void()
-        return self.module.get_global("unit")
 
     def _lane_numbers(self) -> ir.Value:
         word = ir.IntType(32)
@@ -103,25 +107,25 @@ class Codegen(Results):
                 self.emitter.emit([value], instances, known, leaf)
 
     def _instances(self, jam: int = 1) -> list[Key]:
-        return [(u, r) for u in range(jam) for r in range(self.plan.vectors)]
+        return [(u, r) for u in range(jam) for r in range(self.vectors)]
 
     def _starting(self, places: Sequence[ir.Value]) -> list[ir.Value]:
         """What the loop over a block carries for components: states, or lists' last values."""
         if not self.kernel.reduction.listed:
             return self._initial() * len(places)
-        vectors = range(self.plan.vectors)
+        vectors = range(self.vectors)
         return [self._limit(self.state, place, r) for place in places for r in vectors]
 
     def _carried(self) -> int:
         """Values carried per component."""
-        return self.plan.vectors if self.kernel.reduction.listed else len(self._initial())
+        return self.vectors if self.kernel.reduction.listed else len(self._initial())
 
     def _initial(self) -> list[ir.Value]:
         """The states that a block starts from."""
         return [
             self.inner.constant(value)
             for value in self._identity(self.plan.dtype)
-            for _ in range(self.plan.vectors)
+            for _ in range(self.vectors)
         ]
 
     def _columns(
@@ -195,7 +199,7 @@ class Codegen(Results):
 
         `number` is that of the output, `place` its component.
         """
-        vectors = self.plan.vectors
+        vectors = self.vectors
         current = list(states)
         emitter = Emitter(self.kernel, self.plan, self.inner, self.flow, PAIR)
         steps = self.kernel.steps[number]
@@ -204,7 +208,7 @@ class Codegen(Results):
             r = instance[1]
             value = local[output, self.emitter.key(output, instance)]
             if self.kernel.reduction.listed:
-                column = self._column_number(self.builder.add(self.base, at), instance)
+                column = self.builder.add(self.base, self._column_number(at, instance))
                 valid = None if self.row_major else self._valid(at, r)
                 front = self._list_address(self.state, place, 0, i64(r * self.plan.width))
                 current[r] = self._offer(number, current[r], front, value, column, valid)
@@ -235,7 +239,9 @@ class Codegen(Results):
     def _column_number(self, at: ir.Value, instance: Key) -> ir.Value:
         """The number of an instance's (first) column."""
         u, r = instance
-        return self.builder.add(at, i64(u if self.row_major else r * self.plan.width))
+        if self.row_major:
+            return self._column(at, u)
+        return self.builder.add(at, i64(r * self.plan.width))
 
     def _column_vector(self, at: ir.Value, instance: Key) -> ir.Value:
         """Numbers of columns, lane by lane, counted from the start of the block."""
@@ -509,6 +515,7 @@ class Codegen(Results):
         self._pack_once(args, scratch, batch)
         self._pack_row_groups(args, scratch, batch, first, count)
         units = self._units(count)
+        self._rows_packed(scratch, units)
         own = flow.at(scratch, i64(self.layout.offset["state"]))
         partial = flow.at(flow.pointer(args, PARTIALS), flow.times(which, self.layout.state_bytes))
         alone = b.icmp_signed("==", splits, i64(1))
@@ -524,6 +531,15 @@ class Codegen(Results):
             b.call(self.finish_unit, [args, scratch, batch, first, count, columns, state])
         b.ret_void()
         return self.module.get_global("task")
+
+    def _write_screen(self) -> None:
+        """The functions that a screen of pairs needs."""
+
+    def _rows_packed(self, scratch: ir.Value, units: ir.Value) -> None:
+        """What else a task does with its rows."""
+
+    def _columns_packed(self, scratch: ir.Value, count: ir.Value) -> None:
+        """What else it does with a block of columns."""
 
     def _fold_interval(
         self,
@@ -547,6 +563,7 @@ class Codegen(Results):
                 width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
                 if self.pack_columns is not None:
                     b.call(self.pack_columns, [args, scratch, batch, block.index, width, columns])
+                self._columns_packed(scratch, width)
                 with flow.loop(i64(0), units, name="units") as unit:
                     where = self._unit_rows(rows, unit.index)
                     b.call(
@@ -609,8 +626,3 @@ class Codegen(Results):
         b.branch(again)
         b.position_at_end(end)
         b.ret_void()
-
-
-def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> ir.Module:
-    """The LLVM module of a kernel under a plan, with one entry point."""
-    return Codegen(kernel, plan).write(entry)

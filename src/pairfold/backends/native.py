@@ -12,8 +12,8 @@ import llvmlite.binding as llvm
 from ..core.locks import fork_safe_lock, hold_across_forks
 from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
-from .codegen import write_module
 from .machine import new_target_machine, target_machine
+from .screening import write_module
 from .writer import Layout
 
 log = logging.getLogger("pairfold")

@@ -13,6 +13,7 @@ from ..lower.kernel import COLUMN, ONCE, ROW, Argument, Kernel
 from ..lower.schedule import ITEM, Plan, cells, code_size, frontier
 from .emitter import Emitter, Key, Leaf
 from .flow import I64, Flow, i64
+from .products import ScreenPlaces
 from .simd import Simd
 from .storage import Storage
 from .tables import TableMemory, TablePlaces
@@ -37,7 +38,8 @@ class Layout:
         self.state_words = kernel.places * self.place_words
         self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
-        self.row_group = kernel.stages[ROW].size * plan.row_group * self.item
+        self.screen = ScreenPlaces(plan, kernel.stages[ROW].size * plan.row_group * self.item)
+        self.row_group = self.screen.row_bytes
         self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
         self.tables = TablePlaces(kernel, plan)
         sizes = {
@@ -52,6 +54,7 @@ class Layout:
             "rescale": kernel.anchors * lanes * self.outer_item,
             "rescale other": kernel.anchors * lanes * self.outer_item,
             "state": plan.tiles * self.unit_state,
+            **self.screen.sizes,
         }
         for number, (result, size) in enumerate(
             zip(kernel.reduction.results, kernel.results, strict=True)
@@ -77,7 +80,8 @@ class Writer:
     """The module of one kernel under one plan, and the function being written into it.
 
     `places` are the parts of scratch memory and `row_buffer` the packed rows, as addresses in
-    the function being written.
+    the function being written. `vectors` are handled at once there; `picked`, if it is not None,
+    is the address of the numbers of the columns that are folded, else all are.
     """
 
     builder: ir.IRBuilder
@@ -96,6 +100,8 @@ class Writer:
         self.item = ITEM[plan.dtype]
         self.storage = Storage(plan.stored or plan.dtype)
         self.row_major = plan.lanes == "row"
+        self.vectors = plan.vectors
+        self.picked: ir.Value | None = None
 
     def _function(
         self, name: str, *kinds: ir.Type, returns: ir.Type | None = None
@@ -161,6 +167,13 @@ class Writer:
     def _vector(self, key: Key) -> int:
         return key[1] * self.plan.width * self.item
 
+    def _column(self, at: ir.Value, u: int) -> ir.Value:
+        """The number in the block of column u of a jam, where lanes are rows."""
+        column = self.builder.add(at, i64(u))
+        if self.picked is None:
+            return column
+        return self.flow.load(I64, self.flow.at(self.picked, self.flow.times(column, 8)), 8)
+
     def _pair_leaf(self, at: ir.Value) -> Leaf:
         """Reads slots for column (or vector of columns) number `at` of the block."""
         flow, b, item, plan = self.flow, self.builder, self.item, self.plan
@@ -179,7 +192,7 @@ class Writer:
                 return flow.load(self.simd.type, address, 4)
             place = flow.times(slot, plan.block * item)
             if self.row_major:
-                column = b.add(at, i64(key[0]))
+                column = self._column(at, key[0])
                 address = flow.at(self.places["columns"], b.add(place, flow.times(column, item)))
                 return self.simd.splat(flow.load(self.simd.scalar, address, item))
             shift = b.add(flow.times(at, item), i64(self._vector(key)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..core.scalars import PRIMITIVES, Value, reachable
 from ..settings import Settings
+from .distance import Distance, distance
 from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
 ITEM = {"float32": 4, "float64": 8}
@@ -21,6 +22,13 @@ _SMALL_ROWS = 8
 _LONG_SHARED = 64
 _CODE = 1000
 _MUCH = 2**27
+# Distances of fewer components are evaluated as fast as bounded; sums of more leave 32 bits.
+_LEAST_SCREENED, _MOST_SCREENED = 12, 4096
+# What multiplies vectors of short integers, for each number of lanes.
+_SHORT_PRODUCTS = {16: {"avx512bw"}, 8: {"avx2"}, 4: {"avx2", "sse2"}}
+_SCREENED = 128
+_SCREENED_TASKS = 16
+_SCREEN_CACHE = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Plan:
 
     `relaxed`: an exponential may add a fraction of the rounding error that its argument has.
     `stored`: the dtype of arrays, where it is not that of the computation.
+    `screen`: the distance that bounds are computed of first, to evaluate few pairs.
     """
 
     machine: Machine
@@ -68,6 +77,7 @@ class Plan:
     accumulation: Accumulation
     relaxed: bool = True
     stored: str = ""
+    screen: Distance | None = None
 
     @property
     def lane_count(self) -> int:
@@ -234,10 +244,15 @@ def make_plan(
     if not vectors:
         vectors = _vectors(kernel, machine, jam)
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
+    screen = _screen(kernel, machine, width, lanes, options)
+    if screen is not None:
+        vectors = min(4, _power_of_two_below(options.row_vectors or 4))
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
     if options.block or accumulation.every:
         block = options.block or accumulation.every
+    elif screen is not None:
+        block = _SCREENED
     elif shared and lanes == "row":
         most = min(64 if kept else 256, _CACHE // (shared * count * item))
         block = max(16 if shared < _LONG_SHARED else 1, most)
@@ -250,7 +265,8 @@ def make_plan(
         row_bytes = max(1, kernel.stages[ROW].size) * count * item
         words = len(kernel.reduction.identity) * (kernel.length + 1)
         state_bytes = (kernel.places * words + kernel.anchors) * count * 8
-        tiles = max(1, min(8, 2 * _CACHE // (row_bytes + state_bytes)))
+        room = 2 * _CACHE if screen is None else _SCREEN_CACHE
+        tiles = max(1, min(8, room // (row_bytes + state_bytes)))
     else:
         tiles = max(width, _SMALL_ROWS)
     output_jam = 4 if machine.registers >= 32 else 2
@@ -269,7 +285,21 @@ def make_plan(
         accumulation,
         options.rules != "exact",
         stored,
+        screen,
     )
+
+
+def _screen(
+    kernel: Kernel, machine: Machine, width: int, lanes: str, options: Settings
+) -> Distance | None:
+    """The distance to compute bounds of, where that is possible and said to be worth while."""
+    if options.screen == "never" or lanes != "row":
+        return None
+    if not machine.has & _SHORT_PRODUCTS.get(width, set()):
+        return None
+    found = distance(kernel)
+    least = 1 if options.screen == "always" else _LEAST_SCREENED
+    return found if found is not None and least <= found.dim <= _MOST_SCREENED else None
 
 
 def few_rows(rows: int, columns: int, machine: Machine, dtype: str) -> bool:
@@ -288,7 +318,8 @@ def partition(
     unit = plan.lane_count if plan.lanes == "row" else 1
     units = -(-rows // unit)
     most = plan.tiles
-    per_task = max(1, min(most, units * batches // TASKS))
+    wanted = TASKS if plan.screen is None else _SCREENED_TASKS
+    per_task = max(1, min(most, units * batches // wanted))
     panels = -(-units // per_task)
     tasks = panels * batches
     splits = options.splits
