@@ -81,6 +81,6 @@ class ScreenPlaces:
             "screen scale": item,
             "screen sums": 4 * plan.block * lanes,
             "screen tops": 4 * lanes,
-            "screen picks": 8 * plan.block,
+            "screen picks": 8 * (plan.block + plan.jam),
             "screen count": 8,
         }

@@ -16,6 +16,7 @@ Errors are in units of s; sums of them are rounded up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -252,9 +253,6 @@ class Screened(Codegen):
             self._bounds()
         with flow.when(b.not_(screened)):
             self._pick_all(count)
-        picks = self.places["screen picks"]
-        start = b.select(screened, i64(0), b.mul(count, i64(self.plan.vectors)))
-        flow.store(start, some, 8)
         with flow.loop(i64(0), i64(self.plan.vectors), carried=[i64(0)], name="vectors") as r:
             lane = flow.times(r.index, self.plan.width)
             self.row_buffer = flow.at(rows, flow.times(lane, self.item))
@@ -264,14 +262,39 @@ class Screened(Codegen):
                 flow.store(self._pick(rows, lane, count), some, 8)
             left = flow.word(some, 0)
             with flow.when(b.icmp_signed("!=", left, i64(0))):
-                self.count, self.picked, self.vectors = left, picks, 1
-                self._fold_short()
-                self.picked, self.vectors = None, self.plan.vectors
+                self._fold_picked(left)
             r.next = [b.add(r.values[0], left)]
         most = b.mul(count, i64(self.plan.vectors))
         useless = b.icmp_signed(">", b.mul(r.results[0], i64(2)), most)
         with flow.when(b.and_(screened, useless)):
             flow.store(i64(_REST), rest, 8)
+
+    def _fold_picked(self, count: ir.Value) -> None:
+        """Fold the picked columns into the states of one vector of rows, as all would be.
+
+        Where fewer are left than go together, the values of the others are NaN.
+        """
+        b, kernel, jam = self.builder, self.kernel, self.plan.jam
+        self.picked, self.vectors = self.places["screen picks"], 1
+        for extra in range(jam - 1):
+            place = self.flow.times(b.add(count, i64(extra)), 8)
+            self.flow.store(i64(0), self.flow.at(self.picked, place), 8)
+        output, instances, known = kernel.outputs[0], self._instances(jam), {}
+        self._invariant([output], instances, known)
+        nothing = self.simd.constant(math.nan)
+        stop, starting = self._round_up(count, jam), self._starting([i64(0)])
+        with self.flow.loop(i64(0), stop, jam, starting, name="picked") as columns:
+            local = dict(known)
+            self.emitter.emit([output], instances, local, self._pair_leaf(columns.index))
+            for instance in instances[1:]:
+                here = b.icmp_signed("<", b.add(columns.index, i64(instance[0])), count)
+                key = output, self.emitter.key(output, instance)
+                local[key] = b.select(here, local[key], nothing)
+            columns.next = self._step(
+                0, i64(0), columns.values, instances, local, columns.index
+            )
+        self._flush_all([i64(0)], columns.results)
+        self.picked, self.vectors = None, self.plan.vectors
 
     def _lane_bytes(self) -> int:
         """What the states of one lane are apart from those of the next."""

@@ -26,7 +26,7 @@ _MUCH = 2**27
 _LEAST_SCREENED, _MOST_SCREENED = 12, 4096
 # What multiplies vectors of short integers, for each number of lanes.
 _SHORT_PRODUCTS = {16: {"avx512bw"}, 8: {"avx2"}, 4: {"avx2", "sse2"}}
-_SCREENED = 128
+_SCREENED = 144
 _SCREENED_TASKS = 16
 _SCREEN_CACHE = 512 * 1024
 
@@ -247,6 +247,8 @@ def make_plan(
     screen = _screen(kernel, machine, width, lanes, options)
     if screen is not None:
         vectors = min(4, _power_of_two_below(options.row_vectors or 4))
+        jam = options.column_jam or (4 if loops else 1)
+        jam = _power_of_two_below(jam)
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
     if options.block or accumulation.every:
