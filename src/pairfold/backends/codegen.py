@@ -12,6 +12,7 @@ below the counts given; all other memory is the task's own scratch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -60,7 +61,7 @@ class Codegen(Results):
         else:
             self._write_packing((ROW,) if refactored else ())
         if self.kernel.reduction.listed:
-            self.insert = self._insert_function()
+            self._write_lists()
         self.finish_unit = self._finish_function()
         if entry == "run":
             self._write_screen()
@@ -209,9 +210,11 @@ class Codegen(Results):
             value = local[output, self.emitter.key(output, instance)]
             if self.kernel.reduction.listed:
                 column = self.builder.add(self.base, self._column_number(at, instance))
-                valid = None if self.row_major else self._valid(at, r)
-                front = self._list_address(self.state, place, 0, i64(r * self.plan.width))
-                current[r] = self._offer(number, current[r], front, value, column, valid)
+                if not self.row_major:
+                    nothing = self.simd.constant(math.inf)
+                    value = self.builder.select(self._valid(at, r), value, nothing)
+                lists = self._list_address(self.state, place, r)
+                current[r] = self._offer(current[r], lists, value, column)
                 continue
             known: Known = {(output, emitter.key(output, instance)): self._to_inner(value)}
             for hole in (v for v in reachable(steps) if v.what == "hole"):

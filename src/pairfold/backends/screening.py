@@ -299,7 +299,7 @@ class Screened(Codegen):
     def _lane_bytes(self) -> int:
         """What the states of one lane are apart from those of the next."""
         listed = self.kernel.reduction.listed
-        return self._list_bytes() if listed else self.layout.outer_item
+        return self.item if listed else self.layout.outer_item
 
     def _pick_all(self, count: ir.Value) -> None:
         with self.flow.loop(i64(0), count, name="all") as each:

@@ -21,6 +21,7 @@ from .words import FIRST_RESULT, OFFSETS, PANEL, REFUSED, WORDS_PER_ARRAY
 
 _MOST_MEMORY = 2**30
 _LONG_CODE = 500
+_LONG_LIST = 16
 
 
 class Layout:
@@ -32,9 +33,11 @@ class Layout:
         self.components = 2 if plan.accumulation.compensated else 1
         lanes = plan.lane_count
         words = len(kernel.reduction.identity) * self.components
-        # A list has one place more, before its first: nothing comes before that.
-        self.list_places = 1 + -(-kernel.length // plan.width) * plan.width
-        self.place_words = words * (self.list_places if kernel.reduction.listed else 1)
+        self._lay_out_lists(kernel.length)
+        # Values and indices, what was put aside of both, and how much.
+        rows = 2 * (self.list_places + self.list_aside) + (self.list_aside > 0)
+        listed = -(-rows * self.item // self.outer_item)
+        self.place_words = listed if kernel.reduction.listed else words
         self.state_words = kernel.places * self.place_words
         self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
@@ -74,6 +77,13 @@ class Layout:
                 found=f"{self.total / 2**30:.1f} GiB of working memory for each thread",
                 hint=f"smaller dimensions: each thread may use {_MOST_MEMORY >> 30} GiB",
             )
+
+    def _lay_out_lists(self, length: int) -> None:
+        """Places of a list, how many are gone through at a time, and how many pairs wait for it."""
+        self.list_places, self.list_step, self.list_aside = length, max(1, length - 1), 0
+        if length > _LONG_LIST:
+            self.list_step, self.list_aside = 4, 32
+            self.list_places = 1 + -(-(length - 1) // 4) * 4
 
 
 class Writer:
