@@ -13,6 +13,7 @@ together. The last values are those of the lists, so they are larger than need b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -41,10 +42,10 @@ class Lists(States):
 
         `list` is the address of a vector of lists.
         """
-        self.insert = self._insertion("insert", self._later_placed)
+        if self.layout.list_long:
+            self.insert = self._insertion("insert", self._later_placed)
         self.join = self._insertion("join", self._placed)
-        if self.layout.list_aside:
-            self.settle = self._settle_function()
+        self.settle = self._settle_function()
 
     # -- memory -------------------------------------------------------------------------------
 
@@ -94,8 +95,7 @@ class Lists(States):
             lists = self._list_address(state, place, r)
             with flow.loop(i64(0), i64(self.layout.list_places), name="places") as each:
                 self._store_entry(empty, self._entry_at(lists, each.index))
-            if self.layout.list_aside:
-                flow.store(simd.int_constant(0), self._counts_at(lists), self.item)
+            flow.store(simd.int_constant(0), self._counts_at(lists), self.item)
 
     # -- insertion ----------------------------------------------------------------------------
 
@@ -187,37 +187,44 @@ class Lists(States):
         b = self.builder
         smaller = self.simd.compare("<", value, limit)
         lanes = b.bitcast(smaller, ir.IntType(self.plan.width))
-        some, after = b.append_basic_block("some"), b.append_basic_block("none")
-        before = b.block
-        nothing = ir.Constant(lanes.type, 0)
-        b.cbranch(b.icmp_unsigned("!=", lanes, nothing), some, after).set_weights([1, 1000])
-        b.position_at_end(some)
-        number = self.simd.splat(b.trunc(column, self.simd.scalar_int))
-        if not self.row_major:
-            numbers = [ir.Constant(self.simd.scalar_int, n) for n in range(self.plan.width)]
-            number = b.add(number, ir.Constant(self.simd.int_type, numbers))
-        if self.layout.list_aside:
-            self._put_aside(lists, value, number, b.zext(lanes, I64))
-            changed = self._last(lists)
+        some = b.icmp_unsigned("!=", lanes, ir.Constant(lanes.type, 0))
+        if self.layout.list_long:
+            with self.flow.when(some, rare=True):
+                self._put_aside(lists, value, column, b.zext(lanes, I64))
         else:
-            changed = b.call(self.insert, [lists, value, number])
-        inside = b.block
-        b.branch(after)
-        b.position_at_end(after)
-        limits = b.phi(limit.type, "limit")
-        limits.add_incoming(limit, before)
-        limits.add_incoming(changed, inside)
-        return limits
+            self._put_all_aside(lists, value, column, some)
+        return self._last(lists)
 
-    # -- long lists ---------------------------------------------------------------------------
+    def _put_all_aside(
+        self, lists: ir.Value, value: ir.Value, column: ir.Value, some: ir.Value
+    ) -> None:
+        """Keep a whole vector of pairs for later if some of them are to be inserted.
+
+        It is written in any case, and counted or not: there is no branch to predict.
+        """
+        b, flow, item = self.builder, self.flow, self.item
+        kind = self.simd.scalar_int
+        counts = self._counts_at(lists)
+        count = flow.load(kind, counts, item)
+        place = count if kind == I64 else b.zext(count, I64)
+        values, numbers = self._aside_at(lists, place)
+        flow.store(value, values, item)
+        flow.store(column if kind == I64 else b.trunc(column, kind), numbers, item)
+        count = b.add(count, b.zext(some, kind))
+        flow.store(count, counts, item)
+        full = b.icmp_signed("==", count, ir.Constant(kind, self.layout.list_aside))
+        with flow.when(full, rare=True):
+            b.call(self.settle, [lists])
 
     def _put_aside(
-        self, lists: ir.Value, value: ir.Value, number: ir.Value, lanes: ir.Value
+        self, lists: ir.Value, value: ir.Value, column: ir.Value, lanes: ir.Value
     ) -> None:
         """Keep the pairs of some lanes (bits) for later; make room when one lane has none left."""
         b, flow, item = self.builder, self.flow, self.item
         kind = self.simd.scalar_int
         counts = self._counts_at(lists)
+        values = self._row(counts, i64(1))
+        flow.store(value, values, item)
         body, done = b.append_basic_block("aside"), b.append_basic_block("aside.end")
         before = b.block
         b.branch(body)
@@ -230,7 +237,9 @@ class Lists(States):
         own = flow.at(counts, shift)
         count = flow.load(kind, own, item)
         place = count if kind == I64 else b.zext(count, I64)
-        parts = b.extract_element(value, lane), b.extract_element(number, lane)
+        number = column if self.row_major else b.add(column, lane)
+        number = number if kind == I64 else b.trunc(number, kind)
+        parts = flow.load(self.simd.scalar, flow.at(values, shift), item), number
         for part, row in zip(parts, self._aside_at(lists, place), strict=True):
             flow.store(part, flow.at(row, shift), item)
         count = b.add(count, ir.Constant(kind, 1))
@@ -248,27 +257,57 @@ class Lists(States):
     def _settle_function(self) -> ir.Function:
         """settle(list): insert all pairs that were put aside, in the order they came in."""
         (lists,) = self._function("settle", BYTES)
+        if self.layout.list_long:
+            self._settle_lanes(lists)
+        else:
+            self._settle_vectors(lists)
+        self.flow.store(self.simd.int_constant(0), self._counts_at(lists), self.item)
+        self.builder.ret_void()
+        return self.module.get_global("settle")
+
+    def _settle_lanes(self, lists: ir.Value) -> None:
+        """Where each lane has put aside its own pairs."""
         flow, b, simd = self.flow, self.builder, self.simd
-        at = self._counts_at(lists)
-        counts = flow.load(simd.int_type, at, self.item)
+        counts = flow.load(simd.int_type, self._counts_at(lists), self.item)
         name = f"llvm.vector.reduce.smax.v{simd.width}i{simd.bits}"
         most = simd.intrinsic(name, simd.scalar_int, counts)
         most = most if simd.bits == 64 else b.zext(most, I64)
         with flow.loop(i64(0), most, name="aside") as each:
             value, number = self._load_entry(self._aside_at(lists, each.index))
-            place = simd.splat(b.trunc(each.index, simd.scalar_int))
-            here = b.icmp_signed("<", place, counts)
+            index = each.index if simd.bits == 64 else b.trunc(each.index, simd.scalar_int)
+            here = b.icmp_signed("<", simd.splat(index), counts)
             value = b.select(here, value, simd.constant(math.inf))
             b.call(self.insert, [lists, value, number])
-        flow.store(simd.int_constant(0), at, self.item)
-        b.ret_void()
-        return self.module.get_global("settle")
+
+    def _settle_vectors(self, lists: ir.Value) -> None:
+        """Where whole vectors were put aside: the lists stay in registers meanwhile."""
+        flow, b, simd = self.flow, self.builder, self.simd
+        count = flow.load(simd.scalar_int, self._counts_at(lists), self.item)
+        count = count if simd.bits == 64 else b.zext(count, I64)
+        places = [self._entry_at(lists, i64(place)) for place in range(self.kernel.length)]
+        old = [part for place in places for part in self._load_entry(place)]
+        front = simd.constant(-math.inf), simd.int_constant(0)
+        with flow.loop(i64(0), count, carried=old, name="aside") as each:
+            values, numbers = self._aside_at(lists, each.index)
+            number = simd.splat(flow.load(simd.scalar_int, numbers, self.item))
+            if not self.row_major:
+                lanes = [ir.Constant(simd.scalar_int, n) for n in range(simd.width)]
+                number = b.add(number, ir.Constant(simd.int_type, lanes))
+            new = flow.load(simd.type, values, self.item), number
+            entries = [front, *zip(each.values[::2], each.values[1::2], strict=True)]
+            each.next = [
+                part
+                for before, here in itertools.pairwise(entries)
+                for part in self._later_placed(before, here, new)
+            ]
+        results = each.results
+        for place, entry in zip(places, zip(results[::2], results[1::2], strict=True), strict=True):
+            self._store_entry(entry, place)
 
     def _settle_lists(self, state: ir.Value) -> None:
         """Nothing is left aside in a unit's lists."""
-        if self.layout.list_aside:
-            for place, r in self._each_list(state):
-                self.builder.call(self.settle, [self._list_address(state, place, r)])
+        for place, r in self._each_list(state):
+            self.builder.call(self.settle, [self._list_address(state, place, r)])
 
     # -- lists as states ----------------------------------------------------------------------
 

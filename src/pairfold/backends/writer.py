@@ -34,8 +34,8 @@ class Layout:
         lanes = plan.lane_count
         words = len(kernel.reduction.identity) * self.components
         self._lay_out_lists(kernel.length)
-        # Values and indices, what was put aside of both, and how much.
-        rows = 2 * (self.list_places + self.list_aside) + (self.list_aside > 0)
+        # Values and indices, what was put aside of both, how much, and room for one vector.
+        rows = 2 * (self.list_places + self.list_aside) + 2
         listed = -(-rows * self.item // self.outer_item)
         self.place_words = listed if kernel.reduction.listed else words
         self.state_words = kernel.places * self.place_words
@@ -80,10 +80,10 @@ class Layout:
 
     def _lay_out_lists(self, length: int) -> None:
         """Places of a list, how many are gone through at a time, and how many pairs wait for it."""
-        self.list_places, self.list_step, self.list_aside = length, max(1, length - 1), 0
-        if length > _LONG_LIST:
-            self.list_step, self.list_aside = 4, 32
-            self.list_places = 1 + -(-(length - 1) // 4) * 4
+        self.list_long = length > _LONG_LIST
+        self.list_step = 4 if self.list_long else max(1, length - 1)
+        self.list_places = 1 + -(-(length - 1) // self.list_step) * self.list_step
+        self.list_aside = 32
 
 
 class Writer:
