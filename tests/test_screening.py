@@ -12,7 +12,7 @@ import pytest
 from checks import assert_close, assert_same_bits
 
 from pairfold.backends.machine import machine
-from pairfold.errors import OptionError
+from pairfold.errors import OptionError, UnsupportedError
 from pairfold.numpy import Genred
 from pairfold.settings import settings
 
@@ -45,6 +45,7 @@ DATA = {
     "far": lambda r, n, d: 1000 + r.normal(size=(n, d)),
     "tiny": lambda r, n, d: 1e-30 * r.normal(size=(n, d)),
     "subnormal": lambda r, n, d: 1e-40 * r.normal(size=(n, d)),
+    "small": lambda r, n, d: 1e-25 * r.normal(size=(n, d)),
     "huge": lambda r, n, d: 1e30 * r.normal(size=(n, d)),
     "near the end": lambda r, n, d: 3e38 * np.sign(r.normal(size=(n, d))),
     "all magnitudes": lambda r, n, d: r.normal(size=(n, d)) * 10.0 ** r.integers(-25, 25, (n, 1)),
@@ -70,7 +71,9 @@ def test_results_are_those_of_all_pairs_whatever_the_data(kind, dtype):
         both(search("KMin_ArgKMin", dim, 100), x, y)
 
 
-@pytest.mark.parametrize("kinds", [("normal", "far"), ("one direction", "normal"), ("tiny", "huge")])
+@pytest.mark.parametrize(
+    "kinds", [("normal", "far"), ("one direction", "normal"), ("tiny", "huge")]
+)
 def test_rows_and_columns_of_different_kinds(kinds):
     rng = np.random.default_rng(8)
     x, y = (DATA[k](rng, n, 20).astype("float32") for k, n in zip(kinds, (150, 600), strict=True))
@@ -103,7 +106,8 @@ def test_lists_of_any_length_also_longer_than_there_are_columns(length):
         most = min(length, columns)
         assert_same_bits(places[:, :most], order)
         assert (values[:, :most] == np.take_along_axis(all_pairs, order, 1)).all()
-        assert np.isinf(values[:, most:]).all() and not places[:, most:].any()
+        assert np.isinf(values[:, most:]).all()
+        assert not places[:, most:].any()
 
 
 @pytest.mark.parametrize("formula", ["Norm2(x - y)", "SqDist(y, x)", "Sum(Square(x - y))"])
@@ -228,3 +232,10 @@ def test_gradients_of_selected_values():
     x.grad = None
     torch.cdist(x, y).square().topk(4, largest=False).values.square().sum().backward()
     assert_close(got.numpy(), x.grad.numpy(), terms=80)
+
+
+def test_lists_of_more_columns_than_their_indices_count_are_refused():
+    x = np.ones((1, 1), "float32")
+    y = np.broadcast_to(x, (2**32 + 1, 1))
+    with pytest.raises(UnsupportedError, match="at most 2\\^32 columns"):
+        search("ArgKMin", 1, 3)(x, y)

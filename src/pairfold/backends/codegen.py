@@ -19,9 +19,9 @@ from functools import partial
 from llvmlite import ir
 
 from ..core.scalars import Loop, Value, reachable
-from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
+from ..lower.kernel import COLUMN, PAIR, ROW
 from ..lower.pattern import PANEL_WORDS
-from ..lower.schedule import Plan, cells
+from ..lower.schedule import cells
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
 from .results import Results

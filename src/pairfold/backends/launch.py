@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import UnsupportedError
 from ..lower.kernel import ONCE, Kernel, lower
 from ..lower.pattern import Pattern, sparse_partition
 from ..lower.schedule import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _SECONDS_PER_OPERATION = 0.5e-9
 _NO_OFFSETS = (ctypes.c_int64 * 4096)()
 _KEPT = 256
+_MOST_LISTED = 2**32  # indices in lists are as wide as values
 
 
 class Bound:
@@ -125,6 +127,12 @@ class Launcher:
         arrays) of byte offsets, or None for a single batch element.
         """
         parts, native = bound.parts, bound.native
+        if columns > _MOST_LISTED and self.kernel.reduction.listed and self.dtype == "float32":
+            raise UnsupportedError(
+                "lists of float32 values are of at most 2^32 columns",
+                found=f"{columns} columns",
+                hint="float64 arrays",
+            )
         words = [
             rows,
             columns,

@@ -316,7 +316,9 @@ class Lists(States):
         self._settle_lists(into)
         self._settle_lists(other)
         for place, r in self._each_list(into):
-            self._join_lists(self._list_address(into, place, r), self._list_address(other, place, r))
+            self._join_lists(
+                self._list_address(into, place, r), self._list_address(other, place, r)
+            )
 
     def _join_lists(self, into: ir.Value, other: ir.Value, shift: int = 0) -> None:
         """Insert the pairs of other lists; those of the lanes `shift` ahead in lanes below it."""

@@ -33,7 +33,10 @@ _UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 # Grids are no finer than this, and squares below it may have lost digits.
 _FINEST = {"float32": 2.0**100, "float64": 2.0**900}
 _TINY = {"float32": 2.0**-126, "float64": 2.0**-960}
-_LARGEST = {"float32": float.fromhex("0x1.fffffep127"), "float64": float.fromhex("0x1.fffffffffffffp1023")}
+_LARGEST = {
+    "float32": float.fromhex("0x1.fffffep127"),
+    "float64": float.fromhex("0x1.fffffffffffffp1023"),
+}
 _FAR = float(2**30)
 _COLUMNS = 4
 _REST = 4
@@ -232,9 +235,7 @@ class Screened(Codegen):
         unit = _UNIT[self.plan.dtype]
         lost = simd.constant(4 * unit * self.product.most * dim**0.5)
         more = simd.constant(1 + (2 * dim + 32) * unit)
-        found = [
-            simd.add(simd.mul(simd.sqrt(square), more), lost) for square in (rounding, whole)
-        ]
+        found = [simd.add(simd.mul(simd.sqrt(square), more), lost) for square in (rounding, whole)]
         return found[0], simd.lesser(found[1], simd.constant(float("inf")))
 
     # -- a unit -------------------------------------------------------------------------------
@@ -290,9 +291,7 @@ class Screened(Codegen):
                 here = b.icmp_signed("<", b.add(columns.index, i64(instance[0])), count)
                 key = output, self.emitter.key(output, instance)
                 local[key] = b.select(here, local[key], nothing)
-            columns.next = self._step(
-                0, i64(0), columns.values, instances, local, columns.index
-            )
+            columns.next = self._step(0, i64(0), columns.values, instances, local, columns.index)
         self._flush_all([i64(0)], columns.results)
         self.picked, self.vectors = None, self.plan.vectors
 
@@ -397,7 +396,9 @@ class Screened(Codegen):
             limit = wide.lesser(wide.fma(wide.mul(far, far), more, tiny), limit)
             limit = wide.mul(limit, more)
         reach = wide.mul(wide.sqrt(limit), scale)
-        reach = wide.mul(wide.add(reach, wide.add(rounding, errors[0])), wide.constant(1 + 2.0**-40))
+        reach = wide.mul(
+            wide.add(reach, wide.add(rounding, errors[0])), wide.constant(1 + 2.0**-40)
+        )
         bound = wide.mul(wide.sub(norm, wide.mul(reach, reach)), wide.constant(0.5))
         bound = wide.floor(wide.sub(bound, wide.constant(2)))
         bound = wide.lesser(wide.greater(bound, wide.constant(-_FAR)), wide.constant(_FAR))

@@ -23,7 +23,10 @@ _LONG_SHARED = 64
 _CODE = 1000
 _MUCH = 2**27
 # Distances of fewer components are evaluated as fast as bounded; sums of more leave 32 bits.
-_LEAST_SCREENED, _MOST_SCREENED = 12, 4096
+# Of many places in a list, most are taken by pairs that do not stay: fewer bounds decide.
+_LEAST_SCREENED, _MOST_SCREENED = 16, 4096
+_LEAST_FOR_MANY, _MANY = 32, 32
+_SCREENED_SHORT = 32
 # What multiplies vectors of short integers, for each number of lanes.
 _SHORT_PRODUCTS = {16: {"avx512bw"}, 8: {"avx2"}, 4: {"avx2", "sse2"}}
 _SCREENED = 144
@@ -202,7 +205,11 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
     accumulators = 1 if kernel.output_loop else kernel.places
     if kernel.reduction.listed:
-        return min(4, _power_of_two_below(max(1, 64 // kernel.length)))
+        # The rows' components should stay in registers: beside lists, nothing is worth more.
+        wanted = 64 // kernel.length
+        if not pair_loops(kernel) and kernel.output_loop is None:
+            wanted = min(wanted, machine.registers * 5 // 8 // max(1, kernel.stages[ROW].size))
+        return min(4, _power_of_two_below(max(1, wanted)))
     accumulators *= len(kernel.reduction.identity)
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)
@@ -246,9 +253,7 @@ def make_plan(
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
     screen = _screen(kernel, machine, width, lanes, options)
     if screen is not None:
-        vectors = min(4, _power_of_two_below(options.row_vectors or 4))
-        jam = options.column_jam or (4 if loops else 1)
-        jam = _power_of_two_below(jam)
+        vectors, jam = _screened_instances(screen, loops, options)
     count = width * vectors
     slots = max(1, kernel.stages[COLUMN].size)
     if options.block or accumulation.every:
@@ -263,14 +268,7 @@ def make_plan(
         block = min(block, _MUCH // (shared * item)) if shared else block
     unit = count if lanes == "column" else max(width, 8)
     block = max(unit, block // unit * unit)
-    if lanes == "row":
-        row_bytes = max(1, kernel.stages[ROW].size) * count * item
-        words = len(kernel.reduction.identity) * (kernel.length + 1)
-        state_bytes = (kernel.places * words + kernel.anchors) * count * 8
-        room = 2 * _CACHE if screen is None else _SCREEN_CACHE
-        tiles = max(1, min(8, room // (row_bytes + state_bytes)))
-    else:
-        tiles = max(width, _SMALL_ROWS)
+    tiles = _tiles(kernel, lanes, width, vectors, item, screen)
     output_jam = 4 if machine.registers >= 32 else 2
     if code_size(kernel) * vectors * output_jam > _CODE:
         output_jam = 1
@@ -291,6 +289,20 @@ def make_plan(
     )
 
 
+def _tiles(
+    kernel: Kernel, lanes: str, width: int, vectors: int, item: int, screen: Distance | None
+) -> int:
+    """Units of a task: what the caches hold of rows and states."""
+    if lanes == "column":
+        return max(width, _SMALL_ROWS)
+    count = width * vectors
+    row_bytes = max(1, kernel.stages[ROW].size) * count * item
+    words = len(kernel.reduction.identity) * (kernel.length + 1)
+    state_bytes = (kernel.places * words + kernel.anchors) * count * 8
+    room = 2 * _CACHE if screen is None else _SCREEN_CACHE
+    return max(1, min(8, room // (row_bytes + state_bytes)))
+
+
 def _screen(
     kernel: Kernel, machine: Machine, width: int, lanes: str, options: Settings
 ) -> Distance | None:
@@ -300,8 +312,17 @@ def _screen(
     if not machine.has & _SHORT_PRODUCTS.get(width, set()):
         return None
     found = distance(kernel)
-    least = 1 if options.screen == "always" else _LEAST_SCREENED
+    least = 1
+    if options.screen == "auto":
+        least = _LEAST_SCREENED if kernel.length <= _MANY else _LEAST_FOR_MANY
     return found if found is not None and least <= found.dim <= _MOST_SCREENED else None
+
+
+def _screened_instances(screen: Distance, loops: bool, options: Settings) -> tuple[int, int]:
+    """(vectors of rows with bounds together, columns evaluated together)."""
+    usual = 2 if screen.dim <= _SCREENED_SHORT else 4
+    vectors = min(4, _power_of_two_below(options.row_vectors or usual))
+    return vectors, _power_of_two_below(options.column_jam or (4 if loops else 1))
 
 
 def few_rows(rows: int, columns: int, machine: Machine, dtype: str) -> bool:
