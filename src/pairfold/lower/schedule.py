@@ -205,7 +205,7 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
     accumulators = 1 if kernel.output_loop else kernel.places
     if kernel.reduction.listed:
-        # The rows' components should stay in registers: beside lists, nothing is worth more.
+        # The components of rows should stay in registers, where they are written out.
         wanted = 64 // kernel.length
         if not pair_loops(kernel) and kernel.output_loop is None:
             wanted = min(wanted, machine.registers * 5 // 8 // max(1, kernel.stages[ROW].size))
