@@ -40,7 +40,9 @@ def draw(name: str, rows: int, columns: int) -> tuple[Genred, list[Array], Array
 
 def forced(plan: Plan) -> dict[str, Any]:
     """The settings that leave only this plan open."""
-    return {"lanes": plan.lanes, "row_vectors": plan.vectors, "column_jam": plan.jam}
+    screen = "never" if plan.screen is None else "always"
+    instances = {"row_vectors": plan.vectors, "column_jam": plan.jam}
+    return {"lanes": plan.lanes, "screen": screen, **instances}
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 300), (5, 1000), (17, 23), (200, 37), (300, 1)])
@@ -53,6 +55,21 @@ def test_every_alternative_can_be_forced_and_is_right(name: str, rows: int, colu
         with settings(**forced(estimate.plan)):
             assert [e.plan for e in genred.explain(*args).estimates] == [estimate.plan]
             assert_close(genred(*args), want, terms=columns, formula=estimate.name)
+
+
+def test_bounds_are_an_alternative() -> None:
+    rng = np.random.default_rng(11)
+    x, y = (rng.normal(size=(n, 24)).astype(np.float32) for n in (100, 300))
+    genred = Genred("SqDist(x,y)", ["x = Vi(24)", "y = Vj(24)"], "ArgKMin", opt_arg=3, axis=1)
+    d2 = np.square(x[:, None].astype(np.float64) - y).sum(-1)
+    want = np.argsort(d2, axis=1, kind="stable")[:, :3]
+    estimates = genred.explain(x, y).estimates
+    assert estimates[0].plan.screen is not None
+    assert {e.plan.screen is None for e in estimates} == {True, False}
+    for estimate in estimates:
+        with settings(**forced(estimate.plan)):
+            assert genred.explain(x, y).plan == estimate.plan
+            assert np.array_equal(genred(x, y), want)
 
 
 def test_what_is_explained_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,12 @@ class Settings:
         "as good.",
         least=1,
     )
+    screen: str = _option(
+        "auto",
+        "Whether bounds decide which distances are evaluated in a search for the smallest; "
+        "results are the same.",
+        valid=("auto", "always", "never"),
+    )
     rules: str = _option(
         "rounding",
         "Simplifications allowed: bit-exact ones, those that only change rounding, or also those "

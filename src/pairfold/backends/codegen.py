@@ -55,9 +55,10 @@ class Codegen(Products):
         else:
             self._write_packing((ROW,) if refactored else ())
         if self.kernel.reduction.listed:
-            self.insert = self._insert_function()
+            self._write_lists()
         self.finish_unit = self._finish_function()
         if entry == "run":
+            self._write_screen()
             self.unit = self._unit_function()
             self._entry_point(entry, self._task_function())
         else:
@@ -72,12 +73,15 @@ class Codegen(Products):
         """
         scratch, *given = self._function("unit", BYTES, BYTES, BYTES, I64, I64)
         self._begin_unit(scratch, *given)
+        self._fold_block()
+        self.builder.ret_void()
+        return self.module.get_global("unit")
+
+    def _fold_block(self) -> None:
         if self.kernel.output_loop is None:
             self._fold_short()
         else:
             self._fold_long()
-        self.builder.ret_void()
-        return self.module.get_global("unit")
 
     def _begin_unit(
         self, scratch: ir.Value, rows: ir.Value, state: ir.Value, count: ir.Value, base: ir.Value
@@ -143,6 +147,7 @@ class Codegen(Products):
         self._pack_once(args, scratch, batch)
         self._pack_row_groups(args, scratch, batch, first, count)
         units = self._units(count)
+        self._rows_packed(scratch, units)
         own = flow.at(scratch, i64(self.layout.offset["state"]))
         partial = flow.at(flow.pointer(args, PARTIALS), flow.times(which, self.layout.state_bytes))
         alone = b.icmp_signed("==", splits, i64(1))
@@ -158,6 +163,15 @@ class Codegen(Products):
             b.call(self.finish_unit, [args, scratch, batch, first, count, columns, state])
         b.ret_void()
         return self.module.get_global("task")
+
+    def _write_screen(self) -> None:
+        """The functions that a screen of pairs needs."""
+
+    def _rows_packed(self, scratch: ir.Value, units: ir.Value) -> None:
+        """What else a task does with its rows."""
+
+    def _columns_packed(self, scratch: ir.Value, count: ir.Value) -> None:
+        """What else it does with a block of columns."""
 
     def _fold_interval(
         self,
@@ -180,6 +194,7 @@ class Codegen(Products):
                 width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
                 if self.pack_columns is not None:
                     b.call(self.pack_columns, [args, scratch, batch, block.index, width, columns])
+                self._columns_packed(scratch, width)
                 self._fold_units(scratch, units, state, width, block.index)
 
     def _fold_units(

@@ -6,6 +6,7 @@ lock-step; components of long outputs come after, in `products`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -43,25 +44,25 @@ class Folds(Results):
                 self.emitter.emit([value], instances, known, leaf)
 
     def _instances(self, jam: int = 1) -> list[Key]:
-        return [(u, r) for u in range(jam) for r in range(self.plan.vectors)]
+        return [(u, r) for u in range(jam) for r in range(self.vectors)]
 
     def _starting(self, places: Sequence[ir.Value]) -> list[ir.Value]:
         """What the loop over a block carries for components: states, or lists' last values."""
         if not self.kernel.reduction.listed:
             return self._initial() * len(places)
-        vectors = range(self.plan.vectors)
+        vectors = range(self.vectors)
         return [self._limit(self.state, place, r) for place in places for r in vectors]
 
     def _carried(self) -> int:
         """Values carried per component."""
-        return self.plan.vectors if self.kernel.reduction.listed else len(self._initial())
+        return self.vectors if self.kernel.reduction.listed else len(self._initial())
 
     def _initial(self) -> list[ir.Value]:
         """The states that a block starts from."""
         return [
             self.inner.constant(value)
             for value in self._identity(self.plan.dtype)
-            for _ in range(self.plan.vectors)
+            for _ in range(self.vectors)
         ]
 
     def _columns(
@@ -135,7 +136,7 @@ class Folds(Results):
 
         `number` is that of the output, `place` its component.
         """
-        vectors = self.plan.vectors
+        vectors = self.vectors
         current = list(states)
         emitter = Emitter(self.kernel, self.plan, self.inner, self.flow, PAIR)
         steps = self.kernel.steps[number]
@@ -144,10 +145,12 @@ class Folds(Results):
             r = instance[1]
             value = local[output, self.emitter.key(output, instance)]
             if self.kernel.reduction.listed:
-                column = self._column_number(self.builder.add(self.base, at), instance)
-                valid = None if self.row_major else self._valid(at, r)
-                front = self._list_address(self.state, place, 0, i64(r * self.plan.width))
-                current[r] = self._offer(number, current[r], front, value, column, valid)
+                column = self.builder.add(self.base, self._column_number(at, instance))
+                if not self.row_major:
+                    nothing = self.simd.constant(math.inf)
+                    value = self.builder.select(self._valid(at, r), value, nothing)
+                lists = self._list_address(self.state, place, r)
+                current[r] = self._offer(current[r], lists, value, column)
                 continue
             known: Known = {(output, emitter.key(output, instance)): self._to_inner(value)}
             for hole in (v for v in reachable(steps) if v.what == "hole"):
@@ -175,7 +178,9 @@ class Folds(Results):
     def _column_number(self, at: ir.Value, instance: Key) -> ir.Value:
         """The number of an instance's (first) column."""
         u, r = instance
-        return self.builder.add(at, i64(u if self.row_major else r * self.plan.width))
+        if self.row_major:
+            return self._column(at, u)
+        return self.builder.add(at, i64(r * self.plan.width))
 
     def _column_vector(self, at: ir.Value, instance: Key) -> ir.Value:
         """Numbers of columns, lane by lane, counted from the start of the block."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import UnsupportedError
 from ..lower.cost import Estimate, alternatives
 from ..lower.kernel import ONCE, Kernel, literally
 from ..lower.pattern import Pattern, sparse_partition
@@ -50,6 +51,7 @@ SECONDS_PER_BYTE = 0.2e-9
 _NO_OFFSETS = (ctypes.c_int64 * 4096)()
 _KEPT = 256
 _MANY_ROWS, _MANY_COLUMNS = 2048, 2**17
+_MOST_LISTED = 2**32  # indices in lists are as wide as values
 
 
 class Bound:
@@ -194,6 +196,12 @@ class Launcher:
         order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
         None for a single batch element.
         """
+        if columns > _MOST_LISTED and self.kernel.reduction.listed and self.dtype == "float32":
+            raise UnsupportedError(
+                "lists of float32 values are of at most 2^32 columns",
+                found=f"{columns} columns",
+                hint="float64 arrays",
+            )
         parts = bound.parts
         cut = (parts.rows_per_task, parts.panels, parts.splits, parts.columns_per_split)
         places = ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data

@@ -14,6 +14,7 @@ from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
 from .codegen import Codegen
 from .machine import new_target_machine, target_machine
+from .screening import Screened
 from .sweeping import Sweeping
 from .writer import Layout
 
@@ -71,7 +72,9 @@ class Native:
 
 def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
     """The LLVM module of a kernel under a plan, with one entry point."""
-    writer = Sweeping if kernel.pieces else Codegen
+    writer = Codegen if plan.screen is None else Screened
+    if kernel.pieces:
+        writer = Sweeping
     return writer(kernel, plan).write(entry)
 
 

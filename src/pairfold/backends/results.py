@@ -114,10 +114,10 @@ class Results(Lists):
 
     def _finish_lists(self, state: ir.Value) -> None:
         flow, dim = self.flow, self.kernel.dim
+        self._settle_lists(state)
         with flow.loop(i64(0), i64(dim * self.kernel.length), name="lists") as which:
             position = self.builder.sdiv(which.index, i64(dim))
             place = self.builder.srem(which.index, i64(dim))
-            position = self.builder.add(position, i64(1))
             for r in range(self.plan.vectors if self.row_major else 1):
                 parts = self._entry_vector(state, place, position, r)
                 for number, value in enumerate(self._finished(parts, None, None)):

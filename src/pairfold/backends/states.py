@@ -89,7 +89,7 @@ class States(Anchors):
 
         Column numbers count from the start of the block, at column `base`.
         """
-        vectors = self.plan.vectors
+        vectors = self.vectors
         kinds = self.kernel.reduction.kinds
         start = self.outer.splat(self.builder.sitofp(base, self.outer.scalar))
         for r in range(vectors):

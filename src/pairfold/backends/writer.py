@@ -13,6 +13,7 @@ from ..lower.kernel import COLUMN, ONCE, ROW, Argument, Kernel
 from ..lower.schedule import ITEM, Plan, cells, code_size, frontier
 from .emitter import Emitter, Key, Leaf
 from .flow import I64, Flow, i64
+from .shorts import ScreenPlaces
 from .simd import Simd
 from .storage import Storage
 from .tables import TableMemory, TablePlaces
@@ -20,6 +21,7 @@ from .words import FIRST_RESULT, OFFSETS, PANEL, REFUSED, WORDS_PER_ARRAY
 
 _MOST_MEMORY = 2**30
 _LONG_CODE = 500
+_LONG_LIST = 16
 
 
 class Layout:
@@ -31,13 +33,16 @@ class Layout:
         self.components = 2 if plan.accumulation.compensated else 1
         lanes = plan.lane_count
         words = len(kernel.reduction.identity) * self.components
-        # A list has one place more, before its first: nothing comes before that.
-        self.list_places = 1 + -(-kernel.length // plan.width) * plan.width
-        self.place_words = words * (self.list_places if kernel.reduction.listed else 1)
+        self._lay_out_lists(kernel.length)
+        # Values and indices, what was put aside of both, how much, and room for one vector.
+        rows = 2 * (self.list_places + self.list_aside) + 2
+        listed = -(-rows * self.item // self.outer_item)
+        self.place_words = listed if kernel.reduction.listed else words
         self.state_words = kernel.places * self.place_words
         self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
-        self.row_group = kernel.stages[ROW].size * plan.row_group * self.item
+        self.screen = ScreenPlaces(plan, kernel.stages[ROW].size * plan.row_group * self.item)
+        self.row_group = self.screen.row_bytes
         self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
         self.across = kernel.across * plan.block * plan.width * ITEM[plan.accumulation.inner]
         self.tables = TablePlaces(kernel, plan)
@@ -54,6 +59,7 @@ class Layout:
             "rescale other": kernel.anchors * lanes * self.outer_item,
             "across": self.across,
             "state": 0 if kernel.pieces else plan.tiles * self.unit_state,
+            **self.screen.sizes,
         }
         for number, (result, size) in enumerate(
             zip(kernel.reduction.results, kernel.results, strict=True)
@@ -74,13 +80,21 @@ class Layout:
                 hint=f"smaller dimensions: each thread may use {_MOST_MEMORY >> 30} GiB",
             )
 
+    def _lay_out_lists(self, length: int) -> None:
+        """Places of a list, how many are gone through at a time, and how many pairs wait for it."""
+        self.list_long = length > _LONG_LIST
+        self.list_step = 4 if self.list_long else max(1, length - 1)
+        self.list_places = 1 + -(-(length - 1) // self.list_step) * self.list_step
+        self.list_aside = 32
+
 
 class Writer:
     """The module of one kernel under one plan, and the function being written into it.
 
     `places` are the parts of scratch memory and `row_buffer` the packed rows, as addresses in
     the function being written; `column_buffers` the packed columns, as each vector of rows sees
-    them.
+    them. `vectors` are handled at once there; `picked`, if it is not None, is the address of the
+    numbers of the columns that are folded, else all are.
     """
 
     builder: ir.IRBuilder
@@ -100,6 +114,8 @@ class Writer:
         self.item = ITEM[plan.dtype]
         self.storage = Storage(plan.stored or plan.dtype)
         self.row_major = plan.lanes == "row"
+        self.vectors = plan.vectors
+        self.picked: ir.Value | None = None
 
     def _function(
         self, name: str, *kinds: ir.Type, returns: ir.Type | None = None
@@ -165,6 +181,13 @@ class Writer:
     def _vector(self, key: Key) -> int:
         return key[1] * self.plan.width * self.item
 
+    def _column(self, at: ir.Value, u: int) -> ir.Value:
+        """The number in the block of column u of a jam, where lanes are rows."""
+        column = self.builder.add(at, i64(u))
+        if self.picked is None:
+            return column
+        return self.flow.load(I64, self.flow.at(self.picked, self.flow.times(column, 8)), 8)
+
     def _pair_leaf(self, at: ir.Value) -> Leaf:
         """Reads slots for column (or vector of columns) number `at` of the block."""
         flow, b, item, plan = self.flow, self.builder, self.item, self.plan
@@ -183,7 +206,7 @@ class Writer:
                 return flow.load(self.simd.type, address, 4)
             place = flow.times(slot, plan.block * item)
             if self.row_major:
-                column = b.add(at, i64(key[0]))
+                column = self._column(at, key[0])
                 base = self.column_buffers[key[1]]
                 address = flow.at(base, b.add(place, flow.times(column, item)))
                 return self.simd.splat(flow.load(self.simd.scalar, address, item))

@@ -23,6 +23,8 @@ LATENCY = 4.0
 _FLUSH = 8.0
 # Operations that put one component of one vector of rows or columns where loops read it.
 _PACK = 25.0
+# Bounds take an operation for so many components, and some more; so many pairs are evaluated.
+_BOUNDED_TOGETHER, _BOUND, _EVALUATED = 4.0, 8.0, 0.15
 # A plan that is not what the rules propose must be cheaper by this factor.
 _CLEARLY = 1.1
 
@@ -46,6 +48,7 @@ class Estimate:
         p = self.plan
         words = [f"lanes of {p.lanes}s", f"{p.vectors} vectors"]
         words += [f"{p.jam} columns at a time"] * (p.jam > 1)
+        words += ["bounds first"] * (p.screen is not None)
         return ", ".join(words)
 
     def __str__(self) -> str:
@@ -71,6 +74,10 @@ def estimate(kernel: Kernel, plan: Plan, rows: int, columns: int) -> Estimate:
     width, instances = plan.width, plan.vectors * plan.jam
     work = operations(kernel) / OPERATIONS_PER_CYCLE
     loads = _loads(kernel, plan) / LOADS_PER_CYCLE
+    if plan.screen is not None:
+        evaluated = _EVALUATED * (work + loads)
+        bound = plan.screen.dim / _BOUNDED_TOGETHER + _BOUND
+        work, loads = evaluated + bound / OPERATIONS_PER_CYCLE, bound / plan.vectors
     spilled = max(0, registers(kernel, plan) - plan.machine.registers) / instances
     # The chain of dependent additions, which other instances fill.
     wait = max(0.0, LATENCY / instances - work - loads)
@@ -107,7 +114,9 @@ def alternatives(
 
 
 def _variants(best: Plan, make: Callable[[Settings], Plan], options: Settings) -> Iterator[Plan]:
-    """Plans with fewer vectors, or fewer columns at a time, where neither is forced."""
+    """Plans with fewer vectors or columns at a time, or without bounds, where that is open."""
+    if best.screen is not None and options.screen == "auto":
+        yield make(dataclasses.replace(options, screen="never"))
     for vectors in (4, 2, 1) if not options.row_vectors else ():
         if vectors < best.vectors:
             yield make(dataclasses.replace(options, row_vectors=vectors))

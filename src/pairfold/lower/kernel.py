@@ -276,10 +276,9 @@ def lower(
     `weight` multiplies the terms of an anchored reduction; `length` is that of a list; `across`
     and `pieces` are those of a sweep. Vectors of at most `unroll` components are written out, plain
     sums and products only up to `unroll_pairs`. `rearrange`: whether what depends on the kept index
-    alone may leave a sum, exponentials of sums being separated for the purpose, and whether terms
-    of sums may be multiplied by inverses. Backends report inputs for which that may not be done
-    (factors that are not finite, exponents far from zero, huge inverses), and the caller folds
-    again without.
+    alone may leave a sum, exponentials of sums being separated for the purpose, and terms be
+    multiplied by inverses. Backends report inputs for which that may not be done (infinite factors,
+    exponents far from zero, huge inverses), and the caller folds again without.
     """
     stage_of_kind = {Kind.I: COLUMN, Kind.J: COLUMN, Kind.PARAMETER: ONCE, kept: ROW}
     invert = rearrange and (reduction.linear or reduction.anchored)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..core.scalars import PRIMITIVES, Value, reachable
 from ..settings import Settings
+from .distance import Distance, distance
 from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
 ITEM = {"float32": 4, "float64": 8}
@@ -26,6 +27,16 @@ _MUCH = 2**27
 _COSTLY = 6
 _COSTLY_VALUES = 3
 _CHEAP = {"add", "sub", "mul", "neg"}
+# Distances of fewer components are evaluated as fast as bounded; sums of more leave 32 bits.
+# Of many places in a list, most are taken by pairs that do not stay: fewer bounds decide.
+_LEAST_SCREENED, _MOST_SCREENED = 16, 4096
+_LEAST_FOR_MANY, _MANY = 32, 32
+_SCREENED_SHORT = 32
+# What multiplies vectors of short integers, for each number of lanes.
+_SHORT_PRODUCTS = {16: {"avx512bw"}, 8: {"avx2"}, 4: {"avx2", "sse2"}}
+_SCREENED = 144
+_SCREENED_TASKS = 16
+_SCREEN_CACHE = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,7 @@ class Plan:
 
     `relaxed`: an exponential may add a fraction of the rounding error that its argument has.
     `stored`: the dtype of arrays, where it is not that of the computation.
+    `screen`: the distance that bounds are computed of first, to evaluate few pairs.
     """
 
     machine: Machine
@@ -73,6 +85,7 @@ class Plan:
     accumulation: Accumulation
     relaxed: bool = True
     stored: str = ""
+    screen: Distance | None = None
 
     @property
     def lane_count(self) -> int:
@@ -228,7 +241,11 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
     accumulators = 1 if kernel.output_loop else kernel.places
     if kernel.reduction.listed:
-        return min(4, power_of_two_below(max(1, 64 // kernel.length)))
+        # The components of rows should stay in registers, where they are written out.
+        wanted = 64 // kernel.length
+        if not pair_loops(kernel) and kernel.output_loop is None:
+            wanted = min(wanted, machine.registers * 5 // 8 // max(1, kernel.stages[ROW].size))
+        return min(4, power_of_two_below(max(1, wanted)))
     accumulators *= len(kernel.reduction.identity)
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)
@@ -283,13 +300,11 @@ def _block(
     return max(unit, block // unit * unit)
 
 
-def _tiles(kernel: Kernel, lanes: int, states: int) -> int:
+def _tiles(kernel: Kernel, lanes: int, states: int, room: int) -> int:
     """Tiles of rows that share packed columns. `lanes`, `states`: bytes of a tile's numbers."""
     words = len(kernel.reduction.identity) * (kernel.length + 1)
     rows = max(1, kernel.stages[ROW].size) * lanes
-    return max(
-        1, min(8, _LARGE_CACHE // (rows + (kernel.places * words + kernel.anchors) * states))
-    )
+    return max(1, min(8, room // (rows + (kernel.places * words + kernel.anchors) * states)))
 
 
 def make_plan(
@@ -313,11 +328,18 @@ def make_plan(
     if not vectors:
         vectors = _vectors(kernel, machine, jam)
         vectors, jam = _instances_that_fit(kernel, width, item, vectors, jam)
+    screen = _screen(kernel, machine, width, lanes, options)
+    if screen is not None:
+        vectors, jam = _screened_instances(screen, loops, options)
     count = width * vectors
-    block = _block(kernel, accumulation, lanes, (width, count, item), options)
+    lane = (width, count, item)
+    block = _SCREENED // max(width, 8) * max(width, 8)
+    if screen is None or options.block:
+        block = _block(kernel, accumulation, lanes, lane, options)
     tiles = max(width, _SMALL_ROWS)
     if lanes == "row":
-        tiles = options.row_tiles or _tiles(kernel, count * item, count * 8)
+        room = _LARGE_CACHE if screen is None else _SCREEN_CACHE
+        tiles = options.row_tiles or _tiles(kernel, count * item, count * 8, room)
     output_jam = options.output_jam or _output_jam(kernel, machine, vectors)
     return Plan(
         machine,
@@ -332,7 +354,30 @@ def make_plan(
         accumulation,
         options.rules != "exact",
         stored,
+        screen,
     )
+
+
+def _screen(
+    kernel: Kernel, machine: Machine, width: int, lanes: str, options: Settings
+) -> Distance | None:
+    """The distance to compute bounds of, where that is possible and said to be worth while."""
+    if options.screen == "never" or lanes != "row":
+        return None
+    if not machine.has & _SHORT_PRODUCTS.get(width, set()):
+        return None
+    found = distance(kernel)
+    least = 1
+    if options.screen == "auto":
+        least = _LEAST_SCREENED if kernel.length <= _MANY else _LEAST_FOR_MANY
+    return found if found is not None and least <= found.dim <= _MOST_SCREENED else None
+
+
+def _screened_instances(screen: Distance, loops: int, options: Settings) -> tuple[int, int]:
+    """(vectors of rows with bounds together, columns evaluated together)."""
+    usual = 2 if screen.dim <= _SCREENED_SHORT else 4
+    vectors = min(4, power_of_two_below(options.row_vectors or usual))
+    return vectors, power_of_two_below(options.column_jam or (4 if loops else 1))
 
 
 def partition(
@@ -346,7 +391,9 @@ def partition(
     unit = plan.lane_count if plan.lanes == "row" else 1
     units = -(-rows // unit)
     pieces = max(1, columns // (4 * plan.block))
-    wanted = TASKS if plan.lanes == "row" else max(1, TASKS // (4 * pieces))
+    wanted = TASKS if plan.screen is None else _SCREENED_TASKS
+    if plan.lanes == "column":
+        wanted = max(1, TASKS // (4 * pieces))
     per_task = max(1, min(plan.tiles, units * batches // wanted))
     panels = -(-units // per_task)
     tasks = panels * batches
