@@ -109,6 +109,8 @@ def alternatives(
         proposed.setdefault(best, 1.0)
         for plan in _variants(best, make, forced):
             proposed.setdefault(plan, _CLEARLY)
+        if options.screen == "always" and best.screen is not None:
+            break  # lanes of columns have no bounds
     found = [(estimate(kernel, plan, rows, columns), by) for plan, by in proposed.items()]
     return [e for e, _ in sorted(found, key=lambda pair: pair[0].cycles * pair[1])]
 
