@@ -96,6 +96,14 @@ class Flow:
         same = ir.InlineAsm(ir.FunctionType(BYTES, [BYTES]), "", "=r,0")
         return self.builder.call(same, [address])
 
+    def prefetch(self, address: ir.Value) -> None:
+        """Ask for the cache line of an address, which may lie outside of all arrays: no read."""
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [BYTES, word, word, word])
+        function = self.builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
+        read, near, data = (ir.Constant(word, n) for n in (0, 2, 1))
+        self.builder.call(function, [address, read, near, data])
+
     def load(self, kind: ir.Type, address: ir.Value, align: int = 1) -> ir.Value:
         """Read a value of this type."""
         return self.builder.load(address, typ=kind, align=align)

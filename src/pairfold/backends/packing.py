@@ -18,6 +18,8 @@ from .flow import BYTES, I64, i64
 from .writer import Writer
 
 _INTERLEAVED = 8
+# Bytes ahead of what is packed that memory is asked for, to come while lanes compute; cache lines.
+_AHEAD, _LINE = 16384, 64
 _PIECE = 16  # bytes: what shuffles within vectors reach on every x86 processor
 
 
@@ -119,7 +121,9 @@ class Packing(Writer):
             slot = flow.at(raw, b.mul(component.index, spacing))
             with flow.loop(done, b.select(adjacent, whole, done), width, name="adjacent") as lane:
                 kind = ir.VectorType(storage.element, width)
-                value = flow.load(kind, flow.at(row, flow.times(lane.index, stored)), 1)
+                there = flow.at(row, flow.times(lane.index, stored))
+                value = flow.load(kind, there, 1)
+                flow.prefetch(flow.at(there, i64(_AHEAD)))
                 here = flow.at(slot, flow.times(lane.index, item))
                 flow.store(storage.opened(b, value), here, 4)
             with flow.loop(start, count, name="strided") as lane:
@@ -154,6 +158,8 @@ class Packing(Writer):
         with flow.loop(i64(0), whole, width, name="split") as lane:
             here = flow.at(source, flow.times(lane.index, dim * stored))
             value = flow.load(wide, here, 1)
+            for line in range(0, width * dim * stored, _LINE):
+                flow.prefetch(flow.at(here, i64(_AHEAD + line)))
             slot = flow.at(raw, flow.times(lane.index, item))
             for component in range(dim):
                 places = [component + dim * place for place in range(width)]

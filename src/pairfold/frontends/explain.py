@@ -126,6 +126,8 @@ class Explanation:
         else:
             lines.append("    for row in panel:")
             columns = f"      for {p.lane_count} columns in block:  # column values in lanes"
+        if p.screen is not None:
+            lines.append("      bounds of all pairs; of columns that they rule out, nothing more")
         if self.form == "anchored":
             lines += [columns, "        exponents, into a buffer in L1"]
             lines.append("      their largest moves the anchor up, if it is larger")
