@@ -239,3 +239,24 @@ def test_lists_of_more_columns_than_their_indices_count_are_refused():
     y = np.broadcast_to(x, (2**32 + 1, 1))
     with pytest.raises(UnsupportedError, match="at most 2\\^32 columns"):
         search("ArgKMin", 1, 3)(x, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("dim", [3, 20])
+@pytest.mark.parametrize(("rows", "columns"), [(17, 23), (1, 1), (5, 0), (0, 5), (100, 37)])
+def test_a_list_of_one_is_the_beginning_of_a_list_of_two(rows, columns, dim, dtype):
+    rng = np.random.default_rng(13)
+    x, y = (rng.normal(size=(n, dim)).astype(dtype) for n in (rows, columns))
+    if columns > 3:
+        y[0], y[1], y[3] = np.inf, np.nan, y[2]
+    for name in ("KMin", "ArgKMin", "KMin_ArgKMin"):
+        aliases = [f"x = Vi({dim})", f"y = Vj({dim})"]
+        one, two = (
+            Genred("SqDist(x,y)", aliases, reduction_op=name, opt_arg=k, axis=1)(x, y)
+            for k in (1, 2)
+        )
+        pairs = zip(one, two, strict=True) if isinstance(one, tuple) else [(one, two)]
+        for single, double in pairs:
+            assert single.dtype == double.dtype
+            assert single.shape == (rows, 1)
+            assert np.array_equal(single, double[:, :1], equal_nan=True), name

@@ -182,7 +182,7 @@ def explain_fold(
         native=launcher.native(plan),
         tree=tree_text(fold.formula, fold.names),
         shared=len(frontier(kernel)),
-        form=fold.row.form,
+        form=kernel.reduction.form,
     )
 
 

@@ -275,14 +275,17 @@ class Fold:
         """The lowered kernel."""
         options = options or current()
         rearrange = options.rules != "exact"
+        row, length = self.row, self.length
+        if length == 1:  # a list of one place is a minimum
+            row, length = REDUCTIONS[row.name.replace("KMin", "Min")], 0
         kernel = lower(
             self.formula,
-            self.row,
+            row,
             self.kept,
             options.unroll,
             rearrange,
             self.weight,
-            self.length,
+            length,
             options.unroll_pairs,
         )
         if rearrange:
