@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close, assert_same_bits
+from test_backends import TARGETS
 
-from pairfold.backends.machine import machine
-from pairfold.errors import OptionError, UnsupportedError
+from pairfold.errors import UnsupportedError
 from pairfold.numpy import Genred
 from pairfold.settings import settings
 
@@ -157,13 +157,9 @@ def test_the_setting_decides_and_by_default_the_dimension():
         assert search("ArgMin", 40).explain(many, many).plan.screen is None
 
 
-@pytest.mark.parametrize("target", ["avx512", "avx2", "baseline"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_target(target, dtype):
-    try:
-        machine(target)
-    except OptionError:
-        pytest.skip(f"this processor cannot run {target}")
     rng = np.random.default_rng(4)
     x, y = (rng.normal(size=(n, 37)).astype(dtype) for n in (120, 500))
     with settings(target=target):
