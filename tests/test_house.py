@@ -155,7 +155,7 @@ def laid_out() -> list[str]:
         names = re.match(r" +(\S+?/|\S+\.py(?:, \S+\.py)*)(?:  |$)", line)
         assert names, line
         if names[1].endswith("/"):
-            folder = names[1].removesuffix("/") + "."
+            folder = names[1].removesuffix("/").replace("/", ".") + "."
             continue
         found += [folder + name.removesuffix(".py") for name in names[1].split(", ")]
     return found

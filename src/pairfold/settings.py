@@ -72,6 +72,20 @@ class Settings:
         "Gradients to several arguments: in one pass over the pairs where it can be, or separate.",
         valid=("auto", "separate"),
     )
+    tile: str = _option(
+        "",
+        "Pairs that a program on a GPU handles at a time, and its warps, as in 64x32x4; empty: by "
+        "register use.",
+    )
+    dot: str = _option(
+        "ieee",
+        "How GPUs multiply float32 matrices: exactly to float32, by three products of 11 bits "
+        "(tf32x3), by one (tf32), or by one of 8 bits (bf16).",
+        valid=("ieee", "tf32x3", "tf32", "bf16"),
+    )
+    autotune: bool = _option(
+        False, "Time several tiles at the first call of a size on a GPU, and keep the fastest."
+    )
     progress: bool = _option(False, "Show a progress bar (tqdm) while a long reduction runs.")
     check: int = _option(
         0, "1: verify every kernel's structure; 2: also compare each result with the reference."

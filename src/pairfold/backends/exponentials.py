@@ -473,10 +473,10 @@ def _pow_magnitude(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
     y = clamp(s, y, -(2.0**70), 2.0**70)
     if s.dtype == "float32":
         wide = s.resized("float64")
-        x, y = (s.builder.fpext(v, wide.type) for v in (x, y))
+        x, y = (s.widened(v) for v in (x, y))
         e, m = _split(wide, x)
         logarithm = _log_sum(wide, e, wide.sub(m, wide.constant(1)))
-        return s.builder.fptrunc(_exp(wide, wide.mul(y, logarithm)), s.type)
+        return s.narrowed(_exp(wide, wide.mul(y, logarithm)))
     high, low = _log_pair(s, x)
     p, pl = two_product(s, y, high)
     pl = s.fma(y, low, pl)

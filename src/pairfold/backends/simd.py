@@ -262,6 +262,16 @@ class Simd:
         name = f"llvm.vector.reduce.or.v{self.width}i1"
         return self.intrinsic(name, ir.IntType(1), mask)
 
+    # ---- other types -----------------------------------------------------------------
+
+    def widened(self, a: ir.Value) -> ir.Value:
+        """float32 values as those of `resized("float64")`."""
+        return self.builder.fpext(a, self.resized("float64").type)
+
+    def narrowed(self, a: ir.Value) -> ir.Value:
+        """Values of `resized("float64")` as float32, rounded."""
+        return self.builder.fptrunc(a, self.type)
+
     # ---- bits and integers -----------------------------------------------------------
 
     def to_bits(self, a: ir.Value) -> ir.Value:
@@ -311,3 +321,41 @@ class Simd:
     def shift_right_zero(self, a: ir.Value, count: int) -> ir.Value:
         """Shift every lane right, moving zeros in."""
         return self.builder.lshr(a, self.int_constant(count))
+
+    # ---- calls -----------------------------------------------------------------------
+
+    def rescue(self, name: str, x: ir.Value, fast: ir.Value, far: ir.Value) -> ir.Value:
+        """`fast`, but the library's function in the lanes of `far`, in a cold branch.
+
+        The choice is made lane by lane: which path a lane's value comes from depends on that
+        lane only.
+        """
+        b = self.builder
+        before, function = b.block, b.function
+        cold = function.append_basic_block(f"{name}.far")
+        after = function.append_basic_block(f"{name}.end")
+        b.cbranch(self.any(far), cold, after).set_weights([1, 1 << 20])
+        b.position_at_end(cold)
+        exact = b.call(self._library_function(name), [x])
+        rescued = self.select(far, exact, fast)
+        b.branch(after)
+        b.position_at_end(after)
+        result = b.phi(self.type)
+        result.add_incoming(fast, before)
+        result.add_incoming(rescued, cold)
+        return result
+
+    def _library_function(self, name: str) -> ir.Function:
+        """An internal function that calls libm for every lane, one per module and shape."""
+        full = f"pairfold.{name}.v{self.width}f{self.bits}"
+        found = self.module.globals.get(full)
+        if found is not None:
+            return found
+        function = ir.Function(self.module, ir.FunctionType(self.type, [self.type]), full)
+        function.linkage = "internal"
+        for attribute in ("noinline", "cold", "nounwind"):
+            function.attributes.add(attribute)
+        builder = ir.IRBuilder(function.append_basic_block())
+        inner = Simd(builder, self.dtype, self.width, self.features)
+        inner.builder.ret(inner.float_intrinsic(name, function.args[0]))
+        return function

@@ -49,9 +49,9 @@ def _half_turns(s: Simd, x: ir.Value, shift: bool) -> tuple[ir.Value, ir.Value]:
     """
     if s.dtype == "float32" and not s.has_fma:
         wide = s.resized("float64")
-        r, t = _half_turns(wide, s.builder.fpext(x, wide.type), shift)
+        r, t = _half_turns(wide, s.widened(x), shift)
         low = s.builder.trunc(wide.to_bits(t), s.int_type)
-        return s.builder.fptrunc(r, s.type), s.from_bits(low)
+        return s.narrowed(r), s.from_bits(low)
     anchor = s.constant(3 << (s.fraction_bits - 1))
     if shift:
         t = s.add(s.fma(x, s.constant(1 / PI), s.constant(0.5)), anchor)
@@ -61,43 +61,6 @@ def _half_turns(s: Simd, x: ir.Value, shift: bool) -> tuple[ir.Value, ir.Value]:
         k = s.sub(t, anchor)
     bits = (24, 24) if s.dtype == "float32" else (33, 33)
     return subtract_multiple(s, x, k, cut_in_parts(PI, s.dtype, *bits)), t
-
-
-def _rescue(s: Simd, name: str, x: ir.Value, fast: ir.Value, far: ir.Value) -> ir.Value:
-    """`fast`, but the library's function in the lanes of `far`, in a cold branch.
-
-    The choice is made lane by lane: which path a lane's value comes from depends on that
-    lane only.
-    """
-    b = s.builder
-    before, function = b.block, b.function
-    cold = function.append_basic_block(f"{name}.far")
-    after = function.append_basic_block(f"{name}.end")
-    b.cbranch(s.any(far), cold, after).set_weights([1, 1 << 20])
-    b.position_at_end(cold)
-    exact = b.call(_library_function(s, name), [x])
-    rescued = s.select(far, exact, fast)
-    b.branch(after)
-    b.position_at_end(after)
-    result = b.phi(s.type)
-    result.add_incoming(fast, before)
-    result.add_incoming(rescued, cold)
-    return result
-
-
-def _library_function(s: Simd, name: str) -> ir.Function:
-    """An internal function that calls libm for every lane, one per module and shape."""
-    full = f"pairfold.{name}.v{s.width}f{s.bits}"
-    found = s.module.globals.get(full)
-    if found is not None:
-        return found
-    function = ir.Function(s.module, ir.FunctionType(s.type, [s.type]), full)
-    function.linkage = "internal"
-    for attribute in ("noinline", "cold", "nounwind"):
-        function.attributes.add(attribute)
-    inner = Simd(ir.IRBuilder(function.append_basic_block()), s.dtype, s.width, s.features)
-    inner.builder.ret(inner.float_intrinsic(name, function.args[0]))
-    return function
 
 
 def _is_far(s: Simd, x: ir.Value) -> ir.Value:
@@ -112,7 +75,7 @@ def sin(s: Simd, x: ir.Value) -> ir.Value:
     value = s.mul(r, s.fma(polynomial(s, z, _SIN[s.dtype]), z, s.constant(1)))
     sign = s.shift_left(s.to_bits(t), s.bits - 1)
     fast = s.from_bits(s.int_xor(s.to_bits(value), sign))
-    return _rescue(s, "sin", x, fast, _is_far(s, x))
+    return s.rescue("sin", x, fast, _is_far(s, x))
 
 
 def cos(s: Simd, x: ir.Value) -> ir.Value:
@@ -123,7 +86,7 @@ def cos(s: Simd, x: ir.Value) -> ir.Value:
     # x = k pi - pi/2 + r, so cos(x) = cos(k pi) sin(r).
     sign = s.shift_left(s.to_bits(t), s.bits - 1)
     fast = s.from_bits(s.int_xor(s.to_bits(value), sign))
-    return _rescue(s, "cos", x, fast, _is_far(s, x))
+    return s.rescue("cos", x, fast, _is_far(s, x))
 
 
 # atan(t) = t (1 + c[0] z + c[1] z^2 + ...), z = t^2, on |t| <= tan(pi/8), relative error

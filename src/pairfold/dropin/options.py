@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArrayTypeError, DeviceError, DTypeError, check_option
-from ..frontends.genred import BACKENDS, checked_accuracy
+from ..frontends.devices import BACKENDS
+from ..frontends.genred import checked_accuracy
 from ..ops.reductions import REDUCTIONS
 
 # dtype of the data -> dtypes that its sums may have -> the type's name in C.

@@ -47,6 +47,7 @@ class NumpyArrays:
     """Adapter for `numpy.ndarray`."""
 
     name = "numpy"
+    elsewhere = False
 
     @staticmethod
     def owns(array: object) -> bool:
@@ -69,6 +70,10 @@ class NumpyArrays:
     @staticmethod
     def check_device(array: Any, label: str) -> None:
         """NumPy arrays are always in host memory."""
+
+    @staticmethod
+    def device(array: Any) -> None:
+        """None: the host's memory."""
 
     @staticmethod
     def strides(array: Any) -> tuple[int, ...]:
@@ -122,6 +127,7 @@ class TorchArrays:
     """Adapter for `torch.Tensor` (parameters and other subclasses included)."""
 
     name = "torch"
+    elsewhere = False
 
     @staticmethod
     def owns(array: object) -> bool:
@@ -142,11 +148,10 @@ class TorchArrays:
 
     @staticmethod
     def check_device(array: Any, label: str) -> None:
-        """Raise for tensors that are not in host memory, or not stored as plain numbers."""
-        if array.device.type != "cpu":
+        """Raise for tensors that no backend reads, or that are not stored as plain numbers."""
+        if array.device.type not in ("cpu", "cuda"):
             raise DeviceError(
-                "this version of pairfold computes on the CPU only: its GPU backend is not there "
-                "yet",
+                "pairfold computes on CPUs and on the GPUs of CUDA and ROCm",
                 found=f"{label} is on device {array.device}",
                 hint="x.cpu() for every argument",
             )
@@ -157,6 +162,11 @@ class TorchArrays:
                 found=f"{label} has layout {array.layout}",
                 hint="x.to_dense()",
             )
+
+    @staticmethod
+    def device(array: Any) -> Any:
+        """The GPU that holds the tensor; None: the host's memory."""
+        return None if array.device.type == "cpu" else array.device
 
     @staticmethod
     def strides(array: Any) -> tuple[int, ...]:
@@ -204,7 +214,7 @@ class TorchArrays:
         """The tensor's values as a NumPy array."""
         array = array.detach()
         torch = sys.modules["torch"]
-        return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+        return (array.float() if array.dtype == torch.bfloat16 else array).cpu().numpy()
 
     @staticmethod
     def tensor(array: Any) -> Any:
@@ -291,7 +301,7 @@ def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) 
 
     Raises:
         DTypeError: a dtype that cannot be computed with, or more than one.
-        DeviceError: an array that is not in host memory.
+        DeviceError: an array on a device that no backend uses, or on another than the first.
     """
     first: str | None = None
     for position, array in enumerate(arrays):
@@ -312,6 +322,12 @@ def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) 
                 hint=f"convert one of them to {first}",
             )
         adapter.check_device(array, label)
+        if adapter.device(array) != adapter.device(arrays[0]):
+            raise DeviceError(
+                "all arrays must be on the same device",
+                found=f"{label} is on {array.device}; argument 0 is on {arrays[0].device}",
+                hint="x.to(device) for every argument",
+            )
     assert first is not None
     return first
 

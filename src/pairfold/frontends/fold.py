@@ -6,6 +6,7 @@ data: only the graph, the reduction and the options, and what it learnt about si
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..backends import reference
-from ..backends.launch import Bound, Call, Launcher
+from ..backends.gpu.launch import GpuLauncher
+from ..backends.launch import Launcher
 from ..calculus.derive import pull_back, push_forward
 from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
@@ -42,7 +44,7 @@ from .ranges import Ranges
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _KEPT = 64
 _LAUNCHERS = 1024
-_launchers: dict[Any, Launcher] = {}
+_launchers: dict[Any, Any] = {}
 _lock = fork_safe_lock()
 
 
@@ -100,6 +102,7 @@ class Binding:
         "checked",
         "columns",
         "count",
+        "device",
         "dtype",
         "launcher",
         "options",
@@ -109,9 +112,10 @@ class Binding:
         "sizes",
     )
 
-    launcher: Launcher
-    bound: Bound | None
-    call: Call | None
+    launcher: Any
+    bound: Any
+    call: Any
+    device: Any
     options: Settings
     checked: bool
     sizes: Sizes
@@ -292,8 +296,20 @@ class Fold:
             assume_moderate(kernel)
         return kernel
 
-    def launcher(self, dtype: str, options: Settings) -> Launcher:
-        """The launcher for a dtype; folds of the same graph share it."""
+    def launcher(
+        self,
+        dtype: str,
+        options: Settings,
+        launches: type[Launcher] | type[GpuLauncher] | None = None,
+    ) -> Any:
+        """The launcher for a dtype; folds of the same graph share it.
+
+        By default it runs on the CPU. Kernels for GPUs have short loops written out: their
+        registers hold the components.
+        """
+        launches = launches or self.launches
+        if launches is GpuLauncher:
+            options = dataclasses.replace(options, unroll_pairs=options.unroll)
         accumulation = self.accuracy.for_dtype(dtype, self.row)
         key = (
             self.formula,
@@ -307,11 +323,12 @@ class Fold:
             options.unroll_pairs,
             options.rules,
             self.split,
+            launches,
         )
         with _lock:
             found = _launchers.get(key)
             if found is None:
-                found = self.launches(self.kernel(options), dtype, accumulation)
+                found = launches(self.kernel(options), dtype, accumulation)
                 if len(_launchers) >= _LAUNCHERS:
                     del _launchers[next(iter(_launchers))]  # folds in use hold on to theirs
                 _launchers[key] = found
@@ -382,6 +399,8 @@ class Fold:
         self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
     ) -> tuple[Any, ...]:
         """New arrays of the results, as machine code writes them."""
+        if adapter.elsewhere:
+            return adapter.run(self, arrays, ranges)
         binding = self.binding(adapter, arrays)
         results = tuple(
             adapter.empty(shape, arrays[0], result.kind)
@@ -401,14 +420,14 @@ class Fold:
         except (AttributeError, RuntimeError):  # no array, or a tensor without strides
             key, binding = None, None
         if binding is None:
-            binding = self._bind(arrays, options, adapter.name)
+            binding = self._bind(adapter, arrays, options)
             if len(self._bindings) >= _KEPT:
                 self._bindings.clear()
             self._bindings[key] = binding
         return binding
 
-    def _bind(self, arrays: Sequence[Any], options: Settings, library: str) -> Binding:
-        _, sizes, dtype = self.check(arrays, library)
+    def _bind(self, adapter: Any, arrays: Sequence[Any], options: Settings) -> Binding:
+        _, sizes, dtype = self.check(arrays, adapter.name)
         binding = Binding()
         binding.sizes, binding.dtype = sizes, dtype
         binding.checked = options.check >= 2
@@ -416,7 +435,9 @@ class Fold:
         binding.columns = sizes.of(Kind.J if self.kept == Kind.I else Kind.I)
         binding.count = int(np.prod(sizes.batch, dtype=np.int64))
         binding.out_shapes = self.out_shapes(sizes)
-        binding.launcher = self.launcher(dtype, options)
+        binding.device = adapter.device(arrays[0])
+        launches = self.launches if binding.device is None else GpuLauncher
+        binding.launcher = self.launcher(dtype, options, launches)
         binding.positions = tuple(
             (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
             for a in binding.launcher.kernel.arguments
@@ -424,14 +445,16 @@ class Fold:
         binding.bound, binding.call, binding.options = None, None, options
         return binding
 
-    def _bound(self, binding: Binding, ranges: Ranges | None) -> Bound:
+    def _bound(self, binding: Binding, ranges: Ranges | None) -> Any:
         """Machine code and tasks, for all pairs kept with the binding."""
         launcher, options = binding.launcher, binding.options
+        where = () if binding.device is None else (binding.device,)
         if ranges is not None:
             pattern = self._pattern(ranges, binding.sizes)
-            return launcher.bind_sparse(binding.rows, binding.count, options, pattern)
+            return launcher.bind_sparse(binding.rows, binding.count, options, pattern, *where)
         if binding.bound is None:
-            binding.bound = launcher.bind(binding.rows, binding.columns, binding.count, options)
+            sizes = (binding.rows, binding.columns, binding.count)
+            binding.bound = launcher.bind(*sizes, options, *where)
         return binding.bound
 
     def _pattern(self, ranges: Ranges, sizes: Sizes) -> Pattern:
@@ -462,7 +485,9 @@ class Fold:
             call = self._call(adapter, results, alive, binding, ranges)
             if ranges is None and not foreign:
                 binding.call = call
-        call([adapter.address(array) for array in given])
+        if binding.device is None:
+            given = [adapter.address(array) for array in given]
+        call(given)
 
     def _call(
         self,
@@ -471,7 +496,7 @@ class Fold:
         alive: Sequence[Any],
         binding: Binding,
         ranges: Ranges | None,
-    ) -> Call:
+    ) -> Any:
         """A call with the strides of these arrays, the arguments in the kernel's order."""
         strides = [adapter.strides(array)[-2:] for array in results]
         for array, (_, parameter) in zip(alive, binding.positions, strict=True):

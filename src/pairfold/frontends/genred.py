@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.node import Kind
-from ..errors import DeviceError, OptionError, check_option, closest
+from ..errors import OptionError, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .arrays import ADAPTERS, adapter_of, check_count
+from .devices import placed
 from .fold import Accuracy, Fold
 from .parse import parse_many
 from .ranges import checked_ranges
@@ -23,17 +24,6 @@ from .raw import fill_raw, is_raw
 if TYPE_CHECKING:
     from .explain import Explanation
 
-BACKENDS = (
-    "auto",
-    "CPU",
-    "GPU",
-    "GPU_1D",
-    "GPU_1D_device",
-    "GPU_1D_host",
-    "GPU_2D",
-    "GPU_2D_device",
-    "GPU_2D_host",
-)
 SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
 ACCUMULATORS = ("auto", "float16", "float32", "float64")
 
@@ -146,8 +136,10 @@ class Genred:
             args: one array per variable: `Vi(d)`: (..., M, d); `Vj(d)`: (..., N, d);
                 `Pm(d)`: (..., d). Leading batch axes broadcast. Any strides; float32, float64,
                 float16 or bfloat16 (the latter two are computed with in float32).
-            backend: "auto" or "CPU".
-            device_id: accepted for host arrays, and ignored.
+            backend: "auto": the device that holds the arrays; "CPU"; "GPU": arrays of the host
+                are copied to a GPU, in slabs where they do not fit, and the results back.
+                PyKeOps' longer names, as "GPU_1D", mean "GPU".
+            device_id: the number of the GPU, by default that of the arrays, or 0.
             ranges: the pairs to go over, None being all: six arrays of whole numbers (ranges_i,
                 slices_i, redranges_j, ranges_j, slices_j, redranges_i). Rows ranges_i[k, 0] to
                 ranges_i[k, 1] meet the intervals redranges_j[slices_i[k - 1] : slices_i[k]] of
@@ -225,12 +217,12 @@ def call_fold(
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
             does not fit, before anything is computed.
     """
-    if backend != "auto" or device_id != -1:
-        _check_call(backend, device_id)
     pairs = None if ranges is None else checked_ranges(ranges)
     if len(args) != len(fold.variables) or not args:
         check_count(len(fold.variables), len(args), fold.names)
     adapter = _adapter(args, fold, library)
+    if backend != "auto" or device_id != -1:
+        adapter = placed(adapter, args, backend, device_id)
     if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
         fill_raw(fold, adapter, args, out, pairs)
         out = None
@@ -335,15 +327,3 @@ def checked_accuracy(
             )
         dtype_acc = "float64"
     return Accuracy(dtype_acc, sum_scheme)
-
-
-def _check_call(backend: str, device_id: int) -> None:
-    check_option("backend", backend, BACKENDS)
-    if backend.startswith("GPU"):
-        raise DeviceError(
-            "this version of pairfold computes on the CPU only: its GPU backend is not there yet",
-            found=f"backend={backend!r}",
-            hint="backend='CPU'",
-        )
-    if not isinstance(device_id, int):
-        raise OptionError("device_id must be an integer", found=f"device_id={device_id!r}")

@@ -1,0 +1,202 @@
+"""From printed text to Triton functions; machine code for any GPU, without one.
+
+The text lives in a module of its own, under a file name that debuggers and tracebacks find.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.util
+import linecache
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ...errors import DeviceError
+from ...lower.kernel import Kernel
+from ...lower.tiling import Tiling
+from .source import Source, places, source
+
+_POINTERS = {
+    "float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat16": "*bf16",
+}  # fmt: skip
+_RESULTS = {"index": "*i64", "truth": "*i1"}
+
+
+def triton() -> Any:
+    """The module triton.
+
+    Raises:
+        DeviceError: it is not installed.
+    """
+    # Said once per process, of a default that will change: products and sums may be fused here.
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    try:
+        import triton as module
+    except ImportError:
+        raise DeviceError(
+            "reductions on a GPU need Triton, which is not installed",
+            hint="pip install 'pairfold[gpu]'",
+        ) from None
+    return module
+
+
+def interpreting() -> bool:
+    """Whether Triton interprets its programs on the CPU (TRITON_INTERPRET=1)."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+
+
+class _Loader(importlib.abc.InspectLoader):
+    def __init__(self, text: str, filename: str) -> None:
+        self.text, self.filename = text, filename
+
+    def get_source(self, fullname: str) -> str:
+        """The printed text."""
+        return self.text
+
+    def get_code(self, fullname: str) -> Any:
+        """Its code."""
+        return self.source_to_code(self.text, self.filename)
+
+
+@functools.lru_cache(maxsize=1024)
+def module_of(text: str, name: str, interpreted: bool) -> ModuleType:
+    """The module that a printed text is; `interpreted` tells apart what Triton made of it."""
+    triton()
+    kind = ".interpreted" if interpreted else ""
+    full = f"pairfold.kernels.{name}.{abs(hash(text)):x}{kind}"
+    filename = f"<{full}>"
+    lines = text.splitlines(keepends=True)
+    linecache.cache[filename] = (len(text), None, lines, filename)
+    spec = importlib.util.spec_from_loader(full, _Loader(text, filename), origin=filename)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Program:
+    """A kernel under a tiling, printed and ready to be launched."""
+
+    def __init__(self, kernel: Kernel, tiling: Tiling, guarded: bool = False) -> None:
+        self.kernel, self.tiling = kernel, tiling
+        self.source: Source = source(kernel, tiling, guarded)
+        self.constants = {
+            "ROWS": tiling.rows,
+            "COLUMNS": tiling.columns,
+            "CHUNK": tiling.chunk,
+            "PLACES": places(kernel),
+        }
+
+    def _module(self) -> ModuleType:
+        return module_of(self.source.text, self.source.name, interpreting())
+
+    @property
+    def main(self) -> Any:
+        """The Triton function that folds."""
+        return getattr(self._module(), self.source.name)
+
+    @property
+    def combine(self) -> Any:
+        """The Triton function that merges the parts of a split axis."""
+        return getattr(self._module(), f"{self.source.name}_combine")
+
+    def _signature(self, arguments: tuple[str, ...]) -> dict[str, str]:
+        """Types of arguments, for compilation without any."""
+        stored = _POINTERS[self.tiling.stored or self.tiling.dtype]
+        results = [result.kind for result in self.kernel.reduction.results]
+        found: dict[str, str] = {}
+        for name in arguments:
+            if re.fullmatch(r"[xyp]\d+", name):
+                found[name] = stored
+            elif re.fullmatch(r"o\d+", name):
+                found[name] = _RESULTS.get(results[int(name[1:])], stored)
+            else:
+                found[name] = _OTHERS.get(name, "i64")
+        found["scratch"] = _POINTERS[self.tiling.dtype]
+        return {name: found[name] for name in arguments}
+
+    def compiled(self, target: str, combine: bool = False) -> Compiled:
+        """Machine code for a GPU: "sm_80", "sm_90", "gfx942" ...; none needs to be there."""
+        module = triton()
+        from triton.backends.compiler import GPUTarget  # pyright: ignore
+        from triton.compiler import ASTSource  # pyright: ignore
+
+        arguments = self.source.combine_arguments if combine else self.source.arguments
+        # Strides of components are 1 and those of rows anything, as in most programs.
+        ones = {name: 1 for name in arguments if re.fullmatch(r"[xypo]\d+_c", name)}
+        constants = {**self.constants, **ones}
+        signature = {**self._signature(arguments), **dict.fromkeys(constants, "constexpr")}
+        which = (
+            GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+            if target.startswith("sm_")
+            else GPUTarget("hip", target, 64)
+        )
+        start = time.perf_counter()
+        made = module.compile(
+            ASTSource(self.combine if combine else self.main, signature, constants),
+            target=which,
+            options={"num_warps": self.tiling.warps},
+        )
+        return Compiled(target, made, time.perf_counter() - start)
+
+
+_OTHERS = {
+    "offsets": "*i64", "table": "*i64", "intervals": "*i64", "partial": "*fp64", "flag": "*i32",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Machine code for one GPU."""
+
+    target: str
+    made: Any
+    seconds: float
+
+    @property
+    def assembly(self) -> str:
+        """The disassembly: SASS for NVIDIA, GCN for AMD."""
+        return self.made.asm["sass" if self.target.startswith("sm_") else "amdgcn"]
+
+    def instructions(self) -> tuple[list[str], dict[str, int]]:
+        """Instructions in order, and where labels stand among them."""
+        found: list[str] = []
+        labels: dict[str, int] = {}
+        for line in self.assembly.splitlines():
+            label = re.match(r"\s*\.?(L\w+):", line)
+            if label:
+                labels[label[1]] = len(found)
+            elif self.target.startswith("sm_"):
+                if "\t" in line:
+                    found.append(line.split("\t")[1].strip())
+            elif re.match(r"\s+[a-z]_?\w+", line) and not line.strip().startswith((".", ";")):
+                found.append(line.strip())
+        return found, labels
+
+    def loops(self) -> list[list[str]]:
+        """The instructions of every loop that holds no other, in order."""
+        found, labels = self.instructions()
+        spans: list[tuple[int, int]] = []
+        for place, text in enumerate(found):
+            jump = re.search(r"(?:BRA|branch)\S*\s+(?:.*\s)?`?\(?\.?(L\w+)", text)
+            if jump and labels.get(jump[1], place + 1) <= place:
+                spans.append((labels[jump[1]], place))
+        inner = [
+            (a, b) for a, b in spans
+            if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)
+        ]  # fmt: skip
+        return [found[a : b + 1] for a, b in inner]
+
+    def spills(self) -> int:
+        """Instructions that use local (scratch) memory: registers that did not fit."""
+        names = ("LDL", "STL") if self.target.startswith("sm_") else ("scratch_", "buffer_store_")
+        found, _ = self.instructions()
+        return sum(name in text for text in found for name in names)

@@ -1,0 +1,148 @@
+"""Long outputs that are products of matrices: weights of pairs times components of columns."""
+
+from __future__ import annotations
+
+from ...lower.kernel import hole
+from .folding import Anchored, Instance
+from .values import Known
+
+
+class Matrix(Anchored):
+    """One tile of weights (ROWS, COLUMNS) is multiplied into a tile (ROWS, components) of sums.
+
+    The sums of weights alone, where the reduction wants them, and the anchors of exponentials are
+    those of its parent.
+    """
+
+    def states(self) -> list[tuple[str, int]]:
+        """The sum of weights; the sums of products are kept apart."""
+        return [("w", len(self.kernel.outputs))] if self.kernel.total is not None else []
+
+    @property
+    def group(self) -> int:
+        """Components of a tile."""
+        return self.tiling.group
+
+    def anchors(self) -> list[tuple[str, list[Instance]]]:
+        """One, if there are exponentials."""
+        return [("top0", [])] if self.kernel.reduction.anchored else []
+
+    def begin(self) -> None:
+        """Totals of rows that have met nothing."""
+        super().begin()
+        self.text.line(f"tm = tl.zeros((ROWS, {self.group}), {self.outer.triton})")
+        if self.compensated:
+            self.text.line(f"em = tl.zeros((ROWS, {self.group}), {self.outer.triton})")
+
+    def reset(self) -> None:
+        """The sums of a chunk."""
+        super().reset()
+        self.text.line(f"m = tl.zeros((ROWS, {self.group}), {self.inner.triton})")
+
+    def fold(self, known: Known) -> None:
+        """One block of columns: weights, then their product with the columns' components."""
+        product = self.tiling.product
+        assert product is not None
+        assert self.kernel.output_loop is not None
+        if self.kernel.reduction.anchored:
+            self._anchor(known)
+        (weight,) = self.values.emit([product.weight], known)
+        if self.kernel.total is not None:
+            (total,) = self.values.emit([self.kernel.total], known)
+            self.step("w", len(self.kernel.outputs), total)
+        name = f"y{product.position}"
+        # Columns beyond the last have numbers of 0, and weights that may be anything.
+        inside = " & (tl.trans(c) < stop)" if self.values.mask else ""
+        mask = f"(component < {self.kernel.output_loop.n}){inside}"
+        text = self.text
+        at = text.let(f"tl.trans({name}_at) + component * {name}_c")
+        matrix = text.let(f"tl.load({at}, mask={mask}, other=0.0)")
+        if self.values.mask:
+            weight = text.let(f"tl.where(inside, {weight}, 0.0)")
+        weight = text.let(f"tl.broadcast_to({weight}, (ROWS, COLUMNS))")
+        if self.inner.dtype == self.tiling.dtype == "float32":
+            text.line(f"m = {self.values.dot(weight, matrix, 'm', exact=False)}")
+            return
+        weight, matrix = self.inner.cast(weight), self.inner.cast(matrix)
+        text.line(f"m = m + tl.dot({weight}, {matrix}, out_dtype={self.inner.triton})")
+
+    def _anchor(self, known: Known) -> None:
+        (score,) = self.values.emit([self.kernel.scores[0]], known)
+        if self.values.mask:
+            score = self.text.let(f'tl.where(inside, {score}, float("-inf"))')
+            known[self.kernel.scores[0]] = score
+        self._move("top0", score, [*self._weights(), "m"])
+        known[hole(self.kernel.scalars, "top", 0)] = "top0"
+
+    def parts(self, name: str) -> list[str]:
+        """The parts of one state; the matrix is one."""
+        return ["m"] if name == "m" else super().parts(name)
+
+    def flush(self) -> None:
+        """Add the chunk's sums to the totals."""
+        for top, _ in self.anchors():
+            self._rebase(top, top, [*self._weights(), "m"])
+        for name, _ in self.states():
+            self._add(name, self._joined(self.parts(name)))
+        self._add_matrix(self.outer.cast("m"))
+
+    def _add_matrix(self, found: str) -> None:
+        if self.compensated:
+            self._add_compensated("m", "tm", found)
+        else:
+            self.text.line(f"tm = tm + {found}")
+
+    # ---- parts of the reduced axis -------------------------------------------------------------
+
+    def entry_count(self) -> int:
+        """Sums of products, the sum of weights, the anchor."""
+        return self.group + len(self.states()) + len(self.anchors())
+
+    def _place(self) -> str:
+        return f"left + tl.arange(0, {self.group})[None, :] * ROWS + own_lanes"
+
+    def leave(self) -> None:
+        """Write the entries."""
+        total = "tl.where(em == em, tm + em, tm)" if self.compensated else "tm"
+        line = self.text.line
+        line(f"tl.store({self._place()}, tl.cast({total}, tl.float64), mask=own)")
+        rest = [*(entry for name, _ in self.states() for entry in self.closed(name))]
+        rest += [f"t{top}" for top, _ in self.anchors()]
+        for n, entry in enumerate(rest):
+            at = f"left + {self.group + n} * ROWS + own_lanes"
+            line(f"tl.store({at}, tl.cast({entry}, tl.float64), mask=own)")
+
+    def join_parts(self) -> None:
+        """Read the entries of a part, and merge them."""
+        text = self.text
+        matrix = text.let(f"tl.load({self._place()}, mask=own, other=0.0)")
+        rest = [
+            text.let(f"tl.load(left + {self.group + n} * ROWS + own_lanes, mask=own, other=0.0)")
+            for n in range(len(self.states()) + len(self.anchors()))
+        ]
+        sums, tops = rest[: len(self.states())], rest[len(self.states()) :]
+        for other in tops:
+            own = self.values.simd.cast(other)
+            after = text.let(f"tl.maximum(ttop0, {own})")
+            scale = text.let(f"tl.cast({self._scale(own, after)}, tl.float64)")
+            sums = [text.let(f"{state} * {scale}") for state in sums]
+            matrix = text.let(f"{matrix} * {scale}")
+            self._rebase("top0", after, [*self._weights(), "m"])
+        for (name, _), state in zip(self.states(), sums, strict=True):
+            self._add(name, [self.outer.cast(state)])
+        self._add_matrix(self.outer.cast(matrix))
+
+    # ---- results -------------------------------------------------------------------------------
+
+    def finish(self) -> list[tuple[Instance, list[str]]]:
+        """All components at once."""
+        total = self.closed("w")[0] if self.kernel.total is not None else ""
+        state = "tm"
+        if self.compensated:
+            state = self.text.let("tl.where(em == em, tm + em, tm)")
+        instance = self.instances[0]
+        top = self.outer.cast("ttop0") if self.anchors() else ""
+        given = {"a": [state], "top": [top], "total": [total], "count": ["count"]}
+        given["a"] = [self._times_factor(instance, state)]
+        holes = self._holes(self.kernel.finished, given)
+        return [(instance, self._rule(self.kernel.finished, holes, self.outer))]

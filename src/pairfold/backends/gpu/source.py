@@ -1,0 +1,395 @@
+"""A kernel as a Triton program: readable, complete, one function (two where the axis is split)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from ...core.scalars import Value
+from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.pattern import PANEL_WORDS
+from ...lower.tiling import Tiling, power_of_two_above
+from .folding import Anchored, Folding, Instance, Listed, merge_function
+from .matrix import Matrix
+from .text import Text
+from .values import LETTERS, Values
+
+_HEADER = "import triton\nimport triton.language as tl\n\n\n"
+_LONGEST = 48
+# Numbers that are not compiled in, whatever their values: a new size never recompiles.
+SIZES = ("M", "N", "first_task", "first_column", "panels", "splits", "per_split")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A printed program: its text, the names of its functions and of their arguments.
+
+    `entries`: numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
+    memory that one program uses; `checked`: whether it may refuse its data.
+    """
+
+    text: str
+    name: str
+    arguments: tuple[str, ...]
+    combine_arguments: tuple[str, ...]
+    entries: int
+    cells: int
+    checked: bool
+
+
+def title(kernel: Kernel) -> str:
+    """A name for a kernel, from its reduction and formula.
+
+    Equal names are told apart by a few digits that depend on the whole formula.
+    """
+    words = f"{kernel.reduction.name} {kernel.formula}"
+    if kernel.weight is not None:
+        words += f" {kernel.weight}"
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_").lower()
+    mark = hashlib.sha256(f"{words} {kernel.kept}".encode()).hexdigest()[:6]
+    return f"{plain[:_LONGEST].strip('_')}_{mark}"
+
+
+def source(kernel: Kernel, tiling: Tiling, guarded: bool = False) -> Source:
+    """The program of a kernel.
+
+    `guarded`: it works only where the word at `flag` is set, because another program refused its
+    data; all others may set it.
+    """
+    return _Program(kernel, tiling, guarded).printed()
+
+
+class _Program:
+    def __init__(self, kernel: Kernel, tiling: Tiling, guarded: bool) -> None:
+        self.kernel, self.tiling, self.guarded = kernel, tiling, guarded
+        self.name = title(kernel)
+        self.checked = not guarded and _may_refuse(kernel)
+        self.start(Text())
+
+    def start(self, text: Text) -> None:
+        """Print into a new text."""
+        self.text = text
+        self.values = Values(text, self.kernel, self.tiling)
+        self.values.checks = self.checked
+        self.folding = self._form()(self.values, self._instances())
+
+    def _form(self) -> type[Folding]:
+        if self.tiling.product is not None:
+            return Matrix
+        form = {"anchored": Anchored, "listed": Listed, "running": Folding}
+        return form[self.kernel.reduction.form]
+
+    def _instances(self) -> list[Instance]:
+        """The components that one program folds."""
+        loop = self.kernel.output_loop
+        if self.tiling.product is not None and loop is not None:
+            return [Instance(0, 0, "component", {loop.index: "readable"})]
+        if loop is None:
+            return [Instance(n, n, str(n)) for n in range(len(self.kernel.outputs))]
+        return [
+            Instance(n, 0, f"component{n}", {loop.index: f"read{n}"})
+            for n in range(self.tiling.group)
+        ]
+
+    # ---- arguments -------------------------------------------------------------------------
+
+    def pointers(self) -> list[str]:
+        """Results, then arguments, each with its strides, in elements."""
+        names: list[str] = []
+        for n in range(len(self.kernel.results)):
+            names += [f"o{n}", f"o{n}_r", f"o{n}_c"]
+        for argument in self.kernel.arguments:
+            name = f"{LETTERS[argument.stage]}{argument.position}"
+            names += [name, f"{name}_r", f"{name}_c"]
+        return names
+
+    def arguments(self) -> list[str]:
+        """All arguments of the program."""
+        names = [*self.pointers(), *SIZES]
+        names += ["offsets"] * self.tiling.batched
+        names += ["table", "intervals"] * self.tiling.sparse
+        names += ["partial"] * self.tiling.split
+        names += ["flag"] * (self.checked or self.guarded)
+        return names
+
+    def _signature(self, name: str, arguments: list[str]) -> str:
+        constants = ["ROWS", "COLUMNS", "CHUNK", "PLACES"]
+        listed = ", ".join([*arguments, *(f"{c}: tl.constexpr" for c in constants)])
+        return f"@triton.jit(do_not_specialize={list(SIZES)})\ndef {name}({listed}):\n"
+
+    # ---- the program -----------------------------------------------------------------------
+
+    def printed(self) -> Source:
+        """Text and what its caller must know."""
+        self._main()
+        cells = self.values.cells
+        arguments = self.arguments() + ["scratch"] * (cells > 0)
+        main = self._signature(self.name, arguments) + self.text.whole()
+        main = main.replace("CELLS", str(cells))
+        parts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
+        if not self.kernel.reduction.additive and not self.kernel.reduction.listed:
+            parts.append(merge_function(self.kernel, self.tiling))
+        parts.append(main)
+        combine: list[str] = []
+        if self.tiling.split:
+            self.start(Text())
+            self._combine()
+            combine = self.arguments()
+            parts.append(self._signature(f"{self.name}_combine", combine) + self.text.whole())
+        entries = self.folding.entry_count()
+        text = "\n\n".join(parts)
+        checked = self.checked
+        return Source(text, self.name, tuple(arguments), tuple(combine), entries, cells, checked)
+
+    def _says(self) -> str:
+        kernel = self.kernel
+        weight = "" if kernel.weight is None else f", weight {kernel.weight}"
+        kept = "i" if kernel.kept.name == "I" else "j"
+        says = f"{kernel.reduction.name} of {kernel.formula}{weight}; rows are {kept}."
+        return says.replace("\\", "") + (
+            f"\n\n{self.tiling.name}, {self.tiling.stored or self.tiling.dtype}.\n"
+        )
+
+    def _where(self) -> None:
+        """Which rows, columns and components this program has."""
+        line, tiling = self.text.line, self.tiling
+        line("task = first_task + tl.cast(tl.program_id(0), tl.int64)")
+        line("panel = task % panels")
+        line("rest_of_task = task // panels")
+        line("split = rest_of_task % splits")
+        line("batch = rest_of_task // splits")
+        line("own_lanes = tl.arange(0, ROWS)[:, None]")
+        line("lanes = tl.arange(0, COLUMNS)[None, :]")
+        wanted = ""
+        if self.guarded:
+            line("wanted = tl.load(flag)")
+            wanted = " * wanted"
+        if tiling.sparse:
+            line(f"first_row = tl.load(table + panel * {PANEL_WORDS})")
+            line(f"here_rows = tl.load(table + panel * {PANEL_WORDS} + 1)")
+            line("r = first_row + own_lanes")
+            line(f"own = own_lanes < here_rows{wanted}")
+            line(f"seen = tl.load(table + panel * {PANEL_WORDS} + 4)")
+        else:
+            line("r = panel * ROWS + own_lanes")
+            line(f"own = r < M{wanted}")
+            line("seen = N")
+        line(f"count = tl.cast(seen, {self.folding.outer.triton})")
+        if self.checked:
+            line("refused = tl.full((), 0, tl.int32)")
+            line("refused_columns = tl.full((1, COLUMNS), 0, tl.int32)")
+        self._components()
+        self._bases()
+
+    def _components(self) -> None:
+        loop = self.kernel.output_loop
+        if loop is None:
+            return
+        group, line = self.tiling.group, self.text.line
+        if self.tiling.product is not None:
+            line(f"component = tl.program_id(1) * {group} + tl.arange(0, {group})[None, :]")
+            line(f"readable = tl.minimum(component, {loop.n - 1})")
+            return
+        for n in range(group):
+            line(f"component{n} = tl.program_id(1) * {group} + {n}")
+            line(f"read{n} = tl.minimum(component{n}, {loop.n - 1})")
+
+    def _bases(self) -> None:
+        """Where this batch element's arrays begin, and the rows that are read."""
+        line = self.text.line
+        names = self.pointers()[::3]
+        for n, name in enumerate(names):
+            start = f" + tl.load(offsets + batch * {len(names)} + {n})"
+            base = name + start * self.tiling.batched
+            kind = name[0]
+            if kind == "o" or kind == LETTERS[ROW]:
+                line(f"{name}_at = {base} + r * {name}_r")
+            elif kind == LETTERS[ONCE]:
+                line(f"{name}_at = {base}")
+            else:
+                line(f"{name}_of = {base}")
+
+    def _main(self) -> None:
+        text, line = self.text, self.text.line
+        self._where()
+        if self._has_tables():
+            line("program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)")
+            line("scratch_at = scratch + tl.cast(program, tl.int64) * CELLS")
+        self.values.before()
+        self.folding.begin()
+        if self.tiling.sparse:
+            line(f"first_interval = tl.load(table + panel * {PANEL_WORDS} + 2)")
+            line(f"after_intervals = tl.load(table + panel * {PANEL_WORDS} + 3)")
+            if self.guarded:
+                line("after_intervals = tl.where(wanted > 0, after_intervals, first_interval)")
+            with text.block("for interval in range(first_interval, after_intervals):"):
+                line("low = tl.load(intervals + 2 * interval)")
+                line("high = tl.load(intervals + 2 * interval + 1)")
+                self._columns()
+        else:
+            line("low = split * per_split")
+            line("high = tl.minimum(low + per_split, N)")
+            if self.guarded:
+                line("high = tl.where(wanted > 0, high, low)")
+            self._columns()
+        if self.tiling.split:
+            self._leave()
+        else:
+            self._results()
+        if self.checked:
+            line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
+            with text.block("if refused > 0:"):
+                line("tl.store(flag, 1)")
+
+    def _has_tables(self) -> bool:
+        factors = [factor for factor in self.kernel.factors if factor is not None]
+        found = self.kernel.needed((*self.kernel.folded, *self.kernel.scores, *factors), 3)
+        todo: list[Value] = list(found)
+        seen: set[Value] = set()
+        while todo:
+            value = todo.pop()
+            if value.what == "table":
+                return True
+            if value not in seen:
+                seen.add(value)
+                todo.extend(value.args)
+        return False
+
+    def _columns(self) -> None:
+        """The columns low to high, chunk after chunk."""
+        text, line = self.text, self.text.line
+        with text.block("for start in range(low, high, CHUNK):"):
+            line("stop = tl.minimum(start + CHUNK, high)")
+            line("whole = stop - (stop - start) % COLUMNS")
+            self.folding.reset()
+            cells = self.values.cells
+            with text.block("for block in range(start, whole, COLUMNS):"):
+                self._block()
+            self.values.cells = cells  # the tail uses the same memory
+            with text.block("for block in range(whole, stop, COLUMNS):"):
+                line("inside = block + lanes < stop")
+                self.values.mask = ", mask=inside, other=0.0"
+                self._block()
+                self.values.mask = ""
+            self.folding.flush()
+
+    def _block(self) -> None:
+        line = self.text.line
+        line("c = block + lanes")
+        if "index" in self.kernel.reduction.kinds and not self.kernel.reduction.listed:
+            line("here = tl.cast(c - start, tl.int32)")
+        for argument in self.kernel.arguments:
+            if argument.stage == COLUMN:
+                name = f"{LETTERS[COLUMN]}{argument.position}"
+                line(f"{name}_at = {name}_of + c * {name}_r")
+        self.folding.fold(dict(self.values.prelude))
+
+    # ---- what comes out ----------------------------------------------------------------------
+
+    def _task_of(self, split: str) -> str:
+        """Where the entries of a split begin."""
+        number = f"((batch * splits + {split}) * panels + panel)"
+        if self.kernel.output_loop is not None:
+            number = f"({number} * tl.num_programs(1) + tl.program_id(1))"
+        return f"partial + {number} * {self.folding.entry_count()} * ROWS"
+
+    def _leave(self) -> None:
+        """Entries for the second pass."""
+        line, folding = self.text.line, self.folding
+        line(f"left = {self._task_of('split')}")
+        if isinstance(folding, Listed):
+            length = self.kernel.length
+            for order, instance in enumerate(folding.instances):
+                folding.close(instance.number)
+                with self.text.block(f"for place in range(0, {length}):"):
+                    value, column = folding.take(instance.number)
+                    at = f"left + ({2 * length * order} + place) * ROWS + own_lanes"
+                    line(f"tl.store({at}, tl.cast({value}, tl.float64), mask=own)")
+                    line(f"tl.store({at} + {length} * ROWS, tl.cast({column}, tl.float64), "
+                         "mask=own)")  # fmt: skip
+            return
+        if isinstance(folding, Matrix):
+            folding.leave()
+            return
+        for n, entry in enumerate(folding.entries()):
+            line(f"tl.store(left + {n} * ROWS + own_lanes, {entry}, mask=own)")
+
+    def _combine(self) -> None:
+        """The second pass: what the parts left, in order."""
+        line, folding = self.text.line, self.folding
+        self._where()
+        self.values.before()
+        folding.begin()
+        with self.text.block("for part in range(0, splits):"):
+            line(f"left = {self._task_of('part')}")
+            if isinstance(folding, Listed):
+                folding.join_lists()
+            elif isinstance(folding, Matrix):
+                folding.join_parts()
+            else:
+                entries = [
+                    self.text.let(f"tl.load(left + {n} * ROWS + own_lanes, mask=own, other=0.0)")
+                    for n in range(folding.entry_count())
+                ]
+                folding.join(entries)
+        self._results()
+        if self.checked:
+            line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
+            with self.text.block("if refused > 0:"):
+                line("tl.store(flag, 1)")
+
+    def _results(self) -> None:
+        if isinstance(self.folding, Listed):
+            self._write_lists(self.folding)
+        else:
+            for instance, found in self.folding.finish():
+                for n, value in enumerate(found):
+                    self._write(n, instance, value)
+
+    def _write(self, n: int, instance: Instance, value: str) -> None:
+        """One component of one result."""
+        mask, result = "own", self.kernel.reduction.results[n]
+        component = instance.component
+        if result.per == "anchor" and self.kernel.weight is not None:
+            if instance.number:
+                return
+            component = "0"
+            if self.kernel.output_loop is not None:
+                mask += " & (tl.program_id(1) == 0)"
+        elif self.kernel.output_loop is not None:
+            mask += f" & ({component} < {self.kernel.output_loop.n})"
+        at = f"o{n}_at + {component} * o{n}_c"
+        self.text.line(f"tl.store({at}, {self._stored(n, value)}, mask={mask})")
+
+    def _stored(self, n: int, value: str) -> str:
+        kind = self.kernel.reduction.results[n].kind
+        if kind == "index":
+            return f"tl.cast({value}, tl.int64)"
+        return f"{value} != 0" if kind == "truth" else f"tl.cast({value}, o{n}.dtype.element_ty)"
+
+    def _write_lists(self, folding: Listed) -> None:
+        line, loop = self.text.line, self.kernel.output_loop
+        kinds = [result.kind for result in self.kernel.reduction.results]
+        for instance in folding.instances:
+            folding.close(instance.number)
+            mask = "own"
+            if loop is not None:
+                mask += f" & ({instance.component} < {loop.n})"
+            with self.text.block(f"for place in range(0, {self.kernel.length}):"):
+                value, column = folding.take(instance.number)
+                found = {"value": value, "index": column}
+                for n, kind in enumerate(kinds):
+                    at = f"o{n}_at + (place * {self.kernel.dim} + {instance.component}) * o{n}_c"
+                    line(f"tl.store({at}, {self._stored(n, found[kind])}, mask={mask})")
+
+
+def _may_refuse(kernel: Kernel) -> bool:
+    """Whether a kernel makes assumptions on its data."""
+    rearranged = bool(kernel.guarded) or bool(kernel.scalars.inverses)
+    return rearranged or any(factor is not None for factor in kernel.factors)
+
+
+def places(kernel: Kernel) -> int:
+    """The length of lists in registers: a power of two."""
+    return power_of_two_above(max(1, kernel.length))

@@ -1,0 +1,140 @@
+"""Where arrays are computed: on the device that holds them, or host arrays on a GPU.
+
+Host arrays go to a GPU only where a call says so. An adapter `OnGpu` then stands in for the
+arrays' own: it copies them there and the results back, in slabs where they do not fit; derivatives
+use the same adapter, and so the same device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..backends.gpu.compiled import interpreting
+from ..errors import DeviceError, OptionError, check_option
+from .arrays import TorchArrays
+
+BACKENDS = (
+    "auto",
+    "CPU",
+    "GPU",
+    "GPU_1D",
+    "GPU_1D_device",
+    "GPU_1D_host",
+    "GPU_2D",
+    "GPU_2D_device",
+    "GPU_2D_host",
+)
+
+
+def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: int) -> Any:
+    """The adapter for a call that says where it is to be computed.
+
+    Raises:
+        OptionError: an unknown backend, or a device that is not an integer.
+        DeviceError: tensors that are elsewhere, no GPU, or no library for one.
+    """
+    check_option("backend", backend, BACKENDS)
+    if isinstance(device_id, bool) or not isinstance(device_id, int) or device_id < -1:
+        raise OptionError("device_id must be an integer from -1", found=f"device_id={device_id!r}")
+    device = next((d for d in map(adapter.device, arrays) if d is not None), None)
+    if device is not None:
+        if backend == "CPU":
+            raise DeviceError(
+                'backend="CPU" computes on tensors of the host',
+                found=f"a tensor on device {device}",
+                hint='x.cpu() for every argument, or backend="auto"',
+            )
+        if device_id not in (-1, device.index):
+            raise DeviceError(
+                "tensors are computed on the device that holds them",
+                found=f"device_id={device_id} and a tensor on device {device}",
+                hint=f'x.to("cuda:{device_id}") for every argument, or device_id=-1',
+            )
+        return adapter
+    if not backend.startswith("GPU"):
+        return adapter
+    return OnGpu(adapter, gpu(max(0, device_id)))
+
+
+def gpu(number: int) -> Any:
+    """torch's device of that number; the CPU where Triton interprets its programs.
+
+    Raises:
+        DeviceError: torch is not there, sees no GPU, or not so many.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise DeviceError(
+            'backend="GPU" needs torch, which owns the memory of GPUs',
+            hint="pip install 'pairfold[gpu]'",
+        ) from None
+    if interpreting():
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            "there is no GPU that can be used",
+            found="torch.cuda.is_available() is False",
+            hint='backend="auto", or `python -m pairfold doctor` to see what is missing',
+        )
+    if number >= torch.cuda.device_count():
+        raise DeviceError(
+            "there is no such GPU",
+            found=f"device_id={number}, of {torch.cuda.device_count()} GPUs",
+        )
+    return torch.device("cuda", number)
+
+
+class DeviceTensors(TorchArrays):
+    """Tensors that are where their kernel runs: on a GPU, or in the interpreter's memory."""
+
+    @staticmethod
+    def device(array: Any) -> Any:
+        """The device, the interpreter's too."""
+        return array.device
+
+
+class OnGpu:
+    """Adapter of host arrays that are computed on a GPU; all else is as for their own."""
+
+    elsewhere = True
+
+    def __init__(self, base: Any, target: Any) -> None:
+        self.base, self.target = base, target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+    def key(self, array: Any) -> tuple[Any, ...]:
+        """All but the address."""
+        return (self.target, *self.base.key(array))
+
+    def device(self, array: Any) -> Any:
+        """The GPU."""
+        return self.target
+
+    def there(self, array: Any) -> Any:
+        """An array as a tensor on the device."""
+        if self.base is not TorchArrays:
+            array = TorchArrays.tensor(array)
+        return array.detach().to(self.target)
+
+    def back(self, tensor: Any, into: Any) -> None:
+        """Copy a result into a host array."""
+        if self.base is TorchArrays:
+            into.copy_(tensor)
+        else:
+            into[...] = tensor.cpu().numpy()
+
+    def run(self, fold: Any, arrays: Sequence[Any], ranges: Any) -> tuple[Any, ...]:
+        """The results of a fold, as new host arrays."""
+        binding = fold.binding(self, arrays)
+        results = tuple(
+            self.base.empty(shape, arrays[0], result.kind)
+            for shape, result in zip(binding.out_shapes, fold.row.results, strict=True)
+        )
+        found = fold.run(DeviceTensors, [self.there(array) for array in arrays], ranges)
+        for tensor, into in zip(found, results, strict=True):
+            self.back(tensor, into)
+        return results

@@ -1,0 +1,68 @@
+"""Products of matrices found in a kernel: what tensor cores, or blocked loops, compute best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.scalars import Loop, Value
+from .kernel import COLUMN, PAIR, ROW, Kernel
+
+
+@dataclass(frozen=True)
+class Product:
+    """A long output is `weight` times component k of the column argument at `position`."""
+
+    weight: Value
+    position: int
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """sum_k x_k y_k of `dim` components: a row argument's and a column argument's."""
+
+    row: int
+    column: int
+    dim: int
+
+
+def output_product(kernel: Kernel) -> Product | None:
+    """The product that a long output is, if it is one and its sum is a sum of products."""
+    loop = kernel.output_loop
+    if loop is None or not kernel.reduction.additive or len(kernel.outputs) != 1:
+        return None
+    state = kernel.reduction.identity
+    if len(state) != 1 or not (kernel.reduction.linear or kernel.reduction.anchored):
+        return None
+    output = kernel.outputs[0]
+    if output.what != "mul":
+        return None
+    for weight, other in (output.args, output.args[::-1]):
+        if other.what != "load" or other.data[1] is not None or other.args != (loop.index,):
+            continue
+        if other.stage == COLUMN and weight.stage == PAIR and loop not in weight.loops:
+            return Product(weight, other.data[0])
+    return None
+
+
+def scalar_product(value: Value) -> Scalar | None:
+    """The scalar product that the result of a component loop is, if it is one."""
+    if value.what != "result" or value.stage != PAIR:
+        return None
+    loop: Loop = value.data[0]
+    if len(loop.nexts) != 1 or loop.inits[0].what != "const" or loop.inits[0].data != 0:
+        return None
+    after, carry = loop.nexts[0], loop.carries[0]
+    if after.what != "add" or carry not in after.args:
+        return None
+    term = after.args[1] if after.args[0] is carry else after.args[0]
+    if term.what != "mul" or not all(_component(arg, loop) for arg in term.args):
+        return None
+    read = {arg.stage: arg.data[0] for arg in term.args}
+    if read.keys() != {ROW, COLUMN}:
+        return None
+    return Scalar(read[ROW], read[COLUMN], loop.n)
+
+
+def _component(value: Value, loop: Loop) -> bool:
+    """Whether a value is component k of an argument."""
+    return value.what == "load" and value.data[1] is None and value.args == (loop.index,)
