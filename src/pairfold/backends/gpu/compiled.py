@@ -119,7 +119,7 @@ class Program:
             elif re.fullmatch(r"o\d+", name):
                 found[name] = _RESULTS.get(results[int(name[1:])], stored)
             else:
-                found[name] = _OTHERS.get(name, "i64")
+                found[name] = "*fp32" if name.startswith("centre") else _OTHERS.get(name, "i64")
         found["scratch"] = _POINTERS[self.tiling.dtype]
         return {name: found[name] for name in arguments}
 

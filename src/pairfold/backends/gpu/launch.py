@@ -208,11 +208,11 @@ class GpuCall:
             values["first_task"] = first
             programs = min(wave, parts.tasks - first)
             self._enqueue(program.main, program, (programs, parts.groups), values, False)
-        if parts.splits > 1:
-            values["first_task"] = 0
-            values["panels"] = parts.panels
-            merged = (parts.panels * parts.batches, parts.groups)
-            self._enqueue(program.combine, program, merged, values, True)
+        merged = parts.panels * parts.batches if parts.splits > 1 else 0
+        for first in range(0, merged, wave):
+            values["first_task"] = first
+            programs = min(wave, merged - first)
+            self._enqueue(program.combine, program, (programs, parts.groups), values, True)
 
     def _enqueue(
         self, function: Any, program: Program, programs: tuple[int, int], values: Any, combine: bool
@@ -238,6 +238,10 @@ class GpuCall:
         pointers = [name for name in names if name[1:].isdigit()]
         for name, tensor, (row, own) in zip(pointers, tensors, self.strides, strict=True):
             values[name], values[f"{name}_r"], values[f"{name}_c"] = tensor, row, own
+            if name[0] == "x" and int(name[1:]) in program.source.centres:
+                others = tuple(range(tensor.dim() - 1))
+                dtype = sys.modules["torch"].float32
+                values[f"centre{name[1:]}"] = tensor.mean(others, dtype=dtype)
         return values
 
     def _tables(self, program: Program, device: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ SIZES = ("M", "N", "first_task", "first_column", "panels", "splits", "per_split"
 class Source:
     """A printed program: its text, the names of its functions and of their arguments.
 
-    `entries`: numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
+    `centres`: positions of row arguments whose mean it reads, as `centre0` and so on. `entries`:
+    numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
     memory that one program uses; `checked`: whether it may refuse its data.
     """
 
@@ -36,6 +37,7 @@ class Source:
     entries: int
     cells: int
     checked: bool
+    centres: tuple[int, ...] = ()
 
 
 def title(kernel: Kernel) -> str:
@@ -122,25 +124,28 @@ class _Program:
 
     def printed(self) -> Source:
         """Text and what its caller must know."""
+        merging = not self.kernel.reduction.additive and not self.kernel.reduction.listed
+        texts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
+        texts += [merge_function(self.kernel, self.tiling)] * merging
         self._main()
-        cells = self.values.cells
-        arguments = self.arguments() + ["scratch"] * (cells > 0)
-        main = self._signature(self.name, arguments) + self.text.whole()
-        main = main.replace("CELLS", str(cells))
-        parts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
-        if not self.kernel.reduction.additive and not self.kernel.reduction.listed:
-            parts.append(merge_function(self.kernel, self.tiling))
-        parts.append(main)
-        combine: list[str] = []
+        centres, cells = tuple(self.values.centres), [self.values.cells]
+        arguments = [self._function(self.name, [f"centre{n}" for n in centres], texts)]
         if self.tiling.split:
             self.start(Text())
             self._combine()
-            combine = self.arguments()
-            parts.append(self._signature(f"{self.name}_combine", combine) + self.text.whole())
+            cells.append(self.values.cells)
+            arguments.append(self._function(f"{self.name}_combine", [], texts))
+        text = "\n\n".join(texts).replace("CELLS", str(max(cells)))
         entries = self.folding.entry_count()
-        text = "\n\n".join(parts)
-        checked = self.checked
-        return Source(text, self.name, tuple(arguments), tuple(combine), entries, cells, checked)
+        return Source(
+            text, self.name, arguments[0], arguments[-1], entries, max(cells), self.checked, centres
+        )
+
+    def _function(self, name: str, more: list[str], texts: list[str]) -> tuple[str, ...]:
+        """Add a function with all that was printed; its arguments."""
+        arguments = [*self.arguments(), *more, *["scratch"] * (self.values.cells > 0)]
+        texts.append(self._signature(name, arguments) + self.text.whole())
+        return tuple(arguments)
 
     def _says(self) -> str:
         kernel = self.kernel
@@ -213,9 +218,7 @@ class _Program:
     def _main(self) -> None:
         text, line = self.text, self.text.line
         self._where()
-        if self._has_tables():
-            line("program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)")
-            line("scratch_at = scratch + tl.cast(program, tl.int64) * CELLS")
+        self._scratch()
         self.values.before()
         self.folding.begin()
         if self.tiling.sparse:
@@ -241,6 +244,12 @@ class _Program:
             line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
             with text.block("if refused > 0:"):
                 line("tl.store(flag, 1)")
+
+    def _scratch(self) -> None:
+        """Where this program's tables are, if it has any."""
+        if self._has_tables():
+            self.text.line("program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)")
+            self.text.line("scratch_at = scratch + tl.cast(program, tl.int64) * CELLS")
 
     def _has_tables(self) -> bool:
         factors = [factor for factor in self.kernel.factors if factor is not None]
@@ -319,7 +328,7 @@ class _Program:
         """The second pass: what the parts left, in order."""
         line, folding = self.text.line, self.folding
         self._where()
-        self.values.before()
+        self._scratch()
         folding.begin()
         with self.text.block("for part in range(0, splits):"):
             line(f"left = {self._task_of('part')}")
