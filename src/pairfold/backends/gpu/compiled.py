@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ...errors import DeviceError
+from ...errors import DeviceError, InternalError
 from ...lower.kernel import Kernel
 from ...lower.tiling import Tiling
 from .source import Source, places, source
@@ -143,7 +143,7 @@ class Program:
         made = module.compile(
             ASTSource(self.combine if combine else self.main, signature, constants),
             target=which,
-            options={"num_warps": self.tiling.warps},
+            options={"num_warps": self.tiling.warps, "num_stages": 1},
         )
         return Compiled(target, made, time.perf_counter() - start)
 
@@ -151,6 +151,12 @@ class Program:
 _OTHERS = {
     "offsets": "*i64", "table": "*i64", "intervals": "*i64", "partial": "*fp64", "flag": "*i32",
 }  # fmt: skip
+
+
+def _jump(instruction: str) -> str:
+    """The label that an instruction may jump to, or nothing."""
+    found = re.search(r"(?:BRA|branch)\S*\s+(?:.*\s)?`?\(?\.?(L\w+)", instruction)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)
@@ -181,22 +187,40 @@ class Compiled:
                 found.append(line.strip())
         return found, labels
 
-    def loops(self) -> list[list[str]]:
-        """The instructions of every loop that holds no other, in order."""
+    def loops(self) -> list[tuple[int, int]]:
+        """First and last instruction of every loop, in order."""
         found, labels = self.instructions()
-        spans: list[tuple[int, int]] = []
-        for place, text in enumerate(found):
-            jump = re.search(r"(?:BRA|branch)\S*\s+(?:.*\s)?`?\(?\.?(L\w+)", text)
-            if jump and labels.get(jump[1], place + 1) <= place:
-                spans.append((labels[jump[1]], place))
-        inner = [
+        starts = ((labels.get(_jump(text), place + 1), place) for place, text in enumerate(found))
+        return sorted({(start, place) for start, place in starts if start <= place})
+
+    def inner_loops(self) -> list[tuple[int, int]]:
+        """The loops that hold no other."""
+        spans = self.loops()
+        return [
             (a, b) for a, b in spans
             if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)
         ]  # fmt: skip
-        return [found[a : b + 1] for a, b in inner]
+
+    def turn(self, loop: tuple[int, int]) -> int:
+        """Instructions of one turn of a loop on its shortest way, past whatever may be skipped."""
+        found, labels = self.instructions()
+        first, last = loop
+        steps = {first: 1}
+        for place in range(first, last):
+            if place not in steps:
+                continue
+            here = steps[place] + 1
+            target = labels.get(_jump(found[place]), -1)
+            if place < target <= last:
+                steps[target] = min(steps.get(target, here), here)
+            if target < 0 or re.match(r"@|s_cbranch", found[place]):
+                steps[place + 1] = min(steps.get(place + 1, here), here)
+        if last not in steps:
+            raise InternalError("no way through a loop of machine code", found=str(loop))
+        return steps[last]
 
     def spills(self) -> int:
         """Instructions that use local (scratch) memory: registers that did not fit."""
-        names = ("LDL", "STL") if self.target.startswith("sm_") else ("scratch_", "buffer_store_")
+        names = ("LDL", "STL") if self.target.startswith("sm_") else ("scratch_",)
         found, _ = self.instructions()
         return sum(name in text for text in found for name in names)

@@ -220,7 +220,9 @@ class GpuCall:
         source = program.source
         names = source.combine_arguments if combine else source.arguments
         given = [values[name] for name in names]
-        function[programs](*given, **program.constants, num_warps=program.tiling.warps)
+        function[programs](
+            *given, **program.constants, num_warps=program.tiling.warps, num_stages=1
+        )
 
     def _values(self, program: Program, parts: Grid, tensors: Sequence[Any]) -> dict[str, Any]:
         """Arguments by name."""

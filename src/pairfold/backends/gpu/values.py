@@ -30,7 +30,7 @@ _JUMPS = {"floor", "lt", "le", "eq", "ne"}
 # Exponents that e^x e^y may be computed from instead of e^(x+y), far from the dtype's range.
 _SAFE_EXPONENT = {"float32": 16, "float64": 128}
 # Components that the tiles of a scalar product hold at a time.
-_WIDTH = 32
+_WIDTH = 16
 # Turns of a component loop from which on four are written out together.
 _LONG = 16
 # Distances are taken from products where they are at least this share of the norms.
@@ -262,9 +262,7 @@ class Values:
 
     # ---- component loops -----------------------------------------------------------------
 
-    def _loop(
-        self, result: Value, known: Known, inside: frozenset[Loop], most: int = 4
-    ) -> None:
+    def _loop(self, result: Value, known: Known, inside: frozenset[Loop], most: int = 4) -> None:
         loop: Loop = result.data[0]
         # What the body needs but does not vary in it is computed before it.
         self.emit(loop.inits, known, inside)
