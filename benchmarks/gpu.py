@@ -31,7 +31,7 @@ from benchmarks.tables import ratio, seconds, table
 
 PARTS = ("correctness", "calls", "speed")
 _CORRECTNESS = 0.4  # of the budget
-_QUICK = {"1e4": 53, "1e5": 80, "1e6": 121}  # rows of a quick run
+_QUICK = {"1e4": 49, "1e5": 54, "1e6": 61}  # rows of a quick run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,6 +114,8 @@ def prepare(options: argparse.Namespace, notes: list[str]) -> Run:
     """Look at the device."""
     budget = Budget(options.budget)
     torch = importlib.import_module("torch")
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit("torch finds no GPU here; `--device cpu --quick` tries the program")
     device = Device(torch, options.device)
     chip, told = gpu_limits.chip(torch, device.device)
     facts = {**environment.accelerator(torch, device.device), **told}
@@ -155,7 +157,7 @@ def time_cases(run: Run) -> None:
         say,
     )
     cases = [t for name, t in TIMED.items() if re.search(run.options.cases, name)]
-    run.speed.run(cases, run.write)
+    run.speed.run(cases, (lambda: None) if run.quick else run.write)
 
 
 def _asked(options: argparse.Namespace, name: str) -> bool:
@@ -195,8 +197,9 @@ _SPEED = f"""\
 Seconds are medians of samples taken in turn, by the device's events; `~`: estimated from the same
 case with fewer points, since a call would take more than {CAP:g} s. Gradients are the backward pass
 alone unless a peer is said to do both. Error: max|out - exact| / max|exact| against float64 on
-sampled rows: all gradients of the Gaussian at 1e4, that for x (the seed: y) elsewhere; nearest neighbours as
-the quotient of squared distances.
+sampled rows: all gradients of the Gaussian at 1e4, that for x (the seed: y) elsewhere; nearest
+neighbours as the quotient of squared distances. `-`: the peer has no method for the case, unless
+another reason is given under "Not measured".
 """
 
 _LIMITS = """\
@@ -219,7 +222,7 @@ def _speed(run: Run, speed: Speed) -> list[str]:
         parts += [f"### {group}\n", "\n".join(titles) + "\n", report.peer_tables(results, pairs)]
     parts += ["### Shares of the chip's limits\n", _LIMITS, _limits(run, speed)]
     if speed.reasons:
-        parts += ["### Not measured\n", _reasons(speed.reasons, len(speed.results))]
+        parts += ["### Not measured\n", _reasons(speed.reasons, speed.asked)]
     return parts
 
 
@@ -246,13 +249,14 @@ def _limits(run: Run, speed: Speed) -> str:
     return table(head, rows)
 
 
-def _reasons(reasons: Sequence[tuple[str, str, str]], begun: int) -> str:
+def _reasons(reasons: Sequence[tuple[str, str, str]], asked: int) -> str:
     """What was left out and why; cases with the same peer and reason together."""
     by_why: dict[tuple[str, str], list[str]] = {}
     for case, peer, why in reasons:
-        by_why.setdefault((peer or "all peers", why), []).append(case)
+        if why != gpu_peers.NO_METHOD:
+            by_why.setdefault((peer or "all peers", why), []).append(case)
     return "\n".join(
-        f"- {peer}, {why}: {', '.join(cases) if len(cases) < begun else 'every case'}"
+        f"- {peer}, {why}: {', '.join(cases) if len(cases) < asked else 'every case'}"
         for (peer, why), cases in by_why.items()
     )
 

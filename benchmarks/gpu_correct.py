@@ -203,7 +203,7 @@ class Checker:
 
     def _check(self, task: Task, found: Check) -> None:
         torch, v = self.torch, data(self.torch, self.size, task.dtype)
-        ours = {n: t.to(self.device.device).requires_grad_(task.differentiable)
+        ours = {n: t.clone().to(self.device.device).requires_grad_(task.differentiable)
                 for n, t in v.items()}  # fmt: skip
         exact = {n: t.double().requires_grad_(task.differentiable) for n, t in v.items()}
         f, g = pair_values(task, exact)

@@ -164,12 +164,14 @@ class Speed:
     results: dict[str, dict[str, Result]] = field(default_factory=dict)
     reasons: list[tuple[str, str, str]] = field(default_factory=list)
     moved: dict[str, float] = field(default_factory=dict)
+    asked: int = 0
     mistakes: list[str] = field(default_factory=list)
     _compiling: dict[str, float] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
 
     def run(self, cases: Sequence[Timed], after: Callable[[], None] = lambda: None) -> None:
         """Measure the cases in this order; `after` each of them something may be done."""
+        self.asked += len(cases)
         for timed in cases:
             name, op = timed.case.name, timed.case.reduction_op
             if op in self.wrong:
