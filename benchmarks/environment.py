@@ -167,10 +167,11 @@ def accelerator(torch: Any, device: Any) -> dict[str, str]:
         triton = str(importlib.import_module("triton").__version__)
     except ImportError:
         triton = "none"
-    runtime = f"CUDA {torch.version.cuda}" if torch.version.hip is None else torch.version.hip
+    runtimes = {"CUDA": torch.version.cuda, "HIP": torch.version.hip}
+    runtime = "".join(f", {name} {number}" for name, number in runtimes.items() if number)
     found["versions"] = (
         f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}, "
-        f"triton {triton}, {runtime}"
+        f"triton {triton}{runtime}"
     )
     return found
 

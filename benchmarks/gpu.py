@@ -167,8 +167,11 @@ def _asked(options: argparse.Namespace, name: str) -> bool:
 def _absent(run: Run, peers: dict[str, Callable[[], Any]]) -> dict[str, str]:
     """Why peers cannot take part."""
     found: dict[str, str] = {}
-    if gpu_peers.PYKEOPS in peers and (why := gpu_peers.without_pykeops()):
-        found[gpu_peers.PYKEOPS] = why
+    if gpu_peers.PYKEOPS in peers:
+        if why := gpu_peers.without_pykeops():
+            found[gpu_peers.PYKEOPS] = why
+        else:
+            run.facts["PyKeOps"] = peers[gpu_peers.PYKEOPS]().versions()["pykeops"]
     if run.quick and gpu_peers.COMPILING in peers and not run.options.peers:
         found[gpu_peers.COMPILING] = "left out of a quick run, unless --peers names it"
     return found

@@ -329,6 +329,9 @@ class Events:
     def synchronize(self):
         pass
 
+    def set_device(self, device):
+        self.current = device
+
     def _sleep(self, cycles):
         self.now += cycles / 2e9
 
@@ -338,6 +341,9 @@ class Events:
         class Event:
             def record(self):
                 self.at = cuda.now
+
+            def synchronize(self):
+                pass
 
             def elapsed_time(self, other):
                 return 1e3 * (other.at - self.at)
@@ -364,6 +370,14 @@ def test_a_device_tells_its_clock_and_bandwidth_or_they_are_measured():
         bandwidth = 2 * 3.201e9 * 6144 / 8 if known else 2 * 2**30 / 1e-3
         assert chip.bandwidth == pytest.approx(bandwidth)
         assert "2 GHz while spinning" in says["clock"]
+
+
+def test_a_gpu_is_timed_by_its_events():
+    cuda = Events({})
+    fake = types.SimpleNamespace(cuda=cuda, device=lambda name: types.SimpleNamespace(type=name))
+    device = Device(fake, "cuda")
+    assert cuda.current is device.device
+    assert device.seconds(lambda: cuda._sleep(4e6), 5) == pytest.approx(2e-3)
 
 
 def test_first_calls_are_of_formulas_that_nothing_else_has():
