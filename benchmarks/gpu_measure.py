@@ -19,7 +19,7 @@ from benchmarks.worker import _flat
 
 CAP = 5.0  # seconds that a call may take
 _SHARE = 1.0  # seconds that the samples of one peer and case may take together
-_ORACLE_PAIRS = 10_000_000
+_ORACLE_PAIRS = 10_000_000  # fewer in many dimensions
 
 
 class Budget:
@@ -110,7 +110,8 @@ class Oracle:
         self.timed, self.rows = timed, None
         if timed.of:
             length, other = (len(arrays[name]) for name in ("xy" if timed.of == "x" else "yx"))
-            most = max(1, min(SAMPLE, length, _ORACLE_PAIRS // max(1, other)))
+            numbers = max(1, other) * (1 + timed.case.dims["x"] // 16)
+            most = max(1, min(SAMPLE, length, _ORACLE_PAIRS // numbers))
             self.rows = np.sort(np.random.default_rng(0).choice(length, most, replace=False))
             arrays |= {name: arrays[name][self.rows] for name in timed.kept}
         self.arrays = arrays
