@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-targets check-math docs operations bench fuzz
+.PHONY: check test test-targets check-math docs operations bench bench-gpu fuzz
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -32,3 +32,7 @@ operations:
 # All cases beside all peers; make bench options="--rounds 3 --cache DIR"
 bench:
 	$(PYTHON) benchmarks/run.py --write benchmarks/results.md $(options)
+
+# Correctness, calls, speed and the chip's limits; make bench-gpu options="--budget 300"
+bench-gpu:
+	$(PYTHON) benchmarks/gpu.py --write benchmarks/gpu.md $(options)
