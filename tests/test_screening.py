@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close, assert_same_bits
-from test_backends import TARGETS
+from targets import SHORT_TARGETS
 
 from pairfold.errors import UnsupportedError
 from pairfold.numpy import Genred
@@ -157,7 +157,7 @@ def test_the_setting_decides_and_by_default_the_dimension():
         assert search("ArgMin", 40).explain(many, many).plan.screen is None
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", SHORT_TARGETS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_target(target, dtype):
     rng = np.random.default_rng(4)
