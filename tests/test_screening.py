@@ -86,7 +86,7 @@ def test_rows_and_columns_of_different_kinds(kinds):
 def test_every_dimension(dim):
     rng = np.random.default_rng(dim)
     x, y = rng.normal(size=(130, dim)), rng.normal(size=(500, dim))
-    for name, length in (("Min", 0), ("ArgMin", 0), ("KMin_ArgKMin", 7)):
+    for name, length in ((("Min", "ArgMin")[dim % 2], 0), ("KMin_ArgKMin", 7)):
         both(search(name, dim, length), x.astype("float32"), y.astype("float32"))
     values, places = both(search("KMin_ArgKMin", dim, 7), x, y)
     all_pairs = ((x[:, None] - y[None]) ** 2).sum(-1)
