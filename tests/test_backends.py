@@ -68,6 +68,7 @@ def check(fold: Fold, given: list[Any], **options: Any) -> None:
     assert_close(got, want, terms=terms, formula=(fold.formula, options))
 
 
+@pytest.mark.any_target
 @pytest.mark.parametrize(
     ("entry", "dtype", "target"), crossed(list(itertools.product(FORMULAS, (0, 1))))
 )
@@ -78,6 +79,7 @@ def test_every_target_equals_the_reference(entry: tuple[str, int], dtype: str, t
         check(fold, arrays(17, 23, dtype), target=target, lanes=lanes)
 
 
+@pytest.mark.any_target
 @pytest.mark.parametrize("target", [target for target in NAMES if left_out(target)])
 def test_a_target_that_is_left_out_writes_the_code_of_native(target: str) -> None:
     aliases = ["x = Vi(19)", "y = Vj(19)", "b = Vj(17)"]
@@ -391,6 +393,7 @@ def test_formulas_that_hypothesis_draws_equal_the_reference(
     assert_close(got, want, scale=scale, rtol=1e-10, formula=drawn, seed=seed)
 
 
+@pytest.mark.any_target
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads memory from /proc")
 def test_many_formulas_take_little_memory() -> None:
     program = """
@@ -414,12 +417,14 @@ print((pages() - before) * 4096 // 100)
     assert int(done.stdout) < 300_000
 
 
+@pytest.mark.any_target
 def test_counts_beyond_32_bits_are_right() -> None:
     y = np.broadcast_to(np.ones((1, 1), "float32"), (2**32 + 5, 1))
     got = Genred("y*x", ["x = Vi(1)", "y = Vj(1)"], axis=1)(np.ones((1, 1), "float32"), y)
     assert_close(got, [[2.0**32 + 5]], rtol=1e-7)
 
 
+@pytest.mark.any_target
 def test_offsets_beyond_32_bits_are_right() -> None:
     y = np.zeros((2**29 + 3, 2), "float32")  # 4 GiB of pages that are never written
     y[-1] = 3, 4
@@ -454,6 +459,7 @@ def test_nothing_is_read_past_the_end_of_an_array() -> None:
             del raw, x
 
 
+@pytest.mark.any_target
 def test_a_kernel_that_disagrees_with_the_reference_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
