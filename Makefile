@@ -12,9 +12,10 @@ test:
 	$(PYTHON) -m pytest -n 2 $(if $(k),-k $(k))
 
 # The same tests with fewer instructions than the processor has.
+narrower = $(PYTHON) -m pytest -n 2 -m "not any_target" tests/test_backends.py tests/test_torch.py
 test-targets:
-	PAIRFOLD_TARGET=avx2 $(PYTHON) -m pytest -n 2 tests/test_backends.py tests/test_torch.py
-	PAIRFOLD_TARGET=baseline $(PYTHON) -m pytest -n 2 tests/test_backends.py tests/test_torch.py
+	PAIRFOLD_TARGET=avx2 $(narrower)
+	PAIRFOLD_TARGET=baseline $(narrower)
 
 fuzz:
 	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000
