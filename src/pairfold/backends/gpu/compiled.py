@@ -153,10 +153,16 @@ _OTHERS = {
 }  # fmt: skip
 
 
-def _jump(instruction: str) -> str:
-    """The label that an instruction may jump to, or nothing."""
+def _jump(instruction: str, labels: dict[str, int]) -> int:
+    """The instruction that one may jump to, -1 if it does not: a label, or a near call's address.
+
+    NVIDIA's instructions take 16 bytes each.
+    """
+    near = re.search(r"CALL\.REL\.NOINC (0x\w+)", instruction)
+    if near:
+        return int(near[1], 16) // 16
     found = re.search(r"(?:BRA|branch)\S*\s+(?:.*\s)?`?\(?\.?(L\w+)", instruction)
-    return found[1] if found else ""
+    return labels.get(found[1], -1) if found else -1
 
 
 @dataclass(frozen=True)
@@ -190,34 +196,33 @@ class Compiled:
     def loops(self) -> list[tuple[int, int]]:
         """First and last instruction of every loop, in order."""
         found, labels = self.instructions()
-        starts = ((labels.get(_jump(text), place + 1), place) for place, text in enumerate(found))
-        return sorted({(start, place) for start, place in starts if start <= place})
+        starts = ((_jump(text, labels), place) for place, text in enumerate(found))
+        return sorted({(start, place) for start, place in starts if 0 <= start <= place})
 
-    def inner_loops(self) -> list[tuple[int, int]]:
-        """The loops that hold no other."""
+    def main_loop(self) -> tuple[int, int]:
+        """The loop over whole blocks of columns: the first within the largest of all."""
         spans = self.loops()
-        return [
-            (a, b) for a, b in spans
-            if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)
-        ]  # fmt: skip
+        first, last = max(spans, key=lambda span: span[1] - span[0])
+        within = [(a, b) for a, b in spans if first <= a and b < last]
+        return min(within)
 
     def turn(self, loop: tuple[int, int]) -> int:
         """Instructions of one turn of a loop on its shortest way, past whatever may be skipped."""
         found, labels = self.instructions()
         first, last = loop
-        steps = {first: 1}
-        for place in range(first, last):
-            if place not in steps:
-                continue
-            here = steps[place] + 1
-            target = labels.get(_jump(found[place]), -1)
-            if place < target <= last:
-                steps[target] = min(steps.get(target, here), here)
+        steps, reached = {first: 1}, [first]
+        for place in reached:
+            if place == last:
+                return steps[last]
+            target = _jump(found[place], labels)
+            ways = [target] if target >= 0 else []
             if target < 0 or re.match(r"@|s_cbranch", found[place]):
-                steps[place + 1] = min(steps.get(place + 1, here), here)
-        if last not in steps:
-            raise InternalError("no way through a loop of machine code", found=str(loop))
-        return steps[last]
+                ways.append(place + 1)
+            for way in ways:
+                if way not in steps and way < len(found):
+                    steps[way] = steps[place] + 1
+                    reached.append(way)
+        raise InternalError("no way through a loop of machine code", found=str(loop))
 
     def spills(self) -> int:
         """Instructions that use local (scratch) memory: registers that did not fit."""

@@ -136,7 +136,8 @@ class Folding:
         """A rule of the reduction on given states."""
         plain = Values(self.text, self.kernel, self.tiling)
         plain.simd, plain.plain = simd, True
-        return plain.emit(targets, dict(given))
+        inside = frozenset[Loop]().union(*(target.loops for target in targets))
+        return plain.emit(targets, dict(given), inside)
 
     # ---- chunks --------------------------------------------------------------------------
 

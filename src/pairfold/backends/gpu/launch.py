@@ -16,7 +16,7 @@ from typing import Any
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
-from ...lower.tiling import Grid, Tiling, grid, tilings
+from ...lower.tiling import Grid, Tiling, grid, groups_of, tilings
 from ...settings import Settings
 from ..storage import BYTES_STORED, STORED
 from .compiled import Program, interpreting, triton
@@ -87,7 +87,7 @@ class GpuLauncher:
         assert self._literal is not None
         options = Settings(dot=tiling.dot, tile=f"{tiling.rows}x{tiling.columns}x{tiling.warps}")
         given = (self.dtype, self.stored, self.accumulation, options, 1)
-        (found,) = tilings(self._literal, *given)
+        found = tilings(self._literal, *given)[0]
         return dataclasses.replace(
             found,
             relaxed=tiling.relaxed,
@@ -128,9 +128,7 @@ class GpuLauncher:
         tiling = dataclasses.replace(tiling, batched=batches > 1, sparse=True)
         main, literal = self.programs(tiling)
         panels = len(pattern.panels(rows, tiling.rows))
-        loop = self.kernel.output_loop
-        groups = 1 if loop is None else -(-loop.n // tiling.group)
-        parts = Grid(panels, 1, 0, batches, groups)
+        parts = Grid(panels, 1, 0, batches, groups_of(self.kernel, tiling))
         return Bound(main, literal, parts, (rows, 0, batches), options, pattern)
 
     def call(
@@ -186,7 +184,9 @@ class GpuCall:
             flag = torch.zeros(1, dtype=torch.int32, device=device)
         self._fold(bound.program, bound.grid, tensors, flag)
         if bound.literal is not None:
-            self._fold(bound.literal, bound.grid, tensors, flag)
+            groups = groups_of(bound.literal.kernel, bound.literal.tiling)
+            parts = dataclasses.replace(bound.grid, groups=groups)
+            self._fold(bound.literal, parts, tensors, flag)
 
     def _fold(self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any) -> None:
         """The tasks of one program, and the merge of what they leave."""
