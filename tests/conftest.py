@@ -39,9 +39,19 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(_SWITCH, "1")
     monkeypatch.setattr(interpreted.ReduceOps, "generic_reduce", _reduce)
     monkeypatch.setattr(interpreted.GridExecutor, "__call__", _quietly)
+    monkeypatch.setattr(interpreted.InterpreterBuilder, "create_splat", _splat)
 
 
 _execute = None if interpreted is None else interpreted.GridExecutor.__call__
+_copied = None if interpreted is None else interpreted.InterpreterBuilder.create_splat
+
+
+def _splat(self: Any, kind: Any, number: Any) -> Any:
+    """One number in all places; of a mask the interpreter forgets that it is one."""
+    assert _copied is not None
+    if number.data.dtype == np.bool_:
+        number = interpreted.TensorHandle(number.data, interpreted.tl.int1)
+    return _copied(self, kind, number)
 
 
 def _quietly(self: Any, *given: Any, **named: Any) -> None:
