@@ -104,6 +104,8 @@ class Folding:
     def _terms(self, known: Known) -> list[tuple[str, int, str, Known]]:
         """(state, number of the folded value, its name, what is known) of every state."""
         found: list[tuple[str, int, str, Known]] = []
+        # What no loop over components changes is computed once for all of them.
+        self.values.shared(self.kernel.outputs, known, frozenset())
         for instance in self.instances:
             local = {**known, **instance.known}
             output = self.kernel.outputs[instance.place]
@@ -416,6 +418,7 @@ class Listed(Folding):
 
     def fold(self, known: Known) -> None:
         """One block of columns."""
+        self.values.shared(self.kernel.outputs, known, frozenset())
         for instance in self.instances:
             local = {**known, **instance.known}
             output = self.kernel.outputs[instance.place]

@@ -266,7 +266,7 @@ class Values:
         loop: Loop = result.data[0]
         # What the body needs but does not vary in it is computed before it.
         self.emit(loop.inits, known, inside)
-        self._invariant(loop.nexts, known, inside)
+        self.shared(loop.nexts, known, inside)
         names = [self.text.name("s") for _ in loop.inits]
         for name, init in zip(names, loop.inits, strict=True):
             self.text.line(f"{name} = {self._shaped(known[init], result.stage)}")
@@ -283,7 +283,7 @@ class Values:
                 self.text.line(f"{name} = {after if same else self._shaped(after, result.stage)}")
         known.update(zip(loop.results, names, strict=True))
 
-    def _invariant(self, targets: Sequence[Value], known: Known, inside: frozenset[Loop]) -> None:
+    def shared(self, targets: Sequence[Value], known: Known, inside: frozenset[Loop]) -> None:
         """What the targets need and no loop beyond those around changes."""
 
         def below(value: Value) -> Sequence[Value]:
@@ -302,7 +302,7 @@ class Values:
         """The components into memory, in order; what is known of a table is its place."""
         loop: Loop = table.data
         memory, value = loop.carries[0], loop.nexts[0]
-        self._invariant([value], known, inside)
+        self.shared([value], known, inside)
         place = f"scratch_at + {self.cells}"
         rows, columns = self.tiling.rows, self.tiling.columns
         size = {ONCE: 1, ROW: rows, COLUMN: columns, PAIR: rows * columns}[table.stage]
@@ -339,7 +339,7 @@ class Values:
         with self._components(scalar.dim) as at:
             x = self._own_tile(scalar, at, distance)
             name = f"y{scalar.column}"
-            there = f"{at}[:, None] < {scalar.dim}" + (" & inside" if self.mask else "")
+            there = f"({at}[:, None] < {scalar.dim})" + (" & inside" if self.mask else "")
             y = self._tile(f"{name}_at + {at}[:, None] * {name}_c", there)
             if distance:
                 y = self._centred(y, scalar, f"{at}[:, None]", there)
