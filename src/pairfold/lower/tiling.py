@@ -20,8 +20,9 @@ _REGISTERS = 200
 _LANES = 32
 # Instructions of a block where all warps ask each other whether anything is to be done.
 _ASKING = 64
-# Columns whose products with weights are written out at a time.
-_DEEPEST = 32
+# Columns whose products with weights are written out at a time: of anchored sums, and of plain
+# ones, of which compilers have more in flight than registers hold.
+_DEEPEST = {True: 32, False: 16}
 # Registers per pair on the way of tiles of components to the multiplication.
 _STAGED = 8
 # Blocks whose terms a lane adds up before its sum joins a wider one.
@@ -36,8 +37,8 @@ _SHAPES = (
 )  # fmt: skip
 # Where tiles of components are multiplied: instructions per component, from machine code.
 _MULTIPLYING = {
-    (64, 64, 8): 1.7, (64, 32, 8): 1.9, (32, 64, 8): 2.1, (32, 64, 4): 2.0, (64, 32, 4): 2.1,
-    (32, 32, 4): 2.2, (16, 64, 4): 2.6, (16, 32, 2): 2.8, (16, 16, 1): 3.2,
+    (64, 64, 8): 1.7, (64, 32, 8): 1.9, (64, 16, 8): 2.2, (32, 64, 8): 2.1, (32, 64, 4): 2.0,
+    (64, 32, 4): 2.1, (32, 32, 4): 2.2, (16, 64, 4): 2.6, (16, 32, 2): 2.8, (16, 16, 1): 3.2,
 }  # fmt: skip
 
 
@@ -110,9 +111,10 @@ def tilings(
     relaxed, every = options.rules != "exact", accumulation.every or _BLOCKS
     found: list[tuple[float, Tiling]] = []
     for shape in _shapes(options, multiplies(kernel, dtype) or product is not None):
-        if not options.tile and product and not (shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST):
+        most = _DEEPEST[kernel.reduction.anchored]
+        if product and not options.tile and not (shape[0] >= 16 and 16 <= shape[1] <= most):
             continue
-        for group in _groups(kernel, product):
+        for group in _groups(kernel, product, dtype):
             tiling = Tiling(
                 *shape, every * shape[1], group, dtype, stored, accumulation, relaxed,
                 product=product, dot=options.dot,
@@ -121,12 +123,12 @@ def tilings(
     return [tiling for _, tiling in sorted(found, key=lambda pair: pair[0])]
 
 
-def _groups(kernel: Kernel, product: Product | None) -> tuple[int, ...]:
+def _groups(kernel: Kernel, product: Product | None, dtype: str) -> tuple[int, ...]:
     """How many components of a long output one program may compute."""
     if kernel.output_loop is None:
         return (kernel.dim,)
     if product is None:
-        return _GROUPS
+        return _GROUPS[:1] if multiplies(kernel, dtype) else _GROUPS
     return (min(128, max(16, power_of_two_above(kernel.dim))),)
 
 
@@ -178,7 +180,8 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     held = min(_own(kernel, ROW), 64)
     alive = pairs * (places * states + (kernel.total is not None) * inner + words)
     read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
-    staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
+    grouped = kernel.output_loop is not None and tiling.product is None
+    staged = _STAGED * pairs * (1 + grouped) if multiplies(kernel, tiling.dtype) else 0
     return 32 + listed + alive + staged + words * read
 
 
