@@ -23,6 +23,8 @@ _ASKING = 64
 # Columns whose products with weights are written out at a time: of anchored sums, and of plain
 # ones, of which compilers have more in flight than registers hold.
 _DEEPEST = {True: 32, False: 16}
+# Pairs of a tile where products of components are followed by several outputs.
+_GROUPED = 1024
 # Registers per pair on the way of tiles of components to the multiplication.
 _STAGED = 8
 # Blocks whose terms a lane adds up before its sum joins a wider one.
@@ -111,8 +113,7 @@ def tilings(
     relaxed, every = options.rules != "exact", accumulation.every or _BLOCKS
     found: list[tuple[float, Tiling]] = []
     for shape in _shapes(options, multiplies(kernel, dtype) or product is not None):
-        most = _DEEPEST[kernel.reduction.anchored]
-        if product and not options.tile and not (shape[0] >= 16 and 16 <= shape[1] <= most):
+        if not options.tile and not _is_open(shape, kernel, product, dtype):
             continue
         for group in _groups(kernel, product, dtype):
             tiling = Tiling(
@@ -121,6 +122,16 @@ def tilings(
             )  # fmt: skip
             found.append((cost(kernel, tiling, rows), tiling))
     return [tiling for _, tiling in sorted(found, key=lambda pair: pair[0])]
+
+
+def _is_open(
+    shape: tuple[int, int, int], kernel: Kernel, product: Product | None, dtype: str
+) -> bool:
+    """Whether a shape may be used for a long output; for others, all may."""
+    if product is not None:
+        return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.reduction.anchored]
+    grouped = kernel.output_loop is not None and multiplies(kernel, dtype)
+    return not grouped or shape[0] * shape[1] <= _GROUPED
 
 
 def _groups(kernel: Kernel, product: Product | None, dtype: str) -> tuple[int, ...]:
@@ -180,8 +191,7 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     held = min(_own(kernel, ROW), 64)
     alive = pairs * (places * states + (kernel.total is not None) * inner + words)
     read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
-    grouped = kernel.output_loop is not None and tiling.product is None
-    staged = _STAGED * pairs * (1 + grouped) if multiplies(kernel, tiling.dtype) else 0
+    staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
     return 32 + listed + alive + staged + words * read
 
 
