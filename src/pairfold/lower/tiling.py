@@ -109,7 +109,9 @@ def tilings(
         every = accumulation.every or _BLOCKS
         tiling = dataclasses.replace(tiling, chunk=every * tiling.columns, dot=options.dot)
         if product is not None and min(shape[:2]) < 16:
-            continue
+            if not options.tile:
+                continue
+            tiling = dataclasses.replace(tiling, product=None, group=_GROUP)
         found.append((cost(kernel, tiling, rows), tiling))
     return [tiling for _, tiling in sorted(found, key=lambda pair: pair[0])]
 
@@ -195,6 +197,12 @@ def _instructions(value: Value) -> float:
     return times * cheap.get(value.what, PRIMITIVES[value.what].cost)
 
 
+def groups_of(kernel: Kernel, tiling: Tiling) -> int:
+    """Programs that share the components of a long output."""
+    loop = kernel.output_loop
+    return 1 if loop is None else -(-loop.n // tiling.group)
+
+
 def grid(
     tiling: Tiling, kernel: Kernel, sizes: tuple[int, int, int], processors: int, options: Settings
 ) -> Grid:
@@ -204,8 +212,7 @@ def grid(
     """
     rows, columns, batches = sizes
     panels = -(-rows // tiling.rows)
-    loop = kernel.output_loop
-    groups = 1 if loop is None else -(-loop.n // tiling.group)
+    groups = groups_of(kernel, tiling)
     splits = options.splits
     if not splits:
         wanted = processors * _PROGRAMS_EACH // max(1, panels * batches * groups)
