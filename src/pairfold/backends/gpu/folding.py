@@ -136,7 +136,8 @@ class Folding:
         """A rule of the reduction on given states."""
         plain = Values(self.text, self.kernel, self.tiling)
         plain.simd, plain.plain = simd, True
-        return plain.emit(targets, dict(given))
+        loop = self.kernel.output_loop
+        return plain.emit(targets, dict(given), frozenset(() if loop is None else (loop,)))
 
     # ---- chunks --------------------------------------------------------------------------
 

@@ -356,11 +356,15 @@ class _Program:
                 return
             component = "0"
             if self.kernel.output_loop is not None:
-                mask += " & (tl.program_id(1) == 0)"
+                mask += f" & {self._below('tl.program_id(1)', 1)}"
         elif self.kernel.output_loop is not None:
-            mask += f" & ({component} < {self.kernel.output_loop.n})"
+            mask += f" & {self._below(component, self.kernel.output_loop.n)}"
         at = f"o{n}_at + {component} * o{n}_c"
         self.text.line(f"tl.store({at}, {self._stored(n, value)}, mask={mask})")
+
+    def _below(self, number: str, limit: int) -> str:
+        """A mask of rows from one number: compared as rows, as the interpreter wants it."""
+        return f"({number} + own_lanes * 0 < {limit})"
 
     def _stored(self, n: int, value: str) -> str:
         kind = self.kernel.reduction.results[n].kind
@@ -375,7 +379,7 @@ class _Program:
             folding.close(instance.number)
             mask = "own"
             if loop is not None:
-                mask += f" & ({instance.component} < {loop.n})"
+                mask += f" & {self._below(instance.component, loop.n)}"
             with self.text.block(f"for place in range(0, {self.kernel.length}):"):
                 value, column = folding.take(instance.number)
                 found = {"value": value, "index": column}

@@ -325,7 +325,7 @@ class Values:
             at = text.let(f"{first} + tl.arange(0, {width})", "k")
             own, other = f"x{scalar.row}", f"y{scalar.column}"
             here = f"{at}[None, :] < {scalar.dim}"
-            there = f"{at}[:, None] < {scalar.dim}" + (" & inside" if self.mask else "")
+            there = f"({at}[:, None] < {scalar.dim})" + (" & inside" if self.mask else "")
             x = text.let(
                 f"tl.load({own}_at + {at}[None, :] * {own}_c, mask=own & ({here}), other=0.0)"
             )
