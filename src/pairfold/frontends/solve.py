@@ -196,7 +196,8 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
             tensors = xp.__name__ == "torch"
             found = given.to(b) if tensors else np.asarray(given.detach().cpu(), b.dtype)
         else:
-            found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype)
+            place = {} if xp is np else {"device": b.device}
+            found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype, **place)
     except (TypeError, ValueError):
         raise OptionError("alpha must be a number or an array", found=repr(alpha)) from None
     shape = tuple(found.shape)
