@@ -1,17 +1,56 @@
-"""Every reduction as a Triton program, in Triton's interpreter, against the oracles of the table."""
+"""Every reduction as a Triton program, in Triton's interpreter, against the table's oracles."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
+import numpy as np
 import pytest
-from test_reductions import arrays, case, check, oracle, pairs, program
+import torch
+from checks import assert_close, assert_same_bits
+from test_reductions import (
+    CASES,
+    LISTED,
+    SELECTING,
+    SPECIAL,
+    arrays,
+    case,
+    check,
+    everywhere,
+    oracle,
+    pairs,
+    parts,
+    program,
+    views,
+)
+from test_reductions import _joined_by_hand as joined_by_hand
 
+from pairfold.frontends.devices import DeviceTensors
+from pairfold.numpy import Genred
+from pairfold.ops.reductions import REDUCTIONS
 from pairfold.settings import settings
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 Array = Any
 TILE = "16x16x1"
+
+
+def compare(
+    name: str, weighted: bool, dim: int, axis: int, sizes: tuple[int, int], dtype: str, **how: Any
+) -> None:
+    """A reduction of so many pairs equals the oracle; `sizes` are (kept, reduced)."""
+    genred = program(name, weighted, dim, axis)
+    batch = how.pop("batch", ((),) * 5)
+    given = arrays(name, dim, *(sizes if axis == 1 else sizes[::-1]), dtype, batch)
+    want = oracle(name, *pairs(name, weighted, given, axis))
+    if dtype == "float16" and name == "Prod":
+        with np.errstate(over="ignore"):
+            want = want.astype(dtype)
+    with settings(**{"tile": TILE, **how}):
+        got = genred(*given, backend="GPU")
+    check(name, got, want, dtype, (axis, dim, sizes, batch, how), terms=sizes[1])
 
 
 @pytest.mark.parametrize(
@@ -22,10 +61,190 @@ TILE = "16x16x1"
 def test_every_reduction_equals_numpy(
     name: str, weighted: bool, axis: int, dtype: str, dim: int, splits: int
 ) -> None:
-    genred = program(name, weighted, dim, axis)
-    sizes = (17, 70) if axis == 1 else (70, 17)
-    given = arrays(name, dim, *sizes, dtype)
-    want = oracle(name, *pairs(name, weighted, given, axis))
-    with settings(tile=TILE, splits=splits):
-        got = genred(*given, backend="GPU")
-    check(name, got, want, dtype, (axis, dim, splits), terms=70)
+    sizes = (17, 37) if dim < 20 else (3, 23)
+    compare(name, weighted, dim, axis, sizes, dtype, splits=splits)
+
+
+@case
+def test_sizes_without_rows_or_columns_and_of_one(name: str, weighted: bool) -> None:
+    for sizes, axis, dim, splits in (
+        ((17, 0), 1, 3, 1),
+        ((0, 23), 0, 1, 2),
+        ((1, 1), 1, 20, 1),
+        ((17, 1), 0, 3, 2),
+        ((1, 23), 1, 1, 2),
+        ((3, 16), 0, 3, 1),
+    ):
+        compare(name, weighted, dim, axis, sizes, "float32", splits=splits)
+
+
+@case
+def test_halves_are_read_and_written_as_stored(name: str, weighted: bool) -> None:
+    compare(name, weighted, 3, 1, (17, 23), "float16", splits=2)
+    compare(name, weighted, 20, 0, (3, 19), "float16")
+
+
+@case
+def test_batches_broadcast(name: str, weighted: bool) -> None:
+    for batch, axis, dim, splits in (
+        (((2,), (2,), (2,), (2,), (2,)), 1, 1, 1),
+        (((2, 1), (3,), (1, 1), (), (2, 3)), 0, 3, 2),
+        (((0,), (), (), (), ()), 1, 3, 1),
+    ):
+        how = {"splits": splits, "batch": batch}
+        compare(name, weighted, dim, axis, (7, 19), "float64", **how)
+
+
+@case
+def test_any_strides_give_the_same_bits_and_so_do_repeated_calls(name: str, weighted: bool) -> None:
+    given = arrays(name, 3, 7, 23, "float64")
+    genred = program(name, weighted, 3, 1)
+    with settings(tile=TILE, splits=2):
+        want = genred(*given, backend="GPU")
+        for others in ([views(array)[n % 3] for n, array in enumerate(given)], given):
+            for a, b in zip(parts(genred(*others, backend="GPU")), parts(want), strict=True):
+                assert_same_bits(a, b, formula=name)
+        repeated = [np.broadcast_to(array[:1], array.shape) for array in given]  # steps of zero
+        again = genred(*repeated, backend="GPU")
+    want = oracle(name, *pairs(name, weighted, repeated, 1))
+    check(name, again, want, "float64", "repeated", terms=23)
+
+
+@case
+def test_results_of_any_strides_are_filled(name: str, weighted: bool) -> None:
+    given = [torch.as_tensor(array) for array in arrays(name, 3, 17, 23, "float64")]
+    genred = program(name, weighted, 3, 1)
+    want = parts(genred._fold(DeviceTensors, given))
+    bases = [np.zeros([2 * n for n in w.shape], w.numpy().dtype) for w in want]
+    outs = [
+        torch.as_tensor(base)[tuple(slice(None, None, 2) for _ in base.shape)] for base in bases
+    ]
+    genred._fold(DeviceTensors, given, outs[0] if len(outs) == 1 else tuple(outs))
+    for a, base, b in zip(outs, bases, want, strict=True):
+        assert_same_bits(a, b, formula=name)
+        assert not base[1::2].any()
+        assert not base[:, 1::2].any()
+
+
+# -- values that are not finite --------------------------------------------------------------------
+
+
+@case
+def test_values_that_are_not_finite_are_treated_as_documented(name: str, weighted: bool) -> None:
+    row = REDUCTIONS[name]
+    options: dict[str, Any] = {"opt_arg": 3} if row.listed else {}
+    if weighted:
+        options["formula2"] = "Exp(0*x)+0*b"
+    genred = Genred("x+y", ["x = Vi(1)", "y = Vj(1)", "b = Vj(1)"], name, axis=1, **options)
+    x = np.array([[0.0], [1.0], [-1.0]])
+    tables = [everywhere(19, around)[7::31] for around in (0.0, -math.inf, math.inf, math.nan)]
+    few = itertools.product([1.0, *SPECIAL], repeat=2)
+    tables += [np.array(list(few)), np.array([[value] for value in SPECIAL])]
+    for table in tables:
+        y = table[:, :, None]
+        f = x[:, None, :] + y[:, None, :, :]
+        want = oracle(name, f, np.ones_like(f) if weighted else None, 3)
+        if row.joined:
+            want = joined_by_hand(f)
+        for splits in (1, 2) if table.shape[1] > 16 else (1,):
+            with settings(tile="4x16x1", splits=splits):
+                got = genred(x, y, np.ones((table.shape[1], 1)), backend="GPU")
+            check(name, got, want, "float64", (table.shape, splits), terms=41)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("entry", [entry for entry in CASES if REDUCTIONS[entry[0]].anchored])
+def test_exponents_of_any_magnitude_stay_accurate(entry: tuple[str, bool], dtype: str) -> None:
+    name, weighted = entry
+    rng = np.random.default_rng(0)
+    base = np.round(rng.uniform(-3, 3, (70, 1)) * 64) / 64
+    weights = rng.uniform(0.5, 1.5, (70, 4))
+    ramp = np.linspace(-1, 1, 70)[:, None]
+    alternating = np.where(np.arange(70) % 2, 1.0, -1.0)[:, None]
+    tables = [base + at for at in (1e4, -1e4, 88.0, -104.0, 709.0, -745.0)]
+    tables += [ramp * scale for scale in (1e4, -1e4, 1e30, -1e30)]
+    tables += [alternating * 1e4, np.full((70, 1), 1e30), np.full((70, 1), -1e30)]
+    y = np.stack(tables).astype(dtype)
+    b = weights.astype(dtype)
+    options = {"formula2": "b"} if weighted else {}
+    genred = Genred("x+y", ["x = Vi(1)", "y = Vj(1)", "b = Vj(4)"], name, axis=1, **options)
+    with settings(tile="1x16x1", splits=2):
+        got = genred(np.zeros((1, 1), dtype), y, b, backend="GPU")
+    f = y[:, None].astype("float64")
+    g = np.broadcast_to(b.astype("float64"), (*f.shape[:-1], 4)) if weighted else None
+    want = oracle(name, f, g)
+    # Row by row: a large one must not hide the error of a small one.
+    for one, other, table in zip(got, want, tables, strict=True):
+        assert_close(one, other, terms=70, formula=(name, table[0]))
+
+
+# -- ties, lists, indices --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SELECTING)
+def test_the_lowest_index_wins_across_lanes_blocks_and_splits(name: str) -> None:
+    rng = np.random.default_rng(1)
+    columns = 211
+    rare = rng.choice([-3, 0, 1, 2, 5], (3, columns), p=[0.02, 0.3, 0.4, 0.26, 0.02])
+    late = np.where(np.arange(columns) < 190, 1, 0)
+    table = np.stack([*rare, np.zeros(columns), late, -late, np.arange(columns)[::-1] // 70])
+    y = table[:, :, None].astype("float32")
+    x = np.zeros((2, 1), "float32")
+    want = oracle(name, np.broadcast_to(y[:, None], (7, 2, columns, 1)), length=12)
+    options = {"opt_arg": 12} if REDUCTIONS[name].listed else {}
+    genred = Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
+    for splits in (1, 4):
+        with settings(tile="2x16x1", splits=splits):
+            check(name, genred(x, y, backend="GPU"), want, "float32", splits)
+
+
+@pytest.mark.parametrize(("length", "splits"), [(1, 3), (10, 1), (26, 2)])
+@pytest.mark.parametrize("name", LISTED)
+def test_lists_of_any_length_are_ascending_and_padded(name: str, length: int, splits: int) -> None:
+    for dim in (1, 3):
+        given = arrays(name, dim, 5, 23, "float32")
+        genred = program(name, False, dim, 1, length)
+        want = oracle(name, *pairs(name, False, given, 1), length)
+        with settings(tile="8x8x1", splits=splits):
+            got = genred(*given, backend="GPU")
+        check(name, got, want, "float32", (dim, length))
+
+
+@pytest.mark.parametrize("name", [name for name in SELECTING if "Arg" in name])
+def test_indices_beyond_float32_are_exact(name: str) -> None:
+    columns, far = 17_000_003, 2**24 + 1
+    y = np.zeros((columns, 1), "float32")
+    y[far], y[columns - 2] = 1, -1
+    x = np.array([[1], [-1]], "float32")
+    options = {"opt_arg": 1} if REDUCTIONS[name].listed else {}
+    genred = Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
+    want = [[columns - 2], [far]] if "Min" in name else [[far], [columns - 2]]
+    with settings(tile="2x262144x1", splits=2):
+        got = parts(genred(x, y, backend="GPU"))[-1]
+    assert_same_bits(got, np.array(want), formula=name)
+
+
+# -- sums ------------------------------------------------------------------------------------------
+
+
+def test_errors_of_sums_do_not_grow_with_the_number_of_terms() -> None:
+    columns = 300_007
+    x, y = np.zeros((1, 1), "float32"), np.full((columns, 1), 0.1, "float32")
+    genred = Genred("y+0*x", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    for splits in (1, 3):
+        with settings(tile="1x256x1", splits=splits):
+            got = genred(x, y, backend="GPU")
+        # As on the CPU: equal terms round alike within the block that a lane adds up.
+        assert_close(got, [[columns * float(np.float32(0.1))]], rtol=4e-6)
+
+
+@pytest.mark.parametrize("scheme", ["block_sum", "kahan_scheme"])
+def test_sums_of_float64_are_compensated_where_asked(scheme: str) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(3000, 1)) * 10.0 ** rng.integers(0, 12, (3000, 1))
+    y = np.concatenate([y, -y[::-1], [[1.0]]])
+    genred = Genred("y+0*x", ["x = Vi(1)", "y = Vj(1)"], axis=1, sum_scheme=scheme)
+    with settings(tile="4x64x1"):
+        got = genred(np.zeros((3, 1)), y, backend="GPU")
+    plain = abs(np.cumsum(y[:, 0])[-1] - math.fsum(y[:, 0]))
+    assert np.abs(got - math.fsum(y[:, 0])).max() < max(plain / 4, 1e-2)

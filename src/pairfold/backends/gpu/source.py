@@ -151,14 +151,17 @@ class _Program:
             f"\n\n{self.tiling.name}, {self.tiling.stored or self.tiling.dtype}.\n"
         )
 
-    def _where(self) -> None:
-        """Which rows, columns and components this program has."""
+    def _where(self, parts: bool = True) -> None:
+        """Which rows, columns and components this program has, and which part of the columns."""
         line, tiling = self.text.line, self.tiling
         line("task = first_task + tl.cast(tl.program_id(0), tl.int64)")
         line("panel = task % panels")
         line("rest_of_task = task // panels")
-        line("split = rest_of_task % splits")
-        line("batch = rest_of_task // splits")
+        if parts:
+            line("split = rest_of_task % splits")
+            line("batch = rest_of_task // splits")
+        else:
+            line("batch = rest_of_task")
         line("own_lanes = tl.arange(0, ROWS)[:, None]")
         line("lanes = tl.arange(0, COLUMNS)[None, :]")
         wanted = ""
@@ -318,7 +321,7 @@ class _Program:
     def _combine(self) -> None:
         """The second pass: what the parts left, in order."""
         line, folding = self.text.line, self.folding
-        self._where()
+        self._where(parts=False)
         self.values.before()
         folding.begin()
         with self.text.block("for part in range(0, splits):"):
