@@ -7,6 +7,7 @@ use the same adapter, and so the same device.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ BACKENDS = (
 )
 
 
-def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: int) -> Any:
+def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) -> Any:
     """The adapter for a call that says where it is to be computed.
 
     Raises:
@@ -36,8 +37,7 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: int) ->
         DeviceError: tensors that are elsewhere, no GPU, or no library for one.
     """
     check_option("backend", backend, BACKENDS)
-    if isinstance(device_id, bool) or not isinstance(device_id, int) or device_id < -1:
-        raise OptionError("device_id must be an integer from -1", found=f"device_id={device_id!r}")
+    device_id = _checked_number(device_id)
     devices = [adapter.device(array) for array in arrays if adapter.owns(array)]
     device = next((d for d in devices if d is not None), None)
     if device is not None:
@@ -57,6 +57,16 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: int) ->
     if not backend.startswith("GPU"):
         return adapter
     return OnGpu(adapter, gpu(max(0, device_id)))
+
+
+def _checked_number(device_id: Any) -> int:
+    try:
+        number = -2 if isinstance(device_id, bool) else operator.index(device_id)
+    except TypeError:
+        number = -2
+    if number < -1:
+        raise OptionError("device_id must be an integer from -1", found=f"device_id={device_id!r}")
+    return number
 
 
 def gpu(number: int) -> Any:

@@ -380,7 +380,7 @@ class Fold:
             return results[0] if self.simple else self.shaped(adapter, results)
         binding = self.binding(adapter, arrays)
         if self.simple:
-            self._check_out(adapter, out, binding)
+            self._check_out(adapter, out, binding, arrays[0])
         if adapter.elsewhere or not self.simple:
             return fill(adapter, out, self(adapter, arrays, None, ranges), self)
         if any(overlap(adapter, array, out) for array in arrays):
@@ -546,9 +546,9 @@ class Fold:
         ]
         return batch_offsets(batch, strides)
 
-    def _check_out(self, adapter: Any, out: Any, binding: Binding) -> None:
+    def _check_out(self, adapter: Any, out: Any, binding: Binding, like: Any) -> None:
         wanted = {"value": binding.dtype, "index": "int64", "truth": "bool"}
-        check_out(adapter, out, binding.out_shapes[0], wanted[self.row.results[0].kind])
+        check_out(adapter, out, binding.out_shapes[0], wanted[self.row.results[0].kind], like)
 
     def _compare(
         self,
@@ -645,7 +645,7 @@ def fill(adapter: Any, out: Any, found: Any, fold: Fold) -> Any:
             f"out must be a tuple of {len(arrays)} arrays", found=f"{len(targets)} arrays"
         )
     for array, target in zip(arrays, targets, strict=True):
-        check_out(adapter, target, tuple(array.shape), adapter.dtype(array))
+        check_out(adapter, target, tuple(array.shape), adapter.dtype(array), array)
     for array, target in zip(arrays, targets, strict=True):
         target[...] = array
     return out
