@@ -17,6 +17,7 @@ from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .arrays import ADAPTERS, adapter_of, check_count
 from .devices import placed
 from .fold import Accuracy, Fold
+from .opaque import opaque
 from .parse import parse_many
 from .ranges import checked_ranges
 from .raw import fill_raw, is_raw
@@ -202,6 +203,7 @@ class Genred:
         )
 
 
+@opaque
 def call_fold(
     fold: Fold,
     args: Sequence[Any],

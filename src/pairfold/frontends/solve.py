@@ -25,6 +25,7 @@ from .arrays import Sizes
 from .conjugate import Stop, cast, checked_stop, conjugate_gradients
 from .fold import Fold
 from .genred import call_fold, checked_accuracy
+from .opaque import opaque
 from .parse import parse_many
 from .ranges import checked_ranges
 
@@ -156,6 +157,7 @@ def _acts_apart(formula: Node, unknown: Node) -> bool:
     )
 
 
+@opaque
 def solve_system(
     system: System, args: Sequence[Any], library: str | None, alpha: Any, request: Request
 ) -> Any:
