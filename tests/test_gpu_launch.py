@@ -86,7 +86,7 @@ def reduction(formula=GAUSSIAN, name="Sum", axis=1, **options):
     return pairfold.torch.Genred(formula, ALIASES, reduction_op=name, axis=axis, **options)
 
 
-# ---- what is enqueued ------------------------------------------------------------------------------
+# ---- what is enqueued --------------------------------------------------------------------------
 
 
 def test_a_plain_reduction_is_one_launch(gpu):
@@ -284,7 +284,7 @@ def test_out_is_filled_where_it_is(gpu, monkeypatch):
     assert gpu.launched[0][2]["o0_r"] == 1
 
 
-# ---- memory, tuning --------------------------------------------------------------------------------
+# ---- memory, tuning ----------------------------------------------------------------------------
 
 
 def test_after_a_lack_of_memory_all_is_usable(gpu, monkeypatch):

@@ -99,7 +99,7 @@ def same(got, want, terms=23):
             assert_close(np.asarray(one), np.asarray(other), terms=terms)
 
 
-# ---- every reduction ------------------------------------------------------------------------------
+# ---- every reduction ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("axis", [1, 0])
@@ -210,7 +210,7 @@ def test_transforms_of_torch_func_pass(forced):
     assert_close(got.numpy(), want.numpy(), terms=23)
 
 
-# ---- ranges ---------------------------------------------------------------------------------------
+# ---- ranges ------------------------------------------------------------------------------------
 
 
 def ranges_of(m=17, n=23):
@@ -250,7 +250,7 @@ def test_columns_of_ranges_that_do_not_fit_are_an_error(monkeypatch):
         reduce(x, y, ranges=ranges_of(17, 2300), backend="GPU")
 
 
-# ---- how it is cut --------------------------------------------------------------------------------
+# ---- how it is cut -----------------------------------------------------------------------------
 
 
 def cut_for(free, m, n, d, batch=()):
@@ -302,7 +302,7 @@ def test_memory_decides(monkeypatch, forced):
     assert {count for _, count in forced[1]} == {4}
 
 
-# ---- arrays, results, what is shown -----------------------------------------------------------------
+# ---- arrays, results, what is shown ------------------------------------------------------------
 
 
 def test_results_keep_library_dtype_and_come_into_out(forced):

@@ -485,10 +485,12 @@ class Fold:
             self.pattern(ranges, binding.sizes)
         if not binding.rows or not binding.count:
             return
-        call, given = self.call(adapter, arrays, results, binding, ranges, foreign)
+        # `alive` holds copies, where there are some, until the call is over.
+        call, alive = self.call(adapter, arrays, results, binding, ranges, foreign)
         if binding.device is None:
-            given = [adapter.address(array) for array in given]
-        call(given)
+            call([adapter.address(array) for array in alive])
+        else:
+            call(alive)
 
     def call(
         self,
