@@ -47,7 +47,7 @@ chosen = options.parse_args()
 SIDE, N, K = 80, 400, 6
 like = {"dtype": getattr(torch, chosen.dtype), "device": chosen.device}
 if chosen.device == "cpu" and torch.cuda.is_available():
-    print("torch sees a GPU; this version of pairfold computes on the CPU, so the CPU it is.")
+    print("torch sees a GPU: --device cuda computes on it.")
 
 torch.manual_seed(1)
 angle = 4 * torch.pi * torch.rand(N, 1, **like).sqrt()

@@ -40,7 +40,7 @@ chosen = options.parse_args()
 M, N = 3000, 5000
 like = {"dtype": getattr(torch, chosen.dtype), "device": chosen.device}
 if chosen.device == "cpu" and torch.cuda.is_available():
-    print("torch sees a GPU; this version of pairfold computes on the CPU, so the CPU it is.")
+    print("torch sees a GPU: --device cuda computes on it.")
 
 torch.manual_seed(1)
 x = torch.randn(M, 3, **like)

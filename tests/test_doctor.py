@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_the_report_says_that_pairfold_works():
     assert works
     assert lines[-1] == "pairfold works here"
     assert "Gpairs/s" in said(lines, "a kernel")
-    assert "no GPU backend yet" in said(lines, "GPU")
+    assert "doctor --torch" in said(lines, "GPU")
     assert "llvmlite" in said(lines, "versions")
 
 
@@ -70,6 +71,29 @@ def test_the_number_of_threads_comes_with_its_reason(monkeypatch, environment, s
         monkeypatch.setenv(name, value)
     with settings(threads=setting):
         assert words in "\n".join(doctor._threads())
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_gpus_are_named_and_tried(monkeypatch, count):
+    cuda = pytest.importorskip("torch").cuda
+    found = SimpleNamespace(name="Some GPU", total_memory=8 << 30, multi_processor_count=7)
+    monkeypatch.setattr(cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(cuda, "device_count", lambda: count)
+    monkeypatch.setattr(cuda, "get_device_properties", lambda number: found)
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.2")
+    monkeypatch.setattr(doctor, "_gpu_error", lambda: 3e-7)
+    shown = "\n".join(doctor._gpu(ask_torch=True))
+    assert "Triton 1.2" in shown
+    if count:
+        assert "cuda:1  Some GPU, 8192 MB, 7 multiprocessors" in shown
+        assert "a kernel ran there: error 3.0e-07" in shown
+    else:
+        assert "torch sees no GPU(s)\nnot used" in shown
+
+
+def test_a_kernel_on_a_gpu_is_compared_with_numpy(interpreter):
+    with settings(tile="64x64x1"):
+        assert doctor._gpu_error() < 1e-6
 
 
 @pytest.mark.usefixtures("quick")

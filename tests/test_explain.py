@@ -67,3 +67,25 @@ def test_the_inner_loop_of_the_gaussian_stays_within_its_budget() -> None:
     assert loop
     if "avx512f" in plan.plan.machine.has:
         assert plan.instructions_per_vector() < 27
+
+
+def test_a_gpu_is_explained_without_one() -> None:
+    plan = explain(GAUSSIAN, backend="GPU")
+    text = str(plan)
+    for part in ("programs for 100000 rows", "tiles of", "registers  about", "of a thread"):
+        assert part in text
+    assert "@triton.jit" in plan.triton
+    assert plan.estimates[0][0].rows == plan.tiling.rows
+    assert plan.grid.panels == -(-100_000 // plan.tiling.rows)
+    factored = explain(Genred("x*y", ["x = Vi(2)", "y = Vj(2)"], axis=1), backend="GPU")
+    assert "a literal program follows" in str(factored)
+    assert "tl.load(flag)" in factored.literal
+
+
+def test_a_gpu_is_explained_for_arrays() -> None:
+    x, y, b = np.ones((7, 3)), np.ones((1000, 3)), np.ones((1000, 1))
+    with settings(tile="16x32x1", splits=4):
+        plan = explain(GAUSSIAN, x, y, b, backend="GPU_1D")
+    assert (plan.rows, plan.columns, plan.tiling.dtype) == (7, 1000, "float64")
+    assert (plan.grid.panels, plan.grid.splits) == (1, 4)
+    assert "merges the parts" in str(plan)

@@ -126,7 +126,7 @@ def test_results_of_any_strides_are_filled(name: str, weighted: bool) -> None:
         assert not base[:, 1::2].any()
 
 
-# -- values that are not finite --------------------------------------------------------------------
+# -- values that are not finite ------------------------------------------------------------------
 
 
 @case
@@ -178,7 +178,7 @@ def test_exponents_of_any_magnitude_stay_accurate(entry: tuple[str, bool], dtype
         assert_close(one, other, terms=70, formula=(name, table[0]))
 
 
-# -- ties, lists, indices --------------------------------------------------------------------------
+# -- ties, lists, indices ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SELECTING)
@@ -224,7 +224,7 @@ def test_indices_beyond_float32_are_exact(name: str) -> None:
     assert_same_bits(got, np.array(want), formula=name)
 
 
-# -- sums ------------------------------------------------------------------------------------------
+# -- sums ----------------------------------------------------------------------------------------
 
 
 def test_errors_of_sums_do_not_grow_with_the_number_of_terms() -> None:

@@ -90,7 +90,7 @@ def _versions() -> list[str]:
         import llvmlite.binding as llvm
 
         rows["llvmlite"] += f" (LLVM {'.'.join(map(str, llvm.llvm_version_info))})"
-    for optional in ("torch", "matplotlib", "tqdm", "pykeops", "pairfold-pykeops"):
+    for optional in ("torch", "triton", "matplotlib", "tqdm", "pykeops", "pairfold-pykeops"):
         rows[optional] = _version(optional) or "not installed (optional)"
     return _table(rows)
 
@@ -154,45 +154,79 @@ def _settings() -> list[str]:
 def _gpu(ask_torch: bool) -> list[str]:
     drivers = sorted({says for path, says in _DRIVERS.items() if os.path.exists(path)})
     lines = [" and ".join(drivers) if drivers else "no driver found"]
-    if ask_torch and _version("torch"):
-        from torch import cuda
+    lines.append(f"Triton {_version('triton') or 'is not installed, which GPUs need'}")
+    if not ask_torch:
+        return [*lines, "not tried: `python -m pairfold doctor --torch` asks torch for GPUs"]
+    if not _version("torch"):
+        return [*lines, "not used: torch, which owns the memory of GPUs, is not installed"]
+    from torch import cuda
 
-        lines.append(f"torch sees {cuda.device_count() if cuda.is_available() else 'no'} GPU(s)")
-    return [*lines, "not used: this version of pairfold has no GPU backend yet"]
+    count = cuda.device_count() if cuda.is_available() else 0
+    lines.append(f"torch sees {count or 'no'} GPU(s)")
+    for number in range(count):
+        found = cuda.get_device_properties(number)
+        lines.append(
+            f"  cuda:{number}  {found.name}, {found.total_memory >> 20} MB, "
+            f"{found.multi_processor_count} multiprocessors"
+        )
+    if not count or not _version("triton"):
+        return [*lines, "not used: tensors on a GPU need one, a driver, and Triton"]
+    return [*lines, f"a kernel ran there: error {_gpu_error():.1e}, relative to NumPy in float64"]
+
+
+def _gpu_error() -> float:
+    """The error of a small sum on the first GPU."""
+    from .numpy import Genred
+
+    gaussian = Genred(_FORMULA, _ALIASES, axis=1)
+    arrays = _points(177, 203)
+    return _checked_error(gaussian(*arrays, backend="GPU"), arrays)
 
 
 def _kernel() -> list[str]:
     """Compile a formula, compare it with NumPy in float64, and time a larger sum."""
-    import numpy as np
-
     from .numpy import Genred
 
     gaussian = Genred(_FORMULA, _ALIASES, axis=1)
-    random = np.random.default_rng(0)
-
-    def points(rows: int, columns: int) -> list[Any]:
-        shapes = ((rows, 3), (columns, 3), (columns, 1))
-        return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
-
-    x, y, b = points(177, 203)
+    arrays = _points(177, 203)
     start = time.perf_counter()
-    got = gaussian(x, y, b)
+    got = gaussian(*arrays)
     first = time.perf_counter() - start
-    wide = [array.astype(np.float64) for array in (x, y, b)]
-    table = np.exp(-((wide[0][:, None, :] - wide[1][None, :, :]) ** 2).sum(-1))
-    want = table @ wide[2]
-    error = float(np.abs(got - want).max() / (table @ np.abs(wide[2])).max())
+    error = _checked_error(got, arrays)
     lines = {
         "formula": f"sum over j of {_FORMULA}, 3 dimensions, float32",
         "error": f"{error:.1e}, relative to NumPy in float64",
-        "compiled": f"in {1e3 * gaussian.explain(x, y, b).native.seconds:.0f} ms "
+        "compiled": f"in {1e3 * gaussian.explain(*arrays).native.seconds:.0f} ms "
         f"(the whole first call: {1e3 * first:.0f} ms)",
-        "speed": f"{_speed(gaussian, points(_PAIRS_SIDE, _PAIRS_SIDE)):.2f} Gpairs/s for "
+        "speed": f"{_speed(gaussian, _points(_PAIRS_SIDE, _PAIRS_SIDE)):.2f} Gpairs/s for "
         f"{_PAIRS_SIDE} x {_PAIRS_SIDE} pairs (an estimate: three runs)",
     }
+    return _table(lines)
+
+
+def _points(rows: int, columns: int) -> list[Any]:
+    """Arguments of the formula that is tried."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    shapes = ((rows, 3), (columns, 3), (columns, 1))
+    return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def _checked_error(got: Any, arrays: Sequence[Any]) -> float:
+    """The largest error of sums, relative to NumPy in float64.
+
+    Raises:
+        ArithmeticError: it is not a small one.
+    """
+    import numpy as np
+
+    x, y, b = (array.astype(np.float64) for array in arrays)
+    table = np.exp(-((x[:, None, :] - y[None, :, :]) ** 2).sum(-1))
+    error = float(np.abs(got - table @ b).max() / (table @ np.abs(b)).max())
     if not error < 1e-5:
         raise ArithmeticError(f"the kernel's numbers are wrong: relative error {error:.1e}")
-    return _table(lines)
+    return error
 
 
 def _speed(reduction: Callable[..., object], arrays: Sequence[object]) -> float:

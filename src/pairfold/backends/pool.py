@@ -160,13 +160,13 @@ def _wait(job: Job, progress: bool) -> None:
         ):  # in steps: a plain wait cannot be interrupted on Windows
             pass
         return
-    with _progress_bar(job.control[TOTAL]) as update:
+    with progress_bar(job.control[TOTAL]) as update:
         while not job.finished.wait(_POLL):
             update(job.control[DONE])
         update(job.control[DONE])
 
 
-class _progress_bar:
+class progress_bar:
     """A tqdm bar over tasks, or nothing when tqdm is not installed."""
 
     def __init__(self, total: int) -> None:

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import UnsupportedError
 from .layouts import RawReduction
 
 
 class LoadKeOps:
-    """A whole reduction, with the arguments by which PyKeOps asks for its compiled code.
-
-    Raises:
-        UnsupportedError: a backend other than the processor.
-    """
+    """A whole reduction, with the arguments by which PyKeOps asks for its compiled code."""
 
     def __init__(
         self,
@@ -30,8 +25,7 @@ class LoadKeOps:
         lang: str,
         optional_flags: dict[str, Any],
     ) -> None:
-        if tagCPUGPU:
-            raise UnsupportedError("pairfold computes on the processor", hint="tagCPUGPU=0")
+        self.call = {"backend": "GPU", "device_id": device_id_request} if tagCPUGPU else {}
         library = "torch" if lang in ("torch", "pytorch") else "numpy"
         self.reduction = RawReduction(formula, aliases, library, optional_flags)
 
@@ -43,7 +37,7 @@ class LoadKeOps:
         self, device_args: Any, ranges: Any, nx: int, ny: int, nbatchdims: int, out: Any, *args: Any
     ) -> Any:
         """The raw result for arrays; sizes are read off the arrays."""
-        return self.reduction(*args, ranges=ranges, out=out)
+        return self.reduction(*args, ranges=ranges, out=out, **self.call)
 
     genred_pytorch = genred_numpy = genred
 
@@ -52,5 +46,5 @@ keops_binder = {"cpp": LoadKeOps}
 
 
 def get_gpu_props() -> tuple[int, str]:
-    """(0, ""): no GPU is used, so there is nothing to tell a compiler about it."""
+    """(0, ""): there is no compiler that would have to be told about GPUs."""
     return 0, ""

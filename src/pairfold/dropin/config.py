@@ -10,14 +10,30 @@ import importlib.util
 import os
 import sys
 import tempfile
+from typing import Any
 
 from ..errors import check_option
 
 default_device_id = 0
 numpy_found = True
 torch_found = importlib.util.find_spec("torch") is not None
-gpu_available = False
 show_cuda_status = False
+
+
+def gpu_count() -> int:
+    """The number of GPUs that reductions can run on: those of torch, which it is asked for."""
+    if not torch_found or importlib.util.find_spec("triton") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def __getattr__(name: str) -> Any:
+    if name == "gpu_available":  # found when it is read: importing does nothing
+        return gpu_count() > 0
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # Flags of keopscore that programs set; pairfold shares common parts of formulas in any case.
 auto_factorize = debug_ops = debug_ops_at_exec = False

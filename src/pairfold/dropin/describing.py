@@ -1,7 +1,7 @@
 """The objects by which `pykeops.config` and `keopscore` describe an installation.
 
 Each fact `x` of an object is an attribute, and has functions `get_x`, `set_x` and `print_x`, as in
-keopscore. Facts say what is true of pairfold: no compiler, no files, no GPU.
+keopscore. Facts say what is true of pairfold: no compiler, no files; GPUs are those of torch.
 """
 
 from __future__ import annotations
@@ -96,17 +96,17 @@ cuda_config = Described(
         "build_folder": _install.get_build_folder,
         "cuda_block_size": _install.cuda_block_size,
         "cuda_include_path": None,
-        "cuda_message": "pairfold computes on the processor",
+        "cuda_message": lambda: f"{_install.gpu_count()} GPU(s), by torch and Triton",
         "cuda_version": None,
         "gpu_compile_flags": "",
         "gpu_props": (0, ""),
         "include_file_abspath": None,
         "libcuda_folder": None,
         "libnvrtc_folder": None,
-        "n_gpus": 0,
+        "n_gpus": _install.gpu_count,
         "nvrtc_flags": None,
         "specific_gpus": None,
-        "use_cuda": False,
+        "use_cuda": lambda: _install.gpu_count() > 0,
     },
 )
 openmp_config = Described(
@@ -133,7 +133,7 @@ def get_config() -> Config:
 
 
 def get_cuda_config() -> Described:
-    """The description of GPUs: none is used."""
+    """The description of GPUs."""
     return cuda_config
 
 

@@ -24,7 +24,7 @@ _ACCUMULATORS = {
 class SetBackend:
     """Names of backends, and the numbers that stand for their parts.
 
-    "auto" is the processor: pairfold has no other backend.
+    "auto" is where the arrays are: a GPU for tensors on one.
     """
 
     dev = {"CPU": 0, "GPU": 1}
@@ -40,10 +40,10 @@ class SetBackend:
             OptionError: an unknown name. ArrayTypeError, DeviceError: arrays that do not fit.
         """
         check_option("backend", backend, BACKENDS)
-        device, *rest = ("CPU" if backend == "auto" else backend).split("_")
+        device, *rest = backend.split("_")
         grid = self.grid[rest[0]] if rest else 0
         memory = self.memtype[rest[1]] if len(rest) > 1 else self._find_mem(variables)
-        return self.dev[device], grid, memory
+        return memory if device == "auto" else self.dev[device], grid, memory
 
     def define_backend(self, backend: str, variables: Sequence[Any]) -> tuple[str, str, str]:
         """The same as names: ("CPU", "1D", "host")."""

@@ -191,8 +191,10 @@ class TorchArrays:
 
     @staticmethod
     def numbers(values: Sequence[float], like: Any) -> Any:
-        """Numbers as a tensor of the dtype and on the device of another."""
-        return sys.modules["torch"].tensor(values, dtype=like.dtype, device=like.device)
+        """Numbers as a tensor of the dtype and on the device of another; never to be changed."""
+        if like.device.type == "cpu":
+            return sys.modules["torch"].tensor(values, dtype=like.dtype)
+        return _numbers_there(tuple(values), like.dtype, like.device)
 
     @staticmethod
     def concatenated(arrays: Sequence[Any]) -> Any:
@@ -242,6 +244,11 @@ class TorchArrays:
             array = inside.get_unwrapped(array)
         with sys.modules["torch"]._C._DisableFuncTorch():
             return array.numpy(force=True)
+
+
+@functools.lru_cache(maxsize=256)  # a copy to a GPU waits for it, and no CUDA graph records one
+def _numbers_there(values: tuple[float, ...], dtype: Any, device: Any) -> Any:
+    return sys.modules["torch"].tensor(values, dtype=dtype, device=device)
 
 
 ADAPTERS: tuple[Any, ...] = (NumpyArrays, TorchArrays)
@@ -410,8 +417,8 @@ def overlap(adapter: Any, one: Any, other: Any) -> bool:
     return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
 
 
-def check_out(adapter: Any, out: Any, shape: tuple[int, ...], dtype: str) -> None:
-    """Raise unless a result of that shape and dtype can be written to `out`.
+def check_out(adapter: Any, out: Any, shape: tuple[int, ...], dtype: str, like: Any) -> None:
+    """Raise unless a result of that shape and dtype, where `like` is, can be written to `out`.
 
     Raises:
         DTypeError, ShapeError, DeviceError: what does not fit.
@@ -422,6 +429,12 @@ def check_out(adapter: Any, out: Any, shape: tuple[int, ...], dtype: str) -> Non
             found=f"{type(out).__name__} of dtype {getattr(out, 'dtype', None)}",
         )
     adapter.check_device(out, "out")
+    if adapter.device(out) != adapter.device(like):
+        raise DeviceError(
+            "out must be on the device of the arguments",
+            found=f"out is on {out.device}, the arguments are on {like.device}",
+            hint="torch.empty(..., device=x.device)",
+        )
     repeated = any(
         stride == 0 and size > 1
         for size, stride in zip(out.shape, adapter.strides(out), strict=True)

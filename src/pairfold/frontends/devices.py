@@ -7,12 +7,14 @@ use the same adapter, and so the same device.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 from ..backends.gpu.compiled import interpreting
 from ..errors import DeviceError, OptionError, check_option
 from .arrays import TorchArrays
+from .slabs import Slabs
 
 BACKENDS = (
     "auto",
@@ -27,7 +29,7 @@ BACKENDS = (
 )
 
 
-def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: int) -> Any:
+def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) -> Any:
     """The adapter for a call that says where it is to be computed.
 
     Raises:
@@ -35,9 +37,9 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: int) ->
         DeviceError: tensors that are elsewhere, no GPU, or no library for one.
     """
     check_option("backend", backend, BACKENDS)
-    if isinstance(device_id, bool) or not isinstance(device_id, int) or device_id < -1:
-        raise OptionError("device_id must be an integer from -1", found=f"device_id={device_id!r}")
-    device = next((d for d in map(adapter.device, arrays) if d is not None), None)
+    device_id = _checked_number(device_id)
+    devices = [adapter.device(array) for array in arrays if adapter.owns(array)]
+    device = next((d for d in devices if d is not None), None)
     if device is not None:
         if backend == "CPU":
             raise DeviceError(
@@ -55,6 +57,16 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: int) ->
     if not backend.startswith("GPU"):
         return adapter
     return OnGpu(adapter, gpu(max(0, device_id)))
+
+
+def _checked_number(device_id: Any) -> int:
+    try:
+        number = -2 if isinstance(device_id, bool) else operator.index(device_id)
+    except TypeError:
+        number = -2
+    if number < -1:
+        raise OptionError("device_id must be an integer from -1", found=f"device_id={device_id!r}")
+    return number
 
 
 def gpu(number: int) -> Any:
@@ -90,6 +102,11 @@ class DeviceTensors(TorchArrays):
     """Tensors that are where their kernel runs: on a GPU, or in the interpreter's memory."""
 
     @staticmethod
+    def key(array: Any) -> tuple[Any, ...]:
+        """As for other tensors, which are computed elsewhere where Triton interprets."""
+        return ("there", *TorchArrays.key(array))
+
+    @staticmethod
     def device(array: Any) -> Any:
         """The device, the interpreter's too."""
         return array.device
@@ -115,26 +132,29 @@ class OnGpu:
         return self.target
 
     def there(self, array: Any) -> Any:
-        """An array as a tensor on the device."""
+        """An array as a tensor on the device; nothing waits for the copy."""
         if self.base is not TorchArrays:
             array = TorchArrays.tensor(array)
-        return array.detach().to(self.target)
+        return array.detach().to(self.target, non_blocking=True)
 
     def back(self, tensor: Any, into: Any) -> None:
-        """Copy a result into a host array."""
+        """Copy a result into a host array, when it is there."""
         if self.base is TorchArrays:
             into.copy_(tensor)
         else:
             into[...] = tensor.cpu().numpy()
 
-    def run(self, fold: Any, arrays: Sequence[Any], ranges: Any) -> tuple[Any, ...]:
-        """The results of a fold, as new host arrays."""
-        binding = fold.binding(self, arrays)
-        results = tuple(
-            self.base.empty(shape, arrays[0], result.kind)
-            for shape, result in zip(binding.out_shapes, fold.row.results, strict=True)
-        )
-        found = fold.run(DeviceTensors, [self.there(array) for array in arrays], ranges)
-        for tensor, into in zip(found, results, strict=True):
-            self.back(tensor, into)
-        return results
+    def run(
+        self,
+        fold: Any,
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        binding: Any,
+        ranges: Any,
+    ) -> None:
+        """Fill new host arrays with the results of a fold."""
+        if ranges is not None:
+            fold.pattern(ranges, binding.sizes)
+        if binding.rows and binding.count:
+            slabs = Slabs(fold, arrays, binding, self.there, self.back, DeviceTensors)
+            slabs.run(results, ranges)

@@ -18,6 +18,8 @@ from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
 from ..lower.schedule import Plan, frontier, partition
 from ..settings import current
 from .arrays import SUPPORTED, adapter_of
+from .devices import BACKENDS
+from .explaingpu import GpuExplanation, explain_on_gpu
 from .fold import Fold
 
 if TYPE_CHECKING:
@@ -144,10 +146,18 @@ class Explanation:
 
 
 def explain_fold(
-    fold: Fold, arrays: Sequence[Any] = (), dtype: str = "float32", text: str | None = None
-) -> Explanation:
+    fold: Fold,
+    arrays: Sequence[Any] = (),
+    dtype: str = "float32",
+    text: str | None = None,
+    backend: str = "auto",
+) -> Explanation | GpuExplanation:
     """Explain a fold for arrays, or for large sizes of a dtype; `text` is what was written."""
     check_option("dtype", dtype, SUPPORTED)
+    check_option("backend", backend, BACKENDS)
+    device = adapter_of(arrays, fold.names, None).device(arrays[0]) if arrays else None
+    if backend.startswith("GPU") or device is not None:
+        return explain_on_gpu(fold, arrays, dtype, text, device)
     options = current()
     rows = columns = _LARGE
     batches = 1
@@ -255,7 +265,7 @@ def innermost_loop(assembly: str) -> list[str]:
     return best
 
 
-def explain(reduction: Any, *arrays: Any, dtype: str = "float32") -> Explanation:
+def explain(reduction: Any, *arrays: Any, dtype: str = "float32", backend: str = "auto") -> Any:
     """How a reduction is computed; the same as its `explain` method.
 
     >>> from pairfold import Genred, explain
@@ -263,4 +273,4 @@ def explain(reduction: Any, *arrays: Any, dtype: str = "float32") -> Explanation
     >>> plan.flops_per_pair
     11.0
     """
-    return reduction.explain(*arrays, dtype=dtype)
+    return reduction.explain(*arrays, dtype=dtype, backend=backend)

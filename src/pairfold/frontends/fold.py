@@ -43,6 +43,7 @@ from .ranges import Ranges
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _KEPT = 64
+_CALLS = 8
 _LAUNCHERS = 1024
 _launchers: dict[Any, Any] = {}
 _lock = fork_safe_lock()
@@ -98,7 +99,7 @@ class Binding:
 
     __slots__ = (
         "bound",
-        "call",
+        "calls",
         "checked",
         "columns",
         "count",
@@ -114,7 +115,7 @@ class Binding:
 
     launcher: Any
     bound: Any
-    call: Any
+    calls: dict[Any, Any]
     device: Any
     options: Settings
     checked: bool
@@ -378,9 +379,10 @@ class Fold:
             results = self.run(adapter, arrays, ranges)
             return results[0] if self.simple else self.shaped(adapter, results)
         binding = self.binding(adapter, arrays)
-        if not self.simple:
+        if self.simple:
+            self._check_out(adapter, out, binding, arrays[0])
+        if adapter.elsewhere or not self.simple:
             return fill(adapter, out, self(adapter, arrays, None, ranges), self)
-        self._check_out(adapter, out, binding)
         if any(overlap(adapter, array, out) for array in arrays):
             out[...] = self(adapter, arrays, None, ranges)
             return out
@@ -399,17 +401,22 @@ class Fold:
         self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
     ) -> tuple[Any, ...]:
         """New arrays of the results, as machine code writes them."""
-        if adapter.elsewhere:
-            return adapter.run(self, arrays, ranges)
         binding = self.binding(adapter, arrays)
-        results = tuple(
-            adapter.empty(shape, arrays[0], result.kind)
-            for shape, result in zip(binding.out_shapes, self.row.results, strict=True)
-        )
-        self._run(adapter, arrays, results, binding, ranges)
+        results = self.empty(adapter, arrays, binding)
+        if adapter.elsewhere:
+            adapter.run(self, arrays, results, binding, ranges)
+        else:
+            self._run(adapter, arrays, results, binding, ranges)
         if binding.checked:
             self._compare(adapter, arrays, results, binding, ranges)
         return results
+
+    def empty(self, adapter: Any, arrays: Sequence[Any], binding: Binding) -> tuple[Any, ...]:
+        """New arrays for the results, beside the arguments."""
+        return tuple(
+            adapter.empty(shape, arrays[0], result.kind)
+            for shape, result in zip(binding.out_shapes, self.row.results, strict=True)
+        )
 
     def binding(self, adapter: Any, arrays: Sequence[Any]) -> Binding:
         """What is known of such arrays, under the settings in force."""
@@ -442,22 +449,22 @@ class Fold:
             (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
             for a in binding.launcher.kernel.arguments
         )
-        binding.bound, binding.call, binding.options = None, None, options
+        binding.bound, binding.calls, binding.options = None, {}, options
         return binding
 
-    def _bound(self, binding: Binding, ranges: Ranges | None) -> Any:
+    def bound(self, binding: Binding, ranges: Ranges | None) -> Any:
         """Machine code and tasks, for all pairs kept with the binding."""
         launcher, options = binding.launcher, binding.options
         where = () if binding.device is None else (binding.device,)
         if ranges is not None:
-            pattern = self._pattern(ranges, binding.sizes)
+            pattern = self.pattern(ranges, binding.sizes)
             return launcher.bind_sparse(binding.rows, binding.count, options, pattern, *where)
         if binding.bound is None:
             sizes = (binding.rows, binding.columns, binding.count)
             binding.bound = launcher.bind(*sizes, options, *where)
         return binding.bound
 
-    def _pattern(self, ranges: Ranges, sizes: Sizes) -> Pattern:
+    def pattern(self, ranges: Ranges, sizes: Sizes) -> Pattern:
         """The half of ranges that is read; a derivative's other half must mean the same pairs."""
         found = ranges.pattern(self.kept, sizes.i, sizes.j)
         if self.kept != self.asked:
@@ -475,19 +482,39 @@ class Fold:
     ) -> None:
         """Fold; `foreign` results are not new arrays, so that their strides may be any."""
         if ranges is not None:
-            self._pattern(ranges, binding.sizes)
+            self.pattern(ranges, binding.sizes)
         if not binding.rows or not binding.count:
             return
-        alive = [adapter.ready(arrays[position]) for position, _ in binding.positions]
-        given = (*results, *alive)
-        call = None if ranges is not None or foreign else binding.call
-        if call is None:
-            call = self._call(adapter, results, alive, binding, ranges)
-            if ranges is None and not foreign:
-                binding.call = call
+        # `alive` holds copies, where there are some, until the call is over.
+        call, alive = self.call(adapter, arrays, results, binding, ranges, foreign)
         if binding.device is None:
-            given = [adapter.address(array) for array in given]
-        call(given)
+            call([adapter.address(array) for array in alive])
+        else:
+            call(alive)
+
+    def call(
+        self,
+        adapter: Any,
+        arrays: Sequence[Any],
+        results: Sequence[Any],
+        binding: Binding,
+        ranges: Ranges | None = None,
+        foreign: bool = False,
+    ) -> tuple[Any, list[Any]]:
+        """A call for such arrays, and what it takes: results, then arguments in its order."""
+        alive = [adapter.ready(arrays[position]) for position, _ in binding.positions]
+        given = [*results, *alive]
+        # What is on a GPU is kept there: offsets, for results of the same strides.
+        key = tuple(map(adapter.strides, results)) if foreign else ()
+        if ranges is not None:
+            return self._call(adapter, results, alive, binding, ranges), given
+        found = binding.calls.get(key)
+        if found is None:
+            found = self._call(adapter, results, alive, binding, None)
+            if len(binding.calls) >= _CALLS:
+                binding.calls.clear()
+            binding.calls[key] = found
+        return found, given
 
     def _call(
         self,
@@ -505,7 +532,7 @@ class Fold:
         offsets = None
         if binding.count > 1:
             offsets = self._offsets(adapter, alive, results, binding)
-        bound = self._bound(binding, ranges)
+        bound = self.bound(binding, ranges)
         return binding.launcher.call(bound, binding.rows, binding.columns, strides, offsets)
 
     def _offsets(
@@ -521,9 +548,9 @@ class Fold:
         ]
         return batch_offsets(batch, strides)
 
-    def _check_out(self, adapter: Any, out: Any, binding: Binding) -> None:
+    def _check_out(self, adapter: Any, out: Any, binding: Binding, like: Any) -> None:
         wanted = {"value": binding.dtype, "index": "int64", "truth": "bool"}
-        check_out(adapter, out, binding.out_shapes[0], wanted[self.row.results[0].kind])
+        check_out(adapter, out, binding.out_shapes[0], wanted[self.row.results[0].kind], like)
 
     def _compare(
         self,
@@ -582,7 +609,7 @@ class Fold:
             if ranges is None:
                 wanted = reference.evaluate_all(kernel, batch, sizes.of(self.kept), columns)
             else:
-                pattern = self._pattern(ranges, sizes)
+                pattern = self.pattern(ranges, sizes)
                 wanted = reference.evaluate_sparse(kernel, batch, sizes.of(self.kept), pattern)
             for array, want in zip(found, wanted, strict=True):
                 array[index] = want
@@ -620,7 +647,7 @@ def fill(adapter: Any, out: Any, found: Any, fold: Fold) -> Any:
             f"out must be a tuple of {len(arrays)} arrays", found=f"{len(targets)} arrays"
         )
     for array, target in zip(arrays, targets, strict=True):
-        check_out(adapter, target, tuple(array.shape), adapter.dtype(array))
+        check_out(adapter, target, tuple(array.shape), adapter.dtype(array), array)
     for array, target in zip(arrays, targets, strict=True):
         target[...] = array
     return out

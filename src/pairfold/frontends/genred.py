@@ -17,12 +17,14 @@ from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .arrays import ADAPTERS, adapter_of, check_count
 from .devices import placed
 from .fold import Accuracy, Fold
+from .opaque import opaque
 from .parse import parse_many
 from .ranges import checked_ranges
 from .raw import fill_raw, is_raw
 
 if TYPE_CHECKING:
     from .explain import Explanation
+    from .explaingpu import GpuExplanation
 
 SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
 ACCUMULATORS = ("auto", "float16", "float32", "float64")
@@ -163,16 +165,19 @@ class Genred:
         """
         return call_fold(self._fold, args, self.library, backend, device_id, ranges, out)
 
-    def explain(self, *args: Any, dtype: str = "float32") -> Explanation:
+    def explain(
+        self, *args: Any, dtype: str = "float32", backend: str = "auto"
+    ) -> Explanation | GpuExplanation:
         """How the reduction is computed: formula, stages, loops, cost, and the code on request.
 
         Args:
             args: arrays as in a call, to explain the plan for their sizes; none for large sizes.
             dtype: the dtype to explain when no arrays are given.
+            backend: "GPU": on a GPU, which need not be there; tensors on one are explained so.
         """
         from .explain import explain_fold
 
-        return explain_fold(self._fold, args, dtype, self._text)
+        return explain_fold(self._fold, args, dtype, self._text, backend)
 
     def __repr__(self) -> str:
         kept = "i" if self.axis == 1 else "j"
@@ -202,6 +207,7 @@ class Genred:
         )
 
 
+@opaque
 def call_fold(
     fold: Fold,
     args: Sequence[Any],

@@ -22,6 +22,7 @@ from ..core.node import Kind, Node
 from ..errors import DTypeError
 from ..ops.table import variable
 from .arrays import ADAPTERS
+from .opaque import opaque
 
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
 _positions = itertools.count(1)
@@ -54,11 +55,7 @@ class Leaf:
         self.kind, self.dim, self._array = kind, dim, array
         self.values = None if values is None else tuple(values)
         self.symbol, self.owner, self.form, self.pairs = symbol, owner, form, pairs
-        try:
-            position = heapq.heappop(_free)
-        except IndexError:
-            position = next(_positions)
-        self.node = placed_variable(position, dim, kind)
+        self.node = placed_variable(_position(), dim, kind)
 
     def __del__(self) -> None:
         node = getattr(self, "node", None)
@@ -121,6 +118,15 @@ class Leaf:
 
     def __repr__(self) -> str:
         return f"<leaf {self.node}>"
+
+
+@opaque
+def _position() -> int:
+    """The lowest position that no living leaf has."""
+    try:
+        return heapq.heappop(_free)
+    except IndexError:
+        return next(_positions)
 
 
 @functools.lru_cache(maxsize=1024)

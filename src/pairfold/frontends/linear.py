@@ -143,14 +143,15 @@ def nystrom(
         raise OptionError("this preconditioner needs alpha above 0", found=f"alpha={alpha!r}")
     count = x.shape[0]
     chosen = np.random.default_rng(0).choice(count, max(1, math.isqrt(count)), replace=False)
-    u = x[xp.asarray(np.sort(chosen))]
+    place = {} if xp is np else {"device": x.device}
+    u = x[xp.asarray(np.sort(chosen), **place)]
 
     def table(points: Any) -> Any:
         if matrix is not None:
             found = matrix(points, u)
         else:
             # Columns of the matrix one by one: a product may know one width only.
-            unit = xp.eye(u.shape[0], dtype=x.dtype)
+            unit = xp.eye(u.shape[0], dtype=x.dtype, **place)
             found = xp.concatenate(
                 [product(points, u, unit[:, n : n + 1]) for n in range(len(u))], 1
             )
@@ -160,7 +161,7 @@ def nystrom(
     square = alpha * table(u) + columns.T @ columns
     # Rounding may leave it singular: a little of its trace on the diagonal keeps it positive.
     least = 1e-12 * xp.trace(square) / u.shape[0]
-    square = square + least * xp.eye(u.shape[0], dtype=xp.float64)
+    square = square + least * xp.eye(u.shape[0], dtype=xp.float64, **place)
 
     def precondition(r: Any) -> Any:
         wide = cast(r, xp.float64)

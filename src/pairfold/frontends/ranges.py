@@ -71,6 +71,20 @@ class Ranges:
             found = self._patterns[kept] = Pattern(*half)
         return found
 
+    def of_rows(self, kept: Kind, start: int, stop: int) -> Ranges:
+        """The pairs of rows start to stop of the kept index, numbered from 0.
+
+        The other half is empty, and was checked if need be.
+        """
+        half = 0 if kept == Kind.I else 3
+        blocks, ends, intervals = self.arrays[half : half + 3]
+        mine = [np.clip(blocks, start, stop) - start, ends, intervals]
+        pairs, none = np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
+        other = [pairs, none, pairs]
+        found = Ranges([*mine, *other] if half == 0 else [*other, *mine])
+        found._same = True
+        return found
+
     def check_halves(self) -> None:
         """Raise unless both halves mean the same pairs, which gradients rely on.
 

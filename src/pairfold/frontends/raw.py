@@ -48,7 +48,7 @@ def fill_raw(
     Raises:
         DTypeError, ShapeError: `out` cannot hold it.
     """
-    check_out(adapter, out, tuple(out.shape), adapter.dtype(arrays[0]))
+    check_out(adapter, out, tuple(out.shape), adapter.dtype(arrays[0]), arrays[0])
     shift = "Max_SumShiftExp"
     if fold.reduction in _LOGS:
         parts = fold.variant(shift if fold.weight is None else f"{shift}Weight").run(

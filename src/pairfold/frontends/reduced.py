@@ -257,7 +257,7 @@ def _library(arrays: Sequence[Any]) -> tuple[Any, Any]:
 
 def _filled(adapter: Any, out: Any, result: Any) -> Any:
     """`out`, with a result copied into it."""
-    check_out(adapter, out, tuple(result.shape), adapter.dtype(result))
+    check_out(adapter, out, tuple(result.shape), adapter.dtype(result), result)
     out[...] = result
     return out
 

@@ -25,6 +25,7 @@ from .arrays import Sizes
 from .conjugate import Stop, cast, checked_stop, conjugate_gradients
 from .fold import Fold
 from .genred import call_fold, checked_accuracy
+from .opaque import opaque
 from .parse import parse_many
 from .ranges import checked_ranges
 
@@ -156,6 +157,7 @@ def _acts_apart(formula: Node, unknown: Node) -> bool:
     )
 
 
+@opaque
 def solve_system(
     system: System, args: Sequence[Any], library: str | None, alpha: Any, request: Request
 ) -> Any:
@@ -196,7 +198,8 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
             tensors = xp.__name__ == "torch"
             found = given.to(b) if tensors else np.asarray(given.detach().cpu(), b.dtype)
         else:
-            found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype)
+            place = {} if xp is np else {"device": b.device}
+            found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype, **place)
     except (TypeError, ValueError):
         raise OptionError("alpha must be a number or an array", found=repr(alpha)) from None
     shape = tuple(found.shape)

@@ -196,7 +196,8 @@ def _mean(fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | Non
     rows, columns = found.shape[-2], _columns(fold, tensors)
     i, j = (rows, columns) if fold.kept == Kind.I else (columns, rows)
     counts = ranges.pattern(fold.kept, i, j).counts(rows)
-    return (found / torch.from_numpy(counts).double()[:, None]).to(found.dtype)
+    counted = torch.from_numpy(counts).to(found.device, torch.float64)
+    return (found / counted[:, None]).to(found.dtype)
 
 
 def _shifted(

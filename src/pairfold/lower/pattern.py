@@ -48,6 +48,7 @@ class Pattern:
         whole = whole[whole[:, 1] > 0]
         self.blocks = whole[np.argsort(whole[:, 0], kind="stable")]
         self._panels: dict[tuple[int, int], Any] = {}
+        self.kept: dict[Any, Any] = {}  # what backends made of it, in memory of their own
 
     @property
     def pairs(self) -> int:

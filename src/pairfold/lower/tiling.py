@@ -23,6 +23,8 @@ _ASKING = 64
 # Columns whose products with weights are written out at a time: of anchored sums, and of plain
 # ones, of which compilers have more in flight than registers hold.
 _DEEPEST = {True: 32, False: 16}
+# Rows and columns of a tile that can be multiplied.
+_LEAST_MULTIPLIED = 16
 # Pairs of a tile where products of components are followed by several outputs.
 _GROUPED = 1024
 # Registers per pair on the way of tiles of components to the multiplication.
@@ -115,10 +117,12 @@ def tilings(
     for shape in _shapes(options, multiplies(kernel, dtype) or product is not None):
         if not options.tile and not _is_open(shape, kernel, product, dtype):
             continue
-        for group in _groups(kernel, product, dtype):
+        # Smaller tiles, which settings may ask for, are not multiplied.
+        matrix = product if min(shape[:2]) >= _LEAST_MULTIPLIED else None
+        for group in _groups(kernel, matrix, dtype):
             tiling = Tiling(
                 *shape, every * shape[1], group, dtype, stored, accumulation, relaxed,
-                product=product, dot=options.dot,
+                product=matrix, dot=options.dot,
             )  # fmt: skip
             found.append((cost(kernel, tiling, rows), tiling))
     return [tiling for _, tiling in sorted(found, key=lambda pair: pair[0])]
@@ -242,6 +246,12 @@ def _instructions(value: Value) -> float:
         times *= loop.n
     cheap = {"exp": 3.0, "rsqrt": 2.0, "sqrt": 3.0}
     return times * cheap.get(value.what, PRIMITIVES[value.what].cost)
+
+
+def groups_of(kernel: Kernel, tiling: Tiling) -> int:
+    """Programs that share the components of a long output."""
+    loop = kernel.output_loop
+    return 1 if loop is None else -(-loop.n // tiling.group)
 
 
 def grid(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...lower.kernel import ONCE, Kernel, literally
@@ -31,12 +31,13 @@ _MOST_PROGRAMS = (1 << 31) - 1
 # Multiprocessors that the interpreter pretends to have.
 _INTERPRETED = 1
 _ITEM = {"index": 8, "truth": 1}
+_ENTRY_BYTES = 8
 
 
 class Bound:
     """Programs and a grid for given sizes, or for a pattern; `literal` follows where it may."""
 
-    __slots__ = ("grid", "literal", "options", "pattern", "program", "sizes")
+    __slots__ = ("grid", "literal", "options", "pattern", "program", "sizes", "untuned")
 
     def __init__(
         self,
@@ -49,6 +50,22 @@ class Bound:
     ) -> None:
         self.program, self.literal, self.grid = program, literal, parts
         self.sizes, self.options, self.pattern = sizes, options, pattern
+        self.untuned = options.autotune and pattern is None and not interpreting()
+
+    def workspace(self, slabs: int = 1) -> int:
+        """Bytes of memory beside the arrays, where the columns come in so many slabs."""
+        most = 0
+        for program in (self.program, self.literal):
+            if program is None:
+                continue
+            left, parts = 0, grid_of(program, self.grid)
+            if slabs > 1 or parts.splits > 1:
+                # Those of all slabs, and once more while they are joined.
+                left = slabs * entries(program, parts) * _ENTRY_BYTES * (1 + (slabs > 1))
+            cells = program.source.cells and wave(program, parts) * parts.groups
+            cells *= program.source.cells
+            most = max(most, left + cells * cell_bytes(program))
+        return most
 
 
 class GpuLauncher:
@@ -63,7 +80,6 @@ class GpuLauncher:
         self._bound: dict[Any, Bound] = {}
         self._programs: dict[Tiling, tuple[Program, Program | None]] = {}
         self._literal: Kernel | None = None
-        self.chosen: dict[Any, Tiling] = {}
 
     def alternatives(self, rows: int, options: Settings) -> list[Tiling]:
         """The tilings that settings leave open; the one to use comes first."""
@@ -103,13 +119,16 @@ class GpuLauncher:
         key = (rows, columns, batches, options, str(device))
         bound = self._bound.get(key)
         if bound is None:
-            tiling = self.chosen.get((rows, columns, batches, options))
-            tiling = tiling or self.alternatives(rows, options)[0]
+            tiling = self.alternatives(rows, options)[0]
             bound = self.bound(tiling, (rows, columns, batches), options, device)
-            if len(self._bound) >= _KEPT:
-                self._bound.clear()
-            self._bound[key] = bound
+            self.keep(bound, device)
         return bound
+
+    def keep(self, bound: Bound, device: Any) -> None:
+        """Use these programs and this grid for their sizes from now on."""
+        if len(self._bound) >= _KEPT:
+            self._bound.clear()
+        self._bound[(*bound.sizes, bound.options, str(device))] = bound
 
     def bound(
         self, tiling: Tiling, sizes: tuple[int, int, int], options: Settings, device: Any
@@ -164,55 +183,105 @@ class GpuCall:
     ) -> None:
         self.launcher, self.bound, self.sizes = launcher, bound, sizes
         self.strides, self.offsets = strides, offsets
-        self._uploaded: dict[Any, dict[str, Any]] = {}
-        self._tuned = not bound.options.autotune or interpreting() or bound.pattern is not None
+        self._uploaded: dict[Any, Any] = {}
 
     def __call__(self, tensors: Sequence[Any]) -> None:
         """Fold the tensors: results, then arguments."""
         device = tensors[0].device
         with on_device(device):
-            if not self._tuned:
+            if self.bound.untuned and not recording(device):
                 self._tune(tensors)
             self.launch(self.bound, tensors)
 
     def launch(self, bound: Bound, tensors: Sequence[Any]) -> None:
         """Enqueue the programs."""
-        torch = sys.modules["torch"]
-        device = tensors[0].device
-        flag = None
-        if bound.literal is not None:
-            flag = torch.zeros(1, dtype=torch.int32, device=device)
-        self._fold(bound.program, bound.grid, tensors, flag)
-        if bound.literal is not None:
-            groups = groups_of(bound.literal.kernel, bound.literal.tiling)
-            parts = dataclasses.replace(bound.grid, groups=groups)
-            self._fold(bound.literal, parts, tensors, flag)
+        flag = new_flag(bound, tensors[0].device)
+        for program in (bound.program, bound.literal):
+            if program is not None:
+                parts = grid_of(program, bound.grid)
+                left = self._leave(program, parts, tensors, flag)
+                if left is not None:
+                    self._merge(program, parts, tensors, flag, left)
 
-    def _fold(self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any) -> None:
-        """The tasks of one program, and the merge of what they leave."""
+    def _leave(
+        self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any, first: int = 0
+    ) -> Any:
+        """The tasks of one program, and what they leave where the reduced axis is split.
+
+        `first`: the number of the first column.
+        """
         torch = sys.modules["torch"]
-        device, source = tensors[0].device, program.source
+        device, left = tensors[0].device, None
         values = self._values(program, parts, tensors)
-        values["flag"] = flag
-        if parts.splits > 1:
-            size = parts.tasks * parts.groups * source.entries * program.tiling.rows
-            values["partial"] = torch.empty(size, dtype=torch.float64, device=device)
-        wave = _MOST_PROGRAMS
-        if source.cells:
-            cell = 8 if program.tiling.dtype == "float64" else 4
-            wave = max(1, min(parts.tasks, _SCRATCH_BYTES // (source.cells * cell * parts.groups)))
+        values["flag"], values["first_column"] = flag, first
+        if program.tiling.split:
+            shape = (parts.batches, parts.splits, -1)
+            left = torch.empty(entries(program, parts), dtype=torch.float64, device=device)
+            values["partial"], left = left, left.view(shape)
+        step = wave(program, parts)
+        self._scratch(program, parts, step, values, device)
+        for task in range(0, parts.tasks, step):
+            values["first_task"] = task
+            programs = (min(step, parts.tasks - task), parts.groups)
+            self._enqueue(program.main, program, programs, values, False)
+        return left
+
+    def _merge(
+        self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any, left: Any
+    ) -> None:
+        """Merge what the parts of the reduced axis left, in order, into the results."""
+        values = self._values(program, parts, tensors)
+        values.update(flag=flag, partial=left)
+        step, tasks = wave(program, parts), parts.panels * parts.batches
+        self._scratch(program, parts, step, values, left.device)
+        for task in range(0, tasks, step):
+            values["first_task"] = task
+            programs = (min(step, tasks - task), parts.groups)
+            self._enqueue(program.combine, program, programs, values, True)
+
+    @staticmethod
+    def _scratch(program: Program, parts: Grid, step: int, values: Any, device: Any) -> None:
+        """Memory for the tables of so many tasks."""
+        if program.source.cells:
+            torch = sys.modules["torch"]
+            size = step * parts.groups * program.source.cells
             dtype = getattr(torch, program.tiling.dtype)
-            size = wave * parts.groups * source.cells
             values["scratch"] = torch.empty(size, dtype=dtype, device=device)
-        for first in range(0, parts.tasks, wave):
-            values["first_task"] = first
-            programs = min(wave, parts.tasks - first)
-            self._enqueue(program.main, program, (programs, parts.groups), values, False)
-        merged = parts.panels * parts.batches if parts.splits > 1 else 0
-        for first in range(0, merged, wave):
-            values["first_task"] = first
-            programs = min(wave, merged - first)
-            self._enqueue(program.combine, program, (programs, parts.groups), values, True)
+
+    # ---- columns that come in slabs -----------------------------------------------------------
+
+    def _parted(self, literal: bool, device: Any) -> tuple[Program, Grid]:
+        """The program whose parts are merged, whether this call splits its columns or not.
+
+        All slabs of the same rows have the same tiling, so nothing that was tuned is used.
+        """
+        launcher, bound = self.launcher, self.bound
+        tiling = launcher.alternatives(bound.sizes[0], bound.options)[0]
+        parts = grid(tiling, launcher.kernel, bound.sizes, processors(device), bound.options)
+        shape = {"batched": bound.sizes[2] > 1, "split": True}
+        program = launcher.programs(dataclasses.replace(tiling, **shape))[literal]
+        assert program is not None
+        return program, grid_of(program, parts)
+
+    def leave(self, tensors: Sequence[Any], flag: Any, first: int, literal: bool) -> Any:
+        """What this slab of columns leaves: a tensor (batches, splits, entries)."""
+        device = tensors[0].device
+        with on_device(device):
+            return self._leave(*self._parted(literal, device), tensors, flag, first)
+
+    def merge(
+        self, tensors: Sequence[Any], flag: Any, columns: int, left: Any, literal: bool
+    ) -> None:
+        """Merge what slabs left, joined along their splits, of so many columns in all."""
+        device = tensors[0].device
+        program, parts = self._parted(literal, device)
+        parts = dataclasses.replace(parts, splits=left.shape[1])
+        sizes = self.sizes[0], columns
+        whole = GpuCall(self.launcher, self.bound, sizes, self.strides, self.offsets)
+        with on_device(device):
+            whole._merge(program, parts, tensors, flag, left)
+
+    # ---- arguments ----------------------------------------------------------------------------
 
     def _enqueue(
         self, function: Any, program: Program, programs: tuple[int, int], values: Any, combine: bool
@@ -247,36 +316,79 @@ class GpuCall:
         return values
 
     def _tables(self, program: Program, device: Any) -> dict[str, Any]:
-        """Offsets of batch elements and the pattern, on the device, kept with the call."""
-        key = (device, program.tiling.rows)
-        found = self._uploaded.get(key)
-        if found is None:
-            found = {}
-            if self.offsets is not None:
-                found["offsets"] = uploaded(self.offsets, device)
-            pattern = self.bound.pattern
-            if pattern is not None:
-                panels = pattern.panels(self.sizes[0], program.tiling.rows)
-                found["table"] = uploaded(panels, device)
-                found["intervals"] = uploaded(pattern.intervals, device)
-            self._uploaded[key] = found
+        """Offsets of batch elements and the pattern, on the device, uploaded once."""
+        found: dict[str, Any] = {}
+        if self.offsets is not None:
+            found["offsets"] = _once(self._uploaded, device, lambda: uploaded(self.offsets, device))
+        pattern = self.bound.pattern
+        if pattern is not None:
+            rows, most = self.sizes[0], program.tiling.rows
+            found["table"] = _once(
+                pattern.kept, (device, rows, most),
+                lambda: uploaded(pattern.panels(rows, most), device),
+            )  # fmt: skip
+            found["intervals"] = _once(
+                pattern.kept, device, lambda: uploaded(pattern.intervals, device)
+            )
         return found
 
     def _tune(self, tensors: Sequence[Any]) -> None:
         """Time the likeliest tilings, and keep the fastest for such sizes."""
-        bound, launcher = self.bound, self.launcher
+        bound, launcher, device = self.bound, self.launcher, tensors[0].device
         bench = triton().testing.do_bench
         times: list[tuple[float, int, Bound]] = []
         for n, tiling in enumerate(launcher.alternatives(bound.sizes[0], bound.options)[:_TUNED]):
-            other = launcher.bound(tiling, bound.sizes, bound.options, tensors[0].device)
+            other = launcher.bound(tiling, bound.sizes, bound.options, device)
             times.append((bench(lambda o=other: self.launch(o, tensors), 5, 20), n, other))
-        _, n, self.bound = min(times)
-        tiling = launcher.alternatives(bound.sizes[0], bound.options)[n]
-        launcher.chosen[(*bound.sizes, bound.options)] = tiling
-        self._tuned = True
+        self.bound = min(times)[2]
+        self.bound.untuned = bound.untuned = False
+        launcher.keep(self.bound, device)
 
 
 _TUNED = 4
+
+
+def grid_of(program: Program, parts: Grid) -> Grid:
+    """A grid for a program that may share components in another way than the one it is for."""
+    return dataclasses.replace(parts, groups=groups_of(program.kernel, program.tiling))
+
+
+def entries(program: Program, parts: Grid) -> int:
+    """Numbers that the parts of a split axis leave."""
+    return parts.tasks * parts.groups * program.source.entries * program.tiling.rows
+
+
+def cell_bytes(program: Program) -> int:
+    """The size of a number of scratch memory."""
+    return 8 if program.tiling.dtype == "float64" else 4
+
+
+def wave(program: Program, parts: Grid) -> int:
+    """Tasks of one launch: so many that their scratch memory stays small."""
+    if not program.source.cells:
+        return _MOST_PROGRAMS
+    each = program.source.cells * cell_bytes(program) * parts.groups
+    return max(1, min(parts.tasks, _SCRATCH_BYTES // each))
+
+
+def new_flag(bound: Bound, device: Any) -> Any:
+    """A word that a program sets where it refuses its data; None where it makes no assumptions."""
+    if bound.literal is None:
+        return None
+    torch = sys.modules["torch"]
+    return torch.zeros(1, dtype=torch.int32, device=device)
+
+
+def _once(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    found = kept.get(key)
+    if found is None:
+        found = kept[key] = make()
+    return found
+
+
+def recording(device: Any) -> bool:
+    """Whether a CUDA graph is being recorded, in which nothing can be timed."""
+    return device.type == "cuda" and sys.modules["torch"].cuda.is_current_stream_capturing()
 
 
 def uploaded(array: Any, device: Any) -> Any:

@@ -378,7 +378,12 @@ class _Program:
         kind = self.kernel.reduction.results[n].kind
         if kind == "index":
             return f"tl.cast({value}, tl.int64)"
-        return f"{value} != 0" if kind == "truth" else f"tl.cast({value}, o{n}.dtype.element_ty)"
+        if kind == "truth":
+            return f"{value} != 0"
+        if self.tiling.stored not in ("", self.tiling.dtype):
+            # Not every target, nor the interpreter, rounds float64 to half precision at once.
+            value = f"tl.cast({value}, tl.float32)"
+        return f"tl.cast({value}, o{n}.dtype.element_ty)"
 
     def _write_lists(self, folding: Listed) -> None:
         line, loop = self.text.line, self.kernel.output_loop

@@ -1,0 +1,103 @@
+"""Explanations of a reduction on a GPU: tile, grid, registers, alternatives, the printed program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..backends.gpu.launch import GpuLauncher
+from ..core.node import Kind
+from ..core.show import formula_text
+from ..lower.tiling import Grid, Tiling, cost, registers
+from ..settings import current
+from .arrays import adapter_of
+from .fold import Fold
+
+_LARGE = 100_000
+
+
+@dataclass(frozen=True)
+class GpuExplanation:
+    """How one reduction is computed on a GPU; print it, or read its fields.
+
+    `tiling` and `grid` say how the pairs are cut; `registers` estimates the 32-bit registers of a
+    thread; `estimates` are the tilings that the settings leave open with instructions per pair of
+    a thread, the chosen one first (the setting `tile` forces any). `triton` is the program;
+    `literal` the one that follows where data break its assumptions, empty where it makes none.
+    """
+
+    formula: str
+    simplified: str
+    reduction: str
+    dim: int
+    rows: int
+    columns: int
+    tiling: Tiling
+    grid: Grid
+    registers: float
+    estimates: tuple[tuple[Tiling, float], ...]
+    triton: str
+    literal: str
+
+    def __str__(self) -> str:
+        t, g, acc = self.tiling, self.grid, self.tiling.accumulation
+        lines = [
+            f"formula    {self.formula}",
+            f"by rules   {self.simplified}",
+            f"reduction  {self.reduction}, dimension {self.dim}",
+            "",
+            f"programs for {self.rows} rows x {self.columns} columns, {t.dtype}",
+            f"  {g.batches} batch elements x {g.splits} parts of the columns x {g.panels} panels "
+            f"of rows x {g.groups} groups of components",
+            f"  {t.name}; sums of {t.chunk} columns are added to wider ones",
+        ]
+        if t.product is not None:
+            lines.append(f"  a product of matrices, {t.group} components at a time, {t.dot}")
+        if g.splits > 1:
+            lines.append("  a second program merges the parts in order")
+        if self.literal:
+            lines.append("  a literal program follows where data break assumptions of the first")
+        lines += [
+            "",
+            f"states     {acc.inner} inside a chunk, {acc.outer} across chunks"
+            + (", compensated" if acc.compensated else ""),
+            f"registers  about {self.registers:.0f} of a thread's 255",
+            "",
+            "estimated instructions per pair of a thread",
+        ]
+        lines += [f"  {t.name:<34} {estimate:.1f}" for t, estimate in self.estimates]
+        return "\n".join(lines)
+
+
+def explain_on_gpu(
+    fold: Fold, arrays: Sequence[Any], dtype: str, text: str | None, device: Any
+) -> GpuExplanation:
+    """Explain a fold on a device (None: any), for arrays or for large sizes of a dtype."""
+    options = current()
+    rows = columns = _LARGE
+    batches = 1
+    if arrays:
+        _, sizes, dtype = fold.check(arrays, adapter_of(arrays, fold.names, None).name)
+        rows, columns = sizes.of(fold.kept), sizes.i + sizes.j - sizes.of(fold.kept)
+        for size in sizes.batch:
+            batches *= size
+    launcher = fold.launcher(dtype, options, GpuLauncher)
+    bound = launcher.bind(max(1, rows), columns, max(1, batches), options, device)
+    kernel, tiling = launcher.kernel, bound.program.tiling
+    kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
+    found = launcher.alternatives(rows, options)
+    return GpuExplanation(
+        formula=text or formula_text(fold.formula, fold.names),
+        simplified=formula_text(fold.formula, fold.names),
+        reduction=f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})",
+        dim=fold.dim,
+        rows=rows,
+        columns=columns,
+        tiling=tiling,
+        grid=bound.grid,
+        registers=registers(kernel, tiling),
+        estimates=tuple((other, cost(kernel, other, rows)) for other in found),
+        triton=bound.program.source.text,
+        literal="" if bound.literal is None else bound.literal.source.text,
+    )

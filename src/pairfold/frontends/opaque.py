@@ -1,0 +1,33 @@
+"""What torch.compile calls, and does not look into: it would trace our own compiler."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def opaque(function: Function) -> Function:
+    """The function; where torch.compile traces a program, the trace is interrupted for its call.
+
+    Values and gradients are then those of a plain call.
+    """
+    hidden: list[Any] = []
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is None or "torch._dynamo" not in sys.modules:
+            return function(*args, **options)
+        # Frames that a trace was interrupted for, or gave up on, are looked into when they run.
+        tracing = torch.compiler.is_dynamo_compiling()
+        if not tracing and torch._C._dynamo.eval_frame.get_eval_frame_callback() is None:
+            return function(*args, **options)
+        if not hidden:
+            hidden.append(torch.compiler.disable(function))
+        return hidden[0](*args, **options)
+
+    return call  # pyright: ignore

@@ -1,0 +1,252 @@
+"""Slabs: host arrays copied to a GPU and their results back, in parts where they do not fit.
+
+Batch elements and rows are computed apart from each other, so they are cut as they are. Where not
+even the columns fit, each slab of columns leaves the states of rows so far, as the parts of a split
+axis do, and these are merged in order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from ..backends.gpu.launch import new_flag
+from ..backends.pool import progress_bar
+from ..backends.storage import BYTES_STORED
+from ..core.node import Kind
+from ..errors import MemoryLimitError
+from ..settings import current
+from .ranges import Ranges
+
+# The share of a GPU's free memory that a call fills: allocators round sizes up.
+_SHARE = 0.8
+_BYTES = {"index": 8, "truth": 1}
+
+
+def free_memory(device: Any) -> int:
+    """Bytes that may be used on a device: what is free, and what torch holds without using it."""
+    if device.type == "cpu":
+        return sys.maxsize
+    cuda = sys.modules["torch"].cuda
+    held = cuda.memory_reserved(device) - cuda.memory_allocated(device)
+    return int(_SHARE * (cuda.mem_get_info(device)[0] + held))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The most batch elements (along each batch axis), rows and columns of a slab."""
+
+    batch: tuple[int, ...]
+    rows: int
+    columns: int
+
+
+class Slabs:
+    """A fold of host arrays on a GPU.
+
+    `there` makes tensors on the device of arrays, `back` copies them into arrays, `tensors` is the
+    adapter of tensors there.
+    """
+
+    def __init__(
+        self,
+        fold: Any,
+        arrays: Sequence[Any],
+        binding: Any,
+        there: Callable[[Any], Any],
+        back: Callable[[Any, Any], None],
+        tensors: Any,
+    ) -> None:
+        self.fold, self.arrays, self.binding, self.tensors = fold, arrays, binding, tensors
+        self.there, self.back = there, back
+        self.kinds = [v.params[2] for v in fold.variables]
+        self.alive = {position for position, _ in binding.positions}
+        self.whole = Cut(tuple(binding.sizes.batch), binding.rows, binding.columns)
+
+    # -- how much fits --------------------------------------------------------------------------
+
+    def bytes(self, cut: Cut) -> tuple[int, int, int]:
+        """Memory for parameters, for what grows with rows, and for columns."""
+        found = {Kind.PARAMETER: 0, Kind.I: 0, Kind.J: 0}
+        item = BYTES_STORED[self.binding.dtype]
+        for position in self.alive:
+            kind, shape = self.kinds[position], tuple(self.arrays[position].shape)
+            own = 1 if kind == Kind.PARAMETER else 2
+            lead = shape[: len(shape) - own]
+            count = math.prod(map(min, lead[::-1], cut.batch[::-1]))
+            found[kind] += count * shape[-1] * item
+        kept = self.fold.kept
+        (reduced,) = {Kind.I, Kind.J} - {kept}
+        count = math.prod(cut.batch)
+        for width, result in zip(self.fold.widths, self.fold.row.results, strict=True):
+            found[kept] += count * width * _BYTES.get(result.kind, item)
+        return found[Kind.PARAMETER], cut.rows * found[kept], cut.columns * found[reduced]
+
+    def cut(self, free: int, ranges: Ranges | None) -> Cut:
+        """The largest slabs, by halving, that fit into so much memory.
+
+        Raises:
+            MemoryLimitError: the columns do not fit, and ranges leave no choice.
+        """
+        cut = self.whole
+        while True:
+            parameters, rows, columns = self.bytes(cut)
+            needed = parameters + rows + columns + self._workspace(cut, ranges)
+            if needed <= free:
+                return cut
+            axis = next((n for n, size in enumerate(cut.batch) if size > 1), None)
+            if axis is not None:
+                batch = list(cut.batch)
+                batch[axis] = -(-batch[axis] // 2)
+                cut = Cut(tuple(batch), cut.rows, cut.columns)
+            elif cut.rows > 1 and (ranges is not None or rows >= columns or 2 * columns <= free):
+                cut = Cut(cut.batch, -(-cut.rows // 2), cut.columns)
+            elif ranges is not None:
+                raise MemoryLimitError(
+                    "the columns of a block-sparse reduction must fit into a GPU's memory",
+                    found=f"{columns} bytes of columns, {free} bytes free",
+                    hint='backend="CPU"',
+                )
+            elif cut.columns > 1:
+                cut = Cut(cut.batch, cut.rows, -(-cut.columns // 2))
+            elif cut.rows > 1:
+                cut = Cut(cut.batch, -(-cut.rows // 2), cut.columns)
+            else:
+                return cut  # torch says that there is no memory
+
+    def _workspace(self, cut: Cut, ranges: Ranges | None) -> int:
+        binding, count = self.binding, math.prod(cut.batch)
+        device, options = binding.device, binding.options
+        if ranges is not None:
+            pattern = self.fold.pattern(ranges, binding.sizes)
+            bound = binding.launcher.bind_sparse(cut.rows, count, options, pattern, device)
+            return bound.workspace() + pattern.intervals.nbytes
+        bound = binding.launcher.bind(cut.rows, cut.columns, count, options, device)
+        return bound.workspace(-(-self.whole.columns // max(1, cut.columns)))
+
+    # -- slabs, one after the other -------------------------------------------------------------
+
+    def run(self, results: Sequence[Any], ranges: Ranges | None) -> None:
+        """Fill host arrays with the results."""
+        cut = self.cut(free_memory(self.binding.device), ranges)
+        batches = list(_boxes(self.whole.batch, cut.batch))
+        rows = list(_slices(self.whole.rows, cut.rows))
+        columns = list(_slices(self.whole.columns, cut.columns))
+        total = len(batches) * len(rows) * len(columns)
+        shown = progress_bar(total) if current().progress and total > 1 else nullcontext()
+        done = itertools.count(1)
+        with shown as show:
+
+            def step() -> None:
+                if show is not None:
+                    show(next(done))
+
+            for box in batches:
+                fixed = self._there(box, self._reduced, columns[0]) if len(columns) == 1 else {}
+                fixed.update(self._there(box, Kind.PARAMETER, slice(None)))
+                for part in rows:
+                    given = {**fixed, **self._there(box, self.fold.kept, part)}
+                    found = self._folded(given, box, part, columns, ranges, step)
+                    for tensor, into in zip(found, results, strict=True):
+                        self.back(tensor, into[(*box, part)])
+
+    @property
+    def _reduced(self) -> Kind:
+        return Kind.J if self.fold.kept == Kind.I else Kind.I
+
+    def _there(self, box: Sequence[slice], kind: Kind, part: slice) -> dict[int, Any]:
+        """The arguments of a kind, cut, on the device."""
+        found: dict[int, Any] = {}
+        for position, array in enumerate(self.arrays):
+            if self.kinds[position] != kind:
+                continue
+            own = 1 if kind == Kind.PARAMETER else 2
+            lead = tuple(array.shape)[: len(array.shape) - own]
+            repeated = [slice(None)] * max(0, len(lead) - len(box))
+            taken = box[max(0, len(box) - len(lead)) :]
+            places = [slice(None) if n == 1 else s for n, s in zip(lead[::-1], taken[::-1])][::-1]
+            view = array[(*repeated, *places, *((part,) if own == 2 else ()))]
+            if position in self.alive:
+                found[position] = self.there(view)
+            else:  # no kernel reads it
+                found[position] = self.there(array.reshape(-1)[:1]).sum().expand(tuple(view.shape))
+        return found
+
+    def _folded(
+        self,
+        given: dict[int, Any],
+        box: Sequence[slice],
+        part: slice,
+        columns: Sequence[slice],
+        ranges: Ranges | None,
+        step: Callable[[], None],
+    ) -> tuple[Any, ...]:
+        """The results of some rows, on the device."""
+        if len(columns) > 1:
+            return self._in_slabs(given, box, columns, step)
+        fold = self.fold
+        tensors = [given[position] for position in range(len(self.arrays))]
+        binding = fold.binding(self.tensors, tensors)
+        results = fold.empty(self.tensors, tensors, binding)
+        if ranges is not None and binding.rows < self.whole.rows:
+            ranges = ranges.of_rows(fold.kept, part.start, part.stop)
+        call, taken = fold.call(self.tensors, tensors, results, binding, ranges)
+        call(taken)
+        step()
+        return results
+
+    def _in_slabs(
+        self,
+        given: dict[int, Any],
+        box: Sequence[slice],
+        columns: Sequence[slice],
+        step: Callable[[], None],
+    ) -> tuple[Any, ...]:
+        """The same, with columns that come in slabs.
+
+        Where a program refused its data, the one that makes no assumptions goes over them again.
+        """
+        torch, fold, adapter = sys.modules["torch"], self.fold, self.tensors
+        results: Any = None
+        flag: Any = None
+        for literal in (False, True):
+            left: list[Any] = []
+            call: Any = None
+            taken: Any = None
+            for part in columns:
+                here = {**given, **self._there(box, self._reduced, part)}
+                tensors = [here[position] for position in range(len(self.arrays))]
+                binding = fold.binding(adapter, tensors)
+                if results is None:
+                    results = fold.empty(adapter, tensors, binding)
+                call, taken = fold.call(adapter, tensors, results, binding)
+                if flag is None:
+                    flag = new_flag(call.bound, binding.device)
+                left.append(call.leave(taken, flag, part.start, literal))
+                if not literal:
+                    step()
+            whole = torch.cat(left, dim=1)
+            call.merge(taken, flag, self.whole.columns, whole, literal)
+            if flag is None or not int(flag):
+                break
+        return results
+
+
+def _slices(size: int, most: int) -> Iterator[slice]:
+    """0 to size in parts; one part where there is nothing.
+
+    >>> list(_slices(5, 3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    for start in range(0, max(1, size), max(1, most)):
+        yield slice(start, min(start + max(1, most), size))
+
+
+def _boxes(sizes: Sequence[int], most: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Batch axes in parts."""
+    return itertools.product(*map(_slices, sizes, most))
