@@ -96,7 +96,9 @@ def tilings(
     rows: int,
 ) -> list[Tiling]:
     """The tilings that settings leave open for so many rows, the one to use first."""
-    product = output_product(kernel)
+    shapes = list(_shapes(options))
+    fits = any(min(shape[:2]) >= 16 for shape in shapes)  # the least that matrices may be
+    product = output_product(kernel) if fits else None
     group = kernel.dim if kernel.output_loop is None else _GROUP
     if product is not None:
         group = min(128, max(16, power_of_two_above(kernel.dim)))
@@ -104,7 +106,7 @@ def tilings(
         0, 0, 0, 0, group, dtype, stored, accumulation, options.rules != "exact", product=product
     )
     found: list[tuple[float, Tiling]] = []
-    for shape in _shapes(options):
+    for shape in shapes:
         tiling = dataclasses.replace(base, rows=shape[0], columns=shape[1], warps=shape[2])
         every = accumulation.every or _BLOCKS
         tiling = dataclasses.replace(tiling, chunk=every * tiling.columns, dot=options.dot)

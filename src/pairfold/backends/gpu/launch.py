@@ -198,10 +198,10 @@ class GpuCall:
             size = parts.tasks * parts.groups * source.entries * program.tiling.rows
             values["partial"] = torch.empty(size, dtype=torch.float64, device=device)
         wave = _MOST_PROGRAMS
+        dtype = getattr(torch, program.tiling.dtype)
         if source.cells:
             cell = 8 if program.tiling.dtype == "float64" else 4
             wave = max(1, min(parts.tasks, _SCRATCH_BYTES // (source.cells * cell * parts.groups)))
-            dtype = getattr(torch, program.tiling.dtype)
             size = wave * parts.groups * source.cells
             values["scratch"] = torch.empty(size, dtype=dtype, device=device)
         for first in range(0, parts.tasks, wave):
@@ -212,6 +212,8 @@ class GpuCall:
             values["first_task"] = 0
             values["panels"] = parts.panels
             merged = (parts.panels * parts.batches, parts.groups)
+            size = merged[0] * parts.groups * source.combine_cells
+            values["scratch"] = torch.empty(size, dtype=dtype, device=device)
             self._enqueue(program.combine, program, merged, values, True)
 
     def _enqueue(

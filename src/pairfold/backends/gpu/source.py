@@ -6,7 +6,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from ...core.scalars import Value
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.tiling import Tiling, power_of_two_above
@@ -25,8 +24,8 @@ SIZES = ("M", "N", "first_task", "first_column", "panels", "splits", "per_split"
 class Source:
     """A printed program: its text, the names of its functions and of their arguments.
 
-    `entries`: numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
-    memory that one program uses; `checked`: whether it may refuse its data.
+    `entries`: numbers per row that a part of the reduced axis leaves; `cells`, `combine_cells`:
+    numbers of scratch memory that one program uses; `checked`: whether it may refuse its data.
     """
 
     text: str
@@ -35,6 +34,7 @@ class Source:
     combine_arguments: tuple[str, ...]
     entries: int
     cells: int
+    combine_cells: int
     checked: bool
 
 
@@ -69,7 +69,7 @@ class _Program:
 
     def start(self, text: Text) -> None:
         """Print into a new text."""
-        self.text = text
+        self.text, self.after_where = text, 0
         self.values = Values(text, self.kernel, self.tiling)
         self.values.checks = self.checked
         self.folding = self._form()(self.values, self._instances())
@@ -123,24 +123,40 @@ class _Program:
     def printed(self) -> Source:
         """Text and what its caller must know."""
         self._main()
-        cells = self.values.cells
-        arguments = self.arguments() + ["scratch"] * (cells > 0)
-        main = self._signature(self.name, arguments) + self.text.whole()
-        main = main.replace("CELLS", str(cells))
+        cells, combine_cells = self.values.cells, 0
+        main, arguments = self._function(self.name)
         parts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
         if not self.kernel.reduction.additive and not self.kernel.reduction.listed:
             parts.append(merge_function(self.kernel, self.tiling))
         parts.append(main)
-        combine: list[str] = []
+        combine: tuple[str, ...] = ()
         if self.tiling.split:
             self.start(Text())
             self._combine()
-            combine = self.arguments()
-            parts.append(self._signature(f"{self.name}_combine", combine) + self.text.whole())
-        entries = self.folding.entry_count()
-        text = "\n\n".join(parts)
-        checked = self.checked
-        return Source(text, self.name, tuple(arguments), tuple(combine), entries, cells, checked)
+            second, combine = self._function(f"{self.name}_combine")
+            combine_cells = self.values.cells
+            parts.append(second)
+        return Source(
+            "\n\n".join(parts),
+            self.name,
+            arguments,
+            combine,
+            self.folding.entry_count(),
+            cells,
+            combine_cells,
+            self.checked,
+        )
+
+    def _function(self, name: str) -> tuple[str, tuple[str, ...]]:
+        """The function that was printed, and its arguments."""
+        arguments = self.arguments()
+        if self.values.cells:
+            arguments.append("scratch")
+            self.text.lines[self.after_where : self.after_where] = [
+                "    program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)",
+                f"    scratch_at = scratch + tl.cast(program, tl.int64) * {self.values.cells}",
+            ]
+        return self._signature(name, arguments) + self.text.whole(), tuple(arguments)
 
     def _says(self) -> str:
         kernel = self.kernel
@@ -184,6 +200,7 @@ class _Program:
             line("refused_columns = tl.full((1, COLUMNS), 0, tl.int32)")
         self._components()
         self._bases()
+        self.after_where = len(self.text.lines)
 
     def _components(self) -> None:
         loop = self.kernel.output_loop
@@ -216,9 +233,6 @@ class _Program:
     def _main(self) -> None:
         text, line = self.text, self.text.line
         self._where()
-        if self._has_tables():
-            line("program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)")
-            line("scratch_at = scratch + tl.cast(program, tl.int64) * CELLS")
         self.values.before()
         self.folding.begin()
         if self.tiling.sparse:
@@ -244,20 +258,6 @@ class _Program:
             line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
             with text.block("if refused > 0:"):
                 line("tl.store(flag, 1)")
-
-    def _has_tables(self) -> bool:
-        factors = [factor for factor in self.kernel.factors if factor is not None]
-        found = self.kernel.needed((*self.kernel.folded, *self.kernel.scores, *factors), 3)
-        todo: list[Value] = list(found)
-        seen: set[Value] = set()
-        while todo:
-            value = todo.pop()
-            if value.what == "table":
-                return True
-            if value not in seen:
-                seen.add(value)
-                todo.extend(value.args)
-        return False
 
     def _columns(self) -> None:
         """The columns low to high, chunk after chunk."""
@@ -322,7 +322,7 @@ class _Program:
         """The second pass: what the parts left, in order."""
         line, folding = self.text.line, self.folding
         self._where(parts=False)
-        self.values.before()
+        self.values.before(self.kernel.factors)
         folding.begin()
         with self.text.block("for part in range(0, splits):"):
             line(f"left = {self._task_of('part')}")
@@ -369,7 +369,11 @@ class _Program:
         kind = self.kernel.reduction.results[n].kind
         if kind == "index":
             return f"tl.cast({value}, tl.int64)"
-        return f"{value} != 0" if kind == "truth" else f"tl.cast({value}, o{n}.dtype.element_ty)"
+        if kind == "truth":
+            return f"{value} != 0"
+        if self.tiling.stored == "bfloat16":  # no GPU narrows float64 to it
+            value = f"tl.cast({value}, tl.float32)"
+        return f"tl.cast({value}, o{n}.dtype.element_ty)"
 
     def _write_lists(self, folding: Listed) -> None:
         line, loop = self.text.line, self.kernel.output_loop

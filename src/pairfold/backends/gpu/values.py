@@ -51,26 +51,27 @@ class Values:
         self._jumps = tiling.relaxed and any(v.what in _JUMPS for v in self._all())
         self.half = tiling.stored != tiling.dtype
 
-    def _all(self) -> list[Value]:
+    def _all(self, targets: Sequence[Value | None] = ()) -> list[Value]:
+        """All values that the targets are made from, by default what rows need of the kernel."""
         kernel = self.kernel
-        factors = [factor for factor in kernel.factors if factor is not None]
-        targets = (*kernel.folded, *kernel.scores, *factors)
-        return reachable_through(targets, lambda value: value.args)
+        wanted = targets or (*kernel.folded, *kernel.scores, *kernel.factors)
+        found = [value for value in wanted if value is not None]
+        return reachable_through(found, lambda value: value.args)
 
     # ---- what pairs read that does not change with columns -----------------------------
 
-    def before(self) -> None:
-        """Print everything that depends on rows or parameters alone."""
+    def before(self, wanted: Sequence[Value | None] = ()) -> None:
+        """Print everything that depends on rows or parameters alone, or what is wanted of it."""
         targets = [
             value
-            for value in self._all()
+            for value in self._all(wanted)
             if not value.stage & COLUMN
             and not value.loops
             and not value.running
             and value.kind in ("real", "mask", "table")
         ]
         self.emit(targets, self.prelude)
-        for value in self._all():
+        for value in self._all(wanted):
             if value.what == "exp" and value.stage == PAIR:
                 self._scale(value)
 
