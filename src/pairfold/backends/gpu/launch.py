@@ -16,7 +16,7 @@ from typing import Any
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
-from ...lower.tiling import Grid, Tiling, grid, tilings
+from ...lower.tiling import Grid, Tiling, grid, groups_of, tilings
 from ...settings import Settings
 from ..storage import BYTES_STORED, STORED
 from .compiled import Program, interpreting, triton
@@ -87,7 +87,7 @@ class GpuLauncher:
         assert self._literal is not None
         options = Settings(dot=tiling.dot, tile=f"{tiling.rows}x{tiling.columns}x{tiling.warps}")
         given = (self.dtype, self.stored, self.accumulation, options, 1)
-        (found,) = tilings(self._literal, *given)
+        found = tilings(self._literal, *given)[0]
         return dataclasses.replace(
             found,
             relaxed=tiling.relaxed,
@@ -128,9 +128,7 @@ class GpuLauncher:
         tiling = dataclasses.replace(tiling, batched=batches > 1, sparse=True)
         main, literal = self.programs(tiling)
         panels = len(pattern.panels(rows, tiling.rows))
-        loop = self.kernel.output_loop
-        groups = 1 if loop is None else -(-loop.n // tiling.group)
-        parts = Grid(panels, 1, 0, batches, groups)
+        parts = Grid(panels, 1, 0, batches, groups_of(self.kernel, tiling))
         return Bound(main, literal, parts, (rows, 0, batches), options, pattern)
 
     def call(
@@ -186,7 +184,9 @@ class GpuCall:
             flag = torch.zeros(1, dtype=torch.int32, device=device)
         self._fold(bound.program, bound.grid, tensors, flag)
         if bound.literal is not None:
-            self._fold(bound.literal, bound.grid, tensors, flag)
+            groups = groups_of(bound.literal.kernel, bound.literal.tiling)
+            parts = dataclasses.replace(bound.grid, groups=groups)
+            self._fold(bound.literal, parts, tensors, flag)
 
     def _fold(self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any) -> None:
         """The tasks of one program, and the merge of what they leave."""
@@ -198,23 +198,21 @@ class GpuCall:
             size = parts.tasks * parts.groups * source.entries * program.tiling.rows
             values["partial"] = torch.empty(size, dtype=torch.float64, device=device)
         wave = _MOST_PROGRAMS
-        dtype = getattr(torch, program.tiling.dtype)
         if source.cells:
             cell = 8 if program.tiling.dtype == "float64" else 4
             wave = max(1, min(parts.tasks, _SCRATCH_BYTES // (source.cells * cell * parts.groups)))
+            dtype = getattr(torch, program.tiling.dtype)
             size = wave * parts.groups * source.cells
             values["scratch"] = torch.empty(size, dtype=dtype, device=device)
         for first in range(0, parts.tasks, wave):
             values["first_task"] = first
             programs = min(wave, parts.tasks - first)
             self._enqueue(program.main, program, (programs, parts.groups), values, False)
-        if parts.splits > 1:
-            values["first_task"] = 0
-            values["panels"] = parts.panels
-            merged = (parts.panels * parts.batches, parts.groups)
-            size = merged[0] * parts.groups * source.combine_cells
-            values["scratch"] = torch.empty(size, dtype=dtype, device=device)
-            self._enqueue(program.combine, program, merged, values, True)
+        merged = parts.panels * parts.batches if parts.splits > 1 else 0
+        for first in range(0, merged, wave):
+            values["first_task"] = first
+            programs = min(wave, merged - first)
+            self._enqueue(program.combine, program, (programs, parts.groups), values, True)
 
     def _enqueue(
         self, function: Any, program: Program, programs: tuple[int, int], values: Any, combine: bool
@@ -222,7 +220,9 @@ class GpuCall:
         source = program.source
         names = source.combine_arguments if combine else source.arguments
         given = [values[name] for name in names]
-        function[programs](*given, **program.constants, num_warps=program.tiling.warps)
+        function[programs](
+            *given, **program.constants, num_warps=program.tiling.warps, num_stages=1
+        )
 
     def _values(self, program: Program, parts: Grid, tensors: Sequence[Any]) -> dict[str, Any]:
         """Arguments by name."""
@@ -240,6 +240,10 @@ class GpuCall:
         pointers = [name for name in names if name[1:].isdigit()]
         for name, tensor, (row, own) in zip(pointers, tensors, self.strides, strict=True):
             values[name], values[f"{name}_r"], values[f"{name}_c"] = tensor, row, own
+            if name[0] == "x" and int(name[1:]) in program.source.centres:
+                others = tuple(range(tensor.dim() - 1))
+                dtype = sys.modules["torch"].float32
+                values[f"centre{name[1:]}"] = tensor.mean(others, dtype=dtype)
         return values
 
     def _tables(self, program: Program, device: Any) -> dict[str, Any]:

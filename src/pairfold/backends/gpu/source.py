@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from ...core.scalars import Value
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.tiling import Tiling, power_of_two_above
@@ -24,8 +25,9 @@ SIZES = ("M", "N", "first_task", "first_column", "panels", "splits", "per_split"
 class Source:
     """A printed program: its text, the names of its functions and of their arguments.
 
-    `entries`: numbers per row that a part of the reduced axis leaves; `cells`, `combine_cells`:
-    numbers of scratch memory that one program uses; `checked`: whether it may refuse its data.
+    `centres`: positions of row arguments whose mean it reads, as `centre0` and so on. `entries`:
+    numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
+    memory that one program uses; `checked`: whether it may refuse its data.
     """
 
     text: str
@@ -34,8 +36,8 @@ class Source:
     combine_arguments: tuple[str, ...]
     entries: int
     cells: int
-    combine_cells: int
     checked: bool
+    centres: tuple[int, ...] = ()
 
 
 def title(kernel: Kernel) -> str:
@@ -69,7 +71,7 @@ class _Program:
 
     def start(self, text: Text) -> None:
         """Print into a new text."""
-        self.text, self.after_where = text, 0
+        self.text = text
         self.values = Values(text, self.kernel, self.tiling)
         self.values.checks = self.checked
         self.folding = self._form()(self.values, self._instances())
@@ -122,41 +124,28 @@ class _Program:
 
     def printed(self) -> Source:
         """Text and what its caller must know."""
+        merging = not self.kernel.reduction.additive and not self.kernel.reduction.listed
+        texts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
+        texts += [merge_function(self.kernel, self.tiling)] * merging
         self._main()
-        cells, combine_cells = self.values.cells, 0
-        main, arguments = self._function(self.name)
-        parts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
-        if not self.kernel.reduction.additive and not self.kernel.reduction.listed:
-            parts.append(merge_function(self.kernel, self.tiling))
-        parts.append(main)
-        combine: tuple[str, ...] = ()
+        centres, cells = tuple(self.values.centres), [self.values.cells]
+        arguments = [self._function(self.name, [f"centre{n}" for n in centres], texts)]
         if self.tiling.split:
             self.start(Text())
             self._combine()
-            second, combine = self._function(f"{self.name}_combine")
-            combine_cells = self.values.cells
-            parts.append(second)
+            cells.append(self.values.cells)
+            arguments.append(self._function(f"{self.name}_combine", [], texts))
+        text = "\n\n".join(texts).replace("CELLS", str(max(cells)))
+        entries = self.folding.entry_count()
         return Source(
-            "\n\n".join(parts),
-            self.name,
-            arguments,
-            combine,
-            self.folding.entry_count(),
-            cells,
-            combine_cells,
-            self.checked,
+            text, self.name, arguments[0], arguments[-1], entries, max(cells), self.checked, centres
         )
 
-    def _function(self, name: str) -> tuple[str, tuple[str, ...]]:
-        """The function that was printed, and its arguments."""
-        arguments = self.arguments()
-        if self.values.cells:
-            arguments.append("scratch")
-            self.text.lines[self.after_where : self.after_where] = [
-                "    program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)",
-                f"    scratch_at = scratch + tl.cast(program, tl.int64) * {self.values.cells}",
-            ]
-        return self._signature(name, arguments) + self.text.whole(), tuple(arguments)
+    def _function(self, name: str, more: list[str], texts: list[str]) -> tuple[str, ...]:
+        """Add a function with all that was printed; its arguments."""
+        arguments = [*self.arguments(), *more, *["scratch"] * (self.values.cells > 0)]
+        texts.append(self._signature(name, arguments) + self.text.whole())
+        return tuple(arguments)
 
     def _says(self) -> str:
         kernel = self.kernel
@@ -200,7 +189,6 @@ class _Program:
             line("refused_columns = tl.full((1, COLUMNS), 0, tl.int32)")
         self._components()
         self._bases()
-        self.after_where = len(self.text.lines)
 
     def _components(self) -> None:
         loop = self.kernel.output_loop
@@ -233,6 +221,7 @@ class _Program:
     def _main(self) -> None:
         text, line = self.text, self.text.line
         self._where()
+        self._scratch()
         self.values.before()
         self.folding.begin()
         if self.tiling.sparse:
@@ -258,6 +247,26 @@ class _Program:
             line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
             with text.block("if refused > 0:"):
                 line("tl.store(flag, 1)")
+
+    def _scratch(self) -> None:
+        """Where this program's tables are, if it has any."""
+        if self._has_tables():
+            self.text.line("program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)")
+            self.text.line("scratch_at = scratch + tl.cast(program, tl.int64) * CELLS")
+
+    def _has_tables(self) -> bool:
+        factors = [factor for factor in self.kernel.factors if factor is not None]
+        found = self.kernel.needed((*self.kernel.folded, *self.kernel.scores, *factors), 3)
+        todo: list[Value] = list(found)
+        seen: set[Value] = set()
+        while todo:
+            value = todo.pop()
+            if value.what == "table":
+                return True
+            if value not in seen:
+                seen.add(value)
+                todo.extend(value.args)
+        return False
 
     def _columns(self) -> None:
         """The columns low to high, chunk after chunk."""
@@ -322,7 +331,7 @@ class _Program:
         """The second pass: what the parts left, in order."""
         line, folding = self.text.line, self.folding
         self._where(parts=False)
-        self.values.before(self.kernel.factors)
+        self._scratch()
         folding.begin()
         with self.text.block("for part in range(0, splits):"):
             line(f"left = {self._task_of('part')}")
