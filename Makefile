@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-targets check-math docs operations bench bench-gpu fuzz
+.PHONY: check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -19,6 +19,10 @@ test-targets:
 
 fuzz:
 	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000
+
+# The same as programs for GPUs, in Triton's interpreter.
+fuzz-gpu:
+	cd tests && $(EXECUTABLE) fuzz.py --gpu --count 1000 --seed 1000
 
 check-math:
 	$(PYTHON) tests/sweep_math.py

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis
@@ -195,8 +196,10 @@ def test_random_formulas_equal_reference_and_oracle(seed: int) -> None:
     run_random(seed)
 
 
-def run_random(seed: int) -> None:
+def run_random(seed: int, call: Callable[..., Any] = Fold.__call__) -> None:
     """One random formula under a random plan, in both dtypes, against interpreter and oracle.
+
+    `call`: computes a fold of arrays, as (fold, adapter, arrays).
 
     What a dtype can reach depends on the formula (the sine of a large power, say). In float64
     machine code may err 64 times as far as the interpreter moves when the arguments do by 2^-51;
@@ -234,7 +237,7 @@ def run_random(seed: int) -> None:
         spread = float(spread[np.isfinite(spread)].max(initial=0.0))
 
         want = evaluate(kernel, given, *count)
-        got = fold(NumpyArrays, list(given.values()))
+        got = call(fold, NumpyArrays, list(given.values()))
         noise = max(_change(kernel, given, count, want, sign) for sign in (1, -1))
         atol = 64 * noise + tolerance("float64", count[1]) * scale
         assert_close(got, want, atol=atol, **about)
@@ -242,7 +245,7 @@ def run_random(seed: int) -> None:
             assert_close(want, drawn.oracle(given, rows, columns, kept), atol=atol, **about)
         names = {node.op.name for node in topological([drawn.node])}
         if not names & JUMPS and np.isfinite(in_float32).all():
-            got = fold(NumpyArrays, list(narrow.values()))
+            got = call(fold, NumpyArrays, list(narrow.values()))
             atol = 50 * spread + tolerance("float32", count[1]) * scale
             assert_close(got, narrow_want, atol=atol, **about)
 

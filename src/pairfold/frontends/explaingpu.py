@@ -1,4 +1,4 @@
-"""Explanations of a reduction on a GPU: tile, grid, registers, alternatives, the printed program."""
+"""Explanations of a reduction on a GPU: tile, grid, registers, alternatives, its program."""
 
 from __future__ import annotations
 

@@ -248,12 +248,6 @@ def _instructions(value: Value) -> float:
     return times * cheap.get(value.what, PRIMITIVES[value.what].cost)
 
 
-def groups_of(kernel: Kernel, tiling: Tiling) -> int:
-    """Programs that share the components of a long output."""
-    loop = kernel.output_loop
-    return 1 if loop is None else -(-loop.n // tiling.group)
-
-
 def grid(
     tiling: Tiling, kernel: Kernel, sizes: tuple[int, int, int], processors: int, options: Settings
 ) -> Grid:
