@@ -85,12 +85,15 @@ class Sweep(Fold):
 def sweep(
     fold: Fold, positions: Sequence[int], adapter: Any, arrays: Sequence[Any]
 ) -> list[Any] | None:
-    """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it."""
+    """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it.
+
+    On a GPU they always are.
+    """
     options = current()
+    if adapter.device(arrays[0]) is not None:
+        return None
     if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
         return None
-    if adapter.device(arrays[0]) is not None:
-        return None  # programs of GPUs fold over one axis
     chosen = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
     found = _in_lanes(fold, positions, chosen)
     if not found.fits(options):
