@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-targets check-math docs operations bench fuzz
+.PHONY: check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -12,12 +12,17 @@ test:
 	$(PYTHON) -m pytest -n 2 $(if $(k),-k $(k))
 
 # The same tests with fewer instructions than the processor has.
+narrower = $(PYTHON) -m pytest -n 2 -m "not any_target" tests/test_backends.py tests/test_torch.py
 test-targets:
-	PAIRFOLD_TARGET=avx2 $(PYTHON) -m pytest -n 2 tests/test_backends.py tests/test_torch.py
-	PAIRFOLD_TARGET=baseline $(PYTHON) -m pytest -n 2 tests/test_backends.py tests/test_torch.py
+	PAIRFOLD_TARGET=avx2 $(narrower)
+	PAIRFOLD_TARGET=baseline $(narrower)
 
 fuzz:
 	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000
+
+# The same as programs for GPUs, in Triton's interpreter.
+fuzz-gpu:
+	cd tests && $(EXECUTABLE) fuzz.py --gpu --count 1000 --seed 1000
 
 check-math:
 	$(PYTHON) tests/sweep_math.py
@@ -32,3 +37,7 @@ operations:
 # All cases beside all peers; make bench options="--rounds 3 --cache DIR"
 bench:
 	$(PYTHON) benchmarks/run.py --write benchmarks/results.md $(options)
+
+# Correctness, calls, speed and the chip's limits; make bench-gpu options="--budget 300"
+bench-gpu:
+	$(PYTHON) benchmarks/gpu.py --write benchmarks/gpu.md $(options)

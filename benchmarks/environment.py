@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,6 +149,41 @@ def versions(extra: dict[str, str]) -> dict[str, str]:
         done = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True)
         found["g++"] = done.stdout.strip()
     return found
+
+
+def accelerator(torch: Any, device: Any) -> dict[str, str]:
+    """The device that torch computes on, and the versions of what makes programs for it."""
+    found = {"device": _cpuinfo("model name") or platform.machine(), "revision": revision()}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "device": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": str(properties.multi_processor_count),
+            "memory": f"{properties.total_memory / 2**30:.1f} GiB",
+            "driver": _driver(),
+        }
+    try:
+        triton = str(importlib.import_module("triton").__version__)
+    except ImportError:
+        triton = "none"
+    runtimes = {"CUDA": torch.version.cuda, "HIP": torch.version.hip}
+    runtime = "".join(f", {name} {number}" for name, number in runtimes.items() if number)
+    found["versions"] = (
+        f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}, "
+        f"triton {triton}{runtime}"
+    )
+    return found
+
+
+def _driver() -> str:
+    """The version of the GPU's driver."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return "unknown"
+    found = re.search(r"\d+\.\d+(\.\d+)?", first)
+    return found[0] if found else "unknown"
 
 
 def revision() -> str:

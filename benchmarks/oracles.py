@@ -200,11 +200,29 @@ def sinkhorn(v: Arrays) -> list[Array]:
                             for f in parts])]  # fmt: skip
 
 
+def _softmax(f: Array) -> Array:
+    weights = np.exp(f - _top(f))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def sinkhorn_gradient(v: Arrays) -> list[Array]:
+    """What e sends through `sinkhorn` to x."""
+    chosen = sample_rows(len(v["x"]))
+    shares = np.concatenate([_softmax(100 * (v["b"][:, 0] - d2)) for d2 in _parts(v)])
+    return [-200 * v["e"][chosen] * (v["x"][chosen] - shares @ v["y"])]
+
+
 def attention(v: Arrays) -> list[Array]:
     """Weights exp(x_i . y_j), divided by their sum, times b_j."""
-    scores = v["x"][sample_rows(len(v["x"]))] @ v["y"].T
-    weights = np.exp(scores - _top(scores))
-    return [weights / weights.sum(1, keepdims=True) @ v["b"]]
+    return [_softmax(v["x"][sample_rows(len(v["x"]))] @ v["y"].T) @ v["b"]]
+
+
+def attention_gradient(v: Arrays) -> list[Array]:
+    """What e sends through `attention` to x."""
+    chosen = sample_rows(len(v["x"]))
+    shares = _softmax(v["x"][chosen] @ v["y"].T)
+    to_b = v["e"][chosen] @ v["b"].T
+    return [(shares * (to_b - (shares * to_b).sum(1, keepdims=True))) @ v["y"]]
 
 
 def nearest(v: Arrays, count: int) -> Array:
@@ -235,6 +253,17 @@ def read_neighbours(count: int) -> Callable[[Arrays, Sequence[Array]], Sequence[
         return [np.where(valid & ~twice[:, None], d2 / right, np.nan)]
 
     return quotients
+
+
+def with_upstream(
+    draw: Callable[[np.random.Generator, int, int], Arrays], outputs: int
+) -> Callable[[np.random.Generator, int, int], Arrays]:
+    """The same data, with a gradient e of the results."""
+
+    def drawn(rng: np.random.Generator, rows: int, columns: int) -> Arrays:
+        return {**draw(rng, rows, columns), "e": rng.standard_normal((rows, outputs))}
+
+    return drawn
 
 
 def cube(rng: np.random.Generator, rows: int, columns: int) -> Arrays:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from benchmarks.bound import Bound
 from benchmarks.case import Bar, Case
 from benchmarks.cases import CASES
 from benchmarks.harness import CAP, OURS, Result
 from benchmarks.tables import ratio, seconds, table, without_empty, yes
+
+if TYPE_CHECKING:
+    from benchmarks.bound import Bound
 
 SHIPPED, TUNED, CPP = "PyKeOps", "PyKeOps tuned", "C++"
 TREE, MEMORY = "SciPy cKDTree", "memory"

@@ -2,12 +2,14 @@
 
 Every seed draws a formula, sizes and a plan; machine code in float32 and float64 is compared with
 the interpreter, and the interpreter with the dense oracle. Prints mismatches with their seed (which
-`--seed S --count 1` runs again) and ends with the counts; exits 1 if there was one.
+`--seed S --count 1` runs again) and ends with the counts; exits 1 if there was one. `--gpu`: as
+programs for GPUs, in Triton's interpreter.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import traceback
@@ -15,10 +17,17 @@ from concurrent.futures import ProcessPoolExecutor
 
 
 def _one(seed: int) -> str | None:
-    from test_backends import run_random
-
     try:
-        run_random(seed)
+        if "TRITON_INTERPRET" in os.environ:
+            import interpreted
+            from test_gpu_formulas import run_random_as_program
+
+            interpreted.repair()
+            run_random_as_program(seed)
+        else:
+            from test_backends import run_random
+
+            run_random(seed)
     except Exception:
         return f"seed {seed}\n{traceback.format_exc(limit=-3)}"
     return None
@@ -34,7 +43,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--gpu", action="store_true")
     options = parser.parse_args()
+    if options.gpu:
+        os.environ["TRITON_INTERPRET"] = "1"
     start = time.perf_counter()
     seeds = range(options.seed, options.seed + options.count)
     chunks = [seeds[k : k + 50] for k in range(0, len(seeds), 50)]

@@ -70,20 +70,23 @@ class Row:
 
 
 def differences(function, arrays, position, weight):
-    """J^T weight by central differences, and where two step sizes agree (no kink nearby)."""
-    found = []
-    for step in (STEP, STEP / 2):
-        columns = []
-        for k in range(arrays[position].shape[1]):
-            slope = 0.0
-            for steps, factor in STENCIL:
-                for sign in (1, -1):
-                    moved = arrays[position].copy()
-                    moved[:, k] += sign * steps * step
-                    slope = slope + sign * factor * function({**arrays, position: moved}) / step
-            columns.append((weight * slope).sum(-1))
-        found.append(np.stack(columns, axis=-1))
-    coarse, fine = found
+    """J^T weight by central differences, and where two step sizes agree (no kink nearby).
+
+    The moved arguments of both step sizes are one long list of points for `function`.
+    """
+    points, dim = arrays[position].shape
+    ways = [(steps * sign, sign * factor) for steps, factor in STENCIL for sign in (1, -1)]
+    sizes = np.array([STEP, STEP / 2])
+    moves = sizes[:, None] * np.array([steps for steps, _ in ways])
+    by = moves[:, :, None, None, None] * np.eye(dim)[:, None, :]  # size, way, component, 1, dim
+    moved = arrays[position] + by
+    count = moved.size // arrays[position].size
+    every = {p: np.tile(array, (count, 1)) for p, array in arrays.items()}
+    every[position] = moved.reshape(-1, dim)
+    values = function(every).reshape(*moved.shape[:3], points, -1)
+    factors = np.array([factor for _, factor in ways])
+    slopes = np.einsum("w,swkpd->skpd", factors, values) / sizes[:, None, None, None]
+    coarse, fine = (slopes * weight).sum(-1).swapaxes(1, 2)
     agree = np.isclose(coarse, fine, rtol=1e-5, atol=1e-5)
     return fine, agree
 

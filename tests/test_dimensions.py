@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close, assert_same_bits
-from test_backends import TARGETS, views
+from targets import crossed
+from test_backends import views
 
 from pairfold.core.node import Kind
 from pairfold.frontends.fold import Fold
@@ -37,9 +38,7 @@ def fold(formula: str, *aliases: str, axis: int = 1, **options: Any) -> Genred:
     return Genred(formula, list(aliases), axis=axis, **options)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("dim", [4, 5, 9, 10, 16, 17, 31, 64, 100])
+@pytest.mark.parametrize(("dim", "dtype", "target"), crossed([4, 5, 9, 10, 16, 17, 31, 64, 100]))
 def test_points_of_any_dimension(dim: int, dtype: str, target: str) -> None:
     aliases = f"x = Vi({dim})", f"y = Vj({dim})", "b = Vj(1)"
     sums = fold("Exp(-SqDist(x,y))*b", *aliases)
@@ -55,9 +54,7 @@ def test_points_of_any_dimension(dim: int, dtype: str, target: str) -> None:
         assert_close(got[1], dots @ b.astype("float64"), **about)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("dim", [1, 3, 4, 5, 7, 10, 16, 17, 31, 100])
+@pytest.mark.parametrize(("dim", "dtype", "target"), crossed([1, 3, 4, 5, 7, 10, 16, 17, 31, 100]))
 def test_outputs_of_any_dimension(dim: int, dtype: str, target: str) -> None:
     product = fold("Exp(-SqDist(x,y))*b", "x = Vi(3)", "y = Vj(3)", f"b = Vj({dim})")
     for (rows, columns), lanes in itertools.product(SIZES, ("row", "column")):
@@ -69,9 +66,7 @@ def test_outputs_of_any_dimension(dim: int, dtype: str, target: str) -> None:
         assert_close(got, want, terms=columns, formula=(rows, columns, lanes))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("dim", [4, 10, 17, 64])
+@pytest.mark.parametrize(("dim", "dtype", "target"), crossed([4, 10, 17, 64]))
 def test_attention_of_any_dimension(dim: int, dtype: str, target: str) -> None:
     aliases = f"x = Vi({dim})", f"y = Vj({dim})", f"b = Vj({dim})"
     attention = fold(

@@ -18,8 +18,8 @@ import pytest
 import scipy.special
 from checks import assert_close, assert_same_bits
 from hypothesis import strategies as st
+from targets import TARGETS
 
-from pairfold.backends.machine import machine
 from pairfold.errors import DimError, DTypeError, OptionError, PairfoldError, ShapeError
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import ALIASES, REDUCTIONS, Ends, Reduction
@@ -37,15 +37,6 @@ case = pytest.mark.parametrize(
 LISTED = [row.name for row in PUBLIC if row.listed]
 SELECTING = [row.name for row in PUBLIC if row.selects]
 ADDITIVE = [entry for entry in CASES if REDUCTIONS[entry[0]].additive]
-
-
-def available(target: str) -> bool:
-    """Whether this processor can run a target."""
-    try:
-        machine(target)
-    except OptionError:
-        return False
-    return True
 
 
 # -- oracles ---------------------------------------------------------------------------------------
@@ -331,18 +322,7 @@ def test_results_pass_the_comparison_with_the_reference(
 # -- plans -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        pytest.param(
-            target,
-            marks=pytest.mark.skipif(
-                not available(target), reason=f"this processor cannot run target {target}"
-            ),
-        )
-        for target in ("avx512", "avx2", "baseline")
-    ],
-)
+@pytest.mark.parametrize("target", TARGETS[1:])  # native is that of the other tests
 @case
 def test_every_target_equals_numpy(name: str, weighted: bool, target: str) -> None:
     for dtype, lanes in (("float32", "row"), ("float64", "column")):

@@ -166,7 +166,7 @@ def test_first_and_second_derivatives_are_those_of_dense_torch(
         gradients((finite(out) * weight).sum(), tensors, create_graph=True) for out in (got, want)
     )
     compare(first, other)
-    if axis == 0:
+    if axis == 0 and batch != "plain":
         return
     second, other2 = (
         gradients(sum(g.sin().sum() for g in grads if g.requires_grad), tensors)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close, assert_same_bits
-from test_backends import TARGETS
+from targets import SHORT_TARGETS
 
 from pairfold.errors import UnsupportedError
 from pairfold.numpy import Genred
@@ -86,7 +86,7 @@ def test_rows_and_columns_of_different_kinds(kinds):
 def test_every_dimension(dim):
     rng = np.random.default_rng(dim)
     x, y = rng.normal(size=(130, dim)), rng.normal(size=(500, dim))
-    for name, length in (("Min", 0), ("ArgMin", 0), ("KMin_ArgKMin", 7)):
+    for name, length in ((("Min", "ArgMin")[dim % 2], 0), ("KMin_ArgKMin", 7)):
         both(search(name, dim, length), x.astype("float32"), y.astype("float32"))
     values, places = both(search("KMin_ArgKMin", dim, 7), x, y)
     all_pairs = ((x[:, None] - y[None]) ** 2).sum(-1)
@@ -157,7 +157,7 @@ def test_the_setting_decides_and_by_default_the_dimension():
         assert search("ArgMin", 40).explain(many, many).plan.screen is None
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", SHORT_TARGETS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_target(target, dtype):
     rng = np.random.default_rng(4)

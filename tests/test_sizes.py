@@ -153,13 +153,18 @@ def test_values_and_derivatives_are_those_of_the_oracle(op: Op, d: int) -> None:
         np.abs(value) + np.abs(first),
         (np.abs(weight) * (np.abs(value) + np.abs(first) + np.abs(second))).sum(-1),
     )
+    # In float32 the one formula or the other: both of every row, at sizes that alternate.
+    in_float32 = formulas[(ROWS.index(op) // 2 + SIZES.index(d)) % 2]
     for formula, want, size in zip(formulas, wanted, sizes, strict=True):
         fold = Fold(formula, made.variables, "Sum", Kind.I)
         with settings(row_vectors=1, column_jam=1):
             got = fold(NumpyArrays, arrays)
-            narrow = fold(NumpyArrays, [a.astype(np.float32) for a in arrays])
         scale = 1 + float(size.sum(1).max())
         assert_close(got, want.sum(1), rtol=1e-9, atol=1e-9 * scale, formula=formula)
+        if formula is not in_float32:
+            continue
+        with settings(row_vectors=1, column_jam=1):
+            narrow = fold(NumpyArrays, [a.astype(np.float32) for a in arrays])
         allowed = tolerance("float32", made.columns * max(made.dims))
         assert_close(narrow, got, rtol=allowed, atol=allowed * scale, formula=formula)
 

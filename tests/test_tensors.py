@@ -24,7 +24,7 @@ COUNT = {Kind.I: 17, Kind.J: 23}
 
 def compute(node: Node, variables: list[Node], given: list[Any], kept: Kind, **options: Any) -> Any:
     """Sum by machine code, checked against the interpreter."""
-    with settings(check=2, **options):
+    with settings(**{"check": 2, **options}):
         return Fold(node, variables, "Sum", kept)(NumpyArrays, given)
 
 
@@ -45,14 +45,19 @@ def over_pairs(variables: list[Node], given: list[Any]) -> list[Any]:
 
 
 def check(node: Node, variables: list[Node], given: list[Any], pairs: Any) -> None:
-    """Sums over both axes, in both dtypes, under several plans."""
+    """Sums over both axes, in both dtypes, under several plans.
+
+    The interpreter knows of no lanes and computes in float64: it looks once at every unrolling.
+    """
     scale = float(np.abs(pairs).sum((0, 1)).max())
     for dtype, (kept, axis) in itertools.product(
         ("float64", "float32"), ((Kind.I, 1), (Kind.J, 0))
     ):
         cast = [array.astype(dtype) for array in given]
-        for lanes, unroll in PLANS if dtype == "float64" else PLANS[1:3]:
-            got = compute(node, variables, cast, kept, lanes=lanes, unroll=unroll)
+        for place, (lanes, unroll) in enumerate(PLANS if dtype == "float64" else PLANS[1:3]):
+            known = dtype == "float32" or unroll in [other for _, other in PLANS[:place]]
+            options = {"lanes": lanes, "unroll": unroll, "check": 0 if known else 2}
+            got = compute(node, variables, cast, kept, **options)
             assert_close(got, pairs.sum(axis), terms=23, scale=scale, formula=node)
 
 

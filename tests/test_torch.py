@@ -62,13 +62,17 @@ CASES: dict[str, tuple[str, list[str], Callable[..., Tensor]]] = {
 }
 
 
-def arguments(aliases: list[str], batch: tuple[tuple[int, ...], ...] = ((),) * 4) -> list[Tensor]:
+def arguments(
+    aliases: list[str],
+    batch: tuple[tuple[int, ...], ...] = ((),) * 4,
+    sizes: tuple[int, int] = (4, 5),
+) -> list[Tensor]:
     """One tensor per alias, in float64, asking for gradients."""
     torch.manual_seed(0)
     made: list[Tensor] = []
     for alias, lead in zip(aliases, batch, strict=True):
         kind, dim = alias.split("= ")[1][:2], int(alias.split("(")[1][:-1])
-        rows = {"Vi": (4,), "Vj": (5,), "Pm": ()}[kind]
+        rows = {"Vi": sizes[:1], "Vj": sizes[1:], "Pm": ()}[kind]
         tensor = torch.rand(*lead, *rows, dim, dtype=torch.float64) * 0.8 + 0.1
         made.append(tensor.requires_grad_())
     return made
@@ -81,8 +85,12 @@ BATCHES = {
 }
 
 
+# The kernels of batches are those of one element.
+EACH = [pytest.param(n, marks=[pytest.mark.any_target] * (n != "plain")) for n in BATCHES]
+
+
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", EACH)
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_those_of_dense_torch(name: str, batch: str, axis: int) -> None:
     formula, aliases, dense = CASES[name]
@@ -108,11 +116,12 @@ def test_values_and_gradients_are_those_of_dense_torch(name: str, batch: str, ax
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.any_target
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", CASES)
 def test_gradcheck_and_gradgradcheck_pass(name: str, axis: int) -> None:
     formula, aliases, _ = CASES[name]
-    tensors = arguments(aliases)
+    tensors = arguments(aliases, sizes=(2, 3))
     genred = pairfold.torch.Genred(formula, aliases, axis=axis)
     assert gradcheck(genred, tensors, check_forward_ad=True)
     assert gradgradcheck(genred, tensors, check_fwd_over_rev=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Work = Callable[[], Sequence[Any]]
@@ -22,6 +23,12 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def chunk_rows(rows: int, columns: int, itemsize: int) -> int:
-    """Rows of a chunk whose table of pairs has about `CHUNK_BYTES`."""
-    return min(rows, max(1, CHUNK_BYTES // (itemsize * max(1, columns))))
+def tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """New torch tensors that share the memory of arrays, or of tensors on any device."""
+    torch = importlib.import_module("torch")
+    return {name: torch.as_tensor(array).detach() for name, array in arrays.items()}
+
+
+def chunk_rows(rows: int, columns: int, itemsize: int, most: int = CHUNK_BYTES) -> int:
+    """Rows of a chunk whose table of pairs has at most about so many bytes."""
+    return min(rows, max(1, most // (itemsize * max(1, columns))))

@@ -7,19 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.case import BEYOND, MEANS, NEAR, REDUCED, THIN, Arrays, Case
-from benchmarks.peers.base import Skip, Work, chunk_rows
+from benchmarks.peers.base import CHUNK_BYTES, Skip, Work, chunk_rows, tensors
 
 _MOST = 500_000_000  # pairs
 _DIFFERENCES = 10  # dimensions up to which differences are written out
 
 
 class CompiledPeer:
-    """`torch.compile` of a chunk of rows: differences in few dimensions, products in many."""
+    """`torch.compile` of a chunk of rows: differences in few dimensions, products in many.
+
+    Without `compiled` the same, one operation after the other. A table of pairs that is stored has
+    at most `chunk_bytes`; cases of more than `most` pairs are left out.
+    """
 
     shaped = True
 
-    def __init__(self) -> None:
+    def __init__(
+        self, chunk_bytes: int = CHUNK_BYTES, most: float = _MOST, compiled: bool = True
+    ) -> None:
         self.torch = importlib.import_module("torch")
+        self.chunk_bytes, self.most, self.compiled = chunk_bytes, most, compiled
 
     def versions(self) -> dict[str, str]:
         """The version of torch."""
@@ -29,18 +36,20 @@ class CompiledPeer:
         """The case's reduction over a chunk of rows, compiled for its sizes."""
         if case.group in (REDUCED, BEYOND, THIN, NEAR, MEANS) or case.program not in ("", "lazy"):
             raise Skip
-        if case.rows * case.columns > _MOST or case.what == "both":
+        if case.rows * case.columns > self.most or case.what == "both":
             raise Skip
         if case.dtype == "float64" and case.kernel != "gaussian":
             raise Skip  # each compilation takes seconds
-        v = {name: self.torch.from_numpy(a) for name, a in arrays.items()}
+        v = tensors(arrays)
         kept, reduced = ("y", "x") if case.kernel == "seed-gradient" else ("x", "y")
-        fold = self.torch.compile(self._fold(case), dynamic=False)
+        fold = self._fold(case)
+        if self.compiled:
+            fold = self.torch.compile(fold, dynamic=False)
         rows = len(v[kept])
-        size = chunk_rows(rows, len(v[reduced]), v[kept].element_size())
+        size = chunk_rows(rows, len(v[reduced]), v[kept].element_size(), self.chunk_bytes)
         size = next(k for k in range(size, 0, -1) if rows % k == 0)
         parts = [slice(start, start + size) for start in range(0, rows, size)]
-        if case.kernel == "gaussian-gradient":
+        if case.wrt == ("x", "y", "b"):
             return lambda: self._gradient(fold, v, parts)
         along = [name for name in (kept, "a") if name in v and len(v[name]) == rows]
 
@@ -57,7 +66,8 @@ class CompiledPeer:
         by_x, by_y, by_b = [], torch.zeros_like(y), torch.zeros_like(b)
         for part in parts:
             x = v["x"][part].detach().requires_grad_()
-            found = torch.autograd.grad(fold({"x": x, "y": y, "b": b}), (x, y, b), e[part])
+            out = fold({"x": x, "y": y, "b": b})
+            found = torch.autograd.grad(out, (x, y, b), e[part].reshape(out.shape))
             by_x.append(found[0])
             by_y += found[1]
             by_b += found[2]
@@ -123,9 +133,16 @@ class AttentionPeer:
         return {"torch": str(self.torch.__version__)}
 
     def prepare(self, case: Case, arrays: Arrays) -> Work:
-        """Attention with one head, products as they are."""
+        """Attention with one head, products as they are; or its backward pass."""
         if case.kernel != "attention":
             raise Skip
-        x, y, b = (self.torch.from_numpy(arrays[name])[None, None] for name in ("x", "y", "b"))
-        attend = self.torch.nn.functional.scaled_dot_product_attention
-        return lambda: (attend(x, y, b, scale=1.0)[0, 0],)
+        v, attend = tensors(arrays), self.torch.nn.functional.scaled_dot_product_attention
+
+        def attended() -> Any:
+            return attend(*(v[name][None, None] for name in ("x", "y", "b")), scale=1.0)[0, 0]
+
+        if not case.wrt:
+            return lambda: (attended(),)
+        wrt = [v[name].requires_grad_() for name in case.wrt]
+        result = attended()
+        return lambda: self.torch.autograd.grad(result, wrt, v["e"], retain_graph=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.case import BEYOND, MEANS, NEAR, REDUCED, SOFT, Arrays, Case
-from benchmarks.peers.base import Skip, Work, chunk_rows
+from benchmarks.peers.base import CHUNK_BYTES, Skip, Work, chunk_rows, tensors
 from benchmarks.programs import SYSTEM_ALPHA, batches
 
 _MOST_DIFFERENCES = 16  # dimensions up to which one subtracts coordinate by coordinate
@@ -55,11 +55,12 @@ class TorchPeer:
     """torch in chunks of rows, with buffers that are allocated once per call.
 
     `form` is "products" (|x|^2 + |y|^2 - 2 x.y from one matrix product: fast, but it cancels) or
-    "differences" (coordinate by coordinate).
+    "differences" (coordinate by coordinate). A buffer has at most `chunk_bytes`.
     """
 
-    def __init__(self, form: str) -> None:
+    def __init__(self, form: str, chunk_bytes: int = CHUNK_BYTES) -> None:
         self.form = form
+        self.chunk_bytes = chunk_bytes
         self.torch = importlib.import_module("torch")
 
     def versions(self) -> dict[str, str]:
@@ -68,8 +69,10 @@ class TorchPeer:
 
     def prepare(self, case: Case, arrays: Arrays) -> Work:
         """The method for the case's kernel."""
-        v = {name: self.torch.from_numpy(a) for name, a in arrays.items()}
+        v = tensors(arrays)
         differences = self.form == "differences"
+        if case.wrt and not case.kernel.endswith("-gradient") and case.what != "both":
+            raise Skip
         if case.program:
             return self._program(case, v)
         if case.what == "both":
@@ -121,8 +124,8 @@ class TorchPeer:
 
     def _chunks(self, rows: int, like: Any, columns: int, buffers: int) -> Any:
         """Slices of rows, each with buffers of that many rows."""
-        size = chunk_rows(rows, columns, like.element_size())
-        whole = [self.torch.empty((size, columns), dtype=like.dtype) for _ in range(buffers)]
+        size = chunk_rows(rows, columns, like.element_size(), self.chunk_bytes)
+        whole = [like.new_empty((size, columns)) for _ in range(buffers)]
         for start in range(0, rows, size):
             part = slice(start, min(start + size, rows))
             yield part, [buffer[: part.stop - start] for buffer in whole]
@@ -167,7 +170,7 @@ class TorchPeer:
                 yield f
 
     def _radial(self, kernel: str, v: dict[str, Any]) -> Any:
-        out = self.torch.empty((len(v["x"]), v["b"].shape[1]), dtype=v["b"].dtype)
+        out = v["b"].new_empty((len(v["x"]), v["b"].shape[1]))
         for part, buffer in self._distances(v, -1 if kernel == "gaussian" else 1):
             self.torch.mm(self._map(kernel, buffer), v["b"], out=out[part])
         return out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.case import BEYOND, Arrays, Case
-from benchmarks.peers.base import Skip, Work
+from benchmarks.peers.base import Skip, Work, tensors
 from benchmarks.programs import PROGRAMS
 
 
@@ -50,12 +50,12 @@ class GenredPeer:
             args: list[Any] = [arrays[name] for name in case.variables]
             return lambda: (fold(*args),)
         torch = importlib.import_module("torch")
-        tensors = {name: torch.from_numpy(a) for name, a in arrays.items()}
-        args = [tensors[name] for name in case.variables]
+        placed = tensors(arrays)
+        args = [placed[name] for name in case.variables]
         if case.what == "forward":
             return lambda: (fold(*args),)
-        wrt = [tensors[name].requires_grad_() for name in case.wrt]
-        upstream = tensors["e"]
+        wrt = [placed[name].requires_grad_() for name in case.wrt]
+        upstream = placed["e"]
         if case.what == "both":
             return lambda: torch.autograd.grad(fold(*args), wrt, upstream)
         result = fold(*args)

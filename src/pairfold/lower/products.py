@@ -18,7 +18,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Scalar:
-    """sum_k x_k y_k of `dim` components: a row argument's and a column argument's."""
+    """A sum over `dim` components of a row argument (its position) and a column argument."""
 
     row: int
     column: int
@@ -46,6 +46,21 @@ def output_product(kernel: Kernel) -> Product | None:
 
 def scalar_product(value: Value) -> Scalar | None:
     """The scalar product that the result of a component loop is, if it is one."""
+    found = _term(value)
+    return None if found is None else _factors(*found, *found[0].args)
+
+
+def squared_distance(value: Value) -> Scalar | None:
+    """The same for sum_k (x_k - y_k)^2, in either order."""
+    found = _term(value)
+    if found is None or found[0].args[0] is not found[0].args[1]:
+        return None
+    difference = found[0].args[0]
+    return None if difference.what != "sub" else _factors(*found, *difference.args)
+
+
+def _term(value: Value) -> tuple[Value, Loop] | None:
+    """The product of two values that a component loop adds up."""
     if value.what != "result" or value.stage != PAIR:
         return None
     loop: Loop = value.data[0]
@@ -55,9 +70,13 @@ def scalar_product(value: Value) -> Scalar | None:
     if after.what != "add" or carry not in after.args:
         return None
     term = after.args[1] if after.args[0] is carry else after.args[0]
-    if term.what != "mul" or not all(_component(arg, loop) for arg in term.args):
+    return (term, loop) if term.what == "mul" else None
+
+
+def _factors(term: Value, loop: Loop, *args: Value) -> Scalar | None:
+    if not all(_component(arg, loop) for arg in args):
         return None
-    read = {arg.stage: arg.data[0] for arg in term.args}
+    read = {arg.stage: arg.data[0] for arg in args}
     if read.keys() != {ROW, COLUMN}:
         return None
     return Scalar(read[ROW], read[COLUMN], loop.n)

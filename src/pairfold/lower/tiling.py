@@ -6,29 +6,39 @@ its own in registers. Which tile is best depends on how many numbers a thread ca
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..core.scalars import PRIMITIVES, Value
 from ..settings import Settings
 from .kernel import COLUMN, PAIR, ROW, Kernel
-from .products import Product, output_product
+from .products import Product, output_product, scalar_product, squared_distance
 from .schedule import Accumulation
 
 # 32-bit registers of a thread that a plan may fill (255 exist; some hold addresses and loops).
 _REGISTERS = 200
 _LANES = 32
+# Instructions of a block where all warps ask each other whether anything is to be done.
+_ASKING = 64
+# Columns whose products with weights are written out at a time.
+_DEEPEST = 32
+# Registers per pair on the way of tiles of components to the multiplication.
+_STAGED = 8
 # Blocks whose terms a lane adds up before its sum joins a wider one.
 _BLOCKS = 64
 # Components of a long output that one program computes where it cannot be a product.
-_GROUP = 4
+_GROUPS = (4, 8, 16)
 # Programs that a GPU can use at once: its multiprocessors, times a few.
 _PROGRAMS_EACH = 4
 _SHAPES = (
     (64, 64, 4), (64, 32, 4), (32, 64, 4), (32, 32, 4), (16, 64, 4), (16, 32, 4), (16, 32, 2),
-    (16, 16, 1), (8, 32, 2), (8, 16, 1), (4, 16, 1),
+    (16, 16, 1), (16, 64, 1), (8, 128, 1), (8, 64, 1), (8, 32, 2), (8, 16, 1), (4, 16, 1),
 )  # fmt: skip
+# Where tiles of components are multiplied: instructions per component, from machine code.
+_MULTIPLYING = {
+    (64, 64, 8): 1.7, (64, 32, 8): 1.9, (32, 64, 8): 2.1, (32, 64, 4): 2.0, (64, 32, 4): 2.1,
+    (32, 32, 4): 2.2, (16, 64, 4): 2.6, (16, 32, 2): 2.8, (16, 16, 1): 3.2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,29 +107,40 @@ def tilings(
 ) -> list[Tiling]:
     """The tilings that settings leave open for so many rows, the one to use first."""
     product = output_product(kernel)
-    group = kernel.dim if kernel.output_loop is None else _GROUP
-    if product is not None:
-        group = min(128, max(16, power_of_two_above(kernel.dim)))
-    base = Tiling(
-        0, 0, 0, 0, group, dtype, stored, accumulation, options.rules != "exact", product=product
-    )
+    relaxed, every = options.rules != "exact", accumulation.every or _BLOCKS
     found: list[tuple[float, Tiling]] = []
-    for shape in _shapes(options):
-        tiling = dataclasses.replace(base, rows=shape[0], columns=shape[1], warps=shape[2])
-        every = accumulation.every or _BLOCKS
-        tiling = dataclasses.replace(tiling, chunk=every * tiling.columns, dot=options.dot)
-        if product is not None and min(shape[:2]) < 16:
-            if not options.tile:
-                continue
-            tiling = dataclasses.replace(tiling, product=None, group=_GROUP)
-        found.append((cost(kernel, tiling, rows), tiling))
+    for shape in _shapes(options, multiplies(kernel, dtype) or product is not None):
+        if not options.tile and product and not (shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST):
+            continue
+        for group in _groups(kernel, product):
+            tiling = Tiling(
+                *shape, every * shape[1], group, dtype, stored, accumulation, relaxed,
+                product=product, dot=options.dot,
+            )  # fmt: skip
+            found.append((cost(kernel, tiling, rows), tiling))
     return [tiling for _, tiling in sorted(found, key=lambda pair: pair[0])]
 
 
-def _shapes(options: Settings) -> Iterator[tuple[int, int, int]]:
+def _groups(kernel: Kernel, product: Product | None) -> tuple[int, ...]:
+    """How many components of a long output one program may compute."""
+    if kernel.output_loop is None:
+        return (kernel.dim,)
+    if product is None:
+        return _GROUPS
+    return (min(128, max(16, power_of_two_above(kernel.dim))),)
+
+
+def multiplies(kernel: Kernel, dtype: str) -> bool:
+    """Whether pairs need sums over components that are products of tiles."""
+    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    found = (scalar_product(value) or squared_distance(value) for value in values)
+    return dtype == "float32" and any(found)
+
+
+def _shapes(options: Settings, multiplying: bool) -> Iterator[tuple[int, int, int]]:
     tile = options.tile
     if not tile:
-        yield from _SHAPES
+        yield from _MULTIPLYING if multiplying else _SHAPES
         return
     rows, columns, warps = (int(part) for part in tile.split("x"))
     yield rows, columns, warps
@@ -127,15 +148,18 @@ def _shapes(options: Settings) -> Iterator[tuple[int, int, int]]:
 
 def cost(kernel: Kernel, tiling: Tiling, rows: int) -> float:
     """Instructions per pair of a thread, roughly: the formula, what a block adds, spills, waste."""
-    pairs, own, columns = threads_hold(tiling)
+    pairs, _, columns = threads_hold(tiling)
     words = 2 if tiling.dtype == "float64" else 1
-    work = _work(kernel)
+    work = _work(kernel, tiling)
+    if multiplies(kernel, tiling.dtype):
+        work *= _MULTIPLYING.get((tiling.rows, tiling.columns, tiling.warps), 4.0) / 2
     block = 12 + columns * (3 * kernel.stages[COLUMN].size + 2)
     needed = registers(kernel, tiling)
-    spilled = max(0.0, needed - _REGISTERS) * 6 / pairs
+    spilled = max(0.0, needed - _REGISTERS) * 6 / pairs * groups_of(kernel, tiling)
     waste = -(-rows // tiling.rows) * tiling.rows / max(1, rows)
-    shared = 0.0 if work > 1 else own
-    return waste * (words * work + (block + shared) / pairs + spilled)
+    asks = kernel.reduction.anchored or kernel.reduction.listed
+    block += _ASKING * (asks and tiling.warps > 1)
+    return waste * (words * work + block / pairs + spilled)
 
 
 def registers(kernel: Kernel, tiling: Tiling) -> float:
@@ -144,18 +168,18 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     words = 2 if tiling.dtype == "float64" else 1
     inner = 2 if tiling.accumulation.inner == "float64" else 1
     states = sum(2 if kind == "index" else inner for kind in kernel.reduction.kinds)
-    places = tiling.group if kernel.output_loop is not None else kernel.dim
+    places = float(tiling.group if kernel.output_loop is not None else kernel.dim)
+    listed = 0.0
     if tiling.product is not None:
-        places = tiling.rows * tiling.group / (tiling.warps * _LANES) / max(1, pairs)
+        places = tiling.rows * tiling.group / (tiling.warps * _LANES * pairs)
     if kernel.reduction.listed:
-        states = 0
+        entries = tiling.rows * power_of_two_above(kernel.length) / (tiling.warps * _LANES)
+        listed, states = (words + 2) * places * max(1.0, entries), words
     held = min(_own(kernel, ROW), 64)
-    alive = pairs * (places * states + (kernel.total is not None) + 1) * 1.0
-    return (
-        32
-        + alive * (words if kernel.reduction.listed else 1)
-        + words * (own * held + columns * min(_own(kernel, COLUMN), 16) + own * kernel.anchors)
-    )
+    alive = pairs * (places * states + (kernel.total is not None) * inner + words)
+    read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
+    staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
+    return 32 + listed + alive + staged + words * read
 
 
 def _own(kernel: Kernel, stage: int) -> int:
@@ -180,13 +204,23 @@ def threads_hold(tiling: Tiling) -> tuple[int, int, int]:
     return rows * columns, rows, columns
 
 
-def _work(kernel: Kernel) -> float:
-    """Instructions per pair of the formula and its fold."""
+def _work(kernel: Kernel, tiling: Tiling) -> float:
+    """Instructions per pair of the formula and its fold.
+
+    What the components of a long output share is computed once per group of them.
+    """
+    loop, groups = kernel.output_loop, groups_of(kernel, tiling)
     count = float(kernel.dim)
     for value in kernel.needed((*kernel.folded, *kernel.scores), PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
-            count += _instructions(value)
+            count += _instructions(value) * (1 if loop in value.loops else groups)
     return count
+
+
+def groups_of(kernel: Kernel, tiling: Tiling) -> int:
+    """The programs that share the components of a long output."""
+    loop = kernel.output_loop
+    return 1 if loop is None else -(-loop.n // tiling.group)
 
 
 def _instructions(value: Value) -> float:
@@ -195,12 +229,6 @@ def _instructions(value: Value) -> float:
         times *= loop.n
     cheap = {"exp": 3.0, "rsqrt": 2.0, "sqrt": 3.0}
     return times * cheap.get(value.what, PRIMITIVES[value.what].cost)
-
-
-def groups_of(kernel: Kernel, tiling: Tiling) -> int:
-    """Programs that share the components of a long output."""
-    loop = kernel.output_loop
-    return 1 if loop is None else -(-loop.n // tiling.group)
 
 
 def grid(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ...errors import DeviceError
+from ...errors import DeviceError, InternalError
 from ...lower.kernel import Kernel
 from ...lower.tiling import Tiling
 from .source import Source, places, source
@@ -119,7 +119,7 @@ class Program:
             elif re.fullmatch(r"o\d+", name):
                 found[name] = _RESULTS.get(results[int(name[1:])], stored)
             else:
-                found[name] = _OTHERS.get(name, "i64")
+                found[name] = "*fp32" if name.startswith("centre") else _OTHERS.get(name, "i64")
         found["scratch"] = _POINTERS[self.tiling.dtype]
         return {name: found[name] for name in arguments}
 
@@ -143,7 +143,7 @@ class Program:
         made = module.compile(
             ASTSource(self.combine if combine else self.main, signature, constants),
             target=which,
-            options={"num_warps": self.tiling.warps},
+            options={"num_warps": self.tiling.warps, "num_stages": 1},
         )
         return Compiled(target, made, time.perf_counter() - start)
 
@@ -151,6 +151,18 @@ class Program:
 _OTHERS = {
     "offsets": "*i64", "table": "*i64", "intervals": "*i64", "partial": "*fp64", "flag": "*i32",
 }  # fmt: skip
+
+
+def _jump(instruction: str, labels: dict[str, int]) -> int:
+    """The instruction that one may jump to, -1 if it does not: a label, or a near call's address.
+
+    NVIDIA's instructions take 16 bytes each.
+    """
+    near = re.search(r"CALL\.REL\.NOINC (0x\w+)", instruction)
+    if near:
+        return int(near[1], 16) // 16
+    found = re.search(r"(?:BRA|branch)\S*\s+(?:.*\s)?`?\(?\.?(L\w+)", instruction)
+    return labels.get(found[1], -1) if found else -1
 
 
 @dataclass(frozen=True)
@@ -181,22 +193,39 @@ class Compiled:
                 found.append(line.strip())
         return found, labels
 
-    def loops(self) -> list[list[str]]:
-        """The instructions of every loop that holds no other, in order."""
+    def loops(self) -> list[tuple[int, int]]:
+        """First and last instruction of every loop, in order."""
         found, labels = self.instructions()
-        spans: list[tuple[int, int]] = []
-        for place, text in enumerate(found):
-            jump = re.search(r"(?:BRA|branch)\S*\s+(?:.*\s)?`?\(?\.?(L\w+)", text)
-            if jump and labels.get(jump[1], place + 1) <= place:
-                spans.append((labels[jump[1]], place))
-        inner = [
-            (a, b) for a, b in spans
-            if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)
-        ]  # fmt: skip
-        return [found[a : b + 1] for a, b in inner]
+        starts = ((_jump(text, labels), place) for place, text in enumerate(found))
+        return sorted({(start, place) for start, place in starts if 0 <= start <= place})
+
+    def main_loop(self) -> tuple[int, int]:
+        """The loop over whole blocks of columns: the first within the largest of all."""
+        spans = self.loops()
+        first, last = max(spans, key=lambda span: span[1] - span[0])
+        within = [(a, b) for a, b in spans if first <= a and b < last]
+        return min(within)
+
+    def turn(self, loop: tuple[int, int]) -> int:
+        """Instructions of one turn of a loop on its shortest way, past whatever may be skipped."""
+        found, labels = self.instructions()
+        first, last = loop
+        steps, reached = {first: 1}, [first]
+        for place in reached:
+            if place == last:
+                return steps[last]
+            target = _jump(found[place], labels)
+            ways = [target] if target >= 0 else []
+            if target < 0 or re.match(r"@|s_cbranch", found[place]):
+                ways.append(place + 1)
+            for way in ways:
+                if way not in steps and way < len(found):
+                    steps[way] = steps[place] + 1
+                    reached.append(way)
+        raise InternalError("no way through a loop of machine code", found=str(loop))
 
     def spills(self) -> int:
         """Instructions that use local (scratch) memory: registers that did not fit."""
-        names = ("LDL", "STL") if self.target.startswith("sm_") else ("scratch_", "buffer_store_")
+        names = ("LDL", "STL") if self.target.startswith("sm_") else ("scratch_",)
         found, _ = self.instructions()
         return sum(name in text for text in found for name in names)

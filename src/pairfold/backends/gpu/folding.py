@@ -104,6 +104,8 @@ class Folding:
     def _terms(self, known: Known) -> list[tuple[str, int, str, Known]]:
         """(state, number of the folded value, its name, what is known) of every state."""
         found: list[tuple[str, int, str, Known]] = []
+        # What no loop over components changes is computed once for all of them.
+        self.values.shared(self.kernel.outputs, known, frozenset())
         for instance in self.instances:
             local = {**known, **instance.known}
             output = self.kernel.outputs[instance.place]
@@ -136,8 +138,8 @@ class Folding:
         """A rule of the reduction on given states."""
         plain = Values(self.text, self.kernel, self.tiling)
         plain.simd, plain.plain = simd, True
-        loop = self.kernel.output_loop
-        return plain.emit(targets, dict(given), frozenset(() if loop is None else (loop,)))
+        inside = frozenset[Loop]().union(*(target.loops for target in targets))
+        return plain.emit(targets, dict(given), inside)
 
     # ---- chunks --------------------------------------------------------------------------
 
@@ -286,8 +288,8 @@ class Anchored(Folding):
             if self.values.mask:
                 score = self.text.let(f'tl.where(inside, {score}, float("-inf"))')
                 local[self.kernel.scores[place]] = score
-            self._move(top, score, [*instances, *self._weights()])
-            local[hole(self.kernel.scalars, "top", place)] = top
+            over = self._move(top, score, [*instances, *self._weights()])
+            self.measured(local, place, top, over)
             if self.kernel.weight is None:
                 instance_known = {**local, **instance.known}
                 (value,) = self.values.emit(
@@ -302,13 +304,23 @@ class Anchored(Folding):
     def _weights(self) -> list[str]:
         return ["w"] if self.kernel.total is not None else []
 
-    def _move(self, top: str, score: str, measured: Sequence[Instance | str]) -> None:
-        """Move the anchors up to the exponents of this block, if one is far above."""
+    def measured(self, known: Known, place: int, top: str, over: str) -> None:
+        """What is known once anchors stand: they, and exponents measured from them."""
+        anchor = hole(self.kernel.scalars, "top", place)
+        known[anchor] = top
+        known[self.kernel.scalars.apply("sub", self.kernel.scores[place], anchor)] = over
+
+    def _move(self, top: str, score: str, measured: Sequence[Instance | str]) -> str:
+        """Move the anchors up to the exponents of this block, if one is far above.
+
+        Returns the exponents measured from the anchors.
+        """
         text, simd = self.text, self.values.simd
         # Where the anchors are results, they are the largest exponents at any time.
         limit = simd.constant(0 if self.kernel.reduction.joined else _AHEAD)
         largest = simd.constant(to_float("largest", self.tiling.dtype))
-        with text.block(f"if tl.max(tl.ravel({score} - {top})) > {limit}:"):
+        over = text.let(f"{score} - {top}")
+        with text.block(f"if tl.max(tl.ravel({over})) > {limit}:"):
             number_ = text.let(f'tl.where({score} == {score}, {score}, float("-inf"))')
             highest = text.let(f"tl.minimum(tl.max({number_}, 1, keep_dims=True), {largest})")
             after = text.let(f"tl.maximum({top}, {highest})")
@@ -320,6 +332,8 @@ class Anchored(Folding):
                 for part in self.parts(name):
                     text.line(f"{part} = {part} * {scale}")
             text.line(f"{top} = {after}")
+            text.line(f"{over} = {score} - {top}")
+        return over
 
     def _scale(self, before: str, after: str) -> str:
         """e^(before - after)"""
@@ -404,6 +418,7 @@ class Listed(Folding):
 
     def fold(self, known: Known) -> None:
         """One block of columns."""
+        self.values.shared(self.kernel.outputs, known, frozenset())
         for instance in self.instances:
             local = {**known, **instance.known}
             output = self.kernel.outputs[instance.place]

@@ -103,7 +103,7 @@ class GpuLauncher:
         assert self._literal is not None
         options = Settings(dot=tiling.dot, tile=f"{tiling.rows}x{tiling.columns}x{tiling.warps}")
         given = (self.dtype, self.stored, self.accumulation, options, 1)
-        (found,) = tilings(self._literal, *given)
+        found = tilings(self._literal, *given)[0]
         return dataclasses.replace(
             found,
             relaxed=tiling.relaxed,
@@ -218,15 +218,7 @@ class GpuCall:
             shape = (parts.batches, parts.splits, -1)
             left = torch.empty(entries(program, parts), dtype=torch.float64, device=device)
             values["partial"], left = left, left.view(shape)
-        step = wave(program, parts)
-        if program.source.cells:
-            size = step * parts.groups * program.source.cells
-            dtype = getattr(torch, program.tiling.dtype)
-            values["scratch"] = torch.empty(size, dtype=dtype, device=device)
-        for task in range(0, parts.tasks, step):
-            values["first_task"] = task
-            programs = (min(step, parts.tasks - task), parts.groups)
-            self._enqueue(program.main, program, programs, values, False)
+        self._waves(program, parts, parts.tasks, values, False)
         return left
 
     def _merge(
@@ -234,10 +226,23 @@ class GpuCall:
     ) -> None:
         """Merge what the parts of the reduced axis left, in order, into the results."""
         values = self._values(program, parts, tensors)
-        values.update(first_task=0, flag=flag, partial=left)
-        self._enqueue(
-            program.combine, program, (parts.panels * parts.batches, parts.groups), values, True
-        )
+        values.update(flag=flag, partial=left)
+        self._waves(program, parts, parts.panels * parts.batches, values, True)
+
+    def _waves(
+        self, program: Program, parts: Grid, tasks: int, values: dict[str, Any], combine: bool
+    ) -> None:
+        """So many tasks, in launches whose scratch memory stays small."""
+        torch, step = sys.modules["torch"], wave(program, parts)
+        if program.source.cells:
+            size = min(step, tasks) * parts.groups * program.source.cells
+            dtype, device = getattr(torch, program.tiling.dtype), values["o0"].device
+            values["scratch"] = torch.empty(size, dtype=dtype, device=device)
+        for task in range(0, tasks, step):
+            values["first_task"] = task
+            programs = (min(step, tasks - task), parts.groups)
+            function = program.combine if combine else program.main
+            self._enqueue(function, program, programs, values, combine)
 
     # ---- columns that come in slabs -----------------------------------------------------------
 
@@ -280,7 +285,9 @@ class GpuCall:
         source = program.source
         names = source.combine_arguments if combine else source.arguments
         given = [values[name] for name in names]
-        function[programs](*given, **program.constants, num_warps=program.tiling.warps)
+        function[programs](
+            *given, **program.constants, num_warps=program.tiling.warps, num_stages=1
+        )
 
     def _values(self, program: Program, parts: Grid, tensors: Sequence[Any]) -> dict[str, Any]:
         """Arguments by name."""
@@ -298,6 +305,10 @@ class GpuCall:
         pointers = [name for name in names if name[1:].isdigit()]
         for name, tensor, (row, own) in zip(pointers, tensors, self.strides, strict=True):
             values[name], values[f"{name}_r"], values[f"{name}_c"] = tensor, row, own
+            if name[0] == "x" and int(name[1:]) in program.source.centres:
+                others = tuple(range(tensor.dim() - 1))
+                dtype = sys.modules["torch"].float32
+                values[f"centre{name[1:]}"] = tensor.mean(others, dtype=dtype)
         return values
 
     def _tables(self, program: Program, device: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...lower.kernel import hole
 from .folding import Anchored, Instance
 from .values import Known
 
@@ -71,8 +70,8 @@ class Matrix(Anchored):
         if self.values.mask:
             score = self.text.let(f'tl.where(inside, {score}, float("-inf"))')
             known[self.kernel.scores[0]] = score
-        self._move("top0", score, [*self._weights(), "m"])
-        known[hole(self.kernel.scalars, "top", 0)] = "top0"
+        over = self._move("top0", score, [*self._weights(), "m"])
+        self.measured(known, 0, "top0", over)
 
     def parts(self, name: str) -> list[str]:
         """The parts of one state; the matrix is one."""

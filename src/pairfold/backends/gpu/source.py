@@ -6,7 +6,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from ...core.scalars import Value
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.tiling import Tiling, power_of_two_above
@@ -25,7 +24,8 @@ SIZES = ("M", "N", "first_task", "first_column", "panels", "splits", "per_split"
 class Source:
     """A printed program: its text, the names of its functions and of their arguments.
 
-    `entries`: numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
+    `centres`: positions of row arguments whose mean it reads, as `centre0` and so on. `entries`:
+    numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
     memory that one program uses; `checked`: whether it may refuse its data.
     """
 
@@ -36,6 +36,7 @@ class Source:
     entries: int
     cells: int
     checked: bool
+    centres: tuple[int, ...] = ()
 
 
 def title(kernel: Kernel) -> str:
@@ -69,7 +70,7 @@ class _Program:
 
     def start(self, text: Text) -> None:
         """Print into a new text."""
-        self.text = text
+        self.text, self.after_where = text, 0
         self.values = Values(text, self.kernel, self.tiling)
         self.values.checks = self.checked
         self.folding = self._form()(self.values, self._instances())
@@ -122,25 +123,34 @@ class _Program:
 
     def printed(self) -> Source:
         """Text and what its caller must know."""
+        merging = not self.kernel.reduction.additive and not self.kernel.reduction.listed
+        texts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
+        texts += [merge_function(self.kernel, self.tiling)] * merging
         self._main()
-        cells = self.values.cells
-        arguments = self.arguments() + ["scratch"] * (cells > 0)
-        main = self._signature(self.name, arguments) + self.text.whole()
-        main = main.replace("CELLS", str(cells))
-        parts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
-        if not self.kernel.reduction.additive and not self.kernel.reduction.listed:
-            parts.append(merge_function(self.kernel, self.tiling))
-        parts.append(main)
-        combine: list[str] = []
+        centres, cells = tuple(self.values.centres), [self.values.cells]
+        arguments = [self._function(self.name, [f"centre{n}" for n in centres], texts)]
         if self.tiling.split:
             self.start(Text())
             self._combine()
-            combine = self.arguments()
-            parts.append(self._signature(f"{self.name}_combine", combine) + self.text.whole())
+            cells.append(self.values.cells)
+            arguments.append(self._function(f"{self.name}_combine", [], texts))
+        text = "\n\n".join(texts).replace("CELLS", str(max(cells)))
         entries = self.folding.entry_count()
-        text = "\n\n".join(parts)
-        checked = self.checked
-        return Source(text, self.name, tuple(arguments), tuple(combine), entries, cells, checked)
+        return Source(
+            text, self.name, arguments[0], arguments[-1], entries, max(cells), self.checked, centres
+        )
+
+    def _function(self, name: str, more: list[str], texts: list[str]) -> tuple[str, ...]:
+        """Add a function with all that was printed; its arguments."""
+        arguments = [*self.arguments(), *more]
+        if self.values.cells:  # this program's tables
+            arguments.append("scratch")
+            self.text.lines[self.after_where : self.after_where] = [
+                "    program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)",
+                "    scratch_at = scratch + tl.cast(program, tl.int64) * CELLS",
+            ]
+        texts.append(self._signature(name, arguments) + self.text.whole())
+        return tuple(arguments)
 
     def _says(self) -> str:
         kernel = self.kernel
@@ -216,9 +226,7 @@ class _Program:
     def _main(self) -> None:
         text, line = self.text, self.text.line
         self._where()
-        if self._has_tables():
-            line("program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)")
-            line("scratch_at = scratch + tl.cast(program, tl.int64) * CELLS")
+        self.after_where = len(self.text.lines)
         self.values.before()
         self.folding.begin()
         if self.tiling.sparse:
@@ -244,20 +252,6 @@ class _Program:
             line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
             with text.block("if refused > 0:"):
                 line("tl.store(flag, 1)")
-
-    def _has_tables(self) -> bool:
-        factors = [factor for factor in self.kernel.factors if factor is not None]
-        found = self.kernel.needed((*self.kernel.folded, *self.kernel.scores, *factors), 3)
-        todo: list[Value] = list(found)
-        seen: set[Value] = set()
-        while todo:
-            value = todo.pop()
-            if value.what == "table":
-                return True
-            if value not in seen:
-                seen.add(value)
-                todo.extend(value.args)
-        return False
 
     def _columns(self) -> None:
         """The columns low to high, chunk after chunk."""
@@ -322,7 +316,7 @@ class _Program:
         """The second pass: what the parts left, in order."""
         line, folding = self.text.line, self.folding
         self._where(parts=False)
-        self.values.before()
+        self.after_where = len(self.text.lines)
         folding.begin()
         with self.text.block("for part in range(0, splits):"):
             line(f"left = {self._task_of('part')}")
@@ -359,15 +353,11 @@ class _Program:
                 return
             component = "0"
             if self.kernel.output_loop is not None:
-                mask += f" & {self._below('tl.program_id(1)', 1)}"
+                mask += " & (tl.program_id(1) == 0)"
         elif self.kernel.output_loop is not None:
-            mask += f" & {self._below(component, self.kernel.output_loop.n)}"
+            mask += f" & ({component} < {self.kernel.output_loop.n})"
         at = f"o{n}_at + {component} * o{n}_c"
         self.text.line(f"tl.store({at}, {self._stored(n, value)}, mask={mask})")
-
-    def _below(self, number: str, limit: int) -> str:
-        """A mask of rows from one number: compared as rows, as the interpreter wants it."""
-        return f"({number} + own_lanes * 0 < {limit})"
 
     def _stored(self, n: int, value: str) -> str:
         kind = self.kernel.reduction.results[n].kind
@@ -375,8 +365,7 @@ class _Program:
             return f"tl.cast({value}, tl.int64)"
         if kind == "truth":
             return f"{value} != 0"
-        if self.tiling.stored not in ("", self.tiling.dtype):
-            # Not every target, nor the interpreter, rounds float64 to half precision at once.
+        if self.tiling.stored == "bfloat16":  # no GPU narrows float64 to it
             value = f"tl.cast({value}, tl.float32)"
         return f"tl.cast({value}, o{n}.dtype.element_ty)"
 
@@ -387,7 +376,7 @@ class _Program:
             folding.close(instance.number)
             mask = "own"
             if loop is not None:
-                mask += f" & {self._below(instance.component, loop.n)}"
+                mask += f" & ({instance.component} < {loop.n})"
             with self.text.block(f"for place in range(0, {self.kernel.length}):"):
                 value, column = folding.take(instance.number)
                 found = {"value": value, "index": column}

@@ -120,7 +120,9 @@ class Printed(Simd):
 
     def float_intrinsic(self, name: str, *arguments: Any) -> Any:
         """A function of Triton by its name."""
-        called = {"fabs": "tl.abs", "sqrt": "tl.sqrt_rn"}.get(name, f"tl.{name}")
+        # The square root of float64 is rounded once in any case.
+        root = "tl.sqrt_rn" if self.dtype == "float32" else "tl.sqrt"
+        called = {"fabs": "tl.abs", "sqrt": root}.get(name, f"tl.{name}")
         return self.let(f"{called}({', '.join(arguments)})")
 
     def add(self, a: Any, b: Any) -> Any:

@@ -6,13 +6,14 @@ of the column stage a row of them (1, COLUMNS), and what is computed once is a n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 from ...core.scalars import PRIMITIVES, Index, Loop, Value, reachable_through, to_float
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
-from ...lower.products import Scalar, scalar_product
+from ...lower.products import Scalar, scalar_product, squared_distance
 from ...lower.tiling import Tiling, power_of_two_above
 from .. import approximations
 from ..numerics import LOG2E
@@ -29,7 +30,11 @@ _JUMPS = {"floor", "lt", "le", "eq", "ne"}
 # Exponents that e^x e^y may be computed from instead of e^(x+y), far from the dtype's range.
 _SAFE_EXPONENT = {"float32": 16, "float64": 128}
 # Components that the tiles of a scalar product hold at a time.
-_WIDTH = 64
+_WIDTH = 16
+# Turns of a component loop from which on four are written out together.
+_LONG = 16
+# Distances are taken from products where they are at least this share of the norms.
+_FAR = 0.125
 _INVERSES = 2.0**24
 
 
@@ -47,6 +52,8 @@ class Values:
         # Rules of reductions are printed without approximations of any kind.
         self.plain = False
         self.cells = 0
+        self.centres: list[int] = []
+        self._norms: dict[Value, str] = {}
         self._exponents: dict[Value, tuple[Value, str]] = {}
         self._jumps = tiling.relaxed and any(v.what in _JUMPS for v in self._all())
         self.half = tiling.stored != tiling.dtype
@@ -73,6 +80,8 @@ class Values:
         for value in self._all():
             if value.what == "exp" and value.stage == PAIR:
                 self._scale(value)
+            if self.by_tiles(value) and squared_distance(value):
+                self._norms[value] = self._own_norms(value)
 
     def _scale(self, exponential: Value) -> None:
         """Where exponents are a product of a pair and a row: the row's factor, times log2(e)."""
@@ -110,23 +119,23 @@ class Values:
         """What a value is printed from."""
         if value in self._exponents:
             return (self._exponents[value][0],)
-        if self._scalar(value) is not None:
-            return ()
-        return value.args
+        return () if self.by_tiles(value) else value.args
 
-    def _scalar(self, value: Value) -> Scalar | None:
-        """The scalar product that is computed by tiles."""
-        if self.tiling.dtype != "float32" or min(self.tiling.rows, self.tiling.columns) < 16:
+    def by_tiles(self, value: Value) -> Scalar | None:
+        """The scalar product or squared distance that is computed by products of tiles."""
+        small = min(self.tiling.rows, self.tiling.columns) < 16
+        if value.what != "result" or small or self.tiling.dtype != "float32":
             return None
-        return scalar_product(value)
+        return scalar_product(value) or squared_distance(value)
 
     def _emit_one(self, value: Value, known: Known, inside: frozenset[Loop]) -> None:
         if value.what == "result":
-            scalar = self._scalar(value)
-            if scalar is not None:
-                known[value] = self._dot(scalar)
-            else:
+            if not self.by_tiles(value):
                 self._loop(value, known, inside)
+            elif scalar_product(value):
+                known[value] = self._products(value)[0]
+            else:
+                known[value] = self._distance(value, known, inside)
         elif value.what == "table":
             self._table(value, known, inside)
         else:
@@ -253,16 +262,17 @@ class Values:
 
     # ---- component loops -----------------------------------------------------------------
 
-    def _loop(self, result: Value, known: Known, inside: frozenset[Loop]) -> None:
+    def _loop(self, result: Value, known: Known, inside: frozenset[Loop], most: int = 4) -> None:
         loop: Loop = result.data[0]
         # What the body needs but does not vary in it is computed before it.
         self.emit(loop.inits, known, inside)
-        self._invariant(loop.nexts, known, inside)
+        self.shared(loop.nexts, known, inside)
         names = [self.text.name("s") for _ in loop.inits]
         for name, init in zip(names, loop.inits, strict=True):
             self.text.line(f"{name} = {self._shaped(known[init], result.stage)}")
         index = self.text.name("k")
-        with self.text.block(f"for {index} in range(0, {loop.n}):"):
+        turns = most if loop.n >= _LONG else 1
+        with self.text.block(f"for {index} in tl.range(0, {loop.n}, loop_unroll_factor={turns}):"):
             local = {**known, loop.index: index}
             local.update(zip(loop.carries, names, strict=True))
             nexts = self.emit(loop.nexts, local, inside | {loop})
@@ -273,7 +283,7 @@ class Values:
                 self.text.line(f"{name} = {after if same else self._shaped(after, result.stage)}")
         known.update(zip(loop.results, names, strict=True))
 
-    def _invariant(self, targets: Sequence[Value], known: Known, inside: frozenset[Loop]) -> None:
+    def shared(self, targets: Sequence[Value], known: Known, inside: frozenset[Loop]) -> None:
         """What the targets need and no loop beyond those around changes."""
 
         def below(value: Value) -> Sequence[Value]:
@@ -292,7 +302,7 @@ class Values:
         """The components into memory, in order; what is known of a table is its place."""
         loop: Loop = table.data
         memory, value = loop.carries[0], loop.nexts[0]
-        self._invariant([value], known, inside)
+        self.shared([value], known, inside)
         place = f"scratch_at + {self.cells}"
         rows, columns = self.tiling.rows, self.tiling.columns
         size = {ONCE: 1, ROW: rows, COLUMN: columns, PAIR: rows * columns}[table.stage]
@@ -316,24 +326,78 @@ class Values:
 
     # ---- products of matrices --------------------------------------------------------------
 
-    def _dot(self, scalar: Scalar) -> str:
-        """A scalar product of many components, by tiles of both."""
-        text, width = self.text, min(_WIDTH, max(16, power_of_two_above(scalar.dim)))
+    def _products(self, value: Value) -> tuple[str, str]:
+        """(scalar products, squared norms of columns), a tile of components after the other.
+
+        The numbers of a distance are measured from a centre.
+        """
+        text, scalar = self.text, self.by_tiles(value)
+        assert scalar is not None
+        distance = value in self._norms
         total = text.let("tl.zeros((ROWS, COLUMNS), tl.float32)", "s")
-        first = text.name("k")
-        with text.block(f"for {first} in range(0, {scalar.dim}, {width}):"):
-            at = text.let(f"{first} + tl.arange(0, {width})", "k")
-            own, other = f"x{scalar.row}", f"y{scalar.column}"
-            here = f"{at}[None, :] < {scalar.dim}"
+        norms = text.let("tl.zeros((1, COLUMNS), tl.float32)", "s") if distance else ""
+        with self._components(scalar.dim) as at:
+            x = self._own_tile(scalar, at, distance)
+            name = f"y{scalar.column}"
             there = f"({at}[:, None] < {scalar.dim})" + (" & inside" if self.mask else "")
-            x = text.let(
-                f"tl.load({own}_at + {at}[None, :] * {own}_c, mask=own & ({here}), other=0.0)"
-            )
-            y = text.let(
-                f"tl.load({other}_at + {at}[:, None] * {other}_c, mask={there}, other=0.0)"
-            )
-            text.line(f"{total} = {self.dot(x, y, total)}")
-        return total
+            y = self._tile(f"{name}_at + {at}[:, None] * {name}_c", there)
+            if distance:
+                y = self._centred(y, scalar, f"{at}[:, None]", there)
+                text.line(f"{norms} = {norms} + tl.sum({y} * {y}, 0, keep_dims=True)")
+            text.line(f"{total} = {self.dot(x, y, total, exact=not distance)}")
+        return total, norms
+
+    @contextlib.contextmanager
+    def _components(self, dim: int) -> Generator[str, None, None]:
+        """A loop over tiles of components: their indices."""
+        width = min(_WIDTH, max(16, power_of_two_above(dim)))
+        first = self.text.name("k")
+        with self.text.block(f"for {first} in range(0, {dim}, {width}):"):
+            yield self.text.let(f"{first} + tl.arange(0, {width})", "k")
+
+    def _own_tile(self, scalar: Scalar, at: str, centred: bool) -> str:
+        """Components of this program's rows."""
+        name, here = f"x{scalar.row}", f"own & ({at}[None, :] < {scalar.dim})"
+        x = self._tile(f"{name}_at + {at}[None, :] * {name}_c", here)
+        return self._centred(x, scalar, f"{at}[None, :]", here) if centred else x
+
+    def _tile(self, where: str, mask: str) -> str:
+        return self.text.let(f"tl.load({where}, mask={mask}, other=0.0)")
+
+    def _centred(self, tile: str, scalar: Scalar, at: str, mask: str) -> str:
+        """A tile measured from the centre of the rows' points; 0 where there is nothing."""
+        if scalar.row not in self.centres:
+            self.centres.append(scalar.row)
+        centre = f"tl.load(centre{scalar.row} + {at}, mask={at} < {scalar.dim}, other=0.0)"
+        return self.text.let(f"tl.where({mask}, tl.cast({tile}, tl.float32) - {centre}, 0.0)")
+
+    def _own_norms(self, value: Value) -> str:
+        """Squared norms of this program's rows, measured from the centre."""
+        scalar = self.by_tiles(value)
+        assert scalar is not None
+        norms = self.text.let("tl.zeros((ROWS, 1), tl.float32)", "s")
+        with self._components(scalar.dim) as at:
+            x = self._own_tile(scalar, at, True)
+            self.text.line(f"{norms} = {norms} + tl.sum({x} * {x}, 1, keep_dims=True)")
+        return norms
+
+    def _distance(self, value: Value, known: Known, inside: frozenset[Loop]) -> str:
+        """|x - y|^2 as |x|^2 + |y|^2 - 2 (x|y), measured from a centre.
+
+        Its rounding error is a few units of |x|^2 + |y|^2. Where some distance of the tile is not
+        at least an eighth of that, the tile's are computed again from differences.
+        """
+        text = self.text
+        products, others = self._products(value)
+        norms = text.let(f"{self._norms[value]} + {others}", "s")
+        found = text.let(f"{norms} - 2.0 * {products}", "s")
+        valid = "own & inside" if self.mask else "own"
+        near = text.let(f"(({found} >= {norms} * {_FAR}) == 0) & ({valid})")
+        with text.block(f"if tl.max(tl.ravel(tl.cast({near}, tl.int32))) > 0:"):
+            local = dict(known)
+            self._loop(value, local, inside, 1)
+            text.line(f"{found} = {local[value]}")
+        return found
 
     def dot(self, x: str, y: str, total: str, exact: bool = True) -> str:
         """total + x y, as matrices; halves as they are stored are multiplied exactly."""
