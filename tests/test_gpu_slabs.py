@@ -22,7 +22,6 @@ from pairfold.frontends.devices import OnGpu  # noqa: E402
 from pairfold.frontends.slabs import Cut, Slabs  # noqa: E402
 from pairfold.settings import settings  # noqa: E402
 
-
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)", "p = Pm(1)"]
 CASES = [
     ("Sum", "Exp(-p*SqDist(x,y))*b", {}),
