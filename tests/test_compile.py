@@ -25,7 +25,7 @@ def genred(x, y, b):
 def lazy(x, y, b):
     x_i, y_j = LazyTensor(x[:, None, :].cos()), LazyTensor(y[None])
     weights = (-((x_i - y_j) ** 2).sum(-1) / 2.5).exp()
-    return (weights @ b).square() + weights.logsumexp(dim=1)
+    return (weights @ b).square()
 
 
 def system(x, y, b):

@@ -22,8 +22,6 @@ from pairfold.frontends.devices import OnGpu  # noqa: E402
 from pairfold.frontends.slabs import Cut, Slabs  # noqa: E402
 from pairfold.settings import settings  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("interpreter")
-
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)", "p = Pm(1)"]
 CASES = [
     ("Sum", "Exp(-p*SqDist(x,y))*b", {}),
@@ -61,13 +59,15 @@ def data(m=17, n=23, dtype=np.float32, batch=(), seed=0):
 
 
 @pytest.fixture(autouse=True)
-def small_tiles():
+def small_tiles(monkeypatch):
+    """As in a process with TRITON_INTERPRET=1, whether the test runs a program or not."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     with settings(tile="16x16x1"):
         yield
 
 
 @pytest.fixture
-def forced(monkeypatch):
+def forced(monkeypatch, interpreter):
     """A function that fixes the cut, and a list of the slabs that were computed."""
     folded = []
     whole = Slabs._folded
@@ -332,6 +332,7 @@ def test_arrays_of_any_strides_and_read_only_ones(forced):
     same(reduce(*turned, backend="GPU"), reduce(*turned))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("m", "n"), [(0, 23), (17, 0), (0, 0), (1, 1)])
 def test_axes_may_be_empty(m, n):
     for reduction in ("Sum", "LogSumExp", "Max_ArgMax"):
@@ -350,7 +351,7 @@ def test_the_reference_checks_results_of_slabs(forced, monkeypatch):
             reduce(*data()[:2], backend="GPU")
 
 
-def test_cpu_and_gpu_do_not_share_what_they_learnt(monkeypatch):
+def test_cpu_and_gpu_do_not_share_what_they_learnt(monkeypatch, interpreter):
     """In the interpreter tensors of both are on the CPU: their calls must not be mixed up."""
     from pairfold.backends.gpu.launch import GpuCall
 

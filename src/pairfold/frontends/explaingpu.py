@@ -1,4 +1,4 @@
-"""Explanations of a reduction on a GPU: tile, grid, registers, alternatives, its program."""
+"""Explanations of a reduction on a GPU: tiles, grid, registers, alternatives, the program."""
 
 from __future__ import annotations
 

@@ -94,8 +94,6 @@ def sweep(
         return None
     if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
         return None
-    if adapter.device(arrays[0]) is not None:
-        return None  # programs of GPUs fold over one axis
     chosen = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
     found = _in_lanes(fold, positions, chosen)
     if not found.fits(options):

@@ -218,12 +218,7 @@ class GpuCall:
             shape = (parts.batches, parts.splits, -1)
             left = torch.empty(entries(program, parts), dtype=torch.float64, device=device)
             values["partial"], left = left, left.view(shape)
-        step = wave(program, parts)
-        self._scratch(program, parts, step, values, device)
-        for task in range(0, parts.tasks, step):
-            values["first_task"] = task
-            programs = (min(step, parts.tasks - task), parts.groups)
-            self._enqueue(program.main, program, programs, values, False)
+        self._waves(program, parts, parts.tasks, values, False)
         return left
 
     def _merge(
@@ -232,21 +227,22 @@ class GpuCall:
         """Merge what the parts of the reduced axis left, in order, into the results."""
         values = self._values(program, parts, tensors)
         values.update(flag=flag, partial=left)
-        step, tasks = wave(program, parts), parts.panels * parts.batches
-        self._scratch(program, parts, step, values, left.device)
+        self._waves(program, parts, parts.panels * parts.batches, values, True)
+
+    def _waves(
+        self, program: Program, parts: Grid, tasks: int, values: dict[str, Any], combine: bool
+    ) -> None:
+        """So many tasks, in launches whose scratch memory stays small."""
+        torch, step = sys.modules["torch"], wave(program, parts)
+        if program.source.cells:
+            size = min(step, tasks) * parts.groups * program.source.cells
+            dtype, device = getattr(torch, program.tiling.dtype), values["o0"].device
+            values["scratch"] = torch.empty(size, dtype=dtype, device=device)
         for task in range(0, tasks, step):
             values["first_task"] = task
             programs = (min(step, tasks - task), parts.groups)
-            self._enqueue(program.combine, program, programs, values, True)
-
-    @staticmethod
-    def _scratch(program: Program, parts: Grid, step: int, values: Any, device: Any) -> None:
-        """Memory for the tables of so many tasks."""
-        if program.source.cells:
-            torch = sys.modules["torch"]
-            size = step * parts.groups * program.source.cells
-            dtype = getattr(torch, program.tiling.dtype)
-            values["scratch"] = torch.empty(size, dtype=dtype, device=device)
+            function = program.combine if combine else program.main
+            self._enqueue(function, program, programs, values, combine)
 
     # ---- columns that come in slabs -----------------------------------------------------------
 

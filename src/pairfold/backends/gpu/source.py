@@ -6,7 +6,6 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from ...core.scalars import Value
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.tiling import Tiling, power_of_two_above
@@ -71,7 +70,7 @@ class _Program:
 
     def start(self, text: Text) -> None:
         """Print into a new text."""
-        self.text = text
+        self.text, self.after_where = text, 0
         self.values = Values(text, self.kernel, self.tiling)
         self.values.checks = self.checked
         self.folding = self._form()(self.values, self._instances())
@@ -143,7 +142,13 @@ class _Program:
 
     def _function(self, name: str, more: list[str], texts: list[str]) -> tuple[str, ...]:
         """Add a function with all that was printed; its arguments."""
-        arguments = [*self.arguments(), *more, *["scratch"] * (self.values.cells > 0)]
+        arguments = [*self.arguments(), *more]
+        if self.values.cells:  # this program's tables
+            arguments.append("scratch")
+            self.text.lines[self.after_where : self.after_where] = [
+                "    program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)",
+                "    scratch_at = scratch + tl.cast(program, tl.int64) * CELLS",
+            ]
         texts.append(self._signature(name, arguments) + self.text.whole())
         return tuple(arguments)
 
@@ -221,7 +226,7 @@ class _Program:
     def _main(self) -> None:
         text, line = self.text, self.text.line
         self._where()
-        self._scratch()
+        self.after_where = len(self.text.lines)
         self.values.before()
         self.folding.begin()
         if self.tiling.sparse:
@@ -247,26 +252,6 @@ class _Program:
             line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
             with text.block("if refused > 0:"):
                 line("tl.store(flag, 1)")
-
-    def _scratch(self) -> None:
-        """Where this program's tables are, if it has any."""
-        if self._has_tables():
-            self.text.line("program = tl.program_id(0) + tl.num_programs(0) * tl.program_id(1)")
-            self.text.line("scratch_at = scratch + tl.cast(program, tl.int64) * CELLS")
-
-    def _has_tables(self) -> bool:
-        factors = [factor for factor in self.kernel.factors if factor is not None]
-        found = self.kernel.needed((*self.kernel.folded, *self.kernel.scores, *factors), 3)
-        todo: list[Value] = list(found)
-        seen: set[Value] = set()
-        while todo:
-            value = todo.pop()
-            if value.what == "table":
-                return True
-            if value not in seen:
-                seen.add(value)
-                todo.extend(value.args)
-        return False
 
     def _columns(self) -> None:
         """The columns low to high, chunk after chunk."""
@@ -331,7 +316,7 @@ class _Program:
         """The second pass: what the parts left, in order."""
         line, folding = self.text.line, self.folding
         self._where(parts=False)
-        self._scratch()
+        self.after_where = len(self.text.lines)
         folding.begin()
         with self.text.block("for part in range(0, splits):"):
             line(f"left = {self._task_of('part')}")
