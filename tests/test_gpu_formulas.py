@@ -162,7 +162,7 @@ def test_ranges_equal_numpy_on_the_pairs_that_are_left(
     name: str, weighted: bool, axis: int, dtype: str, dim: int
 ) -> None:
     with settings(tile="8x16x1" if dim == 3 else "16x16x1"):
-        batch = ((2, 1), (3,), (1, 1), (), (2, 3)) if name in ("Mean", "LogSumExp") else ((),) * 5
+        batch = ((2, 1), (3,), (1, 1), (), (2, 3)) if name == "Mean" and dim == 3 else ((),) * 5
         sizes = (23, 31) if dim == 3 else (3, 9)
         test_ranges.check_masked(name, weighted, dim, sizes, axis, dtype, batch)
 
@@ -170,9 +170,8 @@ def test_ranges_equal_numpy_on_the_pairs_that_are_left(
 # ----- torch, symbolic tensors, systems -----------------------------------------------------------
 
 DIFFERENTIATED = [
-    ("Sum", False, 1, "broadcast"),
-    ("Sum", False, 0, "plain"),
-    ("LogSumExp", True, 0, "plain"),
+    ("Sum", False, 0, "broadcast"),
+    ("Sum", False, 1, "plain"),
     ("SumSoftMaxWeight", True, 1, "plain"),
     ("Min_ArgMin", False, 1, "plain"),
     ("KMin", False, 1, "plain"),
@@ -184,7 +183,7 @@ DIFFERENTIATED = [
 def test_first_and_second_derivatives_are_those_of_dense_torch(
     name: str, weighted: bool, axis: int, batch: str
 ) -> None:
-    with settings(tile="8x8x1"):
+    with settings(tile="4x8x1"):
         derivatives.test_first_and_second_derivatives_are_those_of_dense_torch(
             name, weighted, batch, axis
         )
