@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu
+.PHONY: gpu-code check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -41,3 +41,7 @@ bench:
 # Correctness, calls, speed and the chip's limits; make bench-gpu options="--budget 300"
 bench-gpu:
 	$(PYTHON) benchmarks/gpu.py --write benchmarks/gpu.md $(options)
+
+# All kernels of the GPU benchmark as machine code for three GPUs, none of which needs to be there.
+gpu-code:
+	PYTHONPATH=src $(EXECUTABLE) tests/gpu_code.py
