@@ -196,7 +196,7 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     alive = pairs * (places * states + (kernel.total is not None) * inner + words)
     read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
     staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
-    return 32 + listed + alive + staged + words * read
+    return words * (32 + read) + listed + alive + staged
 
 
 def _own(kernel: Kernel, stage: int) -> int:
