@@ -19,14 +19,9 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 pytest.importorskip("torch", reason="programs for GPUs run on torch's tensors")
 
+from gpu_code import EVERYWHERE, TARGETS
+
 TESTS = Path(__file__).parent
-TARGETS = ("sm_80", "sm_90", "gfx942")
-# Those that are compiled for each of them; `make gpu-code` compiles all.
-EVERYWHERE = (
-    "gaussian", "gaussian.backward.x", "gaussian.float64", "gaussian.dim64",
-    "gaussian.dim64.backward.x", "logsumexp", "attention", "attention.backward.b", "knn.dim3.k10",
-    "knn.dim64.k10", "seed",
-)  # fmt: skip
 
 # On sm_90. Those of many components: a turn of the loop over blocks, with the first 16 components.
 BUDGETS = {
@@ -58,7 +53,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     done = subprocess.run(
-        [sys.executable, str(TESTS / "gpu_code.py"), "--some"],
+        [sys.executable, str(TESTS / "gpu_code.py"), *{*BUDGETS, *EVERYWHERE}],
         env=environment, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
