@@ -35,16 +35,21 @@ def distance(kernel: Kernel) -> Distance | None:
     return None if found is None else Distance(*found, root)
 
 
-def _looped(kernel: Kernel, value: Value) -> tuple[int, int, int] | None:
-    """(row slot, column slot, dim) of a sum that is a component loop."""
+def summed(value: Value) -> Value | None:
+    """What the component loop of a result adds up from 0, if that is all it does."""
     loop: Loop = value.data[0]
     if len(loop.nexts) != 1 or loop.inits[0].what != "const" or loop.inits[0].data != 0:
         return None
     after, carry = loop.nexts[0], loop.carries[0]
     if after.what != "add" or carry not in after.args:
         return None
-    term = after.args[1] if after.args[0] is carry else after.args[0]
-    found = _square(kernel, term)
+    return after.args[1] if after.args[0] is carry else after.args[0]
+
+
+def _looped(kernel: Kernel, value: Value) -> tuple[int, int, int] | None:
+    """(row slot, column slot, dim) of a sum that is a component loop."""
+    term, loop = summed(value), value.data[0]
+    found = None if term is None else _square(kernel, term)
     if found is None or any(index is not loop.index for _, index in found):
         return None
     return found[0][0], found[1][0], loop.n

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.scalars import Loop, Value
+from .distance import summed
 from .kernel import COLUMN, PAIR, ROW, Kernel
 
 
@@ -63,14 +64,8 @@ def _term(value: Value) -> tuple[Value, Loop] | None:
     """The product of two values that a component loop adds up."""
     if value.what != "result" or value.stage != PAIR:
         return None
-    loop: Loop = value.data[0]
-    if len(loop.nexts) != 1 or loop.inits[0].what != "const" or loop.inits[0].data != 0:
-        return None
-    after, carry = loop.nexts[0], loop.carries[0]
-    if after.what != "add" or carry not in after.args:
-        return None
-    term = after.args[1] if after.args[0] is carry else after.args[0]
-    return (term, loop) if term.what == "mul" else None
+    term = summed(value)
+    return None if term is None or term.what != "mul" else (term, value.data[0])
 
 
 def _factors(term: Value, loop: Loop, *args: Value) -> Scalar | None:
