@@ -192,11 +192,20 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     if kernel.reduction.listed:
         entries = tiling.rows * power_of_two_above(kernel.length) / (tiling.warps * _LANES)
         listed, states = (words + 2) * places * max(1.0, entries), words
-    held = min(_own(kernel, ROW), 64)
+    held = min(_own(kernel, ROW), 64) + _of_components(kernel, tiling)
     alive = pairs * (places * states + (kernel.total is not None) * inner + words)
     read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
     staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
     return words * (32 + read) + listed + alive + staged
+
+
+def _of_components(kernel: Kernel, tiling: Tiling) -> int:
+    """Numbers of a row that the components of a long output read, each its own."""
+    if kernel.output_loop is None or tiling.product is not None:
+        return 0
+    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    inside = (v for v in values if kernel.output_loop in v.loops and v.stage == ROW)
+    return tiling.group * sum(v.kind == "real" for v in inside)
 
 
 def _own(kernel: Kernel, stage: int) -> int:
