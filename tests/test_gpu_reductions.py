@@ -27,6 +27,7 @@ from test_reductions import (
 )
 from test_reductions import _joined_by_hand as joined_by_hand
 
+import pairfold.torch
 from pairfold.frontends.devices import DeviceTensors
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import REDUCTIONS
@@ -252,3 +253,21 @@ def test_sums_of_float64_are_compensated_where_asked(scheme: str) -> None:
         got = genred(np.zeros((3, 1)), y, backend="GPU")
     plain = abs(np.cumsum(y[:, 0])[-1] - math.fsum(y[:, 0]))
     assert np.abs(got - math.fsum(y[:, 0])).max() < max(plain / 4, 1e-2)
+
+
+@pytest.mark.parametrize("components", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_offsets_beyond_32_bits_are_read_and_written(axis: int, components: bool) -> None:
+    """Rows, or components, that lie 2^30 numbers apart; of 12 GB a few pages are touched."""
+    step = 2**30
+    memory = [torch.empty(2 * step + 8, dtype=torch.float16) for _ in range(3)]
+    shape, strides = ((2, 3), (1, step)) if components else ((3, 1), (step, 1))
+    x, y, out = (whole.as_strided(shape, strides) for whole in memory)
+    x[:] = torch.tensor([1.0, 2.0, 3.0, 4.0, 6.0, 8.0])[: x.numel()].reshape(shape)
+    y[:] = torch.tensor([0.5, 4.0, -1.0, 3.0, 2.0, 5.0])[: x.numel()].reshape(shape)
+    aliases = [f"x = Vi({shape[1]})", f"y = Vj({shape[1]})"]
+    genred = pairfold.torch.Genred("x*y+x", aliases, axis=axis)
+    with settings(tile=TILE):
+        genred(x, y, backend="GPU", out=out)
+    tall, wide = x.double()[:, None], y.double()[None]
+    assert torch.equal(out.double(), (tall * wide + tall).sum(axis))

@@ -25,8 +25,8 @@ _ASKING = 64
 _DEEPEST = {True: 32, False: 16}
 # Rows and columns of a tile that can be multiplied.
 _LEAST_MULTIPLIED = 16
-# Pairs of a tile where products of components are followed by several outputs.
-_GROUPED = 1024
+# Pairs of a warp where products of components are followed by several outputs.
+_GROUPED = 128
 # Registers per pair on the way of tiles of components to the multiplication.
 _STAGED = 8
 # Blocks whose terms a lane adds up before its sum joins a wider one.
@@ -42,7 +42,8 @@ _SHAPES = (
 # Where tiles of components are multiplied: instructions per component, from machine code.
 _MULTIPLYING = {
     (64, 64, 8): 1.7, (64, 32, 8): 1.9, (64, 16, 8): 2.2, (32, 64, 8): 2.1, (32, 64, 4): 2.0,
-    (64, 32, 4): 2.1, (32, 32, 4): 2.2, (16, 64, 4): 2.6, (16, 32, 2): 2.8, (16, 16, 1): 3.2,
+    (64, 32, 4): 2.1, (32, 32, 4): 2.2, (16, 64, 4): 2.6, (16, 32, 4): 2.7, (16, 32, 2): 2.8,
+    (16, 16, 1): 3.2,
 }  # fmt: skip
 
 
@@ -135,7 +136,7 @@ def _is_open(
     if product is not None:
         return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.reduction.anchored]
     grouped = kernel.output_loop is not None and multiplies(kernel, dtype)
-    return not grouped or shape[0] * shape[1] <= _GROUPED
+    return not grouped or shape[0] * shape[1] <= _GROUPED * shape[2]
 
 
 def _groups(kernel: Kernel, product: Product | None, dtype: str) -> tuple[int, ...]:

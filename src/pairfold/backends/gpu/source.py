@@ -216,6 +216,7 @@ class _Program:
             start = f" + tl.load(offsets + batch * {len(names)} + {n})"
             base = name + start * self.tiling.batched
             kind = name[0]
+            line(f"{name}_c = tl.cast({name}_c, tl.int64)")
             if kind == "o" or kind == LETTERS[ROW]:
                 line(f"{name}_at = {base} + r * {name}_r")
             elif kind == LETTERS[ONCE]:
@@ -265,7 +266,7 @@ class _Program:
                 self._block()
             self.values.cells = cells  # the tail uses the same memory
             with text.block("for block in range(whole, stop, COLUMNS):"):
-                line("inside = block + lanes < stop")
+                line("inside = tl.cast(block, tl.int64) + lanes < stop")
                 self.values.mask = ", mask=inside, other=0.0"
                 self._block()
                 self.values.mask = ""
@@ -273,7 +274,7 @@ class _Program:
 
     def _block(self) -> None:
         line = self.text.line
-        line("c = block + lanes")
+        line("c = tl.cast(block, tl.int64) + lanes")
         if "index" in self.kernel.reduction.kinds and not self.kernel.reduction.listed:
             line("here = tl.cast(c - start, tl.int32)")
         for argument in self.kernel.arguments:
