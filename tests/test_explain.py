@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pairfold import Genred, explain
+from pairfold import Genred, KernelSolve, LazyTensor, Vi, Vj, explain, generic_sum
 from pairfold.backends.machine import machine
+from pairfold.errors import ArgumentError, ArrayTypeError, ShapeError
 from pairfold.settings import settings
 
 GAUSSIAN = Genred("Exp(-SqDist(x,y))*b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], axis=1)
@@ -20,8 +21,11 @@ def test_an_explanation_names_formula_stages_loops_and_cost() -> None:
     for part in ("Exp(", "x[3]", "y[3], b[1]", "exp x1", "for task in", "float64 across blocks"):
         assert part in text
     assert plan.flops_per_pair == 12
-    assert plan.registers <= plan.plan.machine.registers + 8
     assert plan.splits == 1
+    with settings(target="baseline", row_vectors=1, lanes="row"):
+        one = explain(GAUSSIAN).registers
+    with settings(target="baseline", row_vectors=4, lanes="row"):
+        assert one < explain(GAUSSIAN).registers < 4 * one
 
 
 def test_work_that_does_not_depend_on_both_indices_leaves_the_inner_loop() -> None:
@@ -89,3 +93,89 @@ def test_a_gpu_is_explained_for_arrays() -> None:
     assert (plan.rows, plan.columns, plan.tiling.dtype) == (7, 1000, "float64")
     assert (plan.grid.panels, plan.grid.splits) == (1, 4)
     assert "merges the parts" in str(plan)
+
+
+# ----- everything that reduces explains itself ---------------------------------------------------
+
+
+def test_a_reduction_of_a_lazy_tensor_is_explained_with_its_own_arrays() -> None:
+    x, y = np.ones((7, 3)), np.ones((11, 3), np.float64)
+    distance = Vi(x).sqdist(Vj(y))
+    for plan in (
+        (-distance).exp().sum(axis=1, call=False).explain(),
+        explain((-distance).exp()),
+        (-distance).exp().explain(),
+    ):
+        assert (plan.rows, plan.columns, plan.plan.dtype) == (7, 11, "float64")
+        assert plan.reduction == "out_i = Sum_j F(x_i, y_j)"
+        assert plan.stages["pair"].count("exp x1") == 1
+    other = explain(distance, "ArgKMin", axis=0, opt_arg=3)
+    assert (other.rows, other.columns) == (11, 7)
+    assert other.reduction == "out_j = ArgKMin_i F(x_j, y_i)"
+    weighted = explain(distance, "LogSumExp", other=Vj(np.ones((11, 2))))
+    assert (weighted.dim, weighted.form) == (2, "anchored")
+    assert "@triton.jit" in distance.explain("Min", backend="GPU").triton
+
+
+def test_symbols_are_explained_for_large_sizes_and_for_arrays() -> None:
+    waiting = Vi(0, 3).sqdist(Vj(1, 3)).min(axis=1)
+    assert (waiting.explain().rows, waiting.explain().plan.dtype) == (100_000, "float32")
+    plan = waiting.explain(np.ones((5, 3)), np.ones((6, 3)))
+    assert (plan.rows, plan.columns, plan.plan.dtype) == (5, 6, "float64")
+    with pytest.raises(ArgumentError, match="takes 2 arrays"):
+        waiting.explain(np.ones((5, 3)))
+    with pytest.raises(ShapeError, match="argument 1"):
+        waiting.explain(np.ones((5, 3)), np.ones((6, 4)))
+    assert LazyTensor((0, 2, 2)).explain().dim == 2
+
+
+def test_systems_and_generic_functions_are_explained() -> None:
+    x, b = np.ones((9, 2)), np.ones((9, 1))
+    aliases = ["x = Vi(2)", "y = Vj(2)", "b = Vj(1)"]
+    solve = KernelSolve("Exp(-SqDist(x,y))*b", aliases, "b", axis=1)
+    assert explain(solve).formula == "Exp(-SqDist(x,y))*b"
+    assert (explain(solve, x, x, b).rows, explain(solve, x, x, b).columns) == (9, 9)
+    kernel = (-Vi(x).sqdist(Vj(x))).exp()
+    plan = kernel.solve(b, alpha=1.0, call=False).explain()
+    assert (plan.rows, plan.columns, plan.plan.dtype) == (9, 9, "float64")
+    symbolic = (-Vi(0, 2).sqdist(Vj(1, 2))).exp().solve(Vi(2, 1))
+    assert symbolic.explain().rows == 100_000
+    assert symbolic.explain(x, x, b).rows == 9
+    assert explain(generic_sum("Exp(-SqDist(x,y))*b", "a = Vi(1)", *aliases)).dim == 1
+
+
+def test_ranges_are_explained_with_the_arrays_that_they_cut() -> None:
+    x = np.ones((8, 1))
+    rows = np.array([[0, 3], [3, 8]])
+    columns = np.array([[0, 2], [2, 8]])
+    ranges = (rows, np.array([1, 2]), columns, columns, np.array([1, 2]), rows)
+    genred = Genred("SqDist(x,y)", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    for plan in (
+        genred.explain(x, x, ranges=ranges),
+        Vi(x).sqdist(Vj(x)).sum(axis=1, call=False, ranges=ranges).explain(),
+    ):
+        assert plan.sparse
+        assert plan.pairs == 3 * 2 + 5 * 6
+        assert (plan.rows, plan.columns) == (4, 36 // 8)
+        assert "of 36 pairs in ranges" in str(plan)
+    assert genred.explain(x, x).pairs == 64
+    assert "panels" in genred.explain(x, x, ranges=ranges, backend="GPU").triton
+    with pytest.raises(ArgumentError, match="for the arrays that they cut"):
+        genred.explain(ranges=ranges)
+
+
+def test_an_explanation_is_short_among_other_values_and_whole_in_a_notebook() -> None:
+    long = Genred("+".join(["Exp(-SqDist(x,y))"] * 50), ["x = Vi(3)", "y = Vj(3)"], axis=1)
+    for plan in (explain(GAUSSIAN), explain(long), explain(GAUSSIAN, backend="GPU")):
+        assert len(repr(plan)) < 250
+        assert "100000 x 100000 float32" in repr(plan)
+        assert plan.reduction in repr(plan)
+        page = plan._repr_html_()
+        assert page.startswith("<pre>formula")
+        assert "F(x_i, y_j)" in page
+    assert "&lt;" in explain(Genred("x<y", ["x = Vi(1)", "y = Vj(1)"], axis=1))._repr_html_()
+
+
+def test_what_is_no_reduction_is_refused_by_name() -> None:
+    with pytest.raises(ArrayTypeError, match=r"a numpy\.ndarray"):
+        explain(np.ones(3))

@@ -12,15 +12,18 @@ from ..backends.storage import BYTES_STORED
 from ..core.node import Kind, topological
 from ..core.scalars import PRIMITIVES
 from ..core.show import formula_text, tree_text
-from ..errors import check_option
+from ..errors import ArgumentError, ArrayTypeError, check_option
 from ..lower.cost import Estimate, registers
 from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
+from ..lower.pattern import sparse_partition
 from ..lower.schedule import Plan, frontier, partition
 from ..settings import current
 from .arrays import SUPPORTED, adapter_of
 from .devices import BACKENDS
 from .explaingpu import GpuExplanation, explain_on_gpu
 from .fold import Fold
+from .ranges import Ranges, checked_ranges
+from .shown import Shown, shortened
 
 if TYPE_CHECKING:
     from ..backends.native import Native
@@ -33,8 +36,8 @@ _TAKEN_IN = {
 }
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
     """How one reduction is computed; print it, or read its fields.
 
     `formula` is what was written, `simplified` the same after expansions and rules; `stages` says
@@ -42,8 +45,9 @@ class Explanation:
     `flops_per_pair` counts arithmetic as written (an exponential is one); `bytes_per_pair` is
     memory traffic from beyond the L1 cache; `registers` estimates the vectors alive in the inner
     loop; `estimates` are the plans that the settings leave open, with cycles per pair on one
-    thread, the chosen one first (settings such as `lanes` and `row_vectors` force any). `llvm()`,
-    `assembly()` and `inner_loop()` give the code.
+    thread, the chosen one first (settings such as `lanes` and `row_vectors` force any). With
+    ranges, `rows` and `columns` are those of a block, on average. `llvm()`, `assembly()` and
+    `inner_loop()` give the code.
     """
 
     formula: str
@@ -57,6 +61,8 @@ class Explanation:
     splits: int
     rows: int
     columns: int
+    pairs: int
+    sparse: bool
     flops_per_pair: float
     bytes_per_pair: float
     registers: int
@@ -65,6 +71,13 @@ class Explanation:
     tree: str
     shared: int
     form: str
+
+    @property
+    def summary(self) -> str:
+        """One line: what is reduced, over which sizes, and at what estimated cost."""
+        cycles = f"about {self.estimates[0].cycles:.3g} cycles per pair"
+        sizes = f"{self.rows} x {self.columns} {self.plan.dtype}"
+        return f"{self.reduction}, F = {shortened(self.formula)}: {sizes}, {cycles}"
 
     def llvm(self) -> str:
         """The LLVM IR, after optimisation."""
@@ -98,7 +111,7 @@ class Explanation:
         ]
         for stage, values in self.stages.items():
             lines.append(f"  {stage:<7}{', '.join(values) or '-'}")
-        lines += ["", f"loops for {self.rows} rows x {self.columns} columns, {p.dtype}"]
+        lines += ["", f"loops for {self.rows} rows x {self.columns} columns, {p.dtype}{self._cut}"]
         lines += [f"  {line}" for line in self._nest()]
         acc = p.accumulation
         lines += [
@@ -114,6 +127,10 @@ class Explanation:
         ]
         lines += [f"  {e.name:<34} {e}" for e in self.estimates]
         return "\n".join(lines)
+
+    @property
+    def _cut(self) -> str:
+        return f"; the average block of {self.pairs} pairs in ranges" if self.sparse else ""
 
     def _nest(self) -> list[str]:
         p = self.plan
@@ -151,26 +168,50 @@ def explain_fold(
     dtype: str = "float32",
     text: str | None = None,
     backend: str = "auto",
+    ranges: Any = None,
 ) -> Explanation | GpuExplanation:
-    """Explain a fold for arrays, or for large sizes of a dtype; `text` is what was written."""
+    """Explain a fold for arrays, or for large sizes of a dtype; `text` is what was written.
+
+    Raises:
+        OptionError: an unknown dtype or backend.
+        ArgumentError: ranges without arrays.
+        ArrayTypeError, DTypeError, DeviceError, ShapeError, RangeError: what does not fit.
+    """
     check_option("dtype", dtype, SUPPORTED)
     check_option("backend", backend, BACKENDS)
+    pairs = None if ranges is None else checked_ranges(ranges)
+    if pairs is not None and not arrays:
+        raise ArgumentError(
+            "ranges are explained for the arrays that they cut", hint="explain(x, y, ranges=...)"
+        )
     device = adapter_of(arrays, fold.names, None).device(arrays[0]) if arrays else None
     if backend.startswith("GPU") or device is not None:
-        return explain_on_gpu(fold, arrays, dtype, text, device)
+        return explain_on_gpu(fold, arrays, dtype, text, device, pairs)
+    return _explain_on_cpu(fold, arrays, dtype, text, pairs)
+
+
+def _explain_on_cpu(
+    fold: Fold, arrays: Sequence[Any], dtype: str, text: str | None, ranges: Ranges | None
+) -> Explanation:
     options = current()
     rows = columns = _LARGE
     batches = 1
+    pattern = None
     if arrays:
         adapter = adapter_of(arrays, fold.names, None)
         binding = fold.binding(adapter, arrays)
         rows, columns, batches = binding.rows, binding.columns, max(1, binding.count)
         dtype = binding.dtype
+        pattern = None if ranges is None else fold.pattern(ranges, binding.sizes)
     launcher = fold.launcher(dtype, options)
     kernel = launcher.kernel
-    estimates = launcher.alternatives(rows, columns, options)
+    sizes = (rows, columns) if pattern is None else pattern.typical
+    estimates = launcher.alternatives(*sizes, options)
     plan = estimates[0].plan
-    parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
+    if pattern is None:
+        parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
+    else:
+        parts = sparse_partition(plan, pattern, rows, batches)
     kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
     reread = kernel.stages[COLUMN].raw_size * BYTES_STORED[dtype] / parts.rows_per_task
     return Explanation(
@@ -183,8 +224,10 @@ def explain_fold(
         plan=plan,
         tasks=parts.tasks,
         splits=parts.splits,
-        rows=rows,
-        columns=columns,
+        rows=sizes[0],
+        columns=sizes[1],
+        pairs=batches * (rows * columns if pattern is None else pattern.pairs),
+        sparse=pattern is not None,
         flops_per_pair=_flops(kernel),
         bytes_per_pair=reread,
         registers=registers(kernel, plan),
@@ -265,12 +308,30 @@ def innermost_loop(assembly: str) -> list[str]:
     return best
 
 
-def explain(reduction: Any, *arrays: Any, dtype: str = "float32", backend: str = "auto") -> Any:
-    """How a reduction is computed; the same as its `explain` method.
+def explain(reduction: Any, *args: Any, **options: Any) -> Explanation | GpuExplanation:
+    """How a reduction is computed; the same as its `explain` method. Nothing is computed.
 
-    >>> from pairfold import Genred, explain
+    Args:
+        reduction: a `Genred` or what `generic_sum` and its like give, a `KernelSolve` (its
+            products with vectors are explained), a reduction or a system of a lazy tensor that
+            waits for its call (`K.sum(axis=1, call=False)`), or a lazy tensor itself.
+        args, options: those of its method `explain`: arrays for which it is to be explained; of a
+            lazy tensor the name of a reduction, by default "Sum", and its axis, by default j.
+
+    >>> from pairfold import Genred, Vi, Vj, explain
     >>> plan = explain(Genred("Exp(-SqDist(x,y))", ["x = Vi(3)", "y = Vj(3)"], axis=1))
     >>> plan.flops_per_pair
     11.0
+    >>> explain((-Vi(0, 3).sqdist(Vj(1, 3))).exp(), "LogSumExp").reduction
+    'out_i = LogSumExp_j F(x_i, y_j)'
+
+    Raises:
+        ArrayTypeError: something that is no reduction.
     """
-    return reduction.explain(*arrays, dtype=dtype, backend=backend)
+    if not hasattr(type(reduction), "explain"):
+        raise ArrayTypeError(
+            "only a reduction can be explained",
+            found=f"a {type(reduction).__module__}.{type(reduction).__qualname__}",
+            hint="a Genred, a KernelSolve, or a LazyTensor before it is reduced",
+        )
+    return reduction.explain(*args, **options)

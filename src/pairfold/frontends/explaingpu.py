@@ -13,12 +13,14 @@ from ..lower.tiling import Grid, Tiling, cost, registers
 from ..settings import current
 from .arrays import adapter_of
 from .fold import Fold
+from .ranges import Ranges
+from .shown import Shown, shortened
 
 _LARGE = 100_000
 
 
-@dataclass(frozen=True)
-class GpuExplanation:
+@dataclass(frozen=True, repr=False)
+class GpuExplanation(Shown):
     """How one reduction is computed on a GPU; print it, or read its fields.
 
     `tiling` and `grid` say how the pairs are cut; `registers` estimates the 32-bit registers of a
@@ -39,6 +41,13 @@ class GpuExplanation:
     estimates: tuple[tuple[Tiling, float], ...]
     triton: str
     literal: str
+
+    @property
+    def summary(self) -> str:
+        """One line: what is reduced, over which sizes, and at what estimated cost."""
+        cost = f"about {self.estimates[0][1]:.3g} instructions per pair"
+        sizes = f"{self.rows} x {self.columns} {self.tiling.dtype}"
+        return f"{self.reduction} on a GPU, F = {shortened(self.formula)}: {sizes}, {cost}"
 
     def __str__(self) -> str:
         t, g, acc = self.tiling, self.grid, self.tiling.accumulation
@@ -71,19 +80,30 @@ class GpuExplanation:
 
 
 def explain_on_gpu(
-    fold: Fold, arrays: Sequence[Any], dtype: str, text: str | None, device: Any
+    fold: Fold,
+    arrays: Sequence[Any],
+    dtype: str,
+    text: str | None,
+    device: Any,
+    ranges: Ranges | None = None,
 ) -> GpuExplanation:
     """Explain a fold on a device (None: any), for arrays or for large sizes of a dtype."""
     options = current()
     rows = columns = _LARGE
     batches = 1
+    pattern = None
     if arrays:
         _, sizes, dtype = fold.check(arrays, adapter_of(arrays, fold.names, None).name)
         rows, columns = sizes.of(fold.kept), sizes.i + sizes.j - sizes.of(fold.kept)
         for size in sizes.batch:
             batches *= size
+        pattern = None if ranges is None else fold.pattern(ranges, sizes)
     launcher = fold.launcher(dtype, options, GpuLauncher)
-    bound = launcher.bind(max(1, rows), columns, max(1, batches), options, device)
+    if pattern is None:
+        bound = launcher.bind(max(1, rows), columns, max(1, batches), options, device)
+    else:
+        bound = launcher.bind_sparse(rows, max(1, batches), options, pattern, device)
+        rows, columns = pattern.typical
     kernel, tiling = launcher.kernel, bound.program.tiling
     kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
     found = launcher.alternatives(rows, options)

@@ -166,7 +166,7 @@ class Genred:
         return call_fold(self._fold, args, self.library, backend, device_id, ranges, out)
 
     def explain(
-        self, *args: Any, dtype: str = "float32", backend: str = "auto"
+        self, *args: Any, dtype: str = "float32", backend: str = "auto", ranges: Any = None
     ) -> Explanation | GpuExplanation:
         """How the reduction is computed: formula, stages, loops, cost, and the code on request.
 
@@ -174,10 +174,16 @@ class Genred:
             args: arrays as in a call, to explain the plan for their sizes; none for large sizes.
             dtype: the dtype to explain when no arrays are given.
             backend: "GPU": on a GPU, which need not be there; tensors on one are explained so.
+            ranges: as in a call, with the arrays that they cut.
+
+        Raises:
+            OptionError: an unknown dtype or backend.
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, RangeError: arrays
+                or ranges that a call would refuse.
         """
         from .explain import explain_fold
 
-        return explain_fold(self._fold, args, dtype, self._text, backend)
+        return explain_fold(self._fold, args, dtype, self._text, backend, ranges)
 
     def __repr__(self) -> str:
         kept = "i" if self.axis == 1 else "j"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..core.node import Kind
@@ -72,11 +73,47 @@ class Solved:
 
     def __call__(self, *arrays: Any, **options: Any) -> Any:
         """Solve; see `LazyTensor.solve` for options, results and errors."""
+        self.set_options(**options)
+        filled = self._filled(arrays)
+        alpha = self.options.get("alpha", 1e-10)
+        try:
+            result = solve_system(self.system, filled, None, alpha, self._request())
+        except SolveError as error:
+            if self.flat and error.solution is not None:
+                error.solution = error.solution[..., 0]
+            raise
+        return result[..., 0] if self.flat else result
+
+    def explain(self, *arrays: Any, dtype: str = "float32") -> Any:
+        """How the products K a are computed, one for each iteration; see `Genred.explain`.
+
+        Args:
+            arrays: one per symbol, as in a call; none for large sizes.
+            dtype: the dtype to explain where no arrays are known.
+
+        Raises:
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError: what does not fit.
+        """
+        from .explain import explain_fold
+
+        waits = not arrays and not self.ready
+        filled = [] if waits else self._filled(arrays)
+        call = self._request().call
+        ranges = None if waits else call.get("ranges")
+        return explain_fold(
+            self.system.fold, filled, dtype, None, call.get("backend", "auto"), ranges
+        )
+
+    def _filled(self, arrays: Sequence[Any]) -> list[Any]:
+        """An array for every variable, b in the place of the unknown.
+
+        Raises:
+            ArgumentError, ArrayTypeError: another number of arrays, or b is none.
+        """
         if len(arrays) != len(self.positions):
             raise ArgumentError(
                 f"this system takes {len(self.positions)} arrays", found=f"{len(arrays)} arrays"
             )
-        self.set_options(**options)
         by_symbol = dict(zip(self.positions, arrays, strict=True))
         b = self.right.array if self.right.symbol is None else by_symbol[self.right.symbol]
         given = [
@@ -86,18 +123,10 @@ class Solved:
         adapter = adapter_for(b)
         if adapter is None:
             raise ArrayTypeError("b must be an array", found=f"a {type(b).__name__}")
-        filled = [
+        return [
             adapter.numbers(leaf.values, b) if array is None else array
             for leaf, array in zip(self.order, given, strict=True)
         ]
-        alpha = self.options.get("alpha", 1e-10)
-        try:
-            result = solve_system(self.system, filled, None, alpha, self._request())
-        except SolveError as error:
-            if self.flat and error.solution is not None:
-                error.solution = error.solution[..., 0]
-            raise
-        return result[..., 0] if self.flat else result
 
     def _request(self) -> Request:
         chosen = self.options

@@ -79,27 +79,12 @@ class Reduced:
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
                 RangeError: what does not fit.
         """
-        symbols = self.tensor.symbols
-        wanted = max((leaf.symbol for leaf in symbols), default=-1) + 1
-        if len(arrays) != wanted:
-            raise ArgumentError(
-                f"this reduction takes {wanted} arrays", found=f"{len(arrays)} arrays"
-            )
         checked_call(options)
         self.options.update(options)
         checked_keepdim(self.reduction_op, self.options.get("keepdim"))
-        given = [self._array(leaf, arrays) for leaf in self.order]
-        adapter, like = _library(given)
-        filled = [
-            adapter.numbers(leaf.values, like) if array is None else array
-            for leaf, array in zip(self.order, given, strict=True)
-        ]
-        call = dict(self.options)
+        adapter, filled = self._filled(arrays)
+        call = self._call_options()
         keep, out = call.pop("keepdim", False), call.get("out")
-        if call.get("ranges") is None:
-            call["ranges"] = self.tensor.ranges
-        if call.get("backend") is None:
-            call["backend"] = self.tensor.backend or "auto"
         if self.tensor.is_complex:
             call["out"] = None
             result = self.tensor._finished(call_fold(self.fold, filled, None, **call))
@@ -107,6 +92,56 @@ class Reduced:
             return result if out is None else _filled(adapter, out, result)
         result = call_fold(self.fold, filled, None, **call)
         return result if out is not None else self._shaped(result, bool(keep))
+
+    def _filled(self, arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """The adapter of a call's arrays, and one for every variable.
+
+        Raises:
+            ArgumentError: another number of arrays than there are symbols.
+        """
+        symbols = self.tensor.symbols
+        wanted = max((leaf.symbol for leaf in symbols), default=-1) + 1
+        if len(arrays) != wanted:
+            raise ArgumentError(
+                f"this reduction takes {wanted} arrays", found=f"{len(arrays)} arrays"
+            )
+        given = [self._array(leaf, arrays) for leaf in self.order]
+        adapter, like = _library(given)
+        return adapter, [
+            adapter.numbers(leaf.values, like) if array is None else array
+            for leaf, array in zip(self.order, given, strict=True)
+        ]
+
+    def _call_options(self) -> dict[str, Any]:
+        """The options of a call, with what the tensor says of ranges and backend."""
+        call = dict(self.options)
+        if call.get("ranges") is None:
+            call["ranges"] = self.tensor.ranges
+        if call.get("backend") is None:
+            call["backend"] = self.tensor.backend or "auto"
+        return call
+
+    def explain(self, *arrays: Any, dtype: str = "float32", **options: Any) -> Any:
+        """How the reduction is computed; nothing is.
+
+        Args:
+            arrays: one per symbol, to explain the plan for their sizes; none for large sizes.
+            dtype: the dtype to explain where no arrays are known.
+            options: `backend` and `ranges`, as in a call.
+
+        Raises:
+            TypeError: an unknown option.
+            ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
+                RangeError: what does not fit.
+        """
+        from .explain import explain_fold
+
+        checked_call(options)
+        call = {**self._call_options(), **options}
+        waits = not arrays and not self.ready
+        filled = [] if waits else self._filled(arrays)[1]
+        ranges = None if waits else call["ranges"]
+        return explain_fold(self.fold, filled, dtype, None, call["backend"], ranges)
 
     @staticmethod
     def _array(leaf: Leaf, arrays: Sequence[Any]) -> Any:

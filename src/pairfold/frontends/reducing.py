@@ -77,6 +77,26 @@ class Reducing(Internals):
         )
         return reduced() if call and reduced.ready else reduced
 
+    def explain(
+        self,
+        reduction_op: str = "Sum",
+        axis: int | None = None,
+        dim: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """How a reduction of this tensor would be computed; nothing is.
+
+        Args:
+            reduction_op, axis, dim: the reduction, by default the sum over j.
+            options: the others of `reduction`: `other`, `opt_arg`, `backend`, `ranges` ...
+
+        Raises:
+            OptionError, ArgumentError, ArrayTypeError, ShapeError: what does not fit.
+        """
+        axis = dim if axis is None else axis
+        axis = self.nbatchdims + 1 if axis is None else axis
+        return self.reduction(reduction_op, axis=axis, call=False, **options).explain()
+
     def _kept(self, axis: Any) -> Kind:
         """The index that a reduction over `axis` keeps."""
         batches = self.nbatchdims

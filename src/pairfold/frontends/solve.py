@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,10 @@ from .genred import call_fold, checked_accuracy
 from .opaque import opaque
 from .parse import parse_many
 from .ranges import checked_ranges
+
+if TYPE_CHECKING:
+    from .explain import Explanation
+    from .explaingpu import GpuExplanation
 
 # Operations that act on each component by itself, where dimensions stay the same.
 _COMPONENTWISE = ("Var", "Add", "Subtract", "Minus", "Mult", "Divide")
@@ -344,6 +348,17 @@ class KernelSolve:
         stop = checked_stop(eps, tol, maxiter)
         request = Request(stop, preconditioner, callback, call)
         return solve_system(self._system, args, self.library, alpha, request)
+
+    def explain(self, *args: Any, **options: Any) -> Explanation | GpuExplanation:
+        """How the products K a are computed, one for each iteration; see `Genred.explain`.
+
+        Args:
+            args: arrays as in a call, to explain the plan for their sizes; none for large sizes.
+            options: `dtype`, `backend`, `ranges` as for `Genred.explain`.
+        """
+        from .explain import explain_fold
+
+        return explain_fold(self._system.fold, args, text=self.formula, **options)
 
     def __repr__(self) -> str:
         reduced = "j" if self.axis == 1 else "i"
