@@ -28,7 +28,10 @@ from .settings import (
 _FORMULA = "Exp(-SqDist(x,y))*b"
 _ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]
 _PAIRS_SIDE = 8192
-_MATTERING = ("avx512f", "avx512dq", "avx512vl", "avx2", "fma", "sse4.1", "sse2", "neon", "sve")
+_MATTERING = (
+    *("avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512vnni", "avxvnni", "avx2", "fma"),
+    *("sse4.1", "sse2", "neon", "dotprod", "lse", "sve", "sve2"),
+)
 _DRIVERS = {
     "/proc/driver/nvidia/version": "an NVIDIA driver",
     "/dev/nvidiactl": "an NVIDIA driver",

@@ -6,7 +6,9 @@ that one machine can test them all. Nothing is looked up before the first kernel
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import sys
 from typing import Any
 
 from ..errors import OptionError
@@ -18,6 +20,11 @@ _LEVEL_HAS = {
     "avx2": {"avx2", "fma", "sse4.1"},
     "baseline": set[str](),
 }
+_X86, _AARCH64 = ("x86_64", "amd64", "i686"), ("aarch64", "arm64")
+# Every AArch64 processor has these, and every one of a Mac those. Elsewhere Linux says in words of
+# bits (word, bit) what a processor has; LLVM knows it from a file that need not be there.
+_ALL_AARCH64, _ALL_MACS = frozenset({"neon", "fma"}), frozenset({"dotprod", "lse"})
+_LINUX_WORDS = {"lse": (16, 8), "dotprod": (16, 20), "sve": (16, 22), "sve2": (26, 1)}
 
 
 @functools.cache
@@ -39,19 +46,16 @@ def machine(target: str = "native") -> Machine:
     llvm = _llvm()
     features = llvm.get_host_cpu_features()
     present = frozenset(name for name, on in features.items() if on)
-    x86 = llvm.get_process_triple().split("-")[0] in ("x86_64", "amd64", "i686")
+    family = llvm.get_process_triple().split("-")[0]
+    if family not in _X86:
+        return _other(target, family, features.flatten(), present)
     if target == "native":
-        if not x86:
-            arm = frozenset({"neon", "fma"}) | present
-            return Machine(target, llvm.get_host_cpu_name(), features.flatten(), arm, 16, 32)
         wide, registers = (64, 32) if "avx512f" in present else (32, 16)
         if "avx2" not in present:
             wide = 16
         cpu = llvm.get_host_cpu_name()
         return Machine(target, cpu, features.flatten(), present, wide, registers)
-    if not x86 and target != "baseline":
-        raise OptionError(f"target {target!r} needs an x86 processor", hint="target='native'")
-    missing = _LEVEL_HAS[target] - present if x86 else set[str]()
+    missing = _LEVEL_HAS[target] - present
     if missing:
         raise OptionError(
             f"this processor cannot run target {target!r}",
@@ -59,10 +63,39 @@ def machine(target: str = "native") -> Machine:
             hint="target='native'",
         )
     if target == "baseline":
-        has = frozenset({"sse2"} if x86 else {"neon", "fma"})
-        return Machine(target, "x86-64" if x86 else "generic", "", has, 16, 16 if x86 else 32)
+        return Machine(target, "x86-64", "", frozenset({"sse2"}), 16, 16)
     cpu, wide, registers = _X86_LEVELS[target]
     return Machine(target, cpu, "", frozenset(_LEVEL_HAS[target]), wide, registers)
+
+
+def _other(target: str, family: str, features: str, present: frozenset[str]) -> Machine:
+    """A machine that is not x86. Of one that is not AArch64, only what LLVM says is used."""
+    if target not in ("native", "baseline"):
+        raise OptionError(
+            f"target {target!r} needs an x86 processor",
+            found=family,
+            hint="target='native'",
+        )
+    arm = family in _AARCH64
+    if target == "baseline":
+        return Machine(target, "generic", "", _ALL_AARCH64 if arm else frozenset(), 16, 32)
+    cpu = _llvm().get_host_cpu_name()
+    if not arm:
+        return Machine(target, cpu, features, present, 16, 32)
+    told = _told()
+    features = ",".join([*filter(None, [features]), *(f"+{name}" for name in sorted(told))])
+    return Machine(target, cpu, features, _ALL_AARCH64 | present | told, 16, 32)
+
+
+def _told() -> frozenset[str]:
+    """What the system says of an AArch64 processor."""
+    if sys.platform == "darwin":
+        return _ALL_MACS
+    if sys.platform != "linux":
+        return frozenset()
+    read = ctypes.CDLL(None).getauxval
+    read.restype, read.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return frozenset(name for name, (word, bit) in _LINUX_WORDS.items() if read(word) >> bit & 1)
 
 
 @functools.cache
@@ -74,5 +107,5 @@ def target_machine(which: Machine) -> Any:
 def new_target_machine(which: Machine) -> Any:
     """An LLVM target machine of one's own: an execution engine takes it over."""
     llvm = _llvm()
-    target = llvm.Target.from_triple(llvm.get_process_triple())
+    target = llvm.Target.from_triple(which.triple or llvm.get_process_triple())
     return target.create_target_machine(cpu=which.cpu, features=which.features, opt=2, jit=True)

@@ -54,7 +54,10 @@ class Accumulation:
 
 @dataclass(frozen=True)
 class Machine:
-    """What plans need to know of a CPU: its name for LLVM, features, vector bytes, registers."""
+    """What plans need to know of a CPU: its name for LLVM, features, vector bytes, registers.
+
+    `triple` names another system than this one, whose code can be looked at but not run.
+    """
 
     name: str
     cpu: str
@@ -62,6 +65,7 @@ class Machine:
     has: frozenset[str]
     vector_bytes: int
     registers: int
+    triple: str = ""
 
 
 @dataclass(frozen=True)
