@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pairfold.backends import machine as module
-from pairfold.errors import OptionError
+from pairfold.errors import OptionError, UnsupportedError
 
 
 def described(
@@ -65,3 +65,9 @@ def test_macs_and_windows_are_not_asked_for_words_of_bits(monkeypatch: pytest.Mo
         "native"
     )
     assert windows.has == {"neon", "fma", "dotprod"}
+
+
+def test_a_process_of_32_bits_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.ctypes, "sizeof", lambda kind: 4)
+    with pytest.raises(UnsupportedError, match="64 bits only"):
+        module.machine.__wrapped__("native")

@@ -1,24 +1,31 @@
 """Every option of the library: its type, its default, its environment variable, its meaning.
 
-Settings are immutable values held in a context variable: `with settings(threads=1):` changes them
-for the enclosed code of this thread (or task) only. Environment variables are read once, at the
-first use, never at import.
+Settings are immutable values held in a context variable: `settings(threads=1)` changes them from
+there on, `with settings(threads=1):` for the enclosed code, both for this thread (or task) only.
+Environment variables are read once, at the first use, never at import.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Generator, Mapping
+import reprlib
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import OptionError, check_option, closest
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
-def _option(default: Any, says: str, *, valid: tuple[Any, ...] = (), least: int = 0) -> Any:
-    meta = {"says": says, "valid": valid, "least": least}
+
+def _option(
+    default: Any, says: str, *, valid: tuple[Any, ...] = (), least: int = 0, most: int = 0
+) -> Any:
+    """`most`: of a whole number, beyond which it means hours of compilation or no memory."""
+    meta = {"says": says, "valid": valid, "least": least, "most": most}
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -29,6 +36,7 @@ class Settings:
     threads: int = _option(
         0,
         "Threads a reduction may use; 0: OMP_NUM_THREADS, else the CPUs this process may run on.",
+        most=4096,
     )
     target: str = _option(
         "native",
@@ -41,19 +49,30 @@ class Settings:
         valid=("auto", "row", "column"),
     )
     splits: int = _option(
-        0, "Pieces the reduced axis is cut into when there are few rows; 0: by size."
+        0, "Pieces the reduced axis is cut into when there are few rows; 0: by size.", most=2**20
     )
-    row_vectors: int = _option(0, "Vectors of lanes kept in registers at once; 0: by register use.")
-    column_jam: int = _option(0, "Columns handled together in component loops; 0: by plan.")
-    block: int = _option(0, "Columns summed before a partial sum is flushed; 0: by cache size.")
-    row_tiles: int = _option(0, "Tiles of rows that share a block of columns; 0: by cache size.")
-    output_jam: int = _option(0, "Components of long outputs handled together; 0: by register use.")
-    unroll: int = _option(16, "Longest vector whose components are unrolled.", least=1)
+    row_vectors: int = _option(
+        0, "Vectors of lanes kept in registers at once; 0: by register use.", most=64
+    )
+    column_jam: int = _option(
+        0, "Columns handled together in component loops; 0: by plan.", most=64
+    )
+    block: int = _option(
+        0, "Columns summed before a partial sum is flushed; 0: by cache size.", most=2**20
+    )
+    row_tiles: int = _option(
+        0, "Tiles of rows that share a block of columns; 0: by cache size.", most=2**16
+    )
+    output_jam: int = _option(
+        0, "Components of long outputs handled together; 0: by register use.", most=64
+    )
+    unroll: int = _option(16, "Longest vector whose components are unrolled.", least=1, most=1024)
     unroll_pairs: int = _option(
         3,
         "Longest sum over components, or product as an output, that is unrolled where a loop is "
         "as good.",
         least=1,
+        most=1024,
     )
     screen: str = _option(
         "auto",
@@ -88,7 +107,9 @@ class Settings:
     )
     progress: bool = _option(False, "Show a progress bar (tqdm) while a long reduction runs.")
     check: int = _option(
-        0, "1: verify every kernel's structure; 2: also compare each result with the reference."
+        0,
+        "1: verify every kernel's structure; 2: also compare each result with the reference.",
+        most=2,
     )
 
 
@@ -114,12 +135,15 @@ def _convert(name: str, value: Any, source: str) -> Any:
             raise ValueError(value)
         value = kind(value)
     except (KeyError, ValueError, TypeError):
-        raise OptionError(f"{source} must be of type {kind.__name__}", found=repr(value)) from None
+        found = reprlib.repr(value)
+        raise OptionError(f"{source} must be of type {kind.__name__}", found=found) from None
     if field.metadata["valid"]:
         check_option(source, value, field.metadata["valid"])
-    if kind is int and value < field.metadata["least"]:
-        least = field.metadata["least"]
-        raise OptionError(f"{source} must be at least {least}", found=repr(value))
+    if kind is int:
+        least, most = field.metadata["least"], field.metadata["most"]
+        if not least <= value <= most:
+            what = f"{source} must be a whole number from {least} to {most}"
+            raise OptionError(what, found=reprlib.repr(value))
     return value
 
 
@@ -137,7 +161,7 @@ _process: Settings | None = None
 
 
 def current() -> Settings:
-    """The settings in force here: those of the innermost `with settings(...)`, else the process'.
+    """The settings in force here: those of the last `settings(...)`, else the process'.
 
     Raises:
         OptionError: when an environment variable `PAIRFOLD_...` has a value it cannot have.
@@ -151,9 +175,12 @@ def current() -> Settings:
     return _process
 
 
-@contextlib.contextmanager
-def settings(**options: Any) -> Generator[Settings, None, None]:
-    """Use other options inside a `with` block.
+class settings:
+    """Use other options: from here on, or inside a `with` block only.
+
+    They are in force at once, in this thread (or task), as with `torch.set_grad_enabled`; the end
+    of a `with` block brings back what was before. As a decorator, `@settings(threads=1)`, they are
+    in force while the function runs. For all threads there are the environment variables.
 
     >>> with settings(threads=1) as inside:
     ...     inside.threads
@@ -162,16 +189,44 @@ def settings(**options: Any) -> Generator[Settings, None, None]:
     Raises:
         OptionError: for an option that does not exist or a value that it cannot have.
     """
-    for name in options:
-        if name not in _FIELDS:
-            hint = closest(name, _FIELDS) or "one of " + ", ".join(_FIELDS)
-            raise OptionError(f"there is no setting called {name!r}", hint=hint)
-    changed = {name: _convert(name, value, name) for name, value in options.items()}
-    token = _override.set(dataclasses.replace(current(), **changed))
-    try:
-        yield current()
-    finally:
-        _override.reset(token)
+
+    def __init__(self, **options: Any) -> None:
+        self._entered = False
+        for name in options:
+            if name not in _FIELDS:
+                hint = closest(name, _FIELDS) or "one of " + ", ".join(_FIELDS)
+                raise OptionError(f"there is no setting called {name!r}", hint=hint)
+        changed = {name: _convert(name, value, name) for name, value in options.items()}
+        self._options, self._before = options, _override.get()
+        self._inside = dataclasses.replace(current(), **changed)
+        _override.set(self._inside)
+
+    def __enter__(self) -> Settings:
+        now = _override.get()
+        if now is not self._inside:  # entered later, or somewhere else
+            self._before = now
+        self._entered = True
+        _override.set(self._inside)
+        return self._inside
+
+    def __exit__(self, *_: object) -> None:
+        _override.set(self._before)
+        self._entered = False
+
+    def __del__(self) -> None:
+        # An interrupt may have come before the first line of `__exit__`.
+        if self._entered and _override.get() is self._inside:
+            _override.set(self._before)
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        _override.set(self._before)
+
+        @functools.wraps(function)
+        def inside(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            with settings(**self._options):
+                return function(*args, **kwargs)
+
+        return inside
 
 
 def describe() -> list[tuple[str, str, Any, str]]:
@@ -183,13 +238,16 @@ def describe() -> list[tuple[str, str, Any, str]]:
 
 
 def thread_count(cpus: Callable[[], int] | None = None) -> int:
-    """Threads a reduction may use now: setting, then OMP_NUM_THREADS, then the affinity mask."""
+    """Threads a reduction may use now: setting, then OMP_NUM_THREADS, then the affinity mask.
+
+    OMP_NUM_THREADS is written for OpenMP: like there, what is no number of threads is passed over.
+    """
     wanted = current().threads
     if wanted:
         return wanted
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isdigit() and int(first) > 0:
-        return int(first)
+    if first.isascii() and first.isdigit() and len(first) < 10 and int(first) > 0:
+        return min(int(first), _FIELDS["threads"].metadata["most"])
     return (cpus or available_cpus)()
 
 

@@ -11,7 +11,7 @@ import functools
 import sys
 from typing import Any
 
-from ..errors import OptionError
+from ..errors import OptionError, UnsupportedError
 from ..lower.schedule import Machine
 
 _X86_LEVELS = {"avx512": ("x86-64-v4", 64, 32), "avx2": ("x86-64-v3", 32, 16)}
@@ -20,7 +20,7 @@ _LEVEL_HAS = {
     "avx2": {"avx2", "fma", "sse4.1"},
     "baseline": set[str](),
 }
-_X86, _AARCH64 = ("x86_64", "amd64", "i686"), ("aarch64", "arm64")
+_X86, _AARCH64 = ("x86_64", "amd64"), ("aarch64", "arm64")
 # Every AArch64 processor has these, and every one of a Mac those. Elsewhere Linux says in words of
 # bits (word, bit) what a processor has; LLVM knows it from a file that need not be there.
 _ALL_AARCH64, _ALL_MACS = frozenset({"neon", "fma"}), frozenset({"dotprod", "lse"})
@@ -42,7 +42,15 @@ def machine(target: str = "native") -> Machine:
 
     Raises:
         OptionError: for a target that this CPU cannot run.
+        UnsupportedError: in a process of 32 bits, whose addresses are not as long as our words.
     """
+    bits = 8 * ctypes.sizeof(ctypes.c_void_p)
+    if bits != 64:
+        raise UnsupportedError(
+            "pairfold compiles for 64 bits only",
+            found=f"a Python of {bits} bits",
+            hint="a Python of 64 bits, which every processor since 2005 runs",
+        )
     llvm = _llvm()
     features = llvm.get_host_cpu_features()
     present = frozenset(name for name, on in features.items() if on)
