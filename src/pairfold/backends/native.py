@@ -61,13 +61,13 @@ class Native:
     def assembly(self) -> str:
         """The machine code of `run` as assembly text (compiled again for the purpose)."""
         with _compiling:
-            module = _optimized(str(write_module(self.kernel, self.plan)), self.plan)
+            module = optimized(str(write_module(self.kernel, self.plan)), self.plan)
             return target_machine(self.plan.machine).emit_assembly(module)
 
     def llvm(self) -> str:
         """The LLVM IR of `run` after optimisation."""
         with _compiling:
-            return str(_optimized(str(write_module(self.kernel, self.plan)), self.plan))
+            return str(optimized(str(write_module(self.kernel, self.plan)), self.plan))
 
 
 def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
@@ -81,7 +81,7 @@ def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
 def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:
     """An entry point as a C function, and the engine that owns its code."""
     with _compiling:
-        module = _optimized(str(write_module(kernel, plan, entry)), plan)
+        module = optimized(str(write_module(kernel, plan, entry)), plan)
         code = llvm.ObjectFileRef.from_data(target_machine(plan.machine).emit_object(module))
         # An engine that is given the object, not the module, keeps the code alone: 65 kB, not 900.
         engine = llvm.create_mcjit_compiler(
@@ -96,7 +96,7 @@ def _entry(engine: Any, name: str) -> Any:
     return _ENTRY(engine.get_function_address(name))
 
 
-def _optimized(text: str, plan: Plan) -> Any:
+def optimized(text: str, plan: Plan) -> Any:
     """Parse and clean up: the code generator already chose loops, lanes and unrolling."""
     machine = target_machine(plan.machine)
     module = llvm.parse_assembly(text)

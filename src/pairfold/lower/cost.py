@@ -23,8 +23,9 @@ LATENCY = 4.0
 _FLUSH = 8.0
 # Operations that put one component of one vector of rows or columns where loops read it.
 _PACK = 25.0
-# Bounds take an operation for so many components, and some more; so many pairs are evaluated.
-_BOUNDED_TOGETHER, _BOUND, _EVALUATED = 4.0, 8.0, 0.15
+# Bounds take an operation for so many components (on AArch64 without scalar products, for one), and
+# some more; so many pairs are evaluated.
+_BOUNDED_TOGETHER, _BOUNDED_ALONE, _BOUND, _EVALUATED = 4.0, 1.0, 8.0, 0.15
 # A plan that is not what the rules propose must be cheaper by this factor.
 _CLEARLY = 1.1
 
@@ -76,7 +77,9 @@ def estimate(kernel: Kernel, plan: Plan, rows: int, columns: int) -> Estimate:
     loads = _loads(kernel, plan) / LOADS_PER_CYCLE
     if plan.screen is not None:
         evaluated = _EVALUATED * (work + loads)
-        bound = plan.screen.dim / _BOUNDED_TOGETHER + _BOUND
+        has = plan.machine.has
+        alone = "neon" in has and "dotprod" not in has
+        bound = plan.screen.dim / (_BOUNDED_ALONE if alone else _BOUNDED_TOGETHER) + _BOUND
         work, loads = evaluated + bound / OPERATIONS_PER_CYCLE, bound / plan.vectors
     spilled = max(0, registers(kernel, plan) - plan.machine.registers) / instances
     # The chain of dependent additions, which other instances fill.

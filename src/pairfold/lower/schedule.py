@@ -32,8 +32,9 @@ _CHEAP = {"add", "sub", "mul", "neg"}
 _LEAST_SCREENED, _MOST_SCREENED = 16, 4096
 _LEAST_FOR_MANY, _MANY = 32, 32
 _SCREENED_SHORT = 32
-# What multiplies vectors of short integers, for each number of lanes.
-_SHORT_PRODUCTS = {16: {"avx512bw"}, 8: {"avx2"}, 4: {"avx2", "sse2"}}
+# What multiplies vectors of short integers, for each number of lanes. On request, bounds are also
+# computed elsewhere, one product after the other.
+SHORT_PRODUCTS = {16: {"avx512bw"}, 8: {"avx2"}, 4: {"avx2", "sse2", "neon"}, 2: {"sse2", "neon"}}
 _SCREENED = 144
 _SCREENED_TASKS = 16
 _SCREEN_CACHE = 512 * 1024
@@ -368,11 +369,11 @@ def _screen(
     """The distance to compute bounds of, where that is possible and said to be worth while."""
     if options.screen == "never" or lanes != "row":
         return None
-    if not machine.has & _SHORT_PRODUCTS.get(width, set()):
-        return None
     found = distance(kernel)
     least = 1
     if options.screen == "auto":
+        if not machine.has & SHORT_PRODUCTS.get(width, set()):
+            return None
         least = _LEAST_SCREENED if kernel.length <= _MANY else _LEAST_FOR_MANY
     return found if found is not None and least <= found.dim <= _MOST_SCREENED else None
 
