@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,19 @@ from checks import assert_same_bits
 from pairfold.backends import launch
 from pairfold.backends.machine import machine, target_machine
 from pairfold.backends.native import optimized, write_module
+from pairfold.frontends.explain import innermost_loop
 from pairfold.lower.schedule import Machine, make_plan
 from pairfold.numpy import Genred
 from pairfold.settings import current, settings
 
 _LINUX = "aarch64-unknown-linux-gnu"
+GAUSSIAN = Genred("Exp(-SqDist(x,y))*b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], axis=1)
 MACHINES = {
     "cortex-a72": Machine("native", "cortex-a72", "", frozenset({"neon", "fma"}), 16, 32, _LINUX),
     "neoverse-n1": Machine(
         "native", "neoverse-n1", "", frozenset({"neon", "fma", "dotprod"}), 16, 32, _LINUX
     ),
+    "x86-64": Machine("baseline", "x86-64", "", frozenset({"sse2"}), 16, 16, "x86_64-linux-gnu"),
 }
 
 
@@ -32,11 +36,15 @@ def every_target() -> None:
     llvm.initialize_all_asmprinters()
 
 
-def assembly(genred: Genred, which: str, dtype: str = "float32", **options: Any) -> str:
+def assembly(
+    genred: Genred, which: str, dtype: str = "float32", system: str = "", **options: Any
+) -> str:
     """The machine code of a reduction there."""
+    there = MACHINES[which]
+    there = dataclasses.replace(there, triple=system or there.triple)
     with settings(target="native", **options):
         launcher = genred._fold.launcher(dtype, current())
-        plan = make_plan(launcher.kernel, MACHINES[which], dtype, launcher.accumulation, current())
+        plan = make_plan(launcher.kernel, there, dtype, launcher.accumulation, current())
         module = optimized(str(write_module(launcher.kernel, plan)), plan)
     return target_machine(plan.machine).emit_assembly(module)
 
@@ -76,3 +84,21 @@ def test_bounds_are_computed_on_request_whatever_the_processor_multiplies(monkey
             assert_same_bits(a, b)
     with settings(block=64):
         assert search(37).explain(x, y).plan.screen is None
+
+
+SYSTEMS = {
+    "cortex-a72": (_LINUX, "arm64-apple-macosx", "aarch64-pc-windows-msvc"),
+    "x86-64": ("x86_64-unknown-linux-gnu", "x86_64-apple-macosx", "x86_64-pc-windows-msvc"),
+}
+
+
+@pytest.mark.parametrize("which", SYSTEMS)
+def test_the_inner_loop_is_found_in_the_assembly_of_every_system(which) -> None:
+    sizes = set()
+    for system in SYSTEMS[which]:
+        loop = innermost_loop(assembly(GAUSSIAN, which, system=system, row_vectors=1))
+        assert not [line for line in loop if "//" in line or line.startswith(("#", ";"))]
+        # Three differences, their squares, an exponential of 11 operations, a product.
+        sizes.add(len(loop))
+    assert max(sizes) - min(sizes) <= 3
+    assert min(sizes) > 20

@@ -279,32 +279,40 @@ def _flops(kernel: Kernel) -> float:
     return count
 
 
-def innermost_loop(assembly: str) -> list[str]:
-    """The instructions of the longest loop body without inner jumps that uses vector arithmetic.
+# Comments begin with one of these; on AArch64 "#12" is a number.
+_COMMENT = re.compile(r"(//|;|#(?![-\d])).*")
+_JUMP = re.compile(r"(?:j\w+|b\.\w+|cbn?z|tbn?z)\s(?:.*[\s,])?([\w.$]+)")
+# Additions and multiplications of vectors: of x86, of AArch64.
+_ARITHMETIC = re.compile(
+    r"v?(fn?m(add|sub)|mul|add|sub)\w*p[sd]\s|f(ml[as]|mul|add|sub)(\.\d[sd])?\s+v\d"
+)
 
-    Reads x86 assembly as LLVM writes it: a block that ends in a conditional jump to its own label.
+
+def innermost_loop(assembly: str) -> list[str]:
+    """The instructions of the loop body without inner jumps that has the most vector arithmetic.
+
+    Reads assembly of x86 and AArch64 as LLVM writes it for any system: a block of the function
+    `unit` that ends in a conditional jump to its own label.
     """
     best: list[str] = []
+    most = 0
     label, body = "", list[str]()
     inside = ""
     for line in assembly.splitlines():
-        code = line.split("#")[0].strip()
+        code = _COMMENT.sub("", line).strip()
         if re.match(r"^[\w.$]+:", code):
-            name = code.split(":")[0]
-            if not name.startswith("."):
-                inside = name
-            label, body = name, []
+            label, body = code.split(":")[0], []
+            if not label.startswith((".", "LBB")):
+                inside = label.lstrip("_")
             continue
         if not code or code.startswith("."):
             continue
         body.append(code)
-        jump = re.match(r"^(j\w+|b\.\w+|cbn?z)\s+.*?([\w.$]+)$", code)
-        if jump and jump.group(2) == label and inside == "unit":
-            weight = sum(1 for c in body if re.match(r"v?(fma|fnma|fms|mul|add|sub)\w*p[sd]", c))
-            if weight > sum(
-                1 for c in best if re.match(r"v?(fma|fnma|fms|mul|add|sub)\w*p[sd]", c)
-            ):
-                best = list(body)
+        jump = _JUMP.fullmatch(code)
+        if jump and jump.group(1) == label and inside == "unit":
+            weight = sum(1 for instruction in body if _ARITHMETIC.match(instruction))
+            if weight > most:
+                best, most = list(body), weight
     return best
 
 
