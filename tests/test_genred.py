@@ -226,8 +226,9 @@ def _calls() -> list[Any]:
         ((x, y, a), {}, ArgumentError, "4 arrays, but 3"),
         ((x[:, :2], y, a, p), {}, ShapeError, "argument 0 (x)"),
         ((x, y[:5], a, p), {}, ShapeError, "number of rows"),
-        ((x, y, a[:, 0], p), {}, ShapeError, "[:, None]"),
-        ((x, y, a, p[0]), {}, ShapeError, "reshape(1)"),
+        ((x[0], y, a, p), {}, ShapeError, "x[None, :]"),
+        ((x, y.T, a, p), {}, ShapeError, "y.T"),
+        ((x, y, np.tile(a, 3), p), {}, ShapeError, "argument 2 (a)"),
         ((np.stack([x, x]), np.stack([y, y, y]), a, p), {}, ShapeError, "broadcast"),
         ((f32, y, a, p), {}, DTypeError, "float32"),
         ((x.astype("int64"), y, a, p), {}, DTypeError, "int64"),
@@ -245,7 +246,7 @@ def _calls() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("case", range(19))
+@pytest.mark.parametrize("case", range(20))
 def test_wrong_calls_fail_before_anything_runs(case: int) -> None:
     arrays, options, error, words = _calls()[case]
     with pytest.raises(error) as raised:

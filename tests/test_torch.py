@@ -253,8 +253,8 @@ def test_wrong_tensors_get_clear_errors() -> None:
         genred(x.detach().to("meta"), x)
     with pytest.raises(ArrayTypeError, match="sparse"):
         genred(x.detach().to_sparse(), x)
-    with pytest.raises(ShapeError, match=r"x\[:, None\]"):
-        genred(x[:, 0], x)
+    with pytest.raises(ShapeError, match=r'"x = Vi\(2\)"'):
+        genred(torch.rand(4, 2), x)
     with pytest.raises(ArrayTypeError, match="list"):
         genred(x, [[1.0]])
 

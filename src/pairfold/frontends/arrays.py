@@ -340,12 +340,16 @@ def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) 
 
 
 def check_shapes(
-    variables: Sequence[Node], shapes: Sequence[tuple[int, ...]], names: Mapping[int, str]
+    variables: Sequence[Node],
+    shapes: Sequence[tuple[int, ...]],
+    names: Mapping[int, str],
+    shown: Sequence[tuple[int, ...]] | None = None,
 ) -> Sizes:
     """The sizes that the shapes agree on.
 
     Row and column variables: (..., rows, dim); parameters: (..., dim). Leading batch axes
     broadcast as in NumPy; a parameter may carry leading axes of size 1 that nothing else has.
+    Messages tell the shapes `shown`, those of the user's arrays.
 
     Raises:
         ShapeError: too few axes, a wrong last axis, or sizes that differ.
@@ -370,7 +374,8 @@ def check_shapes(
                 letter = "i" if kind == Kind.I else "j"
                 raise ShapeError(
                     f"all variables indexed by {letter} must have the same number of rows",
-                    found=f"{label_of(position, names)} has {shape[-2]} (shape {shape}), "
+                    found=f"{label_of(position, names)} has {shape[-2]} "
+                    f"(shape {(shown or shapes)[position]}), "
                     f"{label_of(where, names)} has {known}",
                 )
         batches.append(batch)
@@ -389,14 +394,32 @@ def _bad_shape(
     _, dim, kind = node.params
     letter = {Kind.I: "M", Kind.J: "N"}.get(kind)
     wanted = f"(..., {dim})" if letter is None else f"(..., {letter}, {dim})"
-    hint = None
-    if dim == 1 and shape and letter is not None and len(shape) == 1:
-        hint = "x[:, None] makes a column of it"
-    elif kind == Kind.PARAMETER and not shape and dim == 1:
-        hint = "p.reshape(1)"
+    name = names.get(position, "x")
     return ShapeError(
-        f"{label_of(position, names)} must have shape {wanted}", found=f"shape {shape}", hint=hint
+        f"{label_of(position, names)} must have shape {wanted}",
+        found=f"shape {shape}",
+        hint=_other_shape(name, dim, kind, shape),
     )
+
+
+def _other_shape(name: str, dim: int, kind: Kind, shape: tuple[int, ...]) -> str | None:
+    """What may have been meant by an array of the wrong shape."""
+    if kind == Kind.PARAMETER:
+        if shape == (dim, 1):
+            return f"{name}[:, 0]"
+        if len(shape) == 1:
+            return f"{name} = Pm({shape[0]}), if it has {shape[0]} components"
+        return None
+    if not shape:
+        return f"{name}.reshape(1, 1)" if dim == 1 else None
+    if len(shape) == 1:
+        if shape[0] == dim:
+            return f"{name}[None, :], if it is one row"
+        return f"{name}.reshape(-1, {dim})" if shape[0] % dim == 0 else None
+    if shape[-2] == dim:
+        return f"{name}.T" if len(shape) == 2 else f"{name}.swapaxes(-1, -2)"
+    declared = "Vi" if kind == Kind.I else "Vj"
+    return f'the alias "{name} = {declared}({shape[-1]})", if rows have {shape[-1]} components'
 
 
 def overlap(adapter: Any, one: Any, other: Any) -> bool:

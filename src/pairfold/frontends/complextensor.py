@@ -15,7 +15,8 @@ import numpy as np
 from ..errors import ArrayTypeError, OptionError
 from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import zero
-from .lazy import Tensor, check_kind, number_leaf, plain_number, symbol_leaf
+from .given import numbers_in, plain_number
+from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
 from .lazytensor import LazyTensor, check_last, component_part, is_number
 from .leaves import adapter_for
 from .methods import add_methods, add_refusals, whole
@@ -44,14 +45,16 @@ class ComplexLazyTensor(Reducing):
         if x is None:
             self.node = OPERATIONS["Zero"](2)
             return
-        values = x if isinstance(x, list) else [x]
         if adapter_for(x) is not None and not isinstance(x, np.generic):
             self._set_array(x, axis)
         elif isinstance(x, tuple) and axis is None:
             self._set_leaf(symbol_leaf(x, pairs=True))
-        elif values and all(map(_is_number, values)) and axis in (None, 2):
-            pairs = [part for v in values for part in (complex(v).real, complex(v).imag)]
-            self._set_leaf(number_leaf(pairs))
+        elif (isinstance(x, list) or _is_number(x)) and axis in (None, 2):
+            found = numbers_in(x if isinstance(x, list) else [x], complex)
+            if isinstance(found, list):
+                self._set_leaf(number_leaf([part for v in found for part in (v.real, v.imag)]))
+            else:
+                self._set_array(found, None)
         else:
             check_kind(x)
 

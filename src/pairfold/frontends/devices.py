@@ -60,12 +60,16 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) ->
 
 
 def _checked_number(device_id: Any) -> int:
+    if device_id is None:  # the index of torch.device("cpu")
+        return -1
     try:
         number = -2 if isinstance(device_id, bool) else operator.index(device_id)
     except TypeError:
         number = -2
     if number < -1:
-        raise OptionError("device_id must be an integer from -1", found=f"device_id={device_id!r}")
+        raise OptionError(
+            "device_id must be None or an integer from -1", found=f"device_id={device_id!r}"
+        )
     return number
 
 

@@ -22,6 +22,7 @@ from .arrays import SUPPORTED, adapter_of
 from .devices import BACKENDS
 from .explaingpu import GpuExplanation, explain_on_gpu
 from .fold import Fold
+from .given import checked
 from .ranges import Ranges, checked_ranges
 from .shown import Shown, shortened
 
@@ -184,7 +185,10 @@ def explain_fold(
         raise ArgumentError(
             "ranges are explained for the arrays that they cut", hint="explain(x, y, ranges=...)"
         )
-    device = adapter_of(arrays, fold.names, None).device(arrays[0]) if arrays else None
+    device = None
+    if arrays:
+        arrays, (adapter, *_) = checked(fold, arrays, None)
+        device = adapter.device(arrays[0])
     if backend.startswith("GPU") or device is not None:
         return explain_on_gpu(fold, arrays, dtype, text, device, pairs)
     return _explain_on_cpu(fold, arrays, dtype, text, pairs)

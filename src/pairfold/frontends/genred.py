@@ -17,6 +17,7 @@ from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .arrays import ADAPTERS, adapter_of, check_count
 from .devices import placed
 from .fold import Accuracy, Fold
+from .given import REFUSED, completed
 from .opaque import opaque
 from .parse import parse_many
 from .ranges import checked_ranges
@@ -128,7 +129,7 @@ class Genred:
         self,
         *args: Any,
         backend: str = "auto",
-        device_id: int = -1,
+        device_id: int | None = -1,
         ranges: Any = None,
         out: Any = None,
     ) -> Any:
@@ -136,12 +137,13 @@ class Genred:
 
         Args:
             args: one array per variable: `Vi(d)`: (..., M, d); `Vj(d)`: (..., N, d);
-                `Pm(d)`: (..., d). Leading batch axes broadcast. Any strides; float32, float64,
-                float16 or bfloat16 (the latter two are computed with in float32).
+                `Pm(d)`: (..., d). The last axis may be left out where d is 1; a parameter is then
+                a number or an array without axes. Leading batch axes broadcast. Any strides;
+                float32, float64, float16 or bfloat16 (the latter two are computed with in float32).
             backend: "auto": the device that holds the arrays; "CPU"; "GPU": arrays of the host
                 are copied to a GPU, in slabs where they do not fit, and the results back.
                 PyKeOps' longer names, as "GPU_1D", mean "GPU".
-            device_id: the number of the GPU, by default that of the arrays, or 0.
+            device_id: the number of the GPU; -1 or None: that of the arrays, or 0.
             ranges: the pairs to go over, None being all: six arrays of whole numbers (ranges_i,
                 slices_i, redranges_j, ranges_j, slices_j, redranges_i). Rows ranges_i[k, 0] to
                 ranges_i[k, 1] meet the intervals redranges_j[slices_i[k - 1] : slices_i[k]] of
@@ -219,7 +221,7 @@ def call_fold(
     args: Sequence[Any],
     library: str | None,
     backend: str = "auto",
-    device_id: int = -1,
+    device_id: int | None = -1,
     ranges: Any = None,
     out: Any = None,
 ) -> Any:
@@ -232,17 +234,23 @@ def call_fold(
     pairs = None if ranges is None else checked_ranges(ranges)
     if len(args) != len(fold.variables) or not args:
         check_count(len(fold.variables), len(args), fold.names)
-    adapter = _adapter(args, fold, library)
-    if backend != "auto" or device_id != -1:
-        adapter = placed(adapter, args, backend, device_id)
-    if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
-        fill_raw(fold, adapter, args, out, pairs)
-        out = None
-    if adapter.name == "torch":
-        from .torch import call
+    try:
+        adapter = _adapter(args, fold, library)
+        if backend != "auto" or device_id != -1:
+            adapter = placed(adapter, args, backend, device_id)
+        if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
+            fill_raw(fold, adapter, args, out, pairs)
+            out = None
+        if adapter.name == "torch":
+            from .torch import call
 
-        return call(fold, adapter, args, out, pairs)
-    return fold(adapter, args, out, pairs)
+            return call(fold, adapter, args, out, pairs)
+        return fold(adapter, args, out, pairs)
+    except REFUSED:
+        found = completed(fold, args, library)
+        if found is None:
+            raise
+    return call_fold(fold, found, library, backend, device_id, ranges, out)
 
 
 def _adapter(args: Sequence[Any], fold: Fold, library: str | None) -> Any:

@@ -356,11 +356,6 @@ def number_leaf(values: Sequence[float]) -> Leaf:
     return Leaf(Kind.PARAMETER, len(values), values=values)
 
 
-def plain_number(x: object) -> bool:
-    """Whether x is a real number other than a truth value."""
-    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
-
-
 def check_kind(x: object) -> None:
     """Refuse what cannot become a lazy tensor.
 

@@ -16,7 +16,8 @@ from ..core.node import topological
 from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import zero
-from .lazy import Tensor, check_kind, number_leaf, plain_number, symbol_leaf
+from .given import numbers_in, plain_number
+from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
 from .leaves import COMPLEX, adapter_for
 from .methods import add_methods, whole
 from .reducing import Reducing
@@ -68,8 +69,12 @@ class LazyTensor(Reducing):
             self.node = constant(int(x))
         elif plain_number(x) and axis in (None, 2):
             self._set_leaf(number_leaf([float(x)]))
-        elif isinstance(x, list) and x and all(map(plain_number, x)) and axis in (None, 2):
-            self._set_leaf(number_leaf([float(value) for value in x]))
+        elif isinstance(x, list) and axis in (None, 2):
+            found = numbers_in(x)
+            if isinstance(found, list):
+                self._set_leaf(number_leaf(found))
+            else:
+                self._set_array(found, None)
         else:
             check_kind(x)
 
@@ -374,7 +379,7 @@ def _holds_complex(x: Any) -> bool:
     if isinstance(x, (complex, np.complexfloating)):
         return True
     if isinstance(x, list):
-        return any(isinstance(value, (complex, np.complexfloating)) for value in x)
+        return any(map(_holds_complex, x))
     adapter = adapter_for(x)
     return adapter is not None and adapter.dtype(x) in COMPLEX
 

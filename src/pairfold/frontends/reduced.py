@@ -6,6 +6,8 @@ import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError
 from ..ops.reductions import REDUCTIONS
@@ -13,6 +15,7 @@ from .arrays import check_out
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
 from .fold import Accuracy, Fold
 from .genred import call_fold
+from .given import plain_number
 from .internals import CALL_OPTIONS
 from .leaves import COMPLEX, Leaf, adapter_for, numbered, parts, placed_variable
 
@@ -107,10 +110,7 @@ class Reduced:
             )
         given = [self._array(leaf, arrays) for leaf in self.order]
         adapter, like = _library(given)
-        return adapter, [
-            adapter.numbers(leaf.values, like) if array is None else array
-            for leaf, array in zip(self.order, given, strict=True)
-        ]
+        return adapter, [adapter.numbers(x, like) if isinstance(x, tuple) else x for x in given]
 
     def _call_options(self) -> dict[str, Any]:
         """The options of a call, with what the tensor says of ranges and backend."""
@@ -145,9 +145,15 @@ class Reduced:
 
     @staticmethod
     def _array(leaf: Leaf, arrays: Sequence[Any]) -> Any:
+        """The array of a leaf, or its numbers, as a tuple."""
         if leaf.symbol is None:
-            return leaf.array
+            return leaf.array if leaf.values is None else leaf.values
         array = arrays[leaf.symbol]
+        if leaf.kind == Kind.PARAMETER and leaf.dim == 1 + leaf.pairs:
+            if plain_number(array):
+                return (float(array), 0.0)[: leaf.dim]
+            if leaf.pairs and isinstance(array, (complex, np.complexfloating)):
+                return (float(array.real), float(array.imag))
         adapter = adapter_for(array)
         if not leaf.pairs or adapter is None:
             return array
@@ -280,7 +286,7 @@ def checked_keepdim(reduction_op: str, keepdim: Any) -> None:
 
 def _library(arrays: Sequence[Any]) -> tuple[Any, Any]:
     """The adapter of the first array, and that array: its dtype and device are the result's."""
-    first = next((array for array in arrays if array is not None), None)
+    first = next((x for x in arrays if adapter_for(x) is not None), None)
     adapter = adapter_for(first)
     if adapter is None:
         raise ArgumentError(

@@ -25,6 +25,7 @@ from .arrays import Sizes
 from .conjugate import Stop, cast, checked_stop, conjugate_gradients
 from .fold import Fold
 from .genred import call_fold, checked_accuracy
+from .given import checked
 from .opaque import opaque
 from .parse import parse_many
 from .ranges import checked_ranges
@@ -171,7 +172,7 @@ def solve_system(
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
         SolveError: what does not fit, or cannot be solved.
     """
-    adapter, sizes, dtype = system.fold.check(args, library)
+    args, (adapter, sizes, dtype) = checked(system.fold, args, library)
     shape = system.shape(sizes)
     ranges = checked_ranges(request.call.get("ranges"))
     if ranges is not None:
@@ -306,7 +307,7 @@ class KernelSolve:
         self,
         *args: Any,
         backend: str = "auto",
-        device_id: int = -1,
+        device_id: int | None = -1,
         alpha: Any = 1e-10,
         eps: float = 1e-6,
         ranges: Any = None,

@@ -134,7 +134,9 @@ def call(
     if out is None and _plain(tensors):
         return fold(adapter, tensors, None, ranges)
     # Errors are raised here, not from inside autograd's machinery.
-    if not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors if _is(t)):  # pyright: ignore
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors if _is(t)):  # pyright: ignore
+        fold.check(tensors, adapter.name)
+    else:
         sizes = fold.binding(adapter, tensors).sizes
         if ranges is not None:
             ranges.pattern(fold.kept, sizes.i, sizes.j)

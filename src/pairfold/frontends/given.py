@@ -1,0 +1,188 @@
+"""Arguments as people give them: plain numbers, and arrays without their last axis.
+
+A parameter of dimension 1 may be a number, an array () or (...); a variable of dimension 1 indexed
+by i or j may be (..., M) or (..., N). Such calls are refused like any that does not fit, and only
+then looked at here, so complete arguments cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..core.node import Kind, Node
+from ..errors import ArrayTypeError, DTypeError, ShapeError
+from .arrays import ADAPTERS, SUPPORTED, check_shapes
+
+Shape = tuple[int, ...]
+Number = TypeVar("Number", float, complex)
+# What calls raise for arguments that are not complete.
+REFUSED = (ArrayTypeError, DTypeError, ShapeError)
+
+
+def plain_number(x: object) -> bool:
+    """Whether x is a real number other than a truth value."""
+    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
+
+
+def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number] | Any:
+    """A list of numbers, or of arrays of one number each, as numbers of a kind.
+
+    Where a tensor among them asks for a gradient, all of them are joined to one tensor instead.
+
+    Raises:
+        ArrayTypeError: an empty list, or something that is not one number.
+    """
+    what = "a list holds the components of a parameter: numbers, or arrays of one number"
+    if not values:
+        raise ArrayTypeError(what, found="an empty list", hint="Pm([1.0, 2.0])")
+    for place, value in enumerate(values):
+        adapter = next((adapter for adapter in ADAPTERS if adapter.owns(value)), None)
+        if plain_number(value) or isinstance(value, kind):
+            continue
+        if adapter is None:
+            name = type(value)
+            raise ArrayTypeError(
+                what,
+                found=f"element {place} is a {name.__module__}.{name.__qualname__}",
+                hint="Pm([1.0, 2.0]), or an array",
+            )
+        dtype = adapter.dtype(value)
+        others = ("bool",) if kind is complex else ("bool", "complex64", "complex128")
+        if math.prod(value.shape) != 1 or dtype in others:
+            join = "numpy.concatenate" if adapter.name == "numpy" else "torch.cat"
+            raise ArrayTypeError(
+                what,
+                found=f"element {place} has shape {tuple(value.shape)}, dtype {dtype}",
+                hint=f"Pm({join}(x)), one vector of all components",
+            )
+    asking = next((value for value in values if getattr(value, "requires_grad", False)), None)
+    if asking is None:
+        return [kind(value.item() if hasattr(value, "item") else value) for value in values]
+    torch = sys.modules["torch"]
+    like = {"dtype": asking.dtype, "device": asking.device}
+    return torch.cat([torch.as_tensor(value, **like).reshape(1) for value in values])
+
+
+def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] | None:
+    """The arguments of a call with nothing left out; None where nothing was.
+
+    Raises:
+        ShapeError: completed, they do not fit.
+    """
+    like, adapter = _first_array(args, library)
+    if adapter is None or len(args) != len(fold.variables):
+        return None
+    found = [
+        adapter.numbers([float(x)], like) if _is_parameter(v) and plain_number(x) else x
+        for v, x in zip(fold.variables, args, strict=True)
+    ]
+    if not all(adapter.owns(x) for x in found):
+        return None
+    shapes = [tuple(x.shape) for x in found]
+    places = lacking(fold.variables, shapes)
+    for place in places:
+        found[place] = found[place][..., None]
+    changed = [k for k, (x, y) in enumerate(zip(args, found, strict=True)) if x is not y]
+    if not changed:
+        return None
+    try:
+        check_shapes(fold.variables, [tuple(x.shape) for x in found], fold.names, shapes)
+    except ShapeError:
+        if any(len(shapes[place]) > 1 for place in places):
+            return None  # more axes than one row of numbers: what is said of the array as it is
+        raise
+    return found
+
+
+def checked(
+    fold: Any, args: Sequence[Any], library: str | None
+) -> tuple[Sequence[Any], tuple[Any, Any, str]]:
+    """The arguments of a call, completed where need be; their adapter, sizes and dtype.
+
+    Raises:
+        ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError: what does not fit.
+    """
+    try:
+        return args, fold.check(args, library)
+    except REFUSED:
+        found = completed(fold, args, library)
+        if found is None:
+            raise
+    return found, fold.check(found, library)
+
+
+def _first_array(args: Sequence[Any], library: str | None) -> tuple[Any, Any]:
+    """The first argument that is an array of numbers, and its adapter."""
+    for x in args:
+        if not plain_number(x):
+            for adapter in ADAPTERS:
+                if library in (None, adapter.name) and adapter.owns(x):
+                    return (x, adapter) if adapter.dtype(x) in SUPPORTED else (None, None)
+    return None, None
+
+
+def _is_parameter(node: Node) -> bool:
+    _, dim, kind = node.params
+    return dim == 1 and kind == Kind.PARAMETER
+
+
+def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
+    """Positions of variables of dimension 1 whose arrays can only be without their last axis.
+
+    Batch axes need another argument that has them, or as many rows: else (M, 2) for a variable of
+    dimension 1 is more likely a mistake. An array whose last axis has size 1 is complete, unless
+    the others leave no place for it so: where they have one row and B batch elements, (B, 1) is one
+    number for each of these.
+    """
+    short: list[int] = []
+    unsure: list[int] = []
+    rows: dict[Kind, int] = {}
+    batches: list[Shape] = []
+    depth = 0
+    for place, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
+        _, dim, kind = node.params
+        own = 1 if kind == Kind.PARAMETER else 2
+        if dim == 1 and len(shape) >= own - 1 and shape[-1:] != (1,):
+            short.append(place)
+        if len(shape) < own or shape[-1] != dim:
+            if place in short and len(shape) == 1 and own == 2:
+                rows.setdefault(kind, shape[0])
+            continue
+        depth = max(depth, len(shape) - own)
+        if dim == 1 and len(shape) > 1:
+            unsure.append(place)
+            continue
+        batches.append(shape[:-own])
+        if own == 2:
+            rows.setdefault(kind, shape[-2])
+    for place in unsure:
+        kind, shape = variables[place].params[2], shapes[place]
+        rows.setdefault(kind, shape[-2])
+        own = 1 if kind == Kind.PARAMETER else 2
+        fits = _broadcast(batches, shape[:-own]) and (own == 1 or rows[kind] == shape[-2])
+        other = shape[: len(shape) - own + 1]
+        if not fits and len(other) <= depth and _broadcast(batches, other):
+            short.append(place)
+    return sorted(
+        place for place in short if _confirmed(variables[place], shapes[place], rows, depth)
+    )
+
+
+def _confirmed(node: Node, shape: Shape, rows: dict[Kind, int], depth: int) -> bool:
+    """Whether other arguments have the batch axes, or the rows, that an array would have."""
+    kind = node.params[2]
+    batch = len(shape) - (0 if kind == Kind.PARAMETER else 1)
+    return batch <= depth or (kind in rows and rows[kind] == shape[-1])
+
+
+def _broadcast(batches: Sequence[Shape], batch: Shape) -> bool:
+    try:
+        np.broadcast_shapes(*batches, batch)
+    except ValueError:
+        return False
+    return True
