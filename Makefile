@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: gpu-code check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu
+.PHONY: gpu-code check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu fuzz-api
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -23,6 +23,10 @@ fuzz:
 # The same as programs for GPUs, in Triton's interpreter.
 fuzz-gpu:
 	cd tests && $(EXECUTABLE) fuzz.py --gpu --count 1000 --seed 1000
+
+# Random programs over the whole interface against dense torch, on all processors.
+fuzz-api:
+	PYTHONPATH=src $(EXECUTABLE) tests/fuzz_api.py --count 20000 $(options)
 
 check-math:
 	$(PYTHON) tests/sweep_math.py
