@@ -310,20 +310,23 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
 
 # What gives whole numbers, or operands themselves, for operands that are whole numbers.
 _WHOLE = set(
-    words("""Number Leaf Add Subtract Minus Mult Square Abs Sign Step ReLU LessThan LessOrEqual Equal
+    words("""
+        Number Leaf Add Subtract Minus Mult Square Abs Sign Step ReLU LessThan LessOrEqual Equal
     NotEqual IfElse Clamp ClampInt Floor Sum SumT Scalprod SqNorm2 SqDist Concat Extract
     ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot MatVecMult VecMatMult TensorProd
     TensorDot Kron Tile Stretch SumOfBlocks BlockSums Diag Diagonal WeightedSqNorm
     WeightedSqDist""")
 )
 _ROUNDLESS = set(
-    words("""Leaf Minus Abs Sign Step ReLU LessThan LessOrEqual Equal NotEqual IfElse Clamp ClampInt
+    words("""
+        Leaf Minus Abs Sign Step ReLU LessThan LessOrEqual Equal NotEqual IfElse Clamp ClampInt
     Floor SumT Concat Extract ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot Tile Stretch
     Diag Diagonal Complex ComplexReal ComplexImag Real2Complex Imag2Complex Conj""")
 )
 # Sums: they are told how to round terms.
 _SUMS = set(
-    words("""Sum Scalprod SqNorm2 Norm2 SqDist Normalize WeightedSqNorm WeightedSqDist MatVecMult
+    words("""
+        Sum Scalprod SqNorm2 Norm2 SqDist Normalize WeightedSqNorm WeightedSqDist MatVecMult
     VecMatMult TensorDot SumOfBlocks BlockSums ComplexSum""")
 )
 DERIVATIVES = ("Grad", "Diff", "GradMatrix", "Divergence", "Laplacian")
@@ -337,13 +340,13 @@ class Dense:
 
     def __init__(self, leaves: Sequence[Tensor], rounding: Rounding) -> None:
         self.leaves, self.rounding = list(leaves), rounding
-        self.known: dict[int, Tensor] = {}
+        self.known: dict[int, tuple[Expr, Tensor]] = {}  # the formula too: numbers are used again
         self.exact: dict[int, bool] = {}
 
     def __call__(self, f: Expr) -> Tensor:
         if id(f) not in self.known:
-            self.known[id(f)] = self._value(f)
-        return self.known[id(f)]
+            self.known[id(f)] = f, self._value(f)
+        return self.known[id(f)][1]
 
     def is_exact(self, f: Expr) -> bool:
         """Whether every number on the way to f is a whole one, small enough for any dtype."""

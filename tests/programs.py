@@ -93,10 +93,12 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 # ----- formulas ----------------------------------------------------------------------------------
 
-ANYWHERE = words("""Minus Square Sin Cos Tanh Abs Atan ReLU Exp Sign Step Floor SinXDivX Minus Square Exp
+ANYWHERE = words("""
+    Minus Square Sin Cos Tanh Abs Atan ReLU Exp Sign Step Floor SinXDivX Minus Square Exp
     Sin""")
 POSITIVE = ("Sqrt", "Rsqrt", "Log", "Inv", "XLogX")
-TWO = words("""Add Subtract Mult Add Subtract Mult Divide LessThan LessOrEqual Equal NotEqual Atan2
+TWO = words("""
+    Add Subtract Mult Add Subtract Mult Divide LessThan LessOrEqual Equal NotEqual Atan2
     Powf""")
 FLAT = ("Sign", "Step", "Floor", "Round", "LessThan", "LessOrEqual", "Equal", "NotEqual")
 
@@ -215,7 +217,8 @@ class Drawing:
         """A scalar from vectors."""
         wide = self.pick([x.dim for x in self.leaves if not x.is_complex])
         op = self.pick(
-            words("""Sum SqNorm2 Norm2 Scalprod SqDist SqDist SqDist Gauss Max Min ArgMax ArgMin Elem
+            words("""
+                Sum SqNorm2 Norm2 Scalprod SqDist SqDist SqDist Gauss Max Min ArgMax ArgMin Elem
     WeightedSqDist WeightedSqNorm SoftDTW_SqDist Divergence Laplacian""")
         )
         if op in ("Divergence", "Laplacian"):
@@ -278,7 +281,8 @@ class Drawing:
     def special(self, depth: int, dim: int) -> Expr:
         """Selections, remainders, sums of blocks, tensors."""
         op = self.pick(
-            words("""IfElse IfElse Clamp Mod BlockSums SumOfBlocks Diagonal Kron TensorDot""")
+            words("""
+                IfElse IfElse Clamp Mod BlockSums SumOfBlocks Diagonal Kron TensorDot""")
         )
         if op == "IfElse":
             operands = [self.operand(depth, dim), self.term(depth, dim), self.operand(depth, dim)]
@@ -343,7 +347,8 @@ class Drawing:
         if depth <= 0 or self.chance(0.1):
             return self.pick(fitting) if fitting else self.to_complex("Real2Complex", depth, n)
         op = self.pick(
-            words("""ComplexAdd ComplexSubtract ComplexMult ComplexMult ComplexDivide Conj ComplexExp
+            words("""
+                ComplexAdd ComplexSubtract ComplexMult ComplexMult ComplexDivide Conj ComplexExp
     ComplexExp1j Real2Complex Imag2Complex ComplexRealScal Leaf""")
         )
         if op == "Leaf":

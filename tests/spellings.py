@@ -112,7 +112,8 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "ComplexDivide": operator.truediv,
     "Conj": lambda z: z.conj(),
 }
-_SAME_NAME = words("""Sqrt Rsqrt Exp Log Sin Cos Tanh Sign Step Asin Acos Atan Atan2 Floor Round SinXDivX
+_SAME_NAME = words("""
+    Sqrt Rsqrt Exp Log Sin Cos Tanh Sign Step Asin Acos Atan Atan2 Floor Round SinXDivX
     XLogX SqNorm2 Norm2 SqDist Normalize MatVecMult VecMatMult TensorProd SoftDTW_SqDist
     Grad Diff Divergence Laplacian""")
 
