@@ -475,6 +475,13 @@ def test_wrong_ranges_are_refused_before_anything_runs(fault: str, axis: int) ->
     genred = Genred("SqDist(x,y)", SQUARES, axis=axis)
     x, y = np.ones((5, 2)), np.ones((7, 2))
     out = np.full((5 if axis == 1 else 7, 1), 9.0)
+    unread = (place < 3) != (axis == 1)
+    if (unread and error is RangeError) or (fault == "too few slices" and unread):
+        # The half that is not read need not fit; see below for gradients, which read both.
+        want = genred(x, y, ranges=GOOD)
+        assert_same_bits(genred(x, y, ranges=tuple(ranges), out=out), want)
+        axis = 1 - axis
+        genred, out = Genred("SqDist(x,y)", SQUARES, axis=axis), np.full((12 - len(out), 1), 9.0)
     with pytest.raises(error) as raised:
         genred(x, y, ranges=tuple(ranges), out=out)
     assert isinstance(raised.value, ValueError)

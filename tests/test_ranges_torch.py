@@ -16,7 +16,13 @@ from test_ranges import random_ranges, symmetric_ranges  # noqa: E402
 
 import pairfold.numpy  # noqa: E402
 import pairfold.torch  # noqa: E402
-from pairfold.errors import ArrayTypeError, DeviceError, DTypeError, RangeError  # noqa: E402
+from pairfold.errors import (  # noqa: E402
+    ArrayTypeError,
+    DeviceError,
+    DTypeError,
+    RangeError,
+    ShapeError,
+)
 from pairfold.ops.reductions import REDUCTIONS  # noqa: E402
 
 Tensor = Any
@@ -242,6 +248,27 @@ def test_gradients_to_the_reduced_index_need_both_halves(axis: int) -> None:
         out.sum().backward()
     assert "0 pairs" in caught.value.found
     assert "from_matrix" in caught.value.hint
+
+
+@pytest.mark.parametrize("fault", [[5, 8, 9], [5, 9, 8], [5, 8, 8, 8]])
+def test_a_half_that_does_not_fit_matters_where_it_is_read(fault: list[int]) -> None:
+    """As where slices count one interval more than there are."""
+    genred = pairfold.torch.Genred("p*Sin(x-y)", ["x=Vi(1)", "y=Vj(1)", "p=Pm(1)"], axis=1)
+    given, _ = random_ranges(SEED, ROWS, COLUMNS)
+    both = [torch.from_numpy(np.asarray(part)) for part in given]
+    unfit = [*both[:4], torch.tensor(fault), both[5]]
+    x, y, p = (torch.rand(n, 1, requires_grad=True) for n in (ROWS, COLUMNS, 1))
+    want = genred(x, y.detach(), p[0], ranges=both)
+    found = genred(x, y.detach(), p[0], ranges=unfit)
+    torch.testing.assert_close(found, want, rtol=0, atol=0)
+    for gradients in zip(
+        torch.autograd.grad(found.sin().sum(), [x, p]),
+        torch.autograd.grad(want.sin().sum(), [x, p]),
+        strict=True,
+    ):
+        torch.testing.assert_close(*gradients)
+    with pytest.raises((RangeError, ShapeError), match="slices_j"):
+        genred(x, y, p[0], ranges=unfit).sum().backward()
 
 
 def test_halves_of_as_many_other_pairs_are_told_apart() -> None:

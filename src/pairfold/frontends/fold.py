@@ -468,7 +468,7 @@ class Fold:
         """The half of ranges that is read; a derivative's other half must mean the same pairs."""
         found = ranges.pattern(self.kept, sizes.i, sizes.j)
         if self.kept != self.asked:
-            ranges.check_halves()
+            ranges.check_halves(sizes.i, sizes.j)
         return found
 
     def _run(

@@ -159,7 +159,7 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
             continue
         batches.append(shape[:-own])
         if own == 2:
-            rows.setdefault(kind, shape[-2])
+            rows.setdefault(kind, shape[len(shape) - 2])
     for place in unsure:
         kind, shape = variables[place].params[2], shapes[place]
         rows.setdefault(kind, shape[-2])

@@ -2,11 +2,13 @@
 
 Six arrays of whole numbers: (ranges_i, slices_i, redranges_j, ranges_j, slices_j, redranges_i).
 The first three say which intervals of j each block of rows i meets, the others the same with i and
-j swapped; results on i are folded by the first half, results on j by the second.
+j swapped; results on i are folded by the first half, results on j by the second. A half that is not
+read need not fit: libraries fill in what they do not use.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ class Ranges:
 
     Raises:
         OptionError: not six arrays.
-        DTypeError, ShapeError, DeviceError: what does not fit; `pattern` checks the bounds.
+        DTypeError, ShapeError, DeviceError: what is no such array; `pattern` checks the rest.
     """
 
     def __init__(self, given: Any) -> None:
@@ -44,31 +46,28 @@ class Ranges:
                 hint=f"({', '.join(NAMES)}), as pairfold.cluster.from_matrix makes them",
             )
         self.arrays = [_numbers(name, part) for name, part in zip(NAMES, given, strict=True)]
-        for half in (0, 3):
-            blocks, ends = self.arrays[half : half + 2]
-            if len(blocks) != len(ends):
-                raise ShapeError(
-                    f"{NAMES[half + 1]} must have one number per row of {NAMES[half]}",
-                    found=f"{len(ends)} numbers, {len(blocks)} rows",
-                )
-        self._fits: tuple[int, int] | None = None
+        self._fits: dict[Kind, tuple[int, int]] = {}
         self._patterns: dict[Kind, Pattern] = {}
         self._same = False
 
+    def _half(self, kept: Kind) -> slice:
+        return slice(0, 3) if kept == Kind.I else slice(3, 6)
+
     def pattern(self, kept: Kind, i: int, j: int) -> Pattern:
-        """The pattern of results on the kept index, for i and j rows; both halves are checked.
+        """The pattern of results on the kept index, for i and j rows; its half is checked.
 
         Raises:
+            ShapeError: another number of slices than of blocks.
             RangeError: bounds outside the arrays, decreasing, or blocks that overlap.
         """
-        if self._fits != (i, j):
-            _check_half(NAMES[:3], self.arrays[:3], i, j)
-            _check_half(NAMES[3:], self.arrays[3:], j, i)
-            self._fits = i, j
+        half = self._half(kept)
+        if self._fits.get(kept) != (i, j):
+            rows, columns = (i, j) if kept == Kind.I else (j, i)
+            _check_half(NAMES[half], self.arrays[half], rows, columns)
+            self._fits[kept] = i, j
         found = self._patterns.get(kept)
         if found is None:
-            half = self.arrays[:3] if kept == Kind.I else self.arrays[3:]
-            found = self._patterns[kept] = Pattern(*half)
+            found = self._patterns[kept] = Pattern(*self.arrays[half])
         return found
 
     def of_rows(self, kept: Kind, start: int, stop: int) -> Ranges:
@@ -76,25 +75,24 @@ class Ranges:
 
         The other half is empty, and was checked if need be.
         """
-        half = 0 if kept == Kind.I else 3
-        blocks, ends, intervals = self.arrays[half : half + 3]
+        blocks, ends, intervals = self.arrays[self._half(kept)]
         mine = [np.clip(blocks, start, stop) - start, ends, intervals]
         pairs, none = np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
         other = [pairs, none, pairs]
-        found = Ranges([*mine, *other] if half == 0 else [*other, *mine])
+        found = Ranges([*mine, *other] if kept == Kind.I else [*other, *mine])
         found._same = True
         return found
 
-    def check_halves(self) -> None:
-        """Raise unless both halves mean the same pairs, which gradients rely on.
-
-        The bounds must have been checked.
+    def check_halves(self, i: int, j: int) -> None:
+        """Raise unless both halves fit and mean the same pairs, which gradients rely on.
 
         Raises:
-            RangeError: saying how many pairs each half has.
+            ShapeError, RangeError: as `pattern`; saying how many pairs each half has.
         """
         if self._same:
             return
+        for kept in (Kind.I, Kind.J):
+            self.pattern(kept, i, j)
         halves = self.arrays[:3], self.arrays[3:]
         if _print_of(*halves[0], swapped=False) != _print_of(*halves[1], swapped=True):
             counts = [Pattern(*half).pairs for half in halves]
@@ -184,8 +182,13 @@ def _scrambled(numbers: Any, seed: int) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-def _check_half(names: tuple[str, ...], arrays: list[Any], rows: int, columns: int) -> None:
+def _check_half(names: Sequence[str], arrays: list[Any], rows: int, columns: int) -> None:
     blocks, ends, intervals = arrays
+    if len(blocks) != len(ends):
+        raise ShapeError(
+            f"{names[1]} must have one number per row of {names[0]}",
+            found=f"{len(ends)} numbers, {len(blocks)} rows",
+        )
     kept, reduced = names[0][-1], names[2][-1]
     _check_bounds(names[0], blocks, rows, kept)
     _check_bounds(names[2], intervals, columns, reduced)
