@@ -234,6 +234,7 @@ METHODS: dict[str, list[tuple[Any, Any]]] = {
     "ternary": [(lambda: Zs().ternary(L(X), 1, "IfElse"), np.where(Z >= 0, X, 1))],
     "lt_constructor": [(lambda: Zs().lt_constructor(X), X)],
     "to": [(lambda: Zs().to("float64"), Z)],
+    "where": [(lambda: Zs().where(L(X) < L(Y), 0.5), np.where(X < Y, Z, 0.5))],
 }
 
 
@@ -273,7 +274,7 @@ LINEAR = {"trace_operator", "adjoint_operator", "sum_lin_operator"}
 ATTRIBUTES = {
     *("shape", "ndim", "dim", "dtype", "device", "batchdims", "nbatchdims", "is_complex"),
     *("formula", "formula2", "variables", "symbolic_variables", "symbols", "ind", "tools"),
-    *("Genred", "KernelSolve"),
+    *("Genred", "KernelSolve", "explain"),
 }
 INTERNALS = {
     *("get_tools", "init", "promote", "join", "fixvariables", "new_variable_index"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Pm as Pm
     from .frontends.lazytensor import Vi as Vi
     from .frontends.lazytensor import Vj as Vj
+    from .frontends.lazytensor import where as where
     from .frontends.solve import KernelSolve as KernelSolve
 
 _PLACES = {
@@ -57,6 +58,7 @@ __all__ = [
     "generic_logsumexp",
     "generic_sum",
     "settings",
+    "where",
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 # The names around lazy tensors, which `pairfold`, `pairfold.numpy` and `pairfold.torch` share.
 LAZY = {
     "ComplexLazyTensor": "frontends.complextensor",
-    **dict.fromkeys(("LazyTensor", "Pm", "Var", "Vi", "Vj"), "frontends.lazytensor"),
+    **dict.fromkeys(("LazyTensor", "Pm", "Var", "Vi", "Vj", "where"), "frontends.lazytensor"),
     "cluster": "cluster:",
 }
 

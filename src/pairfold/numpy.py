@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Var as Var
     from .frontends.lazytensor import Vi as Vi
     from .frontends.lazytensor import Vj as Vj
+    from .frontends.lazytensor import where as where
 
 
 class Genred(_genred.Genred):
@@ -96,4 +97,5 @@ __all__ = [
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
+    "where",
 ]

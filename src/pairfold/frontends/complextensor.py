@@ -17,7 +17,7 @@ from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
 from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
-from .lazytensor import LazyTensor, check_last, component_part, is_number
+from .lazytensor import LazyTensor, check_last, component_part, is_number, where
 from .leaves import adapter_for
 from .methods import add_methods, add_refusals, whole
 from .reducing import Reducing
@@ -208,6 +208,10 @@ class ComplexLazyTensor(Reducing):
         )
 
     __or__ = __ror__ = _no_product
+
+    def where(self, condition: Any, other: Any) -> Any:
+        """The numbers where a condition is not 0, else those of `other`; as torch's method."""
+        return where(condition, self, other)
 
     # -- parts ----------------------------------------------------------------------------------
 

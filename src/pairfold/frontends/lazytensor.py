@@ -15,6 +15,7 @@ import numpy as np
 from ..core.node import topological
 from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS, constant
+from ..ops.truth import is_truth
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
 from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
@@ -87,10 +88,7 @@ class LazyTensor(Reducing):
         return LazyTensor(x, axis, is_complex)
 
     def _operand(self, x: Any) -> Any:
-        """x as a lazy tensor."""
-        if x is None:
-            check_kind(x)
-        return x if isinstance(x, Tensor) else LazyTensor(x)
+        return operand(x)
 
     def _call(self, name: str, *operands: Any) -> Any:
         """An operation on lazy tensors or what becomes one, then parameters as they are."""
@@ -171,7 +169,16 @@ class LazyTensor(Reducing):
         return self._call(name, self, other)
 
     def __or__(self, other: Any) -> Any:
-        return self._call("Scalprod", self, other)
+        """The scalar product; of two truth values, whether one of them holds."""
+        if not (is_truth(self.node) and isinstance(other, LazyTensor) and is_truth(other.node)):
+            return self._call("Scalprod", self, other)
+        if self.ndim > 1 or other.ndim > 1:
+            raise ArrayTypeError(
+                "x | y is a scalar product, and of vectors of truth values it could mean or",
+                found=f"{self!r} | {other!r}",
+                hint="where(x, 1, y) for or, (x * y).sum(-1) for how many components hold in both",
+            )
+        return where(self, 1, other)
 
     def __ror__(self, other: Any) -> Any:
         return self._call("Scalprod", other, self)
@@ -220,6 +227,34 @@ class LazyTensor(Reducing):
 
     def __ge__(self, other: Any) -> Any:
         return self._call("LessOrEqual", other, self)
+
+    # -- truth values ---------------------------------------------------------------------------
+
+    def __and__(self, other: Any) -> Any:
+        """Whether two truth values hold: their product."""
+        self._truth("&")
+        return self._call("Mult", self, self._operand(other)._truth("&"))
+
+    def __rand__(self, other: Any) -> Any:
+        return self & other
+
+    def __invert__(self) -> Any:
+        """Whether a truth value does not hold: 1 minus it."""
+        return 1 - self._truth("~")
+
+    def _truth(self, symbol: str) -> Any:
+        """The tensor itself, where it is a truth value."""
+        if not is_truth(self.node):
+            raise ArrayTypeError(
+                f"{symbol} is for truth values: comparisons, and what is made of them",
+                found=repr(self),
+                hint="(x > 0) & (y > 0), ~(x > 0)",
+            )
+        return self
+
+    def where(self, condition: Any, other: Any) -> Any:
+        """The values where a condition is not 0, else those of `other`; as torch's method."""
+        return where(condition, self, other)
 
     # -- components -----------------------------------------------------------------------------
 
@@ -363,6 +398,17 @@ class LazyTensor(Reducing):
         return found
 
 
+def operand(x: Any) -> Any:
+    """x as a lazy tensor.
+
+    Raises:
+        ArrayTypeError, ShapeError, OptionError ...: it cannot be one.
+    """
+    if x is None:
+        check_kind(x)
+    return x if isinstance(x, Tensor) else LazyTensor(x)
+
+
 def _to_complex(x: Any, name: str) -> Any:
     """An operation from real numbers to complex ones."""
     from .complextensor import ComplexLazyTensor
@@ -436,6 +482,40 @@ def check_last(tensor: Any, axis: Any) -> None:
 
 
 add_methods(LazyTensor, for_complex=False)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where a condition is not 0, else y: lazy tensors, numbers and arrays as for `LazyTensor`.
+
+    Conditions are comparisons, products of them (and, `&`), sums of them (or, `|`), 1 minus one
+    (not, `~`), or any numbers. What is not selected has no part in values and gradients, whatever
+    it is: infinite, NaN. Shapes join as in sums.
+
+    >>> import numpy as np
+    >>> index = np.arange(4.0)[:, None]
+    >>> i, j = Vi(index), Vj(index)
+    >>> where(i == j, np.inf, (i - j) ** 2).argmin(axis=1).ravel().tolist()
+    [1, 0, 1, 2]
+
+    Raises:
+        ArrayTypeError: no operand is a lazy tensor, or the condition is complex.
+        ShapeError, DTypeError, DimError: what does not join.
+    """
+    given = (condition, x, y)
+    if not any(isinstance(x, Tensor) for x in given):
+        raise ArrayTypeError(
+            "where selects by lazy tensors", found=str([type(o).__name__ for o in given])
+        )
+    mask, *both = map(operand, given)
+    if mask.is_complex:
+        raise ArrayTypeError("a condition cannot be complex", found=repr(mask), hint="z != 0")
+    if any(tensor.is_complex for tensor in both):
+        both = [tensor if tensor.is_complex else tensor.real2complex() for tensor in both]
+        most = max(2 * mask.ndim, *(tensor.ndim for tensor in both))
+        both = [t if t.ndim > 2 or most == 2 else t._apply("ComplexSumT", t, most) for t in both]
+        if mask.ndim > 1:
+            mask = mask._apply("Complex", mask, mask)
+    return both[0]._apply("Where", mask, *both)
 
 
 def Var(x_or_ind: Any, dim: int | None = None, cat: int | None = None) -> Any:

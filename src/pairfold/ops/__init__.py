@@ -8,6 +8,7 @@ from . import functions as functions
 from . import norms as norms
 from . import splines as splines
 from . import tensors as tensors
+from . import truth as truth
 from . import vectors as vectors
 from .table import install_operators
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..core.node import Node
 from ..core.scalars import Operand, Scalars, Value
 from .table import Param, Rule, Symbol, broadcast_dims, elementwise, fit, guarded, is_constant
+from .truth import condition_of, holds, is_count
 from .vectors import make_constant, zero
 
 
@@ -583,13 +584,13 @@ def less_or_equal(x: Node, y: Node) -> Node:
 
 
 def _selected(s: Scalars, condition: Value, x: Operand, y: Operand) -> Value:
-    return s.select(s.le(0, condition), x, y)
+    return s.select(holds(s, condition), x, y)
 
 
 if_else = elementwise(
     "IfElse",
     "condition x y",
-    "x where condition >= 0, else y.",
+    "x where condition >= 0, else y; a comparison is a condition as it stands.",
     value=_selected,
     slopes=None,
     pullback=lambda g, out, c, x, y: [
@@ -605,11 +606,13 @@ if_else = elementwise(
             ),
         ),
     ],
+    takes=lambda c, x, y: (condition_of(c) if is_count(c) else c, x, y),
     method="ifelse",
     like=lambda c, x, y: np.where(c >= 0, x, y),
     known=((0, 5, 7, 5), (-1, 5, 7, 7)),
     derivative="the incoming gradient to the selected branch, 0 to the other and to the condition",
-    conventions="a NaN condition selects y; the branch not selected never poisons the gradient",
+    conventions="a NaN condition selects y; the branch not selected never poisons the gradient; "
+    "truth values (comparisons, products and sums of them, 1 minus one) are true where not 0",
 )
 
 

@@ -64,6 +64,7 @@ class Op:
     The last `optional` operands may be left out; those named in `tuples` may be several in
     parentheses, which are joined. Only rows with an `expand` have either.
     `internal`: written by the library itself, so the page of operations leaves it out.
+    `takes`: the operands as they are meant, where that depends on how they are made.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Op:
     optional: int = 0
     tuples: tuple[str, ...] = ()
     internal: bool = False
+    takes: Callable[..., tuple[Node, ...]] | None = None
 
     def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[Any, ...]] | None:
         """Dimensions of operands, and parameters, to try the row at about dimension `d`.
@@ -324,6 +326,8 @@ def build(op: Op, *operands: Any) -> Node:
     params = _params_of(op, operands[arity:])
     if len(args) != arity or len(params) != len(op.params):
         raise FormulaError(f"{op.name} takes {signature(op)}", found=f"{len(operands)} arguments")
+    if op.takes is not None:
+        args = op.takes(*args)
     try:
         if op.expand is not None:
             return op.expand(*args, *params)
