@@ -10,12 +10,14 @@ import pytest
 from checks import assert_close, assert_same_bits
 from targets import crossed
 from test_backends import views
+from test_reductions import check, oracle
 
 from pairfold.core.node import Kind
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.lower.schedule import frontier
 from pairfold.numpy import Genred
+from pairfold.ops.reductions import REDUCTIONS
 from pairfold.settings import settings
 
 SIZES = ((1, 1), (17, 23), (100, 37), (65, 131))
@@ -197,3 +199,45 @@ def test_the_axes_swapped() -> None:
     for lanes in ("row", "column"):
         with settings(lanes=lanes):
             assert_close(product(x, y, b), gaussian(x, y).T @ b, terms=70)
+
+
+def outer(a: Any, b: Any) -> Any:
+    """The products of all components, those of `a` slowest."""
+    products = a[..., :, None] * b[..., None, :]
+    return products.reshape(*products.shape[:-2], -1)
+
+
+# Long outputs that depend on one index only, or whose components are all the same value, or that
+# are made of vectors in memory: (formula, what it is of x (rows, 1, 17) and y (1, columns, 17)).
+LONG = {
+    "x": lambda x, y: x,
+    "y": lambda x, y: y,
+    "TensorProd(Concat(u,u),u-1)": lambda x, y: outer(x[..., [0, 1, 2, 0, 1, 2]], x[..., :3] - 1),
+    "MatVecMult(TensorProd(y,v),v)": lambda x, y: y * (y[..., :3] ** 2).sum(-1, keepdims=True),
+    "SumT(Elem(x,1),40)": lambda x, y: x[..., [1] * 40],
+    "SumT(Elem(x,1)-Elem(y,0),20)": lambda x, y: x[..., [1] * 20] - y[..., [0] * 20],
+    "TensorProd(u,y/(1+Square(y)))": lambda x, y: outer(x[..., :3], y / (1 + y**2)),
+}
+UNWEIGHTED = [
+    row.name
+    for row in REDUCTIONS.values()
+    if not row.internal and not row.scalar and row.weighted != "must"
+]
+
+
+@pytest.mark.parametrize("formula", LONG)
+@pytest.mark.parametrize("name", UNWEIGHTED)
+def test_long_outputs_of_every_reduction(name: str, formula: str) -> None:
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(-3, 4, (n, 17)).astype("float64") for n in (5, 7))
+    options = {"opt_arg": 3} if REDUCTIONS[name].listed else {}
+    aliases = "x = Vi(17)", "y = Vj(17)", "u = Vi(3)", "v = Vj(3)"
+    with np.errstate(all="ignore"):
+        f = LONG[formula](x[:, None], y[None])
+    f = np.broadcast_to(f, (5, 7, f.shape[-1]))
+    axis = (UNWEIGHTED.index(name) + list(LONG).index(formula)) % 2
+    dtype = ("float32", "float64")[axis]
+    given = [v.astype(dtype) for v in (x, y, x[:, :3], y[:, :3])]
+    got = fold(formula, *aliases, axis=axis, reduction_op=name, **options)(*given)
+    want = oracle(name, f if axis == 1 else f.swapaxes(0, 1), length=3)
+    check(name, got, want, dtype, formula, terms=7)

@@ -511,12 +511,12 @@ def _exported(kernel: Kernel) -> set[Value]:
     """Values below the pair stage that a later stage uses.
 
     A value inside two component loops, or a mask, is recomputed where it is used; what it is
-    made of is exported instead. A table is exported as a whole.
+    made of is exported instead. A table is exported as a whole. What a reduction's step makes of
+    an output alone stays with the pairs, like the rest of the step: they compute the output itself.
     """
     exported: set[Value] = set()
     seen: set[tuple[Value, int]] = set()
-    todo = [(value, PAIR) for step in kernel.steps for value in step]
-    todo += [(value, PAIR) for value in kernel.scores]
+    todo = [(value, PAIR) for value in (*kernel.folded, *kernel.scores)]
     todo += [(factor, PAIR) for factor in kernel.factors if factor is not None]
     while todo:
         value, at = todo.pop()

@@ -135,8 +135,23 @@ def frontier(kernel: Kernel) -> list[Value]:
         return _costly(kernel)
     if kernel.output_loop is None:
         return []
-    found = reachable(kernel.folded, lambda value: _is_shared(value) or kernel.is_leaf(value, PAIR))
-    return [value for value in found if _is_shared(value) and not kernel.is_leaf(value, PAIR)]
+    measured = _measured(kernel)
+
+    def shared(value: Value) -> bool:
+        return _is_shared(value) and value not in measured
+
+    found = reachable(kernel.folded, lambda value: shared(value) or kernel.is_leaf(value, PAIR))
+    return [value for value in found if shared(value) and not kernel.is_leaf(value, PAIR)]
+
+
+def _measured(kernel: Kernel) -> set[Value]:
+    """What is measured from anchors that components have one each of: no two share it."""
+    found: set[Value] = set()
+    if kernel.anchors and kernel.weight is None:
+        for value in reachable(kernel.folded):
+            if value.what == "hole" or not found.isdisjoint(value.args):
+                found.add(value)
+    return found
 
 
 def _costly(kernel: Kernel) -> list[Value]:
