@@ -12,7 +12,7 @@ from checks import assert_close
 
 from pairfold import Genred
 from pairfold.errors import ArrayTypeError, DimError
-from pairfold.numpy import LazyTensor, Vi, Vj, where
+from pairfold.numpy import LazyTensor, Pm, Vi, Vj, where
 
 RNG = np.random.default_rng(11)
 M, N = 13, 17
@@ -159,3 +159,72 @@ def test_what_is_no_truth_value_says_so() -> None:
         where(i.real2complex(), i, j)
     with pytest.raises(DimError, match="Where: operands must have the same dimension"):
         where(i < j, i, i.concat(j))
+
+
+# -- variables that are made anew ------------------------------------------------------------------
+
+POINTS, COLUMNS = RNG.normal(size=(M, 2)), RNG.normal(size=(N, 2))
+Made = Callable[[Any], Any]
+# How a variable is made each time that it is asked for, of the array (M, 2).
+ANEW: dict[str, Made] = {
+    "Vi": Vi,
+    "a view": lambda x: LazyTensor(x[:, None, :]),
+    "another view": lambda x: Vi(x[:]),
+    "batches": lambda x: LazyTensor(x[None, :, None, :]),
+    "transposed": lambda x: Vj(x).t(),
+}
+
+
+def derivatives(f: Any, v: Any) -> dict[str, Any]:
+    """Derivatives of a formula, and of it as a vector."""
+    both = f.concat(2 * f)
+    return {
+        "grad": f.grad(v, 1),
+        "diff": f.diff(v, LazyTensor([1.0, 2.0])),
+        "grad_matrix": both.grad_matrix(v),
+        "divergence": both.divergence(v),
+        "laplacian": f.laplacian(v),
+    }
+
+
+@libraries
+@pytest.mark.parametrize("name", ANEW)
+def test_a_variable_made_anew_is_the_same_variable(name: str, make: Any) -> None:
+    x, y, new = make(POINTS), make(COLUMNS), ANEW[name]
+    once = new(x)
+    kept = (-once.sqdist(Vj(y))).exp() * once.sqdist(Vj(y))
+    made = (-new(x).sqdist(Vj(y))).exp() * new(x).sqdist(Vj(y))
+    for wanted, found in zip(
+        derivatives(kept, once).items(), derivatives(made, new(x)).items(), strict=True
+    ):
+        for axis in (kept.nbatchdims, kept.nbatchdims + 1):
+            sums = [np.asarray(tensor.sum(axis=axis)) for _, tensor in (wanted, found)]
+            assert np.abs(sums[0]).max() > 0.1
+            assert_close(sums[1], sums[0], terms=N, formula=(name, wanted[0]))
+    t = torch.tensor(POINTS, requires_grad=True)
+    square = ((t[:, None] - torch.tensor(COLUMNS)) ** 2).sum(-1)
+    (dense,) = torch.autograd.grad((square * (-square).exp()).sum(), t)
+    total = made.grad(new(x), 1).sum(axis=made.nbatchdims + 1)
+    assert_close(np.asarray(total).reshape(M, 2), dense.numpy(), terms=N)
+
+
+def test_symbols_and_parameters_made_anew() -> None:
+    p, y = np.array([0.5, 2.0]), Vj(COLUMNS)
+    for make, given in ((lambda: Vi(0, 2), [POINTS]), (lambda: Pm(p), []), (lambda: Pm(0, 2), [p])):
+        x = make()
+        f = (make() * y).exp().sum().grad(make(), 1)
+        g = (x * y).exp().sum().grad(x, 1)
+        found, wanted = (h.sum_reduction(axis=1, call=False)(*given) for h in (f, g))
+        assert np.abs(wanted).max() > 0.1
+        assert_close(found, wanted, terms=N)
+
+
+def test_equal_numbers_and_detached_tensors_are_variables_of_their_own() -> None:
+    a, b = Pm([2.0]), Pm([2.0])
+    found = (a**2 * b * Vi(POINTS)).grad(a, Vi(POINTS)).sum(axis=1)
+    assert_close(found, 8 * (POINTS**2).sum(-1, keepdims=True), terms=2)
+    x = torch.tensor(POINTS, requires_grad=True)
+    once = (Vi(x) * Vi(x.detach())).grad(Vi(x), LazyTensor([1.0, 1.0])).sum(axis=0)
+    assert_close(once.detach().numpy(), POINTS.sum(0)[None], terms=M)
+    both = (Vi(x) * Vi(x)).grad(Vi(x), LazyTensor([1.0, 1.0])).sum(axis=0)
+    assert_close(both.detach().numpy(), 2 * POINTS.sum(0)[None], terms=M)

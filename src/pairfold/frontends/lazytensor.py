@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..calculus.substitute import substitute
 from ..core.node import topological
 from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS, constant
@@ -19,7 +20,7 @@ from ..ops.truth import is_truth
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
 from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
-from .leaves import COMPLEX, adapter_for
+from .leaves import COMPLEX, adapter_for, alike
 from .methods import add_methods, whole
 from .reducing import Reducing
 
@@ -99,6 +100,8 @@ class LazyTensor(Reducing):
             raise ArrayTypeError(
                 f"{name} is not defined for complex numbers", hint="z.real, z.imag or abs(z)"
             )
+        if row.args[1:2] == ("v",):
+            first[0], first[1] = _aligned(first[0], first[1])
         return first[0]._apply(name, *first, *operands[arity:])
 
     def _typed(self, tensor: Any, is_complex: bool) -> Any:
@@ -396,6 +399,25 @@ class LazyTensor(Reducing):
         kept = (x for x in found.leaves if x.key not in dropped or x.node in used)
         found.leaves = tuple(kept)
         return found
+
+
+def _aligned(f: Any, v: Any) -> tuple[Any, Any]:
+    """A formula and variables of it, in which each argument has one node.
+
+    Variables that are made of one array, several times, are one variable.
+    """
+    moved: dict[Any, Any] = {}
+    leaves = {leaf: leaf for leaf in v.leaves}
+    for leaf in v.leaves:
+        found = alike(f.leaves, leaf)
+        if found and found != [leaf]:
+            leaves[leaf] = found[0]
+            moved |= {other.node: found[0].node for other in (leaf, *found[1:])}
+    if not moved:
+        return f, v
+    formula, variable = (x._like(substitute(x.node, moved)) for x in (f, v))
+    variable.leaves = tuple(leaves.values())
+    return formula, variable
 
 
 def operand(x: Any) -> Any:

@@ -178,6 +178,40 @@ def parts(x: Any, adapter: Any) -> Any:
     return sys.modules["torch"].view_as_real(x.resolve_conj()).flatten(-2)
 
 
+@opaque
+def alike(leaves: Iterable[Leaf], wanted: Leaf) -> list[Leaf]:
+    """The leaves that stand for the same argument: the same array, or else the same memory.
+
+    Numbers are the same argument where they are one object, or else where they are equal. An array
+    and its detached twin share their memory, but not their gradients: they are two.
+    """
+    leaves = tuple(leaves)
+    if wanted.values is not None and wanted in leaves:
+        return [wanted]
+    found = [leaf for leaf in leaves if leaf.same(wanted)]
+    memory = None if found else _memory(wanted)
+    if memory is not None:
+        found = [leaf for leaf in leaves if _memory(leaf) == memory]
+    return found
+
+
+def _memory(leaf: Leaf) -> tuple[Any, ...] | None:
+    """What two views of the same numbers have in common, None where there is no telling."""
+    if not leaf.given or leaf.form is None or leaf.pairs:
+        return None
+    array, adapter = leaf.array, adapter_for(leaf.owner)
+    kind = (leaf.kind, adapter.dtype(array), tuple(array.shape))
+    if isinstance(array, np.ndarray):
+        return *kind, array.ctypes.data, array.strides
+    try:
+        place = array.data_ptr()
+    except RuntimeError:  # arrays inside a transform have no memory of their own
+        return None
+    if not place:
+        return None
+    return *kind, str(array.device), place, array.stride(), array.requires_grad
+
+
 def joined(first: Sequence[Leaf], second: Sequence[Leaf]) -> tuple[Leaf, ...]:
     """The leaves of both, each once."""
     found = dict.fromkeys(first)
