@@ -204,6 +204,76 @@ def test_too_few_iterations_are_an_error_that_says_how_far():
     assert "maxiter" in str(caught.value.hint)
 
 
+def smooth_system(rows: int, dims: int, scale: float, dtype: Any = "float64") -> Any:
+    """Points, noise, and the dense kernel of a system with a very small least eigenvalue."""
+    rng = np.random.default_rng(5)
+    x, b = rng.random((rows, dims)).astype(dtype) / scale, rng.normal(size=(rows, 1)).astype(dtype)
+    return x.astype(dtype), b, kernel(x.astype("float64"), x.astype("float64"))
+
+
+@pytest.mark.parametrize(("dtype", "alpha"), [("float64", 1e-10), ("float32", 1e-6)])
+def test_what_rounding_does_not_let_be_solved_ends_early(dtype, alpha):
+    """Not even LAPACK reaches the tolerance, in the same precision."""
+    x, b, matrix = smooth_system(400, 2, 0.3, dtype)
+    matrix = (matrix + alpha * np.eye(len(x))).astype(dtype)
+    exact = np.linalg.norm(matrix @ np.linalg.solve(matrix, b) - b) / len(x) ** 0.5
+    assert exact > 1e-5
+    K = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
+    with pytest.raises(SolveError, match="no progress in") as caught:
+        K.solve(b, alpha=alpha)
+    error = caught.value
+    assert error.iterations < 500
+    assert "the condition is at least" in error.found
+    assert "rounding alone" in error.found
+    assert "alpha" in error.hint
+    assert ("float64" in error.hint) == (dtype == "float32")
+    assert error.residuals.item() <= np.linalg.norm(b)
+
+
+def test_residuals_may_stand_still_for_long():
+    """A hundred iterations without progress, and solved in the end."""
+    x, b, matrix = smooth_system(300, 3, 1.0)
+    seen: list[float] = []
+    K = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
+    got = K.solve(b, alpha=1e-5, callback=lambda _, norms: seen.append(norms.item()))
+    assert min(seen[:100]) > 0.9 * np.linalg.norm(b)
+    matrix = matrix + 1e-5 * np.eye(300)
+    assert_close(got, np.linalg.solve(matrix, b), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_operators_that_are_not_symmetric_end_early(dtype):
+    """Their quadratic form may be positive, and residuals grow."""
+    skew = 200 * np.triu(np.ones((20, 20)), 1)
+    matrix = (np.diag(np.logspace(0, 3, 20)) + skew - skew.T).astype(dtype)
+    with pytest.raises(SolveError, match="not symmetric") as caught:
+        ConjugateGradientSolver("numpy", lambda a: matrix @ a, np.ones(20, dtype), maxiter=100000)
+    assert caught.value.iterations < 100
+    x, b, _ = data(dtype, 200)
+    K = (-((Vi(x) - Vj(x + 1)) ** 2).sum(-1)).exp()
+    with pytest.raises(SolveError, match=r"symmetric|positive"):
+        K.solve(b, alpha=1e-3)
+
+
+def test_residuals_that_grow_for_ever_end_early():
+    values = np.logspace(-24, 0, 20).astype("float32")
+    with pytest.raises(SolveError, match="diverge") as caught:
+        ConjugateGradientSolver("numpy", lambda a: values * a, np.ones(20, "float32"))
+    assert caught.value.iterations < 100
+
+
+def test_spectra_from_coefficients():
+    from pairfold.frontends.lanczos import extremes, tridiagonal
+
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 40):
+        steps, ratios = 10 ** rng.uniform(-1, 4, size=count), rng.random(count)
+        diagonal, squares = tridiagonal(steps, ratios)
+        beside = np.sqrt(squares)
+        values = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+        assert_close(np.array(extremes(diagonal, squares)), values[[0, -1]], rtol=0.011, atol=0)
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_nothing_is_lost_when_iterations_end_early(flat):
     """The error has the best iterates: with one more iteration they would have been solutions."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import OptionError, ShapeError, SolveError
 from ..settings import current
+from .lanczos import CHECK, STANDING, Outlook, extremes, tridiagonal
 
 Operator = Callable[[Any], Any]
 _LEAST = 1000
@@ -86,6 +87,7 @@ def conjugate_gradients(
     stop: Stop,
     preconditioner: Operator | None = None,
     callback: Callable[[int, Any], Any] | None = None,
+    shift: float | None = None,
 ) -> Any:
     """The solution a of apply(a) = b, starting from 0.
 
@@ -99,6 +101,7 @@ def conjugate_gradients(
         preconditioner: r -> z, symmetric and positive definite, an approximate inverse.
         callback: called with the number of each iteration, from 1, and the norms of the
             residuals, in an array shaped like b with the `axes` of length 1.
+        shift: a likely lower bound of the operator's eigenvalues, for forecasts.
 
     Returns:
         An array of b's shape and dtype; 0 where b is within the tolerance.
@@ -109,11 +112,11 @@ def conjugate_gradients(
     [[2.0], [0.5]]
 
     Raises:
-        SolveError: no convergence, an operator that is not positive, numbers that are not finite;
-            with the best iterate so far.
+        SolveError: no convergence, no progress in many iterations, an operator that is not
+            positive, numbers that are not finite; with the best iterate so far.
         ShapeError: a preconditioner that changes the shape.
     """
-    block = _Block(xp, b, axes, stop)
+    block = _Block(xp, b, axes, stop, shift)
     precondition = _checked(preconditioner, b)
     try:
         _iterate(block, apply, precondition, stop.most(block.count), callback)
@@ -145,6 +148,8 @@ def _iterate(
             show(block.largest)
             if callback is not None:
                 callback(block.iteration, block.norms)
+            if block.going and block.iteration % CHECK == 0:
+                block.watch(apply)
             if block.going:
                 z = precondition(block.residual)
                 with _quiet():
@@ -154,8 +159,11 @@ def _iterate(
 class _Block:
     """The state of all iterations; sums over a right-hand side keep its axes, of length 1."""
 
-    def __init__(self, xp: Any, b: Any, axes: Sequence[int], stop: Stop) -> None:
-        self.xp, self.axes = xp, tuple(axes)
+    def __init__(
+        self, xp: Any, b: Any, axes: Sequence[int], stop: Stop, shift: float | None = None
+    ) -> None:
+        self.xp, self.axes, self.shift = xp, tuple(axes), shift
+        self.rounding = float(xp.finfo(b.dtype).eps) / 2
         self.count = math.prod(b.shape[axis] for axis in self.axes)
         self.solution, self.residual = xp.zeros_like(b), b
         self.iteration = 0
@@ -167,6 +175,12 @@ class _Block:
         self.going = bool(self.active.any())
         # Residuals may grow on the way: for errors, the best iterate so far.
         self.best, self.least = self.solution, self.squared
+        self.steps: list[Any] = []
+        self.ratios: list[Any] = []
+        # For `watch`: where progress was last seen, and when to read the coefficients.
+        self.first = self.seen = _host(self.squared)
+        self.since, self.due = np.zeros(self.seen.shape, np.int64), STANDING
+        self.size = 0.0
 
     def dot(self, x: Any, y: Any) -> Any:
         """Products of vectors, in float64."""
@@ -183,7 +197,10 @@ class _Block:
         where = self.xp.where
         curvature = self.dot(self.direction, product)
         self._check_positive(curvature, _OPERATOR, "p.Ap")
-        step = self._ratio(self.gain, curvature, product)
+        self.steps.append(self._ratio(self.gain, curvature))
+        step = cast(self.steps[-1], product.dtype)
+        if self.iteration <= CHECK // 4 or self.iteration % CHECK == 0:
+            self.size = max(self.size, self._stretch(product))
         self.solution = where(self.active, self.solution + step * self.direction, self.solution)
         self.residual = where(self.active, self.residual - step * product, self.residual)
         self.squared = where(self.active, self.dot(self.residual, self.residual), self.squared)
@@ -198,14 +215,89 @@ class _Block:
         """The next directions, conjugate to all before."""
         gain = self.dot(self.residual, z)
         self._check_positive(gain, _PRECONDITIONER, "r.z")
-        turned = z + self._ratio(gain, self.gain, z) * self.direction
+        self.ratios.append(self._ratio(gain, self.gain))
+        turned = z + cast(self.ratios[-1], z.dtype) * self.direction
         self.direction = self.xp.where(self.active, turned, self.xp.zeros_like(turned))
         self.gain = gain
 
-    def _ratio(self, x: Any, y: Any, like: Any) -> Any:
-        """x / y where iterations go on, in the dtype of the vectors."""
-        ratio = x / self.xp.where(self.active, y, self.xp.ones_like(y))
-        return cast(ratio, like.dtype)
+    def _ratio(self, x: Any, y: Any) -> Any:
+        """x / y where iterations go on."""
+        return x / self.xp.where(self.active, y, self.xp.ones_like(y))
+
+    # -- progress -------------------------------------------------------------------------------
+
+    def watch(self, apply: Operator) -> None:
+        """Look at progress.
+
+        Raises:
+            SolveError: residuals have grown beyond what any condition explains, or stand still
+                with no hope.
+            SolveError: there is no progress, and the operator turns out not to be symmetric.
+        """
+        active, squared, least = map(_host, (self.active, self.squared, self.least))
+        grown = active & (squared * self.rounding > self.first)
+        if grown.any():
+            self._check_symmetric(apply)
+            self._fail("conjugate gradients diverge", _first(grown))
+        better = least < 0.81 * self.seen  # by a tenth, as |r|
+        self.seen = np.where(better, least, self.seen)
+        self.since[better] = self.iteration
+        stalled = self.iteration - int(self.since[active].max())
+        if stalled < STANDING:
+            self.due = STANDING
+        if stalled < self.due:
+            return
+        self.due = 2 * stalled
+        self._check_symmetric(apply)
+        if all(self.outlook(place, stalled).hopeless for place in self._ends()):
+            what = f"conjugate gradients have made no progress in {stalled} iterations"
+            self._fail(what, self._ends()[0])
+
+    def _check_symmetric(self, apply: Operator) -> None:
+        """Compare p.Ar with r.Ap, r and p being residuals and directions."""
+        with _quiet():
+            one = self.dot(self.direction, apply(self.residual))
+            other = self.dot(self.residual, apply(self.direction))
+            scale = self.squared * self.dot(self.direction, self.direction)
+            wrong = self.active & (abs(one - other) > self.size * self.xp.sqrt(scale) * 1e-2)
+        if bool(wrong.any()):
+            place = _first(wrong)
+            pair = (float(_host(x)[place]) for x in (one, other))
+            what, hint = _UNSYMMETRIC
+            found = "p.Ar = {:.3g}, r.Ap = {:.3g} ".format(*pair) + self._at(place)
+            raise SolveError(what, found=found, hint=hint)
+
+    def outlook(self, place: tuple[int, ...], stalled: int = 0) -> Outlook:
+        """What the coefficients of one right-hand side say."""
+        with _quiet():
+            low, high = self._spectrum(place)
+            length = float(np.sqrt(_host(self.dot(self.solution, self.solution))[place]))
+            least, begun, wanted = (
+                float(_host(x)[place]) ** 0.5 for x in (self.least, self.first, self.limit)
+            )
+        rounding = self.rounding * self.size
+        forecast = rounding * least / self.shift if self.shift else 0.0
+        floor, condition = rounding * length, high / low
+        return Outlook(stalled, condition, floor, forecast, begun, wanted, self.rounding)
+
+    def _stretch(self, product: Any) -> float:
+        """By how much the operator lengthens directions: a lower bound of its norm."""
+        pushed = _host(self.dot(product, product))
+        moved = _host(self.dot(self.direction, self.direction))
+        return float(np.max(pushed / np.where(moved > 0, moved, np.inf), initial=0.0) ** 0.5)
+
+    def _spectrum(self, place: tuple[int, ...]) -> tuple[float, float]:
+        """The extreme eigenvalues of the preconditioned operator, as one right-hand side met it."""
+        steps = [float(step[place]) for step in self.steps]
+        return extremes(*tridiagonal(steps, [float(ratio[place]) for ratio in self.ratios]))
+
+    def _ends(self) -> list[tuple[int, ...]]:
+        """The places that are farthest from their tolerance, and nearest to it."""
+        active, least, limit = map(_host, (self.active, self.least, self.limit))
+        excess = least / np.maximum(limit, np.finfo(np.float64).tiny)
+        far = np.argmax(np.where(active, excess, -1.0))
+        near = np.argmin(np.where(active, excess, np.inf))
+        return [tuple(int(n) for n in np.unravel_index(at, excess.shape)) for at in (far, near)]
 
     # -- what may go wrong ----------------------------------------------------------------------
 
@@ -252,23 +344,45 @@ class _Block:
         Raises:
             SolveError: always.
         """
-        active, squared, limit = map(_host, (self.active, self.squared, self.limit))
-        tiny = np.finfo(np.float64).tiny
-        excess = np.where(active, squared / np.maximum(limit, tiny), -1.0)
-        place = tuple(int(n) for n in np.unravel_index(np.argmax(excess), excess.shape))
-        raise SolveError(
-            f"conjugate gradients did not converge in {self.iteration} iterations",
-            found=f"|r| = {squared[place] ** 0.5:.3g}, more than {limit[place] ** 0.5:.3g}, "
-            f"{self._at(place)}; {int(active.sum())} of {active.size} are not solved",
-            hint="a larger maxiter, eps or alpha, or a preconditioner; the error's `solution` has "
-            "what was found",
+        what = f"conjugate gradients did not converge in {self.iteration} iterations"
+        self._fail(what, self._ends()[0])
+
+    def _fail(self, what: str, place: tuple[int, ...]) -> None:
+        """Say how far one right-hand side is, and what helps.
+
+        Raises:
+            SolveError: always.
+        """
+        active, squared, least, limit = (
+            _host(x) for x in (self.active, self.squared, self.least, self.limit)
         )
+        norms = [float(x[place]) ** 0.5 for x in (squared, limit, least)]
+        found = [
+            f"|r| = {norms[0]:.3g}, more than {norms[1]:.3g} (at best it was {norms[2]:.3g}; "
+            f"|b| = {float(self.first[place]) ** 0.5:.3g}), {self._at(place)}",
+            f"{int(active.sum())} of {active.size} are not solved",
+        ]
+        hints = ["a larger maxiter, eps or alpha, or a preconditioner"]
+        if self.steps:
+            outlook = self.outlook(place)
+            found.append(f"the condition is at least {outlook.condition:.1g}")
+            if max(outlook.floor, outlook.forecast) > outlook.wanted:
+                reach = max(outlook.floor, outlook.forecast)
+                found.append(f"rounding alone may leave |r| = {reach:.1g}")
+                wide = self.rounding > 1e-10
+                hints = ["a larger alpha or eps" + (", or float64 arrays" if wide else "")]
+        hints.append("the error's `solution` has what was found")
+        raise SolveError(what, found="; ".join(found), hint="; ".join(hints))
 
 
 _OPERATOR = (
     "the system is not positive definite: conjugate gradients cannot solve it",
     "a symmetric positive kernel of the same points on both sides; a larger alpha if rounding "
     "errors make it singular",
+)
+_UNSYMMETRIC = (
+    "the operator is not symmetric: conjugate gradients cannot solve the system",
+    "the same points on both sides, and a kernel with F(x, y) = F(y, x)",
 )
 _PRECONDITIONER = ("the preconditioner is not positive definite", "an approximate inverse, r -> z")
 

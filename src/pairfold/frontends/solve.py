@@ -128,6 +128,7 @@ class System:
             request.stop,
             request.preconditioner,
             request.callback,
+            _least(alpha),
         )
 
 
@@ -220,6 +221,12 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
             found=f"alpha of shape {shape}, b of shape {tuple(b.shape)}",
         )
     return found
+
+
+def _least(alpha: Any) -> float | None:
+    """The least number on the diagonal; None where there is none above 0."""
+    least = 0.0 if alpha is None or 0 in alpha.shape else float(alpha.min())
+    return least if least > 0 else None
 
 
 class KernelSolve:
