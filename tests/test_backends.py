@@ -21,8 +21,9 @@ import pairfold
 from pairfold.backends.native import write_module
 from pairfold.backends.reference import evaluate
 from pairfold.core.node import Kind, topological
+from pairfold.frontends.accuracy import Accuracy
 from pairfold.frontends.arrays import NumpyArrays
-from pairfold.frontends.fold import Accuracy, Fold
+from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import REDUCTIONS

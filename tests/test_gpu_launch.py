@@ -73,7 +73,15 @@ def gpu(monkeypatch):
     monkeypatch.setattr(launch, "on_device", on_device)
     monkeypatch.setattr(launch, "processors", lambda device: found.processors)
     monkeypatch.setattr(launch, "uploaded", uploaded)
-    monkeypatch.setattr(TorchArrays, "check_device", lambda array, label: None)
+    for name in ("check_kind", "check_memory"):
+        monkeypatch.setattr(TorchArrays, name, lambda array, label: None)
+    monkeypatch.setattr("pairfold.frontends.torch.check_recording", lambda: None)
+    addresses = TorchArrays.addresses
+    monkeypatch.setattr(
+        TorchArrays,
+        "addresses",
+        lambda arrays, needs: addresses(arrays, needs) if arrays[0].is_cpu else [],
+    )
     return found
 
 

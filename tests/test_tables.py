@@ -16,8 +16,9 @@ from pairfold.backends.writer import Layout
 from pairfold.core.node import Kind
 from pairfold.core.scalars import Scalars
 from pairfold.errors import InternalError, MemoryLimitError, PairfoldError
+from pairfold.frontends.accuracy import Accuracy
 from pairfold.frontends.arrays import NumpyArrays
-from pairfold.frontends.fold import Accuracy, Fold
+from pairfold.frontends.fold import Fold
 from pairfold.lower.kernel import COLUMN, ONCE, PAIR, ROW, lower
 from pairfold.lower.schedule import frontier, operations, tables
 from pairfold.ops.reductions import REDUCTIONS

@@ -91,11 +91,11 @@ class RangeError(PairfoldError, ValueError):
 
 
 class UnsupportedError(PairfoldError, NotImplementedError):
-    """Something that is defined for some sizes only was asked of others."""
+    """Something that is defined for some sizes or in some contexts only was asked in others."""
 
 
 class MemoryLimitError(PairfoldError, MemoryError):
-    """A formula needs more working memory per thread than any machine should give it."""
+    """Results, or a formula's working memory, need more memory than there is."""
 
 
 class SolveError(PairfoldError, ArithmeticError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
+from . import gate
 
 Triple = tuple[int, int, int]
 SUPPORTED = ("float32", "float64", "float16", "bfloat16")
@@ -68,8 +70,21 @@ class NumpyArrays:
         return _dtype_name(array.dtype)
 
     @staticmethod
-    def check_device(array: Any, label: str) -> None:
-        """NumPy arrays are always in host memory."""
+    def check_kind(array: Any, label: str) -> None:
+        """Raise for arrays of subclasses that have shapes and strides of their own."""
+        kind = type(array)
+        if isinstance(array, np.ndarray) and kind is not np.ndarray:
+            for name in ("shape", "strides", "dtype"):
+                if getattr(kind, name) is not getattr(np.ndarray, name):
+                    raise ArrayTypeError(
+                        "arrays must have the shape and strides of their memory",
+                        found=f"{label} is a {kind.__qualname__} with a {name} of its own",
+                        hint="numpy.asarray(x)",
+                    )
+
+    @staticmethod
+    def check_memory(array: Any, label: str) -> None:
+        """NumPy keeps the memory of arrays as long as they are."""
 
     @staticmethod
     def device(array: Any) -> None:
@@ -86,6 +101,17 @@ class NumpyArrays:
         if isinstance(array, np.ndarray) and _objects_are_read():
             return _word_at(id(array) + _DATA).value
         return array.__array_interface__["data"][0]
+
+    @staticmethod
+    def addresses(arrays: list[Any], needs: Sequence[Any]) -> list[int]:
+        """Addresses of the first elements."""
+        if _objects_are_read():
+            return [_word_at(id(array) + _DATA).value for array in arrays]
+        return [NumpyArrays.address(array) for array in arrays]
+
+    @staticmethod
+    def need(array: Any, label: str) -> None:
+        """Nothing has to be checked at each call."""
 
     @staticmethod
     def empty(shape: tuple[int, ...], like: Any, kind: str = "value") -> Any:
@@ -108,9 +134,14 @@ class NumpyArrays:
         return bool(array.flags.writeable)
 
     @staticmethod
+    def is_ready(array: Any) -> bool:
+        """Whether its memory is its values: scalars have none that stays."""
+        return isinstance(array, np.ndarray)
+
+    @staticmethod
     def ready(array: Any) -> Any:
         """The array in a form whose memory is its values."""
-        return array
+        return np.asarray(array)
 
     @staticmethod
     def to_numpy(array: Any) -> Any:
@@ -147,21 +178,14 @@ class TorchArrays:
         return str(array.dtype).removeprefix("torch.")
 
     @staticmethod
-    def check_device(array: Any, label: str) -> None:
+    def check_kind(array: Any, label: str) -> None:
         """Raise for tensors that no backend reads, or that are not stored as plain numbers."""
-        if array.device.type not in ("cpu", "cuda"):
-            raise DeviceError(
-                "pairfold computes on CPUs and on the GPUs of CUDA and ROCm",
-                found=f"{label} is on device {array.device}",
-                hint="x.cpu() for every argument",
-            )
-        torch = sys.modules["torch"]
-        if array.layout != torch.strided:
-            raise ArrayTypeError(
-                "arguments must be dense tensors",
-                found=f"{label} has layout {array.layout}",
-                hint="x.to_dense()",
-            )
+        gate.check_kind(array, label)
+
+    @staticmethod
+    def check_memory(array: Any, label: str) -> None:
+        """Raise unless the tensor's memory holds all its elements."""
+        gate.check_memory(array, label)
 
     @staticmethod
     def device(array: Any) -> Any:
@@ -178,6 +202,16 @@ class TorchArrays:
     def address(array: Any) -> int:
         """Address of the first element."""
         return array.data_ptr()
+
+    @staticmethod
+    def addresses(arrays: list[Any], needs: Sequence[Any]) -> list[int]:
+        """The addresses of tensors whose memory was checked; see `gate.addresses`."""
+        return gate.addresses(arrays, needs)
+
+    @staticmethod
+    def need(array: Any, label: str) -> Any:
+        """What the tensor needs of memory, to be checked at each call."""
+        return (*gate.span(array), label)
 
     @staticmethod
     def empty(shape: tuple[int, ...], like: Any, kind: str = "value") -> Any:
@@ -204,6 +238,11 @@ class TorchArrays:
     @staticmethod
     def writable(array: Any) -> bool:
         """Whether its memory holds its values, to be written."""
+        return not array.is_neg() and not array._is_zerotensor()
+
+    @staticmethod
+    def is_ready(array: Any) -> bool:
+        """Whether its memory is its values: that of a negation view is not."""
         return not array.is_neg()
 
     @staticmethod
@@ -312,8 +351,9 @@ def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) 
     """
     first: str | None = None
     for position, array in enumerate(arrays):
-        dtype = adapter.dtype(array)
         label = label_of(position, names)
+        adapter.check_kind(array, label)
+        dtype = adapter.dtype(array)
         if dtype not in SUPPORTED:
             raise DTypeError(
                 "arrays must be of dtype float32, float64, float16 or bfloat16",
@@ -328,7 +368,6 @@ def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) 
                 found=f"{label} has dtype {dtype}; argument 0 has {first}",
                 hint=f"convert one of them to {first}",
             )
-        adapter.check_device(array, label)
         if adapter.device(array) != adapter.device(arrays[0]):
             raise DeviceError(
                 "all arrays must be on the same device",
@@ -380,12 +419,31 @@ def check_shapes(
                 )
         batches.append(batch)
     try:
-        batch = np.broadcast_shapes(*batches)
+        batch = broadcast_shapes(batches)
     except ValueError:
         listed = "; ".join(f"{label_of(p, names)}: {b}" for p, b in enumerate(batches) if b)
         raise ShapeError("batch axes do not broadcast together", found=listed) from None
     size = {kind: count for kind, (count, _) in rows.items()}
     return Sizes(size.get(Kind.I, 1), size.get(Kind.J, 1), tuple(batch))
+
+
+def broadcast_shapes(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that all of these broadcast to; NumPy's has a limit of 32 or 64 axes.
+
+    >>> broadcast_shapes([(3, 1), (4,), ()])
+    (3, 4)
+
+    Raises:
+        ValueError: sizes that differ, neither being 1.
+    """
+    depth = max(map(len, shapes), default=0)
+    found = [1] * depth
+    for shape in shapes:
+        for axis, size in enumerate(shape, depth - len(shape)):
+            if size != 1 and found[axis] not in (1, size):
+                raise ValueError("shapes do not broadcast together")
+            found[axis] = size if found[axis] == 1 else found[axis]
+    return tuple(found)
 
 
 def _bad_shape(
@@ -446,12 +504,14 @@ def check_out(adapter: Any, out: Any, shape: tuple[int, ...], dtype: str, like: 
     Raises:
         DTypeError, ShapeError, DeviceError: what does not fit.
     """
+    if adapter.owns(out):
+        adapter.check_kind(out, "out")
+        adapter.check_memory(out, "out")
     if not adapter.owns(out) or adapter.dtype(out) != dtype:
         raise DTypeError(
             f"out must be a {adapter.name} array of dtype {dtype}",
             found=f"{type(out).__name__} of dtype {getattr(out, 'dtype', None)}",
         )
-    adapter.check_device(out, "out")
     if adapter.device(out) != adapter.device(like):
         raise DeviceError(
             "out must be on the device of the arguments",
@@ -506,8 +566,7 @@ def aligned_strides(
 
 def batch_offsets(batch: tuple[int, ...], per_argument: Sequence[tuple[int, ...]]) -> Any:
     """Byte offsets of every batch element: int64 array (batches, arguments)."""
-    count = int(np.prod(batch, dtype=np.int64))
-    table = np.zeros((count, len(per_argument)), np.int64)
+    table = np.zeros((math.prod(batch), len(per_argument)), np.int64)
     for column, strides in enumerate(per_argument):
         total = np.zeros((1,), np.int64)
         for size, stride in zip(batch, strides, strict=True):

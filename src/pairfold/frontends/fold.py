@@ -7,8 +7,8 @@ data: only the graph, the reduction and the options, and what it learnt about si
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,21 @@ from ..backends.launch import Launcher
 from ..calculus.derive import pull_back, push_forward
 from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
-from ..errors import DerivativeError, DimError, DTypeError, InternalError, ShapeError
+from ..errors import (
+    DerivativeError,
+    DimError,
+    InternalError,
+    MemoryLimitError,
+    ShapeError,
+)
 from ..lower.bounds import assume_moderate
 from ..lower.kernel import Kernel, lower
 from ..lower.pattern import Pattern
-from ..lower.schedule import Accumulation
 from ..ops.reductions import REDUCTIONS, Reduction
 from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current
+from .accuracy import Accuracy
 from .arrays import (
     Sizes,
     adapter_of,
@@ -37,6 +43,7 @@ from .arrays import (
     check_dtypes,
     check_out,
     check_shapes,
+    label_of,
     overlap,
 )
 from .ranges import Ranges
@@ -45,53 +52,9 @@ EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloa
 _KEPT = 64
 _CALLS = 8
 _LAUNCHERS = 1024
+_MANY = 2**24  # results that there may be no memory for
 _launchers: dict[Any, Any] = {}
 _lock = fork_safe_lock()
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How sums are accumulated, as the user asked: dtype ("auto" or a name) and scheme."""
-
-    dtype: str = "auto"
-    scheme: str = "auto"
-
-    def for_dtype(self, dtype: str, reduction: Reduction) -> Accumulation:
-        """The accumulation for data of a dtype.
-
-        Only sums are accumulated in another dtype than the data's. By default float32 terms are
-        summed in float32 over a block of columns and blocks are added in float64; float64 blocks
-        are added with compensation (Knuth's TwoSum). A Kahan
-        scheme compensates every eight terms.
-
-        Raises:
-            DTypeError: an accumulator narrower than the data.
-        """
-        wanted = self.dtype
-        half = dtype in ("float16", "bfloat16")
-        if not reduction.additive:
-            inner = "float64" if reduction.wide or dtype == "float64" else "float32"
-            return Accumulation(inner, "float64")
-        if dtype == "float64" and wanted not in ("auto", "float64"):
-            raise DTypeError(
-                f"float64 data cannot be accumulated in {wanted}",
-                found=f"dtype_acc={wanted!r}",
-                hint="'auto' or 'float64'",
-            )
-        if wanted == "float16" and half:
-            wanted = "float32"  # half precision is storage only
-        if wanted == "float16":
-            raise DTypeError(
-                "float32 data cannot be accumulated in float16", hint="'auto', 'float32', 'float64'"
-            )
-        every = 8 if self.scheme == "kahan_scheme" else 0
-        if dtype == "float64":
-            return Accumulation("float64", "float64", True, every)
-        if self.scheme == "direct_sum" and wanted == "float64":
-            return Accumulation("float64", "float64")
-        if wanted == "float32":
-            return Accumulation("float32", "float32", bool(every), every)
-        return Accumulation("float32", "float64", False, every)
 
 
 class Binding:
@@ -106,9 +69,11 @@ class Binding:
         "device",
         "dtype",
         "launcher",
+        "needs",
         "options",
         "out_shapes",
         "positions",
+        "ready",
         "rows",
         "sizes",
     )
@@ -126,6 +91,10 @@ class Binding:
     dtype: str
     out_shapes: tuple[tuple[int, ...], ...]
     positions: tuple[tuple[int, bool], ...]
+    # Whether memory holds the values of all arguments as they are; what they need of it, after
+    # the results: see `gate.addresses`.
+    ready: bool
+    needs: tuple[Any, ...]
 
 
 class Fold:
@@ -346,6 +315,8 @@ class Fold:
         check_count(len(self.variables), len(arrays), self.names)
         adapter = adapter_of(arrays, self.names, library)
         dtype = check_dtypes(adapter, arrays, self.names)
+        for position, array in enumerate(arrays):
+            adapter.check_memory(array, label_of(position, self.names))
         shapes = [tuple(array.shape) for array in arrays]
         return adapter, check_shapes(self.variables, shapes, self.names), dtype
 
@@ -412,20 +383,35 @@ class Fold:
         return results
 
     def empty(self, adapter: Any, arrays: Sequence[Any], binding: Binding) -> tuple[Any, ...]:
-        """New arrays for the results, beside the arguments."""
-        return tuple(
-            adapter.empty(shape, arrays[0], result.kind)
-            for shape, result in zip(binding.out_shapes, self.row.results, strict=True)
-        )
+        """New arrays for the results, beside the arguments.
+
+        Raises:
+            MemoryLimitError: the host has no memory for them.
+        """
+        try:
+            return tuple(
+                adapter.empty(shape, arrays[0], result.kind)
+                for shape, result in zip(binding.out_shapes, self.row.results, strict=True)
+            )
+        except (MemoryError, ValueError, RuntimeError) as error:
+            most = max(map(math.prod, binding.out_shapes))
+            if binding.device is not None or most < _MANY:
+                raise
+            raise MemoryLimitError(
+                "there is no memory for the results",
+                found=f"results of shape {' and '.join(map(str, binding.out_shapes))}, "
+                f"of dtype {binding.dtype}",
+            ) from error
 
     def binding(self, adapter: Any, arrays: Sequence[Any]) -> Binding:
         """What is known of such arrays, under the settings in force."""
         options = current()
         try:
             key = (options, *map(adapter.key, arrays))
-            binding = self._bindings.get(key)
-        except (AttributeError, RuntimeError):  # no array, or a tensor without strides
-            key, binding = None, None
+        except Exception:
+            self._bind(adapter, arrays, options)  # says which is no array, or has no strides
+            raise
+        binding = self._bindings.get(key)
         if binding is None:
             binding = self._bind(adapter, arrays, options)
             if len(self._bindings) >= _KEPT:
@@ -440,7 +426,7 @@ class Fold:
         binding.checked = options.check >= 2
         binding.rows = sizes.of(self.kept)
         binding.columns = sizes.of(Kind.J if self.kept == Kind.I else Kind.I)
-        binding.count = int(np.prod(sizes.batch, dtype=np.int64))
+        binding.count = math.prod(sizes.batch)
         binding.out_shapes = self.out_shapes(sizes)
         binding.device = adapter.device(arrays[0])
         launches = self.launches if binding.device is None else GpuLauncher
@@ -449,8 +435,16 @@ class Fold:
             (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
             for a in binding.launcher.kernel.arguments
         )
+        binding.ready = all(map(adapter.is_ready, arrays))
+        binding.needs = (
+            *[None] * len(binding.out_shapes),
+            *(self._need(adapter, arrays, n, binding.ready) for n, _ in binding.positions),
+        )
         binding.bound, binding.calls, binding.options = None, {}, options
         return binding
+
+    def _need(self, adapter: Any, arrays: Sequence[Any], position: int, ready: bool) -> Any:
+        return adapter.need(arrays[position], label_of(position, self.names)) if ready else None
 
     def bound(self, binding: Binding, ranges: Ranges | None) -> Any:
         """Machine code and tasks, for all pairs kept with the binding."""
@@ -487,10 +481,8 @@ class Fold:
             return
         # `alive` holds copies, where there are some, until the call is over.
         call, alive = self.call(adapter, arrays, results, binding, ranges, foreign)
-        if binding.device is None:
-            call([adapter.address(array) for array in alive])
-        else:
-            call(alive)
+        addresses = adapter.addresses(alive, binding.needs)
+        call(addresses if binding.device is None else alive)
 
     def call(
         self,
@@ -502,7 +494,11 @@ class Fold:
         foreign: bool = False,
     ) -> tuple[Any, list[Any]]:
         """A call for such arrays, and what it takes: results, then arguments in its order."""
-        alive = [adapter.ready(arrays[position]) for position, _ in binding.positions]
+        alive = [arrays[position] for position, _ in binding.positions]
+        if not binding.ready:
+            for position, _ in binding.positions:
+                adapter.check_memory(arrays[position], label_of(position, self.names))
+            alive = list(map(adapter.ready, alive))
         given = [*results, *alive]
         # What is on a GPU is kept there: offsets, for results of the same strides.
         key = tuple(map(adapter.strides, results)) if foreign else ()
@@ -546,7 +542,14 @@ class Fold:
             )
             for array, (_, parameter) in zip(arrays, binding.positions, strict=True)
         ]
-        return batch_offsets(batch, strides)
+        try:
+            return batch_offsets(batch, strides)
+        except (MemoryError, ValueError) as error:
+            raise MemoryLimitError(
+                "there is no memory for the places of the batch elements",
+                found=f"{binding.count} batch elements",
+                hint="a loop over the first axis",
+            ) from error
 
     def _check_out(self, adapter: Any, out: Any, binding: Binding, like: Any) -> None:
         wanted = {"value": binding.dtype, "index": "int64", "truth": "bool"}

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ..core.node import Kind
 from ..errors import OptionError, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
+from .accuracy import Accuracy
 from .arrays import ADAPTERS, adapter_of, check_count
 from .devices import placed
-from .fold import Accuracy, Fold
+from .fold import Fold
 from .given import REFUSED, completed
 from .opaque import opaque
 from .parse import parse_many

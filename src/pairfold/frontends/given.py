@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.node import Kind, Node
 from ..errors import ArrayTypeError, DTypeError, ShapeError
-from .arrays import ADAPTERS, SUPPORTED, check_shapes
+from .arrays import ADAPTERS, SUPPORTED, check_shapes, label_of
 
 Shape = tuple[int, ...]
 Number = TypeVar("Number", float, complex)
@@ -73,7 +73,12 @@ def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] 
 
     Raises:
         ShapeError: completed, they do not fit.
+        ArrayTypeError, DeviceError: arrays that are no plain memory.
     """
+    for place, x in enumerate(args):
+        for library_of in ADAPTERS:
+            if library_of.owns(x):
+                library_of.check_kind(x, label_of(place, fold.names))
     like, adapter = _first_array(args, library)
     if adapter is None or len(args) != len(fold.variables):
         return None

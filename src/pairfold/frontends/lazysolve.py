@@ -7,8 +7,8 @@ from typing import Any
 
 from ..core.node import Kind
 from ..errors import ArgumentError, ArrayTypeError, OptionError, SolveError
+from .accuracy import Accuracy
 from .conjugate import checked_stop
-from .fold import Accuracy
 from .lazy import Tensor
 from .leaves import Leaf, adapter_for, numbered
 from .reduced import fold_of

@@ -137,7 +137,8 @@ def _numbers(name: str, given: Any) -> Any:
     array = given
     for adapter in ADAPTERS:
         if adapter.owns(given):
-            adapter.check_device(given, name)
+            adapter.check_kind(given, name)
+            adapter.check_memory(given, name)
             array = adapter.whole_numbers(given, name)
     pairs = "slices" not in name
     try:

@@ -27,9 +27,14 @@ def _width(fold: Fold) -> int:
 
 
 def is_raw(fold: Fold, adapter: Any, arrays: Sequence[Any], out: Any) -> bool:
-    """Whether `out` has the shape of the raw result and not that of the finished one."""
+    """Whether `out` has the shape of the raw result and not that of the finished one.
+
+    Raises:
+        ArrayTypeError, DeviceError: `out` is no plain memory.
+    """
     if not adapter.owns(out):
         return False
+    adapter.check_kind(out, "out")
     binding = fold.binding(adapter, arrays)
     if tuple(out.shape) != (*binding.out_shapes[0][:-1], _width(fold)):
         return False

@@ -11,9 +11,10 @@ import numpy as np
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError
 from ..ops.reductions import REDUCTIONS
+from .accuracy import Accuracy
 from .arrays import check_out
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
-from .fold import Accuracy, Fold
+from .fold import Fold
 from .genred import call_fold
 from .given import plain_number
 from .internals import CALL_OPTIONS

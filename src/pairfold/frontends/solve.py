@@ -21,7 +21,7 @@ from ..core.node import Kind, Node, depends_on
 from ..errors import DimError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
-from .arrays import Sizes
+from .arrays import Sizes, TorchArrays
 from .conjugate import Stop, cast, checked_stop, conjugate_gradients
 from .fold import Fold
 from .genred import call_fold, checked_accuracy
@@ -199,6 +199,9 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
     if alpha is None or (isinstance(alpha, (int, float)) and alpha == 0):
         return None
     given: Any = alpha
+    if TorchArrays.owns(given):
+        TorchArrays.check_kind(given, "alpha")
+        TorchArrays.check_memory(given, "alpha")
     try:
         if hasattr(given, "requires_grad"):
             tensors = xp.__name__ == "torch"

@@ -7,17 +7,32 @@ order, forward mode and `torch.func`'s vmap need no code of their own: vmap is o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
+from torch.nn.parameter import is_lazy
 
 from ..calculus.substitute import substitute
 from ..core.node import Kind
-from ..errors import DerivativeError
+from ..errors import ArrayTypeError, DerivativeError
 from ..ops.table import OPERATIONS, variable
 from .fold import Fold, fill
+from .gate import check_recording
 from .ranges import Ranges
 from .sweep import sweep
+
+# Looked up once: these are asked at every call.
+_torch: Any = torch
+_inside = _torch._C
+_NO_DISPATCH = _inside._disabled_torch_dispatch_impl
+_dispatch_modes = _inside._len_torch_dispatch_stack
+_function_modes = _inside._len_torch_function_stack
+_tracing = _inside._is_tracing
+_transform = _inside._functorch.peek_interpreter_stack
+_grad_enabled = torch.is_grad_enabled
+_VMAP_MODE = _inside._parse_dispatch_key("VmapMode")
 
 
 class FoldFunction(torch.autograd.Function):
@@ -43,11 +58,12 @@ class FoldFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore
         """Gradients to the tensors that ask for one."""
-        tensors = ctx.saved_tensors
+        tensors = ctx.saved_tensors  # hooks may give them away once
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
         found: list[Any] = [None] * len(wanted)
-        for position, gradient in zip(positions, _gradients(ctx, positions, grads), strict=True):
+        gradients = _gradients(ctx, positions, (*tensors, *grads))
+        for position, gradient in zip(positions, gradients, strict=True):
             # In the tensor's own shape: summed over whatever was broadcast.
             found[position] = summed(ctx.fold, position, gradient, tensors[position])
         return None, None, None, *found
@@ -90,21 +106,64 @@ class FoldFunction(torch.autograd.Function):
         return (results[0], 0) if len(results) == 1 else (tuple(results), (0,) * len(results))
 
 
+def applied(function: Any, *args: Any) -> Any:
+    """`function.apply(*args)`, also where autograd computes many gradients at once.
+
+    `is_grads_batched=True` and its like do so under an older vmap than `torch.func`'s, which hides
+    axes of tensors and does not ask functions for their batching rule; here it is used.
+    """
+    if not _in_older_vmap():
+        return function.apply(*args)
+    levels = _inside._vmapmode_increment_nesting() - 1
+    _inside._vmapmode_decrement_nesting()
+    for level in range(levels, 0, -1):
+        found = [_exposed(argument, level) for argument in args]
+        sizes = [tensor.shape[0] for tensor in found if tensor is not None]
+        if sizes:
+            in_dims = [None if tensor is None else 0 for tensor in found]
+            moved = [a if tensor is None else tensor for a, tensor in zip(args, found, strict=True)]
+            results, out_dims = function.vmap(_Axis(sizes[0]), in_dims, *moved)
+            if isinstance(results, tuple):
+                pairs = zip(results, out_dims, strict=True)
+                return tuple(_torch._add_batch_dim(result, dim, level) for result, dim in pairs)
+            return _torch._add_batch_dim(results, out_dims, level)
+    return function.apply(*args)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """What a batching rule asks about the axis."""
+
+    batch_size: int
+
+
+def _in_older_vmap() -> bool:
+    return _inside._dispatch_tls_is_dispatch_key_included(_VMAP_MODE)
+
+
+def _exposed(tensor: Any, level: int) -> Any:
+    """The tensor with its hidden axis of a level in front, or None if it has none."""
+    if not _is(tensor) or not _inside._functorch.is_legacy_batchedtensor(tensor):
+        return None
+    # A tensor without that axis is repeated as often as one says.
+    one, two = (_torch._remove_batch_dim(tensor, level, count, 0) for count in (1, 2))
+    return one if one.shape[0] == two.shape[0] else None
+
+
 def _apply(fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None = None) -> Any:
-    return FoldFunction.apply(fold, adapter, ranges, *tensors)
+    return applied(FoldFunction, fold, adapter, ranges, *tensors)
 
 
 def _all(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def _gradients(ctx: Any, positions: Sequence[int], incoming: Sequence[Any]) -> Sequence[Any]:
+def _gradients(ctx: Any, positions: Sequence[int], given: Sequence[Any]) -> Sequence[Any]:
     """The gradients to some tensors, with every row and batch axis.
 
     They are swept where no derivative of them is asked for.
     """
-    given = (*ctx.saved_tensors, *incoming)
-    if ctx.ranges is None and _plain(given):
+    if ctx.ranges is None and _plain(given) and not _in_older_vmap():
         swept = sweep(ctx.fold, positions, ctx.adapter, given)
         if swept is not None:
             return swept
@@ -131,10 +190,16 @@ def call(
     Raises:
         DerivativeError: `out` together with tensors that need gradients.
     """
+    tensors = _own(tensors)
     if out is None and _plain(tensors):
-        return fold(adapter, tensors, None, ranges)
+        try:
+            return fold(adapter, tensors, None, ranges)
+        except ArrayTypeError:
+            if not _in_older_vmap():
+                raise
     # Errors are raised here, not from inside autograd's machinery.
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors if _is(t)):  # pyright: ignore
+    wrapped = _inside._functorch.is_functorch_wrapped_tensor
+    if _in_older_vmap() or any(wrapped(tensor) for tensor in tensors if _is(tensor)):
         fold.check(tensors, adapter.name)
     else:
         sizes = fold.binding(adapter, tensors).sizes
@@ -155,13 +220,41 @@ def _is(tensor: object) -> bool:
     return isinstance(tensor, torch.Tensor)
 
 
+def _own(tensors: Sequence[Any]) -> Sequence[Any]:
+    """The tensors, those of subclasses as plain ones of the same memory.
+
+    A subclass may answer for its shape as it likes; one that is no plain memory stays as it is,
+    to be refused with its name.
+    """
+    for tensor in tensors:
+        kind = tensor.__class__
+        if kind is not torch.Tensor and kind is not torch.nn.Parameter:
+            return [_as_plain(tensor) if _is(tensor) else tensor for tensor in tensors]
+    return tensors
+
+
+def _as_plain(tensor: Any) -> Any:
+    kind = type(tensor)
+    if kind.__torch_dispatch__ is not _NO_DISPATCH or is_lazy(tensor):
+        return tensor
+    with _inside.DisableTorchFunctionSubclass():
+        return tensor.as_subclass(torch.Tensor)
+
+
 def _plain(tensors: Sequence[Any]) -> bool:
-    """Whether no derivative, tracing or batching is going on: the kernel may be called directly."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore
+    """Whether no derivative or batching is going on: the kernel may be called directly.
+
+    Raises:
+        UnsupportedError: torch records operations.
+    """
+    transformed = _transform() is not None
+    if transformed or _dispatch_modes() or _function_modes() or _tracing():
+        check_recording()
+    if transformed:
         return False
-    if torch.autograd.forward_ad._current_level >= 0:  # pyright: ignore
+    if forward_ad._current_level >= 0:  # pyright: ignore
         return False
-    if not torch.is_grad_enabled():
+    if not _grad_enabled():
         return True
     return not any(tensor.requires_grad for tensor in tensors if _is(tensor))
 

@@ -16,7 +16,7 @@ import torch
 from ..core.node import Kind
 from .genred import call_fold
 from .solve import Request, System
-from .torch import summed
+from .torch import applied, summed
 
 
 class SolveFunction(torch.autograd.Function):
@@ -43,7 +43,7 @@ class SolveFunction(torch.autograd.Function):
         alpha = tensors.pop(0) if ctx.has_alpha else None
         system, request = ctx.system, ctx.request.derived()
         adjoint = system.with_vector(tensors, grads[0])
-        w = SolveFunction.apply(system.transposed(), request, alpha, *adjoint)
+        w = applied(SolveFunction, system.transposed(), request, alpha, *adjoint)
         to_alpha = None
         if alpha is not None and ctx.needs_input_grad[2]:
             to_alpha = -(w * solution).sum_to_size(alpha.shape)
@@ -73,7 +73,7 @@ class SolveFunction(torch.autograd.Function):
             along = (*system.with_vector(tensors, solution), *(given[n] for n in positions))
             right = right - call_fold(pushed, along, "torch", **request.call)
         moved = system.with_vector(tensors, right)
-        return SolveFunction.apply(system, request, alpha, *moved)
+        return applied(SolveFunction, system, request, alpha, *moved)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -98,7 +98,7 @@ class SolveFunction(torch.autograd.Function):
             given[system.position] = b.expand(info.batch_size, *b.shape)
         if alpha is not None:
             alpha = moved(alpha, in_dims[2], depth)
-        return SolveFunction.apply(system, request, alpha, *given), 0
+        return applied(SolveFunction, system, request, alpha, *given), 0
 
 
 def _through_product(
@@ -121,4 +121,4 @@ def solve_tensors(system: System, tensors: Sequence[Any], alpha: Any, request: R
     Raises:
         SolveError: see `conjugate_gradients`.
     """
-    return SolveFunction.apply(system, request, alpha, *tensors)
+    return applied(SolveFunction, system, request, alpha, *tensors)

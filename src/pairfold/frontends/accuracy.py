@@ -1,0 +1,54 @@
+"""Accuracy: how sums are accumulated, as users ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import DTypeError
+from ..lower.schedule import Accumulation
+from ..ops.reductions import Reduction
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How sums are accumulated, as the user asked: dtype ("auto" or a name) and scheme."""
+
+    dtype: str = "auto"
+    scheme: str = "auto"
+
+    def for_dtype(self, dtype: str, reduction: Reduction) -> Accumulation:
+        """The accumulation for data of a dtype.
+
+        Only sums are accumulated in another dtype than the data's. By default float32 terms are
+        summed in float32 over a block of columns and blocks are added in float64; float64 blocks
+        are added with compensation (Knuth's TwoSum). A Kahan
+        scheme compensates every eight terms.
+
+        Raises:
+            DTypeError: an accumulator narrower than the data.
+        """
+        wanted = self.dtype
+        half = dtype in ("float16", "bfloat16")
+        if not reduction.additive:
+            inner = "float64" if reduction.wide or dtype == "float64" else "float32"
+            return Accumulation(inner, "float64")
+        if dtype == "float64" and wanted not in ("auto", "float64"):
+            raise DTypeError(
+                f"float64 data cannot be accumulated in {wanted}",
+                found=f"dtype_acc={wanted!r}",
+                hint="'auto' or 'float64'",
+            )
+        if wanted == "float16" and half:
+            wanted = "float32"  # half precision is storage only
+        if wanted == "float16":
+            raise DTypeError(
+                "float32 data cannot be accumulated in float16", hint="'auto', 'float32', 'float64'"
+            )
+        every = 8 if self.scheme == "kahan_scheme" else 0
+        if dtype == "float64":
+            return Accumulation("float64", "float64", True, every)
+        if self.scheme == "direct_sum" and wanted == "float64":
+            return Accumulation("float64", "float64")
+        if wanted == "float32":
+            return Accumulation("float32", "float32", bool(every), every)
+        return Accumulation("float32", "float64", False, every)

@@ -1,0 +1,196 @@
+"""The gate in front of machine code: tensors whose memory is what their shapes and strides say.
+
+torch has tensors of many kinds that share one class and one interface: without values, with values
+in other tensors, with freed or shortened memory. What depends on the class and layout is asked once
+for arrays of a kind, what can change from call to call is asked at each call, and cheaply.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ArrayTypeError, DeviceError, UnsupportedError
+
+# What is known of classes that wrap other tensors, by name: their packages need not be imported.
+_UNWRAPPED = {
+    "DTensor": "x.to_local() for the part that is here, x.full_tensor() for the whole",
+    "AsyncCollectiveTensor": "x.wait()",
+    "MaskedTensor": "x.to_tensor(value), which says what masked elements are",
+    "NestedTensor": "x.unbind() and a call for each, or x.to_padded_tensor(value)",
+}
+
+
+def check_kind(array: Any, label: str) -> None:
+    """Raise for tensors that no backend reads, or that are not stored as plain numbers.
+
+    Raises:
+        ArrayTypeError: a subclass that computes in its own way, a layout other than strided, a
+            nested tensor, a parameter without shape.
+        DeviceError: a device that no backend uses.
+    """
+    torch = sys.modules["torch"]
+    kind = type(array)
+    wrapper = kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
+    if wrapper or torch._is_functional_tensor(array):
+        name = f"{kind.__module__}.{kind.__qualname__}" if wrapper else "functional tensor"
+        raise ArrayTypeError(
+            "arguments must be tensors that hold their own numbers",
+            found=f"{label} is a {name}",
+            hint=_UNWRAPPED.get(kind.__name__, "a plain torch.Tensor of its values"),
+        )
+    if torch.nn.parameter.is_lazy(array):
+        raise ArrayTypeError(
+            "arguments must have a shape and values",
+            found=f"{label} is a {kind.__name__}",
+            hint="x.materialize(shape) and values for it, or a first call of its module",
+        )
+    if array.is_nested:
+        raise ArrayTypeError(
+            "arguments must be dense tensors",
+            found=f"{label} is a nested tensor",
+            hint=_UNWRAPPED["NestedTensor"],
+        )
+    if array.device.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            "pairfold computes on CPUs and on the GPUs of CUDA and ROCm",
+            found=f"{label} is on device {array.device}",
+            hint="x.cpu() for every argument"
+            if array.device.type != "meta"
+            else "tensors with values: those of the device meta have none",
+        )
+    if array.layout != torch.strided:
+        raise ArrayTypeError(
+            "arguments must be dense tensors",
+            found=f"{label} has layout {array.layout}",
+            hint="x.to_dense()",
+        )
+
+
+def span(array: Any) -> tuple[int, int]:
+    """Bytes from the first element to the end of the last, and bytes of an element."""
+    item = array.element_size()
+    if 0 in array.shape:
+        return 0, item
+    reach = sum(
+        (size - 1) * stride for size, stride in zip(array.shape, array.stride(), strict=True)
+    )
+    return (reach + 1) * item, item
+
+
+def check_memory(array: Any, label: str) -> None:
+    """Raise unless the memory of a tensor holds all its elements, or torch knows them to be zero.
+
+    Tensors inside a transform of torch have no memory of their own; functions get what they hold.
+
+    Raises:
+        ArrayTypeError: saying how many bytes there are.
+    """
+    size, item = span(array)
+    try:
+        there = array.untyped_storage().nbytes() - array.storage_offset() * item
+        address = array.data_ptr()
+    except RuntimeError:
+        return
+    if size and (there < size or not address) and not array._is_zerotensor():
+        raise _no_memory(array, label, size, max(0, there) if address else 0)
+
+
+def _no_memory(array: Any, label: str, size: int, there: int) -> ArrayTypeError:
+    return ArrayTypeError(
+        "the memory of a tensor must hold all its elements",
+        found=f"{label} of shape {tuple(array.shape)} takes {size} bytes, of which {there} are "
+        "there",
+        hint="keep its storage as it was until the call, and until gradients are computed",
+    )
+
+
+def addresses(arrays: list[Any], needs: Sequence[tuple[int, int, str] | None]) -> list[int]:
+    """The addresses of tensors; those of zeros that torch holds no memory for are replaced.
+
+    `needs`: of those whose memory could have changed, `span` and how messages call them.
+
+    Raises:
+        ArrayTypeError: memory that does not hold what a tensor's shape and strides say.
+    """
+    try:
+        found = [array.data_ptr() for array in arrays]
+        for array, need in zip(arrays, needs, strict=True):
+            if need is not None:
+                size, item, label = need
+                if array.untyped_storage().nbytes() < size + array.storage_offset() * item:
+                    check_memory(array, label)
+    except RuntimeError:  # inside a transform of torch they have none
+        for array, need in zip(arrays, needs, strict=True):
+            if not _has_memory(array):
+                label = need[2] if need else "a result"
+                raise _no_memory(array, label, span(array)[0], 0) from None
+        raise
+    if 0 in found:
+        for n, (array, need) in enumerate(zip(arrays, needs, strict=True)):
+            if not found[n] and array._is_zerotensor():
+                arrays[n] = array = _zeros(array)
+            check_memory(array, need[2] if need else "a result")
+        found = [array.data_ptr() for array in arrays]
+    return found
+
+
+def _has_memory(array: Any) -> bool:
+    try:
+        array.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _zeros(array: Any) -> Any:
+    """A zero tensor with memory, of the same strides."""
+    torch = sys.modules["torch"]
+    shape, strides = array.shape, array.stride()
+    return torch.empty_strided(shape, strides, dtype=array.dtype, device=array.device).zero_()
+
+
+def check_recording() -> None:
+    """Raise where torch records operations, or computes without values: it would not see this one.
+
+    Raises:
+        UnsupportedError: naming what records.
+    """
+    torch = sys.modules["torch"]
+    inside = torch._C
+    recorder = None
+    if inside._is_tracing():
+        recorder = "torch.jit.trace"
+    elif inside._len_torch_dispatch_stack() or inside._len_torch_function_stack():
+        recorder = _recorder(torch)
+    if recorder is None and inside._functorch.peek_interpreter_stack() is not None:
+        levels = inside._functorch.get_interpreter_stack()
+        if any(level.key() == inside._functorch.TransformType.Functionalize for level in levels):
+            recorder = "torch.func.functionalize"
+    if recorder is not None:
+        raise UnsupportedError(
+            "reductions are not recorded in graphs of torch's operations, nor computed on tensors "
+            "without values",
+            found=f"a call inside {recorder}",
+            hint="torch.compile, which calls them as they are, or record the program around the "
+            "call",
+        )
+
+
+def _recorder(torch: Any) -> str | None:
+    """What records, or computes without values; other modes of torch only look on."""
+    names = {
+        "PROXY": "a trace of torch.fx (make_fx, torch.export, torch.func.linearize)",
+        "FAKE": "FakeTensorMode",
+        "FUNCTIONAL": "a functionalization of torch",
+    }
+    keys = torch._C._TorchDispatchModeKey
+    early = getattr(torch._ops, "_get_dispatch_mode_pre_dispatch", lambda key: None)
+    for name, text in names.items():
+        key = getattr(keys, name)
+        if torch._C._get_dispatch_mode(key) is not None:
+            return text
+        if name != "FAKE" and early(key) is not None:
+            return text
+    return None
