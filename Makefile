@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: gpu-code check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu fuzz-api
+.PHONY: attack gpu-code check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu fuzz-api
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -19,6 +19,10 @@ test-targets:
 
 fuzz:
 	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000
+
+# Minutes of what should break it: interrupts, strange memory, whatever else is in tests/attack_*.py.
+attack:
+	for script in tests/attack_*.py; do $(EXECUTABLE) $$script || exit 1; done
 
 # The same as programs for GPUs, in Triton's interpreter.
 fuzz-gpu:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from checks import assert_same_bits
 
 from pairfold.backends import pool
+from pairfold.backends.machine import target_machine
+from pairfold.backends.native import write_module
+from pairfold.backends.words import AT_ONCE, STOP
+from pairfold.errors import MemoryLimitError
+from pairfold.lower.schedule import Machine
 from pairfold.numpy import Genred
 from pairfold.settings import available_cpus, settings, thread_count
 
@@ -31,6 +41,7 @@ def test_two_hundred_threads_may_call_one_and_many_formulas() -> None:
     texts = ["Exp(-SqDist(x,y))", *(f"Exp(-{k}*SqDist(x,y))" for k in range(2, 9))]
     x, y = cloud(900), cloud(1100, 1)
     want = [Genred(text, ALIASES, axis=1)(x, y) for text in texts]
+    np.testing.assert_allclose(want[0], gaussian_sums(x, y), rtol=1e-5)
     fresh = [Genred(text, ALIASES, axis=1) for text in texts]
     failures: list[BaseException] = []
     gate = threading.Barrier(200)
@@ -54,6 +65,158 @@ def test_two_hundred_threads_may_call_one_and_many_formulas() -> None:
         thread.join(120)
     assert not any(thread.is_alive() for thread in threads)
     assert not failures, failures[0]
+
+
+def gaussian_sums(x: Any, y: Any) -> Any:
+    """What Exp(-SqDist(x,y)) adds up to, in float64."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return np.exp(-((x[:, None, :] - y[None, :, :]) ** 2).sum(-1)).sum(1, keepdims=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
+def test_interrupts_at_random_moments_end_calls_and_spoil_nothing() -> None:
+    """A sample of `attack_interrupts.py`."""
+    done = _run(
+        f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from attack_interrupts import attack
+        for how in ("signals", "threads"):
+            for case, count in [("small", 50), ("middle", 100), ("long", 4), ("compilation", 8)]:
+                print(case, attack(case, how, count, 0, 2))
+        """,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_interrupted_caller_interrupted_again_still_stops_the_others() -> None:
+    """Machine code is played by a function that hides when the others have left."""
+    calls: list[int] = []
+
+    def entry(args: Any, scratch: Any, control: Any) -> int:
+        words = pool.Control.from_address(control)
+        calls.append(words[STOP])
+        if len(calls) < 6:
+            raise KeyboardInterrupt
+        return max(0, 9 - len(calls))
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(entry, None, 64, 100, 0.001)
+    assert calls == [0] + [AT_ONCE] * 8
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_without_new_threads_the_caller_does_all_itself(
+    monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pool, "start_new_thread", refuse)
+    monkeypatch.setattr(pool, "_pool", pool.Pool())
+    monkeypatch.setattr(pool, "_LONG", 0.0 if long else 1e9)
+    x, y = cloud(3000), cloud(900, 1)
+    genred = Genred("Exp(-SqDist(x,y))", ALIASES, axis=1)
+    with settings(threads=4):
+        np.testing.assert_allclose(genred(x, y), gaussian_sums(x, y), rtol=1e-5)
+
+
+@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize("working", [0, 1, 2])
+def test_threads_without_scratch_memory_leave_the_work_to_those_with_some(
+    monkeypatch: pytest.MonkeyPatch, long: bool, working: int
+) -> None:
+    """`working`: nobody, the caller, or one of the helpers."""
+    caller, allowed = threading.get_ident(), set[int]()
+
+    def allocate(size: int) -> Any:
+        me = threading.get_ident()
+        if working == 2 and me != caller and not allowed:
+            allowed.add(me)
+        if (working == 1 and me == caller) or me in allowed:
+            return ctypes.create_string_buffer(size)
+        raise MemoryError
+
+    x, y = cloud(3000), cloud(900, 1)
+    genred = Genred("Exp(-SqDist(x,y))", ALIASES, axis=1)
+    want = genred(x, y)
+    monkeypatch.setattr(pool, "_allocate", allocate)
+    monkeypatch.setattr(pool, "_pool", pool.Pool())
+    monkeypatch.setattr(pool, "_local", pool.Local())
+    monkeypatch.setattr(pool, "_LONG", 0.0 if long else 1e9)
+    with settings(threads=3):
+        if working == 1 or (working == 2 and long):
+            assert_same_bits(genred(x, y), want)
+        else:
+            with pytest.raises(MemoryLimitError, match="no memory for a thread"):
+                genred(x, y)
+            monkeypatch.setattr(pool, "_allocate", ctypes.create_string_buffer)
+            assert_same_bits(genred(x, y), want)
+
+
+def test_a_handler_of_signals_may_make_a_call_that_needs_more_scratch_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "_local", pool.Local())
+    first = pool.scratch(1000)
+    ctypes.memset(first[1], 7, 1000)
+    second = pool.scratch(100_000)
+    ctypes.memset(second[1], 9, 100_000)
+    assert ctypes.string_at(first[1], 1000) == b"\7" * 1000
+    assert second[1] % 64 == 0
+    assert pool.scratch(500) is second
+
+
+def test_arrays_are_not_kept_once_a_call_has_returned() -> None:
+    x = cloud(4000)
+    genred = Genred("Exp(-SqDist(x,y))", ALIASES, axis=1)
+    for _ in range(20):
+        with settings(threads=3):
+            result = genred(x, x)
+        own = x.copy()
+        genred(own, own)
+        own.resize((7, 3))  # NumPy refuses to where something refers to the array
+        result.resize((7, 1))
+
+
+def test_results_are_written_before_their_tasks_count_as_done() -> None:
+    """On AArch64 another thread would see the count before them."""
+    x = cloud(300)
+    explained: Any = Genred("Exp(-SqDist(x,y))", ALIASES, axis=1).explain(x, x)
+    found = explained.native
+    module = str(write_module(found.kernel, found.plan))
+    body = module[module.index('i64 @"run"') :]
+    done = re.search(r"%\"(\S+)\" = getelementptr i8, ptr \S+, i64 24\n", body)
+    assert done is not None
+    touched = re.findall(rf'.*(?:atomic|load|store).*%"{re.escape(done[1])}".*', body)
+    orders = [re.search(r"(monotonic|acq_rel|acquire|release)", line) for line in touched]
+    assert [order and order[1] for order in orders] == ["acquire", "acq_rel"]
+    assert "fence seq_cst" in body
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features", "adds", "reads"),
+    [("cortex-a72", "+neon", "stlxr", "ldar"), ("neoverse-n1", "+neon,+lse", "ldaddal", "ldapr")],
+)
+def test_aarch64_code_orders_results_and_counter(
+    cpu: str, features: str, adds: str, reads: str
+) -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    x = cloud(300)
+    explained: Any = Genred("Exp(-SqDist(x,y))", ALIASES, axis=1).explain(x, x)
+    native = explained.native
+    triple = "aarch64-unknown-linux-gnu"
+    arm = Machine("native", cpu, features, frozenset({"neon", "fma"}), 16, 32, triple)
+    plan = dataclasses.replace(native.plan, machine=arm, width=4)
+    module = llvm.parse_assembly(str(write_module(native.kernel, plan)))
+    module.triple = triple
+    text = target_machine(arm).emit_assembly(module)
+    entry = text[text.index("\nrun:") :]
+    assert len(re.findall(rf"\b{adds}\b", entry)) == 3
+    assert len(re.findall(rf"\b{reads}\b", entry)) == 1
+    assert "dmb" in entry
 
 
 def _run(program: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:

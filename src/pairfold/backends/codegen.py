@@ -20,6 +20,8 @@ from .emitter import Emitter, operands
 from .flow import BYTES, I64, i64
 from .products import Products
 from .words import (
+    ACTIVE,
+    AT_ONCE,
     CHUNK,
     COLUMN_COUNT,
     COLUMNS,
@@ -188,8 +190,8 @@ class Codegen(Products):
         columns = flow.at(scratch, i64(self.layout.offset["columns"]))
         with flow.loop(start, stop, self.plan.block, name="blocks") as block:
             halt = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, typ=I64)
-            refused = flow.word(args, REFUSED)
-            going = b.icmp_signed("==", b.or_(halt, refused), i64(0))
+            refused = b.load_atomic(flow.at(args, i64(8 * REFUSED)), "monotonic", 8, typ=I64)
+            going = b.icmp_signed("==", b.or_(b.and_(halt, i64(AT_ONCE)), refused), i64(0))
             with flow.when(going):
                 width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
                 if self.pack_columns is not None:
@@ -235,28 +237,37 @@ class Codegen(Products):
         return self.module.get_global("combine_task")
 
     def _entry_point(self, name: str, task: ir.Function) -> None:
-        """While not stopped: take the next tasks off the counter and do them."""
-        args, scratch, control = self._function(name, BYTES, BYTES, BYTES)
+        """While not stopped: take the next tasks off the counter and do them.
+
+        Returns how many tasks are not done; once they are stopped at once, how many other threads
+        are inside. Either way 0 says that nobody will touch the arrays any more, and that what was
+        written to them is to be seen. Without scratch memory it only looks.
+        """
+        args, scratch, control = self._function(name, BYTES, BYTES, BYTES, returns=I64)
         b, flow = self.builder, self.flow
-        again = b.append_basic_block("again")
-        take = b.append_basic_block("take")
-        work = b.append_basic_block("work")
-        end = b.append_basic_block("end")
-        b.branch(again)
-        b.position_at_end(again)
-        stop = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, typ=I64)
-        b.cbranch(b.icmp_signed("==", stop, i64(0)), take, end)
+        take, work, leave = (b.append_basic_block(part) for part in ("take", "work", "leave"))
+        active, done = flow.at(control, i64(8 * ACTIVE)), flow.at(control, i64(8 * DONE))
+        stop_word = flow.at(control, i64(8 * STOP))
+        b.atomic_rmw("add", active, i64(1), "acq_rel")
+        # Whoever stops the tasks passes this, too, before counting who is inside: either is seen.
+        b.fence("seq_cst")
+        stop = b.load_atomic(stop_word, "monotonic", 8, typ=I64)
+        looks = b.icmp_signed("==", scratch, ir.Constant(BYTES, None))
+        b.cbranch(b.or_(looks, b.icmp_signed("==", stop, i64(AT_ONCE))), leave, take)
         b.position_at_end(take)
         chunk = flow.word(control, CHUNK)
         total = flow.word(control, TOTAL)
         first = b.atomic_rmw("add", flow.at(control, i64(8 * NEXT)), chunk, "monotonic")
-        b.cbranch(b.icmp_signed("<", first, total), work, end)
+        b.cbranch(b.icmp_signed("<", first, total), work, leave)
         b.position_at_end(work)
         last = flow.minimum(b.add(first, chunk), total)
         with flow.loop(first, last, name="tasks") as tasks:
             b.call(task, [args, scratch, control, tasks.index])
-        done = flow.at(control, i64(8 * DONE))
-        b.atomic_rmw("add", done, b.sub(last, first), "monotonic")
-        b.branch(again)
-        b.position_at_end(end)
-        b.ret_void()
+        b.atomic_rmw("add", done, b.sub(last, first), "acq_rel")
+        stop = b.load_atomic(stop_word, "monotonic", 8, typ=I64)
+        b.cbranch(b.icmp_signed("==", stop, i64(0)), take, leave)
+        b.position_at_end(leave)
+        others = b.sub(b.atomic_rmw("sub", active, i64(1), "acq_rel"), i64(1))
+        stop = b.load_atomic(stop_word, "monotonic", 8, typ=I64)
+        left = b.sub(flow.word(control, TOTAL), b.load_atomic(done, "acquire", 8, typ=I64))
+        b.ret(b.select(b.icmp_signed("==", stop, i64(AT_ONCE)), others, left))

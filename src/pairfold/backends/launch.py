@@ -90,29 +90,33 @@ class Call:
         self.table = ctypes.c_int64 * len(words)
         self.words = bytes(self.table(*words))
 
-    def __call__(self, addresses: Sequence[int]) -> None:
-        """Fold the arrays at these addresses: results, then arguments."""
+    def __call__(self, addresses: Sequence[int], alive: Any = None) -> None:
+        """Fold the arrays at these addresses: results, then arguments.
+
+        `alive` is what has the memory there, for threads that outlast an interrupted call.
+        """
         table = self.table.from_buffer_copy(self.words)
         place = FIRST_RESULT
         for address in addresses:
             table[place] = address
             place += WORDS_PER_ARRAY
-        self.work(table)
+        self.work(table, (self, alive))
         if table[REFUSED]:
-            self.launcher.literal(self)(addresses)
+            self.launcher.literal(self)(addresses, alive)
 
-    def work(self, table: Any) -> None:
+    def work(self, table: Any, alive: Any) -> None:
         """Do all tasks, and merge what they leave."""
         bound = self.bound
         native, tasks, splits = bound.native, bound.parts.tasks, bound.parts.splits
         if splits == 1:
-            pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+            pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
             return
         partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
         table[PARTIALS] = partial.ctypes.data
-        pool.run(native.run, table, bound.scratch, tasks, bound.seconds)
+        alive = alive, partial
+        pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
         merging = partial.size * SECONDS_PER_BYTE
-        pool.run(native.combine, table, bound.scratch, tasks // splits, merging)
+        pool.run(native.combine, table, bound.scratch, tasks // splits, merging, alive)
 
 
 class Launcher:

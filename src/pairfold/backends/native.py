@@ -29,7 +29,7 @@ hold_across_forks(_llvm_lock.__enter__, lambda: _llvm_lock.__exit__(None, None, 
 # LLVM's JIT and llvmlite's IR classes are not meant for several threads at once.
 _compiling = fork_safe_lock()
 
-_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Native:

@@ -1,169 +1,226 @@
 """A small thread pool for native code that takes tasks off a shared counter.
 
 Workers call machine code through ctypes, which releases the interpreter lock. The caller works
-too, unless it is the main thread and the job is long: then it waits, so that Ctrl-C is answered at
-once (a stop word in the control block ends every task at its next block of columns). Workers are
-daemons, started on first use and forgotten by a forked child.
+too, unless the job is long: then it waits, so that Ctrl-C, the handlers of signals and exceptions
+sent by other threads are answered at once. Workers are started on first use and forgotten by a
+forked child.
+
+An exception can arrive in the caller between any two of its bytecodes. Hence machine code itself
+counts the tasks that are done and the threads inside; no lock is held; a job keeps alive whatever
+its tasks touch; and an interrupted caller stops them in a step without a call.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-import queue
 import threading
 import time
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
+from ..errors import MemoryLimitError
 from ..settings import current, thread_count
-from .words import CHUNK, DONE, NEXT, STOP, TOTAL
+from .words import ACTIVE, AT_ONCE, CONTROL, DONE, NEXT, SOON, STOP, TOTAL
 
-Control = ctypes.c_int64 * 5
+Control = ctypes.c_int64 * CONTROL
 _CHUNKS = 512
-_LONG = 0.2
+_LONG = 0.05
 _PARALLEL = 60e-6
 _POLL = 0.1
+# How often an interrupted caller, interrupted again, goes on waiting for the others to leave.
+_PATIENCE = 1000
+_allocate = ctypes.create_string_buffer
+_NOTHING: tuple[Any, int, int] = (None, 0, 0)
 
 
 class Job:
-    """Tasks 0..total-1 of one entry point; keeps the memory they use alive."""
+    """Tasks 0..total-1 of one entry point, and all memory that they use."""
 
-    def __init__(self, entry: Any, args: Any, scratch_bytes: int, total: int) -> None:
-        self.entry, self.args, self.scratch_bytes = entry, args, scratch_bytes
-        self.control = Control()
-        self.control[TOTAL] = total
-        self.control[CHUNK] = 1 + total // _CHUNKS
-        self.lock = threading.Lock()
-        self.active = 0
-        self.finished = threading.Event()
+    __slots__ = ("address", "alive", "args", "control", "entry", "failures", "finished", "scratch")
 
-    def work(self) -> None:
-        """Do tasks until none is left; called by any number of threads."""
-        with self.lock:
-            if self.control[STOP] or self.control[NEXT] >= self.control[TOTAL]:
-                return
-            self.active += 1
-        self.entry(self.args, scratch(self.scratch_bytes), ctypes.addressof(self.control))
-        with self.lock:
-            self.active -= 1
-            if self.is_over():
-                self.finished.set()
+    def __init__(self, entry: Any, args: Any, scratch_bytes: int, total: int, alive: Any) -> None:
+        self.entry, self.args, self.scratch, self.alive = entry, args, scratch_bytes, alive
+        self.control = Control(0, 0, total, 0, 1 + total // _CHUNKS)
+        self.address = ctypes.addressof(self.control)
+        self.failures: list[None] = []
+        self.finished = allocate_lock()
+        self.finished.acquire()
 
-    def is_over(self) -> bool:
-        """Whether no thread works on it any more, and none will."""
-        if self.control[STOP]:
-            return self.active == 0
-        return self.control[DONE] >= self.control[TOTAL]
+    def left(self) -> int:
+        """0 when no thread touches the job's memory any more, nor will."""
+        return self.entry(self.args, None, self.address)
 
-    def cancel(self) -> None:
-        """Stop, and return when no thread touches the job's memory any more."""
-        with self.lock:
-            self.control[STOP] = 1
-            idle = self.active == 0
-        while not idle:
-            with self.lock:
-                idle = self.active == 0
-            time.sleep(0.001)
+    def work(self) -> int:
+        """Do tasks until none is left to take; called by any number of threads."""
+        memory = scratch(self.scratch)
+        return self.entry(self.args, memory[1], self.address)
+
+    def help(self) -> None:
+        """What a worker does: it tells the caller when all is done, or that it could not."""
+        control = self.control
+        try:
+            while control[STOP] != AT_ONCE and control[NEXT] < control[TOTAL]:
+                if not self.work():
+                    break
+            else:
+                return  # others do the rest
+        except BaseException:
+            self.failures.append(None)  # above all of memory: the caller will see for itself
+        with contextlib.suppress(RuntimeError):  # another worker did
+            self.finished.release()
+
+    def wait(self, workers: int, update: Callable[[int], None] | None = None) -> None:
+        """Return when all is done; work, some tasks at a time, while no worker does."""
+        control, patience = self.control, _POLL
+        while self.left():
+            if len(self.failures) >= workers:
+                patience = 0
+            if self.finished.acquire(timeout=patience):
+                continue
+            if update is not None:
+                update(control[DONE])
+            if control[ACTIVE] or control[NEXT] >= control[TOTAL]:
+                control[STOP], patience = 0, _POLL
+            else:
+                control[STOP], patience = SOON, 0
+                self.work()
+
+    def settle(self) -> None:
+        """Return when no thread touches the job's memory any more, whatever else arrives."""
+        last: BaseException | None = None
+        for _ in range(_PATIENCE):
+            try:
+                while self.left():
+                    time.sleep(0.0005)
+                break
+            except BaseException as error:
+                last = error
+        if last is not None:
+            raise last
 
 
-class _Local(threading.local):
-    memory: Any = None
-    address: int = 0
-    size: int = 0
+class Local(threading.local):
+    """What each thread has of its own: scratch memory."""
+
+    held: tuple[Any, int, int] = _NOTHING
 
 
-_local = _Local()
+_local = Local()
 
 
-def scratch(size: int) -> int:
-    """The address of this thread's scratch memory, of at least `size` bytes, 64-byte aligned."""
-    if _local.size < size:
-        _local.memory = ctypes.create_string_buffer(size + 64)
-        _local.address = -(-ctypes.addressof(_local.memory) // 64) * 64
-        _local.size = size
-    return _local.address
+def scratch(size: int) -> tuple[Any, int, int]:
+    """This thread's scratch memory: (owner, address, bytes), at least `size`, 64-byte aligned.
+
+    Hold on to what is returned: a handler of signals may make a call that needs more.
+
+    Raises:
+        MemoryLimitError: there is no memory for it.
+    """
+    held = _local.held
+    if held[2] < size:
+        _local.held = _NOTHING
+        try:
+            memory = _allocate(size + 64)
+        except MemoryError:
+            raise MemoryLimitError(
+                "there is no memory for a thread to work in",
+                found=f"{size} bytes wanted",
+                hint="fewer threads, as in settings(threads=1), or smaller dimensions",
+            ) from None
+        _local.held = held = (memory, -(-ctypes.addressof(memory) // 64) * 64, size)
+    return held
 
 
-class _Pool:
-    """Worker threads and the queue they read."""
+class Pool:
+    """Worker threads, by number, and the queue they read."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self.lock = threading.Lock()
-        self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self.workers = 0
+        """Begin without workers, as a forked child must."""
+        self.jobs: SimpleQueue[Job] = SimpleQueue()
+        self.workers: dict[int, object] = {}
 
-    def submit(self, job: Job, helpers: int) -> None:
-        """Offer a job to so many workers, starting those that are missing."""
-        with self.lock:
-            while self.workers < helpers:
-                self.workers += 1
-                threading.Thread(
-                    target=self._serve, args=(self.jobs,), name="pairfold", daemon=True
-                ).start()
-        for _ in range(helpers):
+    def offer(self, job: Job, wanted: int) -> int:
+        """Offer a job to so many workers, starting those that are missing; how many there are."""
+        workers = self.workers
+        found = len(workers)
+        if found < wanted:
+            found = 0
+            for number in range(wanted):
+                if number not in workers:
+                    try:
+                        start_new_thread(_serve, (number, workers, self.jobs))
+                    except (RuntimeError, MemoryError):
+                        continue  # the caller works itself
+                found += 1
+        found = min(found, wanted)
+        for _ in range(found):
             self.jobs.put(job)
+        return found
 
-    @staticmethod
-    def _serve(jobs: queue.SimpleQueue[Job]) -> None:
+
+def _serve(number: int, workers: dict[int, object], jobs: SimpleQueue[Job]) -> None:
+    """What a worker thread runs; one that comes too late for its number ends."""
+    me = object()
+    if workers.setdefault(number, me) is not me:
+        return
+    try:
         while True:
             job = jobs.get()
-            job.work()
+            job.help()
             del job
+    finally:
+        workers.pop(number, None)
 
 
-_pool = _Pool()
-_fork_ready = False
+_pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.reset)
 
 
-def _prepare_for_fork() -> None:
-    global _fork_ready
-    if not _fork_ready and hasattr(os, "register_at_fork"):
-        _fork_ready = True
-        os.register_at_fork(after_in_child=_pool.reset)
-
-
-def run(entry: Any, args: Any, scratch_bytes: int, total: int, seconds: float) -> None:
+def run(
+    entry: Any, args: Any, scratch_bytes: int, total: int, seconds: float, alive: Any = None
+) -> None:
     """Do all tasks of an entry point; `seconds` is the expected time on one thread.
 
     Raises:
+        MemoryLimitError: there is no scratch memory.
         KeyboardInterrupt: when interrupted; no thread touches the caller's memory afterwards.
     """
     threads = 1 if seconds < _PARALLEL or total == 1 else min(thread_count(), total)
-    main = threading.current_thread() is threading.main_thread()
-    waits = main and seconds > _LONG
+    waits = seconds > _LONG
     if threads == 1 and not waits:
-        control = Control(0, 0, total, 0, total)
-        entry(args, scratch(scratch_bytes), control)
+        memory = scratch(scratch_bytes)
+        entry(args, memory[1], Control(0, 0, total, 0, total))
         return
-    _prepare_for_fork()
-    job = Job(entry, args, scratch_bytes, total)
+    job = Job(entry, args, scratch_bytes, total, alive)
     try:
-        _pool.submit(job, threads if waits else threads - 1)
-        if not waits:
-            job.work()
-        _wait(job, current().progress and waits)
+        _together(job, threads, waits)
     except BaseException:
-        job.cancel()
+        job.control[STOP] = AT_ONCE  # no call, so nothing can arrive before it
+        job.settle()
         raise
+    job.alive = None  # a worker may take the job off the queue much later
 
 
-def _wait(job: Job, progress: bool) -> None:
-    if job.is_over():
-        return
-    if not progress:
-        while not job.finished.wait(
-            _POLL
-        ):  # in steps: a plain wait cannot be interrupted on Windows
-            pass
-        return
-    with progress_bar(job.control[TOTAL]) as update:
-        while not job.finished.wait(_POLL):
+def _together(job: Job, threads: int, waits: bool) -> None:
+    """Do a job with other threads; the caller only waits, or works too."""
+    workers = _pool.offer(job, threads if waits else threads - 1)
+    if not waits:
+        if job.work():
+            job.wait(workers)
+    elif current().progress:
+        with progress_bar(job.control[TOTAL]) as update:
+            job.wait(workers, update)
             update(job.control[DONE])
-        update(job.control[DONE])
+    else:
+        job.wait(workers)
 
 
 class progress_bar:

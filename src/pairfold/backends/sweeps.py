@@ -24,7 +24,7 @@ class SweepCall(Call):
 
     __slots__ = ()
 
-    def work(self, table: Any) -> None:
+    def work(self, table: Any, alive: Any) -> None:
         """Do all tasks, and merge what they leave of rows and of columns."""
         bound, across = self.bound, self.launcher.kernel.across
         parts, layout = bound.parts, bound.native.layout
@@ -35,10 +35,11 @@ class SweepCall(Call):
         memory = np.empty(of_rows + of_columns + _ALIGNED, np.uint8)
         table[PARTIALS] = -(-memory.ctypes.data // _ALIGNED) * _ALIGNED
         table[ACROSS] = table[PARTIALS] + of_rows
-        pool.run(bound.native.run, table, bound.scratch, parts.tasks, bound.seconds)
+        alive = alive, memory
+        pool.run(bound.native.run, table, bound.scratch, parts.tasks, bound.seconds, alive)
         merging = (of_rows + of_columns) * SECONDS_PER_BYTE
         tasks = parts.batches * (parts.panels + parts.splits)
-        pool.run(bound.native.combine, table, bound.scratch, tasks, merging)
+        pool.run(bound.native.combine, table, bound.scratch, tasks, merging, alive)
 
 
 class SweepLauncher(Launcher):

@@ -19,6 +19,9 @@ FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT = range(5)
 OWN_INTERVAL = 5
 PANEL = 7
 
-# The control block: the shared counter of tasks, the stop word, how many tasks there are, how many
-# are done, and how many are taken off the counter at once.
-NEXT, STOP, TOTAL, DONE, CHUNK = range(5)
+# The control block: the shared counter of tasks, the word that stops them, how many tasks there
+# are, how many are done, how many are taken off the counter at once, how many threads are inside.
+NEXT, STOP, TOTAL, DONE, CHUNK, ACTIVE = range(6)
+CONTROL = 6
+# What the stop word says: leave at the next block of columns; leave after the tasks just taken.
+AT_ONCE, SOON = 1, 2

@@ -153,7 +153,8 @@ class Writer:
     def refuse(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""
         with self.flow.when(self.simd.any(mask)):
-            self.flow.store(i64(1), self.flow.at(args, i64(8 * REFUSED)), 8)
+            word = self.flow.at(args, i64(8 * REFUSED))
+            self.builder.atomic_rmw("xchg", word, i64(1), "monotonic")
 
     def _round_up(self, count: ir.Value, unit: int) -> ir.Value:
         b = self.builder

@@ -482,7 +482,10 @@ class Fold:
         # `alive` holds copies, where there are some, until the call is over.
         call, alive = self.call(adapter, arrays, results, binding, ranges, foreign)
         addresses = adapter.addresses(alive, binding.needs)
-        call(addresses if binding.device is None else alive)
+        if binding.device is None:
+            call(addresses, alive)
+        else:
+            call(alive)
 
     def call(
         self,
