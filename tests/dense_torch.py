@@ -100,7 +100,9 @@ def _round(x: Tensor, digits: int) -> Tensor:
 
 
 def _sinc(x: Tensor) -> Tensor:
-    return _bessel(x, 0)
+    small = x.abs() < 1
+    far = torch.where(small, 1.0, x)
+    return torch.where(small, _bessel(torch.where(small, x, 0.0), 0), far.sin() / far)
 
 
 def _bessel(x: Tensor, n: int) -> Tensor:
@@ -453,7 +455,7 @@ def _terms(r: Rounding, f: Tensor, g: Tensor | None, met: Tensor) -> tuple[Tenso
         return top, f.new_zeros((*f.shape[:-2], width))
     top = torch.where(f.isnan(), -math.inf, f).detach().amax(-2)
     limit = torch.finfo(f.dtype).max
-    share = (f - top.clamp(-limit, limit).unsqueeze(-2)).exp()
+    share = (r.slope(f) - top.clamp(-limit, limit).unsqueeze(-2)).exp()
     if g is not None:
         share = share * torch.where(met, g, 0.0)
     return top, r(share).sum(-2)

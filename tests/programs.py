@@ -58,6 +58,7 @@ class Program:
     options: dict[str, Any] = field(default_factory=dict)
     blocks: int = 0
     symbols: bool = False
+    ways: tuple[str, ...] = ("string", "lazy")
     style: int = 0
 
 
@@ -556,6 +557,7 @@ def _asked(
     rng: Rng, seed: int, given: Any, formula: Expr, weight: Expr | None, reduction: str
 ) -> Program:
     """Sizes, dtype, settings and derivatives of a program."""
+    ways = (("string",), ("lazy",), ("string", "lazy"))[rng.choice(3, p=[0.4, 0.45, 0.15])]
     rows, columns = (
         int(SIZES[min(rng.integers(len(SIZES)), rng.integers(len(SIZES)))]) for _ in "ij"
     )
@@ -587,7 +589,7 @@ def _asked(
         ][rng.integers(5)]
     order = 0
     if library == "torch" and reduction not in NO_GRADIENT:
-        order = int(rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25]))
+        order = int(rng.choice([0, 1, 2], p=[0.5, 0.33, 0.17]))
         order = min(order, 1) if dtype in ("float16", "bfloat16") else order
     length = int(rng.choice([1, 2, 3, 5, 9, 20, 33])) if "KMin" in reduction else 0
     blocks = int(rng.integers(1, 2**31)) if rng.random() < 0.1 else 0
@@ -595,5 +597,5 @@ def _asked(
         settings.pop("rules")
     return Program(
         seed, given, rows, columns, formula, weight, reduction, axis, length, dtype, library, order,
-        settings, options, blocks, bool(rng.random() < 0.15), int(rng.integers(2**31)),
+        settings, options, blocks, bool(rng.random() < 0.15), ways, int(rng.integers(2**31)),
     )  # fmt: skip

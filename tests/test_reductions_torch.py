@@ -388,6 +388,33 @@ def test_padded_places_send_nothing(name: str) -> None:
     torch.testing.assert_close(to_y, want)
 
 
+@pytest.mark.parametrize(("name", "sign"), [("Max", 1.0), ("Max_ArgMax", 1.0), ("Min", -1.0)])
+def test_a_selected_infinity_is_a_pair_like_any(name: str, sign: float) -> None:
+    """x/y with infinite x: the derivative by x is 1/y, at the pair that is selected."""
+    x = torch.tensor([[sign * math.inf], [-sign * math.inf]], dtype=torch.float64)
+    y = torch.tensor([[2.0], [4.0]], dtype=torch.float64)
+    x.requires_grad_()
+    found = pairfold.torch.Genred("x/y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1)(x, y)
+    value = found[0] if isinstance(found, tuple) else found
+    assert value.flatten().tolist() == [sign * math.inf, -sign * math.inf]
+    (gradient,) = torch.autograd.grad(value, x, torch.ones_like(value))
+    assert gradient.flatten().tolist() == [0.5, 0.0]  # nothing was selected in the second row
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_selections_in_half_precision_are_rounded_once(dtype: Any) -> None:
+    """The parts of the two components nearly cancel."""
+    x, y = (torch.tensor([[n]], dtype=dtype) for n in (0.7, 1.2345))
+    x.requires_grad_()
+    value = pairfold.torch.Genred("Concat(x*y,x*y)", ["x = Vi(1)", "y = Vj(1)"], "Max", axis=1)(
+        x, y
+    )
+    weights = torch.tensor([[1.234, -1.21]], dtype=dtype)
+    (gradient,) = torch.autograd.grad(value, x, weights)
+    want = y.double() * weights.double().sum()
+    assert abs(gradient.double() - want) < torch.finfo(dtype).eps * abs(want)
+
+
 def test_ties_send_the_gradient_to_the_lowest_index() -> None:
     x = torch.zeros(2, 1, requires_grad=True)
     y = torch.tensor([[1.0], [0.0], [0.0], [2.0], [2.0]], requires_grad=True)

@@ -6,6 +6,7 @@ order, forward mode and `torch.func`'s vmap need no code of their own: vmap is o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -322,6 +323,7 @@ _COMPOSED: dict[str, Callable[..., Any]] = {
     "Max_SumShiftExpWeight": _shifted,
 }
 
+_HALF = (torch.float16, torch.bfloat16)
 _LOCATED = {
     "Min": "Min_ArgMin",
     "Max": "Max_ArgMax",
@@ -345,16 +347,19 @@ def _selected(
         nothing = _apply(fold.variant("Sum"), adapter, tensors)
         found = values + nothing.repeat(*[1] * (nothing.dim() - 1), values.shape[-1] // fold.dim)
     else:
+        # Gradients of what is gathered are added up: in float32, and rounded once.
+        wide = [t.float() if t.dtype in _HALF else t for t in tensors]
         parts: list[Any] = []
         for component in range(fold.dim):
             places = indices[..., component :: fold.dim]
             at_pairs = fold.derived(("at", component), lambda c=component: _at_pairs(fold, c))
-            part = _apply(at_pairs, adapter, _gathered(fold, tensors, places))
+            part = _apply(at_pairs, adapter, _gathered(fold, wide, places)).to(values.dtype)
             long = places.flatten(-2).unsqueeze(-1)  # a formula of parameters has one row only
             parts.append(part.expand(long.shape).reshape(places.shape))
         # Places that no pair took hold a constant.
         found = torch.stack(parts, dim=-1).reshape(values.shape)
-        found = torch.where(torch.isinf(values), values, found)
+        nothing = -math.inf if located.reduction == "Max_ArgMax" else math.inf
+        found = torch.where(values == nothing, values, found)
     given = {"value": found, "index": indices}
     return tuple(given[result.kind] for result in fold.row.results)
 
