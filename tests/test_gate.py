@@ -200,6 +200,12 @@ def test_plain_subclasses_are_tensors_and_their_shape_is_that_of_their_memory():
         (found,) = torch.autograd.grad(KERNEL(leaf, y, b).sum(), leaf)
         (wanted,) = torch.func.vjp(lambda x: dense(x, y, b).sum(), x)[1](torch.ones(()).double())
         same(found.as_subclass(torch.Tensor), wanted)
+        leaf = x.clone().requires_grad_()
+        (found,) = torch.autograd.grad(KERNEL(leaf, y, b), leaf, want.as_subclass(kind))
+        (wanted,) = torch.autograd.grad(dense(leaf, y, b), leaf, want)
+        same(found, wanted)
+    with pytest.raises(ArrayTypeError, match="answers for them"):
+        KERNEL(x, y, b, out=torch.zeros(5, 1, dtype=x.dtype).as_subclass(Liar))
     out = torch.zeros(5, 1, dtype=x.dtype).as_subclass(Named)
     assert KERNEL(x, y, b, out=out) is out
     same(out.as_subclass(torch.Tensor), want)
@@ -209,9 +215,12 @@ def test_arrays_of_numpy_that_answer_for_their_shape():
     class Long(np.ndarray):
         shape = (1000, 3)  # pyright: ignore
 
-    x, y, b = (tensor.numpy() for tensor in points())
-    with pytest.raises(ArrayTypeError, match="shape of its own"):
-        NumpyGenred("Exp(-SqDist(x,y))*b", NAMES, axis=1)(x.view(Long), y, b)
+    x, y, b = points()
+    kernel = NumpyGenred("Exp(-SqDist(x,y))*b", NAMES, axis=1)
+    got = kernel(x.numpy().view(Long), y.numpy(), b.numpy())
+    assert_close(got, dense(x, y, b).numpy(), terms=16)
+    with pytest.raises(ArrayTypeError, match="answers for them"):
+        kernel(x.numpy(), y.numpy(), b.numpy(), out=np.zeros((5, 1)).view(Long))
 
 
 def test_any_number_of_batch_axes_and_sizes_that_no_memory_holds():

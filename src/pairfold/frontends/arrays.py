@@ -71,16 +71,24 @@ class NumpyArrays:
 
     @staticmethod
     def check_kind(array: Any, label: str) -> None:
-        """Raise for arrays of subclasses that have shapes and strides of their own."""
+        """Raise for arrays of subclasses that answer for their shapes and strides."""
+        if NumpyArrays.plain(array) is not array:
+            raise ArrayTypeError(
+                "arrays must have the shape and strides of their memory",
+                found=f"{label} is a {type(array).__qualname__}, which answers for them",
+                hint="x.view(numpy.ndarray)",
+            )
+
+    @staticmethod
+    def plain(array: Any) -> Any:
+        """The array; its memory alone where it is of a subclass that answers for its shape."""
         kind = type(array)
-        if isinstance(array, np.ndarray) and kind is not np.ndarray:
-            for name in ("shape", "strides", "dtype"):
-                if getattr(kind, name) is not getattr(np.ndarray, name):
-                    raise ArrayTypeError(
-                        "arrays must have the shape and strides of their memory",
-                        found=f"{label} is a {kind.__qualname__} with a {name} of its own",
-                        hint="numpy.asarray(x)",
-                    )
+        if kind is np.ndarray or not isinstance(array, np.ndarray):
+            return array
+        names = ("shape", "strides", "dtype", "__getattribute__")
+        if all(getattr(kind, name) is getattr(np.ndarray, name) for name in names):
+            return array
+        return array if kind is np.recarray else array.view(np.ndarray)
 
     @staticmethod
     def check_memory(array: Any, label: str) -> None:
@@ -169,23 +177,20 @@ class TorchArrays:
     @staticmethod
     def key(array: Any) -> tuple[Any, ...]:
         """All but the address: what tensors of equal keys need is worked out only once."""
-        kind = (array.__class__, array.dtype, array.device, array.layout, array.is_neg())
-        return (*kind, array.shape, array.stride())
+        return (
+            array.__class__,
+            array.dtype,
+            array.device,
+            array.layout,
+            array.is_neg(),
+            array.shape,
+            array.stride(),
+        )
 
     @staticmethod
     def dtype(array: Any) -> str:
         """The name of the dtype, as NumPy has it."""
         return str(array.dtype).removeprefix("torch.")
-
-    @staticmethod
-    def check_kind(array: Any, label: str) -> None:
-        """Raise for tensors that no backend reads, or that are not stored as plain numbers."""
-        gate.check_kind(array, label)
-
-    @staticmethod
-    def check_memory(array: Any, label: str) -> None:
-        """Raise unless the tensor's memory holds all its elements."""
-        gate.check_memory(array, label)
 
     @staticmethod
     def device(array: Any) -> Any:
@@ -203,10 +208,10 @@ class TorchArrays:
         """Address of the first element."""
         return array.data_ptr()
 
-    @staticmethod
-    def addresses(arrays: list[Any], needs: Sequence[Any]) -> list[int]:
-        """The addresses of tensors whose memory was checked; see `gate.addresses`."""
-        return gate.addresses(arrays, needs)
+    addresses = staticmethod(gate.addresses)
+    check_kind = staticmethod(gate.check_kind)
+    check_memory = staticmethod(gate.check_memory)
+    plain = staticmethod(gate.plain)
 
     @staticmethod
     def need(array: Any, label: str) -> Any:

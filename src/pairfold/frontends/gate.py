@@ -22,6 +22,40 @@ _UNWRAPPED = {
 }
 
 
+# What machine code is told of a tensor, and what is looked up on the way to it.
+_ASKED = (
+    *("dtype", "device", "layout", "shape", "stride", "is_neg", "element_size", "data_ptr"),
+    *("storage_offset", "untyped_storage", "__getattribute__"),
+)
+
+
+def answers(kind: type) -> bool:
+    """Whether a class of tensors answers in its own way for what memory is like."""
+    torch = sys.modules["torch"]
+    if kind is torch.Tensor or kind is torch.nn.Parameter:
+        return False
+    function = kind.__torch_function__
+    own = torch.Tensor.__torch_function__.__func__
+    usual = getattr(function, "__func__", None) is own
+    usual = usual or function is torch._C._disabled_torch_function_impl
+    return not usual or any(getattr(kind, n) is not getattr(torch.Tensor, n) for n in _ASKED)
+
+
+def plain(array: Any) -> Any:
+    """The tensor; its memory alone where it is of a subclass that answers for its shape."""
+    torch = sys.modules["torch"]
+    kind = type(array)
+    if not answers(kind) or _wraps(kind) or torch.nn.parameter.is_lazy(array):
+        return array
+    with torch._C.DisableTorchFunctionSubclass():
+        return array.as_subclass(torch.Tensor)
+
+
+def _wraps(kind: Any) -> bool:
+    """Whether a class computes in its own way, mostly on other tensors."""
+    return kind.__torch_dispatch__ is not sys.modules["torch"]._C._disabled_torch_dispatch_impl
+
+
 def check_kind(array: Any, label: str) -> None:
     """Raise for tensors that no backend reads, or that are not stored as plain numbers.
 
@@ -32,7 +66,7 @@ def check_kind(array: Any, label: str) -> None:
     """
     torch = sys.modules["torch"]
     kind = type(array)
-    wrapper = kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
+    wrapper = _wraps(kind)
     if wrapper or torch._is_functional_tensor(array):
         name = f"{kind.__module__}.{kind.__qualname__}" if wrapper else "functional tensor"
         raise ArrayTypeError(
@@ -45,6 +79,12 @@ def check_kind(array: Any, label: str) -> None:
             "arguments must have a shape and values",
             found=f"{label} is a {kind.__name__}",
             hint="x.materialize(shape) and values for it, or a first call of its module",
+        )
+    if answers(kind):
+        raise ArrayTypeError(
+            "tensors must have the shape and strides of their memory",
+            found=f"{label} is a {kind.__module__}.{kind.__qualname__}, which answers for them",
+            hint="x.as_subclass(torch.Tensor)",
         )
     if array.is_nested:
         raise ArrayTypeError(

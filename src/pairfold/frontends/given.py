@@ -75,16 +75,13 @@ def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] 
         ShapeError: completed, they do not fit.
         ArrayTypeError, DeviceError: arrays that are no plain memory.
     """
-    for place, x in enumerate(args):
-        for library_of in ADAPTERS:
-            if library_of.owns(x):
-                library_of.check_kind(x, label_of(place, fold.names))
-    like, adapter = _first_array(args, library)
+    plain = [_plain(x, label_of(place, fold.names)) for place, x in enumerate(args)]
+    like, adapter = _first_array(plain, library)
     if adapter is None or len(args) != len(fold.variables):
         return None
     found = [
         adapter.numbers([float(x)], like) if _is_parameter(v) and plain_number(x) else x
-        for v, x in zip(fold.variables, args, strict=True)
+        for v, x in zip(fold.variables, plain, strict=True)
     ]
     if not all(adapter.owns(x) for x in found):
         return None
@@ -102,6 +99,15 @@ def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] 
             return None  # more axes than one row of numbers: what is said of the array as it is
         raise
     return found
+
+
+def _plain(x: Any, label: str) -> Any:
+    """An argument; of an array of a subclass that answers for its shape, the memory alone."""
+    for adapter in ADAPTERS:
+        if adapter.owns(x):
+            x = adapter.plain(x)
+            adapter.check_kind(x, label)
+    return x
 
 
 def checked(

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.nn.parameter import is_lazy
 
 from ..calculus.substitute import substitute
 from ..core.node import Kind
@@ -27,7 +26,6 @@ from .sweep import sweep
 # Looked up once: these are asked at every call.
 _torch: Any = torch
 _inside = _torch._C
-_NO_DISPATCH = _inside._disabled_torch_dispatch_impl
 _dispatch_modes = _inside._len_torch_dispatch_stack
 _function_modes = _inside._len_torch_function_stack
 _tracing = _inside._is_tracing
@@ -63,7 +61,8 @@ class FoldFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
         found: list[Any] = [None] * len(wanted)
-        gradients = _gradients(ctx, positions, (*tensors, *grads))
+        incoming = map(ctx.adapter.plain, grads)
+        gradients = _gradients(ctx, positions, (*tensors, *incoming))
         for position, gradient in zip(positions, gradients, strict=True):
             # In the tensor's own shape: summed over whatever was broadcast.
             found[position] = summed(ctx.fold, position, gradient, tensors[position])
@@ -75,7 +74,7 @@ class FoldFunction(torch.autograd.Function):
         tensors = ctx.saved_tensors
         given = tangents[3:]
         positions = tuple(n for n, tangent in enumerate(given) if tangent is not None)
-        along = (*tensors, *(given[n] for n in positions))
+        along = (*tensors, *(ctx.adapter.plain(given[n]) for n in positions))
         found = [
             _apply(fold, ctx.adapter, along, ctx.ranges)
             for fold in ctx.fold.push_forward(positions)
@@ -191,7 +190,6 @@ def call(
     Raises:
         DerivativeError: `out` together with tensors that need gradients.
     """
-    tensors = _own(tensors)
     if out is None and _plain(tensors):
         try:
             return fold(adapter, tensors, None, ranges)
@@ -221,27 +219,6 @@ def _is(tensor: object) -> bool:
     return isinstance(tensor, torch.Tensor)
 
 
-def _own(tensors: Sequence[Any]) -> Sequence[Any]:
-    """The tensors, those of subclasses as plain ones of the same memory.
-
-    A subclass may answer for its shape as it likes; one that is no plain memory stays as it is,
-    to be refused with its name.
-    """
-    for tensor in tensors:
-        kind = tensor.__class__
-        if kind is not torch.Tensor and kind is not torch.nn.Parameter:
-            return [_as_plain(tensor) if _is(tensor) else tensor for tensor in tensors]
-    return tensors
-
-
-def _as_plain(tensor: Any) -> Any:
-    kind = type(tensor)
-    if kind.__torch_dispatch__ is not _NO_DISPATCH or is_lazy(tensor):
-        return tensor
-    with _inside.DisableTorchFunctionSubclass():
-        return tensor.as_subclass(torch.Tensor)
-
-
 def _plain(tensors: Sequence[Any]) -> bool:
     """Whether no derivative or batching is going on: the kernel may be called directly.
 
@@ -257,7 +234,11 @@ def _plain(tensors: Sequence[Any]) -> bool:
         return False
     if not _grad_enabled():
         return True
-    return not any(tensor.requires_grad for tensor in tensors if _is(tensor))
+    wanted = False
+    for tensor in tensors:
+        if _is(tensor):
+            wanted |= tensor.requires_grad
+    return not wanted
 
 
 # ----- reductions whose derivatives are made of others' ------------------------------------------
