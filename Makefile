@@ -1,7 +1,8 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: attack gpu-code check test test-targets check-math docs operations bench bench-gpu fuzz fuzz-gpu fuzz-api
+.PHONY: check test test-targets test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
+	docs operations bench bench-gpu gpu-code
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -16,6 +17,10 @@ narrower = $(PYTHON) -m pytest -n 2 -m "not any_target" tests/test_backends.py t
 test-targets:
 	PAIRFOLD_TARGET=avx2 $(narrower)
 	PAIRFOLD_TARGET=baseline $(narrower)
+
+# What git tracks, as a source distribution whose tests run.
+sdist:
+	$(PYTHON) tests/source_distribution.py
 
 fuzz:
 	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000

@@ -187,9 +187,9 @@ def _driver() -> str:
 
 
 def revision() -> str:
-    """The git revision, marked where the library's files differ from it."""
+    """The git revision and its title, which a rebase keeps; marked where the library differs."""
     try:
-        head = _git("rev-parse", "--short", "HEAD")
+        head = _git("log", "-1", "--format=%h, %s")
         return head + (" with changes" if _git("status", "--porcelain", "src") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -122,3 +123,23 @@ def test_loops_over_pairs_are_found_in_machine_code():
     loops = [block for block in found if block.loop and block.name.endswith(":pairs")]
     assert loops
     assert all(block.instructions for block in loops)
+
+
+SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def seconds(cell: str) -> float | None:
+    """The time at the beginning of a cell of the README's table, bold or not."""
+    found = re.match(r"\W*(?:about )?([\d.]+) (us|ms|s)\b", cell)
+    return float(found[1]) * SECONDS[found[2]] if found else None
+
+
+def test_the_readme_marks_every_peer_that_is_faster():
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    table = readme.partition("| Case | pairfold |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert len(rows) > 30
+    for name, ours, *peers in rows:
+        for peer in filter(seconds, peers):
+            faster = seconds(peer) < seconds(ours)
+            assert peer.startswith("**") == faster, f"{name}: {peer} beside {ours}"

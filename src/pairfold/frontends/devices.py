@@ -84,7 +84,7 @@ def gpu(number: int) -> Any:
     except ImportError:
         raise DeviceError(
             'backend="GPU" needs torch, which owns the memory of GPUs',
-            hint="pip install 'pairfold[gpu]'",
+            hint="pip install torch triton",
         ) from None
     if interpreting():
         return torch.device("cpu")

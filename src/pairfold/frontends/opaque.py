@@ -15,10 +15,11 @@ def opaque(function: Function) -> Function:
 
     Values and gradients are then those of a plain call.
     """
-    hidden: list[Any] = []
+    hidden: Function | None = None
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
+        nonlocal hidden
         torch = sys.modules.get("torch")
         if torch is None or "torch._dynamo" not in sys.modules:
             return function(*args, **options)
@@ -26,8 +27,8 @@ def opaque(function: Function) -> Function:
         tracing = torch.compiler.is_dynamo_compiling()
         if not tracing and torch._C._dynamo.eval_frame.get_eval_frame_callback() is None:
             return function(*args, **options)
-        if not hidden:
-            hidden.append(torch.compiler.disable(function))
-        return hidden[0](*args, **options)
+        if hidden is None:
+            hidden = torch.compiler.disable(function)
+        return hidden(*args, **options)  # pyright: ignore
 
     return call  # pyright: ignore

@@ -41,7 +41,7 @@ def triton() -> Any:
     except ImportError:
         raise DeviceError(
             "reductions on a GPU need Triton, which is not installed",
-            hint="pip install 'pairfold[gpu]'",
+            hint="pip install torch triton",
         ) from None
     return module
 
