@@ -18,6 +18,19 @@ test-targets:
 	PAIRFOLD_TARGET=avx2 $(narrower)
 	PAIRFOLD_TARGET=baseline $(narrower)
 
+# All tests with the oldest versions that pyproject.toml allows, and with the newest there are, each
+# in an environment of its own; make test-newest NEWEST=python3.14
+OLDEST ?= python3.10
+NEWEST ?= python3.13
+test-oldest:
+	$(OLDEST) -m venv .venv-oldest
+	.venv-oldest/bin/pip install -c constraints-oldest.txt -e ".[test,torch,plot]" -e ./dropin
+	.venv-oldest/bin/python -m pytest -n 2 -p no:cacheprovider
+test-newest:
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --upgrade -e ".[test,torch,plot]" -e ./dropin
+	.venv-newest/bin/python -m pytest -n 2 -p no:cacheprovider
+
 # What git tracks, as a source distribution whose tests run.
 sdist:
 	$(PYTHON) tests/source_distribution.py
