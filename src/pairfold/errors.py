@@ -8,8 +8,13 @@ for PyKeOps would catch. Nothing here prints: front ends raise, tests read the f
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class PairfoldError(Exception):
@@ -132,6 +137,40 @@ def refuse(why: str, hint: str | None = None) -> int:
     raise Refusal(why, hint)
 
 
+_PACKAGE = os.path.dirname(__file__)
+
+
+def shortened(error: PairfoldError) -> PairfoldError:
+    """The error without the frames below the caller's: those of this package and of torch.
+
+    Where a frame of the user's program is among them, as that of a callback, and where the error
+    is a bug of ours, all are kept.
+    """
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    ours = (_PACKAGE,) if torch is None else (_PACKAGE, os.path.dirname(torch))
+    frames = error.__traceback__
+    if isinstance(error, InternalError):
+        return error
+    while frames is not None:
+        if not frames.tb_frame.f_code.co_filename.startswith(ours):
+            return error
+        frames = frames.tb_next
+    return error.with_traceback(None)
+
+
+def brief(function: Function) -> Function:
+    """The function; its errors of bad input show no frames of what it calls."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except PairfoldError as error:
+            raise shortened(error)  # noqa: B904
+
+    return call  # pyright: ignore
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Words among `known` that resemble `word`, as a suggestion, or None.
 
@@ -139,19 +178,71 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     'did you mean Square or Sqrt?'
     """
     by_lower = {name.lower(): name for name in known}
+    if word.lower() in by_lower:
+        return f"did you mean {by_lower[word.lower()]}?"
     near = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.55)
     return f"did you mean {' or '.join(by_lower[name] for name in near)}?" if near else None
+
+
+# What other programs call values of options.
+_SYNONYMS = {
+    "cuda": "GPU",
+    "hip": "GPU",
+    "rocm": "GPU",
+    "host": "CPU",
+    "double": "float64",
+    "float": "float32",
+    "single": "float32",
+    "half": "float16",
+    "kahan": "kahan_scheme",
+}
 
 
 def check_option(name: str, value: object, valid: Iterable[object]) -> None:
     """Raise unless `value` is one of the `valid` values of option `name`.
 
+    >>> check_option("backend", "cuda", ["CPU", "GPU"])
+    Traceback (most recent call last):
+    ...
+    pairfold.errors.OptionError: backend has an unknown value
+      found: backend='cuda'
+      try:   backend='GPU'; it is one of 'CPU', 'GPU'
+
     Raises:
         OptionError: naming the option, the value found and the valid ones.
     """
     choices = list(valid)
-    if value not in choices:
+    try:
+        known = value in choices
+    except Exception:  # an array, say, whose comparison is none
+        known = False
+    if not known:
         listed = ", ".join(map(repr, choices))
-        raise OptionError(
-            f"{name} has an unknown value", found=f"{name}={value!r}", hint=f"one of {listed}"
-        )
+        meant = _meant(value, [choice for choice in choices if isinstance(choice, str)])
+        hint = f"one of {listed}" if meant is None else f"{name}={meant!r}; it is one of {listed}"
+        raise OptionError(f"{name} has an unknown value", found=f"{name}={value!r}", hint=hint)
+
+
+def _meant(value: object, choices: list[str]) -> str | None:
+    """The choice that a value is another word for: "cuda:0", numpy.float64, torch.float64."""
+    word = getattr(value, "__name__", None) or str(value)
+    word = word.removeprefix("torch.").partition(":")[0].lower()
+    word = _SYNONYMS.get(word, word)
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
+    return by_lower[near[0]] if near else None
+
+
+def unexpected(given: Iterable[str], known: Iterable[str]) -> TypeError | None:
+    """What Python raises for keywords that a function does not have, with suggestions.
+
+    >>> unexpected(["bakend"], ["backend", "out"])
+    TypeError("unexpected keyword argument 'bakend': did you mean backend?")
+    """
+    known = list(known)
+    unknown = sorted(set(given) - set(known))
+    if not unknown:
+        return None
+    hints = [closest(name, known) for name in unknown]
+    parts = [f"{n!r}: {hint}" if hint else f"{n!r}" for n, hint in zip(unknown, hints, strict=True)]
+    return TypeError(f"unexpected keyword argument{'s' * (len(unknown) > 1)} {', '.join(parts)}")

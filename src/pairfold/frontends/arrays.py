@@ -20,6 +20,7 @@ import numpy as np
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
 from . import gate
+from .advice import kind_name, to_array, to_dtype, to_one_dtype
 
 Triple = tuple[int, int, int]
 SUPPORTED = ("float32", "float64", "float16", "bfloat16")
@@ -322,13 +323,15 @@ def adapter_of(arrays: Sequence[object], names: Mapping[int, str], library: str 
     for position, array in enumerate(arrays):
         owner = next((a for a in allowed if a.owns(array)), None)
         if owner is None or (found is not None and owner is not found):
-            wanted = " or ".join(a.name for a in allowed) if found is None else found.name
-            kind = type(array)
+            owners = (a for x in arrays for a in allowed if a.owns(x))
+            first = next(owners, None) if found is None else found
+            wanted = first.name if first is not None else " or ".join(a.name for a in allowed)
+            dtypes = [first.dtype(x) for x in arrays if first is not None and first.owns(x)]
+            dtype = next((dtype for dtype in dtypes if dtype in SUPPORTED), None)
             raise ArrayTypeError(
                 "all arguments must be arrays of one library",
-                found=f"{label_of(position, names)} is a {kind.__module__}.{kind.__qualname__}, "
-                f"expected {wanted}",
-                hint="numpy.asarray(x) or torch.as_tensor(x) converts without copying",
+                found=f"{label_of(position, names)} is {kind_name(array)}, expected {wanted}",
+                hint=to_array(array, names.get(position, "x"), wanted, dtype),
             )
         found = owner
     return found
@@ -354,33 +357,31 @@ def check_dtypes(adapter: Any, arrays: Sequence[Any], names: Mapping[int, str]) 
         DTypeError: a dtype that cannot be computed with, or more than one.
         DeviceError: an array on a device that no backend uses, or on another than the first.
     """
-    first: str | None = None
+    called = [names.get(position, "x") for position in range(len(arrays))]
     for position, array in enumerate(arrays):
+        adapter.check_kind(array, label_of(position, names))
+    dtypes = [adapter.dtype(array) for array in arrays]
+    for position, (array, dtype) in enumerate(zip(arrays, dtypes, strict=True)):
         label = label_of(position, names)
-        adapter.check_kind(array, label)
-        dtype = adapter.dtype(array)
         if dtype not in SUPPORTED:
             raise DTypeError(
                 "arrays must be of dtype float32, float64, float16 or bfloat16",
                 found=f"{label} has dtype {dtype}",
-                hint="x.astype('float32')" if adapter is NumpyArrays else "x.float()",
+                hint=to_dtype(array, called[position], dtype, dtypes),
             )
-        if first is None:
-            first = dtype
-        if dtype != first:
+        if dtype != dtypes[0]:
             raise DTypeError(
                 "all arrays must have the same dtype",
-                found=f"{label} has dtype {dtype}; argument 0 has {first}",
-                hint=f"convert one of them to {first}",
+                found=f"{label} has dtype {dtype}; argument 0 has {dtypes[0]}",
+                hint=to_one_dtype(arrays, dtypes, called),
             )
         if adapter.device(array) != adapter.device(arrays[0]):
             raise DeviceError(
                 "all arrays must be on the same device",
                 found=f"{label} is on {array.device}; argument 0 is on {arrays[0].device}",
-                hint="x.to(device) for every argument",
+                hint=f"{called[position]}.to({str(arrays[0].device)!r})",
             )
-    assert first is not None
-    return first
+    return dtypes[0]
 
 
 def check_shapes(
@@ -421,6 +422,7 @@ def check_shapes(
                     found=f"{label_of(position, names)} has {shape[-2]} "
                     f"(shape {(shown or shapes)[position]}), "
                     f"{label_of(where, names)} has {known}",
+                    hint=_other_index(position, kind, shape, variables, shapes, names),
                 )
         batches.append(batch)
     try:
@@ -463,6 +465,24 @@ def _bad_shape(
         found=f"shape {shape}",
         hint=_other_shape(name, dim, kind, shape),
     )
+
+
+def _other_index(
+    position: int,
+    kind: Kind,
+    shape: tuple[int, ...],
+    variables: Sequence[Node],
+    shapes: Sequence[tuple[int, ...]],
+    names: Mapping[int, str],
+) -> str | None:
+    """That an array has as many rows as those of the other index."""
+    other = Kind.J if kind == Kind.I else Kind.I
+    rows = {s[-2] for v, s in zip(variables, shapes, strict=True) if v.params[2] == other and s[1:]}
+    if shape[-2] not in rows:
+        return None
+    declared, letter = ("Vi", "i") if other == Kind.I else ("Vj", "j")
+    name = names.get(position, "x")
+    return f'the alias "{name} = {declared}({shape[-1]})", if it is indexed by {letter}'
 
 
 def _other_shape(name: str, dim: int, kind: Kind, shape: tuple[int, ...]) -> str | None:
@@ -515,7 +535,8 @@ def check_out(adapter: Any, out: Any, shape: tuple[int, ...], dtype: str, like: 
     if not adapter.owns(out) or adapter.dtype(out) != dtype:
         raise DTypeError(
             f"out must be a {adapter.name} array of dtype {dtype}",
-            found=f"{type(out).__name__} of dtype {getattr(out, 'dtype', None)}",
+            found=f"{kind_name(out)} of dtype {getattr(out, 'dtype', None)}",
+            hint=_new(adapter, shape, dtype),
         )
     if adapter.device(out) != adapter.device(like):
         raise DeviceError(
@@ -531,10 +552,22 @@ def check_out(adapter: Any, out: Any, shape: tuple[int, ...], dtype: str, like: 
         raise ShapeError(
             "out must be an array that can be written, each element in a place of its own",
             found="a repeated view" if repeated else "a read-only array",
-            hint="numpy.empty or torch.empty of that shape",
+            hint=_new(adapter, shape, dtype),
         )
     if tuple(out.shape) != shape:
-        raise ShapeError(f"out must have shape {shape}", found=f"shape {tuple(out.shape)}")
+        flat = tuple(out.shape) == shape[:-1] and shape[-1] == 1
+        raise ShapeError(
+            f"out must have shape {shape}",
+            found=f"shape {tuple(out.shape)}",
+            hint="out[..., None]" if flat else _new(adapter, shape, dtype),
+        )
+
+
+def _new(adapter: Any, shape: tuple[int, ...], dtype: str) -> str:
+    """A new array to fill, as a program makes it."""
+    if adapter.name == "torch":
+        return f"torch.empty({shape}, dtype=torch.{dtype})"
+    return f"numpy.empty({shape}, {dtype!r})"
 
 
 def check_count(expected: int, found: int, names: Mapping[int, str]) -> None:

@@ -68,7 +68,9 @@ def _checked_number(device_id: Any) -> int:
         number = -2
     if number < -1:
         raise OptionError(
-            "device_id must be None or an integer from -1", found=f"device_id={device_id!r}"
+            "device_id must be None or an integer from -1",
+            found=f"device_id={device_id!r}",
+            hint='device_id=0 for the first GPU, with backend="GPU" where arrays are of the host',
         )
     return number
 

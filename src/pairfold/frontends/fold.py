@@ -19,6 +19,7 @@ from ..backends.launch import Launcher
 from ..calculus.derive import pull_back, push_forward
 from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
+from ..core.show import formula_text
 from ..errors import (
     DerivativeError,
     DimError,
@@ -132,7 +133,7 @@ class Fold:
         self.asked = kept if asked is None else asked
         self._bindings: dict[Any, Binding] = {}
         self._derived: dict[Any, Any] = {}
-        check_formulas(self.row, formula, weight)
+        check_formulas(self.row, formula, weight, self.names)
 
     @property
     def dim(self) -> int:
@@ -626,18 +627,26 @@ def _dot(x: Node, y: Node) -> Node:
     return OPERATIONS["Sum"](x * y)
 
 
-def check_formulas(row: Reduction, formula: Node, weight: Node | None) -> None:
+def check_formulas(
+    row: Reduction, formula: Node, weight: Node | None, names: Mapping[int, str] | None = None
+) -> None:
     """Raise unless the reduction can fold these formulas.
 
     Raises:
         DimError: a formula that should be a scalar is not.
     """
-    if (row.scalar or weight is not None) and formula.dim != 1:
-        raise DimError(
-            f"{row.name} needs a formula of dimension 1",
-            found=f"{formula} has dimension {formula.dim}",
-            hint="Sum(f), SqNorm2(f) or Elem(f, m) make a scalar of a vector",
-        )
+    if formula.dim == 1 or not (row.scalar or weight is not None):
+        return
+    found = f"{formula_text(formula, names or {})} has dimension {formula.dim}"
+    scalar = "Sum(f), SqNorm2(f) or Elem(f, m) make a scalar of a vector"
+    if weight is None or row.scalar:
+        raise DimError(f"{row.name} needs a formula of dimension 1", found=found, hint=scalar)
+    alone = f"; without formula2, {row.name} takes vectors" if row.weighted == "may" else ""
+    raise DimError(
+        f"with a weight, {row.name} needs a formula of dimension 1; weights may be vectors",
+        found=found,
+        hint=scalar + alone,
+    )
 
 
 def fill(adapter: Any, out: Any, found: Any, fold: Fold) -> Any:
@@ -649,8 +658,11 @@ def fill(adapter: Any, out: Any, found: Any, fold: Fold) -> Any:
     arrays = found if isinstance(found, tuple) else (found,)
     targets = out if isinstance(out, tuple) else (out,)
     if len(arrays) != len(targets):
+        shapes = ", ".join(str(tuple(array.shape)) for array in arrays)
         raise ShapeError(
-            f"out must be a tuple of {len(arrays)} arrays", found=f"{len(targets)} arrays"
+            f"out must be a tuple of {len(arrays)} arrays",
+            found=f"{len(targets)} arrays",
+            hint=f"arrays of shapes {shapes}",
         )
     for array, target in zip(arrays, targets, strict=True):
         check_out(adapter, target, tuple(array.shape), adapter.dtype(array), array)

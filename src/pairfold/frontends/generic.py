@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.node import Kind
-from ..errors import FormulaError
+from ..errors import FormulaError, UnknownNameError
 from .genred import Genred
 from .parse import parse_aliases
 
@@ -37,7 +37,12 @@ def generic(name: str, kind: type[Genred]) -> Generic:
         category, dim = _category(output)
         if listed:
             options["opt_arg"] = dim
-        return kind(formula, list(aliases), reduction, axis=1 - category, **options)
+        try:
+            return kind(formula, list(aliases), reduction, axis=1 - category, **options)
+        except UnknownNameError as error:
+            if error.what == f"there is no variable called {output.partition('=')[0].strip()}":
+                error.hint = f"the second argument is the alias of the result; {output!r} after it"
+            raise
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""A `Genred` of the {says}, one row per i or per j as `output` says.

@@ -90,10 +90,7 @@ class Genred:
                 DeprecationWarning,
                 stacklevel=2,
             )
-        if axis not in (0, 1) or isinstance(axis, bool):
-            raise OptionError(
-                "axis must be 0 (reduce over i) or 1 (reduce over j)", found=f"axis={axis!r}"
-            )
+        check_axis(axis)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
         checked_weight(row, formula2)
@@ -270,13 +267,45 @@ def _whole_text(reduction_op: str, *parts: object) -> str:
     return f"{reduction_op}_Reduction({','.join(str(p) for p in parts if p not in (None, ''))})"
 
 
+# What other programs call reductions.
+_SYNONYMS = {
+    "average": "Mean",
+    "avg": "Mean",
+    "product": "Prod",
+    "lse": "LogSumExp",
+    "minimum": "Min",
+    "maximum": "Max",
+    "nearest": "ArgKMin",
+    "knn": "ArgKMin",
+    "topk": "ArgKMin",
+    "attention": "SumSoftMaxWeight",
+}
+
+
+def check_axis(axis: object) -> None:
+    """Raise unless an axis is one of pairs.
+
+    Raises:
+        OptionError: another value than 0 or 1.
+    """
+    if axis not in (0, 1) or isinstance(axis, bool):
+        raise OptionError(
+            "axis must be 0 (reduce over i) or 1 (reduce over j)",
+            found=f"axis={axis!r}",
+            hint="axis=1 for one result per row of i, axis=0 for one per row of j",
+        )
+
+
 def checked_reduction(name: str) -> tuple[str, Reduction]:
     """The row of a reduction by a name that users know."""
     known = [row.name for row in REDUCTIONS.values() if not row.internal] + list(ALIASES)
     if name not in known:
+        other = _SYNONYMS.get(str(name).lower())
         raise OptionError(
             f"there is no reduction called {name!r}",
-            hint=closest(str(name), known) or f"available: {', '.join(sorted(known))}",
+            hint=f"did you mean {other}?"
+            if other
+            else closest(str(name), known) or f"available: {', '.join(sorted(known))}",
         )
     name = ALIASES.get(name, name)
     return name, REDUCTIONS[name]
@@ -286,7 +315,11 @@ def checked_length(row: Reduction, opt_arg: Any) -> int:
     """The K of a list; 0 for other reductions."""
     if not row.listed:
         if opt_arg:
-            raise OptionError(f"{row.name} takes no opt_arg", found=f"opt_arg={opt_arg!r}")
+            raise OptionError(
+                f"{row.name} takes no opt_arg",
+                found=f"opt_arg={opt_arg!r}",
+                hint="KMin, ArgKMin and KMin_ArgKMin take one: how many to keep",
+            )
         return 0
     try:
         length = 0 if isinstance(opt_arg, bool) else operator.index(opt_arg)
@@ -308,9 +341,17 @@ def checked_weight(row: Reduction, formula2: object) -> None:
         OptionError: naming the reduction.
     """
     if row.weighted == "must" and not formula2:
-        raise OptionError(f"{row.name} needs formula2, the weight", found=f"formula2={formula2!r}")
+        raise OptionError(
+            f"{row.name} needs formula2, the weight",
+            found=f"formula2={formula2!r}",
+            hint='formula2="b", a formula of the same aliases',
+        )
     if row.weighted == "no" and formula2:
-        raise OptionError(f"{row.name} takes no formula2", found=f"formula2={formula2!r}")
+        raise OptionError(
+            f"{row.name} takes no formula2",
+            found=f"formula2={formula2!r}",
+            hint=f'the product in the formula: "({formula2})*..."' if row.additive else None,
+        )
 
 
 def checked_accuracy(
@@ -345,6 +386,7 @@ def checked_accuracy(
             raise OptionError(
                 "give either dtype_acc or use_double_acc",
                 found=f"dtype_acc={dtype_acc!r} and use_double_acc=True",
+                hint="dtype_acc='float64', which is the same as use_double_acc=True",
             )
         dtype_acc = "float64"
     return Accuracy(dtype_acc, sum_scheme)

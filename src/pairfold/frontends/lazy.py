@@ -25,8 +25,10 @@ from ..errors import (
 )
 from ..ops.table import OPERATIONS, build
 from ..settings import current
+from .advice import kind_name, to_array, to_dtype
 from .arrays import SUPPORTED
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
+from .given import plain_number
 from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
 from .ranges import same_ranges
 
@@ -105,7 +107,7 @@ class Tensor:
             raise DTypeError(
                 "a lazy tensor holds float32, float64, float16 or bfloat16 numbers",
                 found=f"an array of dtype {given}",
-                hint="x.astype('float32')" if self.adapter.name == "numpy" else "x.float()",
+                hint=to_dtype(x, "x", given),
             )
         if pairs != (given in COMPLEX):
             raise DTypeError(
@@ -347,7 +349,13 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Kind:
             )
         return Kind(axis)
     if axis not in (None, 2):
-        raise OptionError("a vector is a parameter (axis=2)", found=f"axis={axis!r}, shape {shape}")
+        raise OptionError(
+            f"a variable indexed by {'i' if axis == 0 else 'j'} needs two axes: rows, components",
+            found=f"axis={axis!r}, shape {shape}",
+            hint="x[:, None] for one number per row, x[None, :] for one row, or Pm(x)"
+            if shape
+            else "Pm(x): a number is a parameter",
+        )
     return Kind.PARAMETER
 
 
@@ -362,17 +370,21 @@ def check_kind(x: object) -> None:
     Raises:
         ArrayTypeError, ReducedError: always.
     """
-    kind = type(x)
     if hasattr(x, "reduction_op"):
         raise ReducedError(
             "a reduction is a result to come, and no formula can contain it",
             found=repr(x),
             hint="call it, and make a LazyTensor of the array that it gives",
         )
+    hint = to_array(x, "x", "numpy or torch")
+    if plain_number(x):
+        hint = "Pm(x): a number is a parameter"
+    elif isinstance(x, list) and not any(isinstance(part, (list, tuple)) for part in x):
+        hint = f"{hint}[:, None] for one number per row, or Pm(x)"
     raise ArrayTypeError(
         "this data type cannot become a LazyTensor",
-        found=f"a {kind.__module__}.{kind.__qualname__}",
-        hint="an array, a number, a list of numbers, or (position, dim, category)",
+        found=kind_name(x),
+        hint=hint or "an array, a number, a list of numbers, or (position, dim, category)",
     )
 
 

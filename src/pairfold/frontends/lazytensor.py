@@ -549,6 +549,8 @@ def Var(x_or_ind: Any, dim: int | None = None, cat: int | None = None) -> Any:
     Raises:
         ArrayTypeError, ShapeError, OptionError, ArgumentError: what cannot be one.
     """
+    if x_or_ind is None:
+        check_kind(x_or_ind)
     if dim is None:
         return LazyTensor(x_or_ind, axis=cat)
     return LazyTensor((x_or_ind, dim, cat))

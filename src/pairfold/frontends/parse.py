@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn
 
 from ..calculus.operators import ELSEWHERE  # and registers Grad, Diff ...
 from ..core.node import Kind, Node
-from ..errors import DimError, FormulaError, PairfoldError, UnknownNameError, closest
+from ..errors import DimError, FormulaError, PairfoldError, UnknownNameError, brief, closest
 from ..ops import table
 from ..ops.table import OPERATIONS, Op, Param
 
@@ -79,6 +79,7 @@ def parse(formula: str, aliases: Sequence[str] | Scope = ()) -> ParsedFormula:
     return parse_many([formula], aliases)[0]
 
 
+@brief
 def parse_many(
     formulas: Sequence[str], aliases: Sequence[str] | Scope = ()
 ) -> tuple[ParsedFormula, ...]:
@@ -117,8 +118,10 @@ def parse_aliases(aliases: Sequence[str]) -> Scope:
         FormulaError: an alias of another form, a name or position declared twice, or a hole.
     """
     if isinstance(aliases, (str, bytes)) or not isinstance(aliases, Iterable):
+        parts = re.split(r"[,;](?![^(]*\))", aliases) if isinstance(aliases, str) else []
+        listed = [part.strip() for part in parts if part.strip()] or ["x = Vi(3)", "y = Vj(3)"]
         raise FormulaError(
-            "aliases must be a list of strings", found=repr(aliases), hint=f"[{aliases!r}]"
+            "aliases must be a list of strings", found=repr(aliases), hint=repr(listed)
         )
     by_name: dict[str, Node] = {}
     by_position: dict[int, Node] = {}

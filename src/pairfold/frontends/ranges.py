@@ -152,7 +152,7 @@ def _numbers(name: str, given: Any) -> Any:
         raise DTypeError(
             f"{name} must hold whole numbers",
             found=f"dtype {array.dtype}",
-            hint="int64",
+            hint=f"{name}.long()" if hasattr(given, "long") else f"{name}.astype('int64')",
         )
     return np.array(array, np.int64, order="C")
 

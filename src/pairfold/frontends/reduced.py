@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.node import Kind, Node
-from ..errors import ArgumentError, DTypeError, OptionError, ReducedError
+from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
 from .accuracy import Accuracy
 from .arrays import check_out
@@ -107,7 +107,9 @@ class Reduced:
         wanted = max((leaf.symbol for leaf in symbols), default=-1) + 1
         if len(arrays) != wanted:
             raise ArgumentError(
-                f"this reduction takes {wanted} arrays", found=f"{len(arrays)} arrays"
+                f"this reduction takes {wanted} array{'s' * (wanted != 1)}, one for each symbol",
+                found=f"{len(arrays)} arrays",
+                hint=symbols_wanted(symbols) if wanted else "call it without arrays",
             )
         given = [self._array(leaf, arrays) for leaf in self.order]
         adapter, like = _library(given)
@@ -258,15 +260,25 @@ def _unpickled(tensor: Any, steps: Steps | None, *rest: Any) -> Reduced:
     return Reduced(tensor, weight, *rest)
 
 
+def symbols_wanted(symbols: Sequence[Leaf]) -> str:
+    """What a call takes: the shape of the array for each symbol."""
+    rows = {Kind.I: "M, ", Kind.J: "N, ", Kind.PARAMETER: ""}
+    parts = [
+        f"array {leaf.symbol} of shape (..., {rows[leaf.kind]}{leaf.dim // (1 + leaf.pairs)})"
+        for leaf in symbols
+    ]
+    return ", ".join(parts)
+
+
 def checked_call(options: dict[str, Any]) -> None:
     """Raise unless these are options of a reduction's call.
 
     Raises:
         TypeError: naming those that are not.
     """
-    unknown = set(options) - {*CALL_OPTIONS, "keepdim"}
-    if unknown:
-        raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+    error = unexpected(options, [*CALL_OPTIONS, "keepdim"])
+    if error is not None:
+        raise error
 
 
 def checked_keepdim(reduction_op: str, keepdim: Any) -> None:

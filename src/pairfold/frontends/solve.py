@@ -24,7 +24,7 @@ from ..ops.table import variable
 from .arrays import Sizes, TorchArrays
 from .conjugate import Stop, cast, checked_stop, conjugate_gradients
 from .fold import Fold
-from .genred import call_fold, checked_accuracy
+from .genred import call_fold, check_axis, checked_accuracy
 from .given import checked
 from .opaque import opaque
 from .parse import parse_many
@@ -285,10 +285,7 @@ class KernelSolve:
                 DeprecationWarning,
                 stacklevel=2 if type(self).__init__ is KernelSolve.__init__ else 3,
             )
-        if axis not in (0, 1) or isinstance(axis, bool):
-            raise OptionError(
-                "axis must be 0 (reduce over i) or 1 (reduce over j)", found=f"axis={axis!r}"
-            )
+        check_axis(axis)
         accuracy = checked_accuracy(REDUCTIONS["Sum"], dtype_acc, use_double_acc, sum_scheme)
         given = list(aliases) if isinstance(aliases, tuple) else aliases
         if not isinstance(varinvalias, str):
