@@ -25,6 +25,7 @@ from llvmlite import ir
 from scipy import special
 
 from pairfold.backends.approximations import FUNCTIONS
+from pairfold.backends.machine import machine
 from pairfold.backends.simd import Simd
 
 Array = npt.NDArray[Any]
@@ -72,16 +73,16 @@ def find_target(name: str) -> Target:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     if name == "native":
-        cpu, features = llvm.get_host_cpu_name(), _host_features()
-    else:
-        cpu, features = _CPUS[name], _FEATURES[name]
+        found = machine(name)
+        return Target(found.cpu, found.has, found.vector_bytes)
+    cpu, features = _CPUS[name], _FEATURES[name]
     wide = 32 if "avx2" in features else 16
     return Target(cpu, features, 64 if "avx512f" in features else wide)
 
 
 def _machine(name: str) -> llvm.TargetMachine:
     target = find_target(name)
-    flags = llvm.get_host_cpu_features().flatten() if name == "native" else ""
+    flags = machine(name).features if name == "native" else ""
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=target.cpu, features=flags, opt=3, jit=True
     )

@@ -376,7 +376,7 @@ def test_minimum_and_maximum_propagate_nan(name: str) -> None:
 
 @per_target
 @per_dtype
-@pytest.mark.parametrize("name", ["floor", "ceil", "trunc", "rint", "sqrt", "abs"])
+@pytest.mark.parametrize("name", ["floor", "rint", "sqrt", "abs"])
 def test_exact_operations_agree_with_numpy(name: str, dtype: str, target: str) -> None:
     x = hard_points(dtype)
     got = run_once(lambda s, x: getattr(s, name)(x), target, x)

@@ -15,7 +15,7 @@ from ..errors import InternalError
 from ..lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ..lower.schedule import Plan
 from . import approximations
-from .exponentials import exp_of_bounded, exp_of_rounded
+from .exponentials import exp_of_bounded, exp_of_negative, exp_of_rounded, has_table
 from .flow import Flow, i64
 from .outline import call
 from .simd import Simd
@@ -179,6 +179,10 @@ class Emitter:
             inside = self.simd.compare("<=", self.simd.abs(x), self.simd.constant(limit))
             self.report(self.simd.mask_not(inside))
         argument = value.args[0]
+        if argument.what == "neg" and not has_table(self.simd):
+            opposite = argument.args[0], self.key(argument.args[0], instance)
+            if opposite in known:
+                return self._function("exp_of_negative", exp_of_negative, [known[opposite]])
         while argument.what in ("neg", "entry", "table"):
             argument = argument.args[0]
         if not self.plan.relaxed or argument.what not in _ROUNDED:

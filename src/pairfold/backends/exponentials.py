@@ -141,7 +141,7 @@ def exp_of_rounded(s: Simd, x: ir.Value) -> ir.Value:
     one part instead of two adds 2^-26.2 |x| (float64: 2^-53 against 2^-55.9), a quarter of
     that, and saves an operation. Without the table this is `exp`.
     """
-    if not _has_table(s):
+    if not has_table(s):
         return exp(s, x)
     anchor = s.constant(Fraction(3 << (s.fraction_bits - 1), 16))
     t = s.fma(x, s.constant(LOG2E), anchor)
@@ -162,7 +162,7 @@ def exp_of_bounded(s: Simd, x: ir.Value, scale: ir.Value | None = None) -> ir.Va
     zero or infinite. In float32 a table of twice the length saves a degree; its error is 2^-24.1.
     With a scale, rounding scale log2(e) once takes the place of rounding each product.
     """
-    if not _has_table(s):
+    if not has_table(s):
         return exp_of_rounded(s, x if scale is None else s.mul(x, scale))
     single = s.dtype == "float32"
     factor = s.constant(LOG2E) if scale is None else s.mul(scale, s.constant(LOG2E))
@@ -214,17 +214,19 @@ def _scale(s: Simd, p: ir.Value, t: ir.Value) -> ir.Value:
     return s.mul(s.mul(p, s.from_bits(first)), s.from_bits(second))
 
 
-def _has_table(s: Simd) -> bool:
+def has_table(s: Simd) -> bool:
     return s.has_avx512 and "avx512dq" in s.features
 
 
-def _exp_parts(s: Simd, x: ir.Value, base_two: bool) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """(t, n, r) with x = n ln 2 + r, or x = n + r / ln 2 if base_two.
+def _exp_parts(
+    s: Simd, x: ir.Value, base_two: bool, sign: int
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """(t, n, r) with sign x = n ln 2 + sign r, or sign x = n + sign r / ln 2 if base_two.
 
     Adding a large "magic" number rounds to its last place, which is 1/16 for the table
     and 1 otherwise; the sum t then carries n in its low bits.
     """
-    if _has_table(s):
+    if has_table(s):
         magic = Fraction(3 << (s.fraction_bits - 1), 16)
     else:
         bias = 127 if s.dtype == "float32" else 1023
@@ -234,25 +236,44 @@ def _exp_parts(s: Simd, x: ir.Value, base_two: bool) -> tuple[ir.Value, ir.Value
         t = s.add(x, anchor)
         n = s.sub(t, anchor)
         return t, n, s.mul(s.sub(x, n), s.constant(LN2))
-    t = s.fma(x, s.constant(LOG2E), anchor)
+    t = s.fma(x, s.constant(sign * LOG2E), anchor)
     n = s.sub(t, anchor)
-    parts = cut_in_parts(LN2, s.dtype, LN2_BITS[s.dtype])
+    parts = [sign * part for part in cut_in_parts(LN2, s.dtype, LN2_BITS[s.dtype])]
     return t, n, subtract_multiple(s, x, n, parts)
 
 
-def _exp(s: Simd, x: ir.Value, low: ir.Value | None = None, base_two: bool = False) -> ir.Value:
-    """e^(x + low) for a tiny correction `low`, or 2^x."""
-    if not _has_table(s):
+def _exp(
+    s: Simd, x: ir.Value, low: ir.Value | None = None, base_two: bool = False, sign: int = 1
+) -> ir.Value:
+    """e^(sign x + low) for a tiny correction `low`, or 2^x."""
+    if not has_table(s):
         bounds = _EXP_RANGE[s.dtype]
         if base_two:
             bounds = (-151.0, 129.0) if s.dtype == "float32" else (-1076.0, 1025.0)
-        x = clamp(s, x, *bounds)
-    t, n, r = _exp_parts(s, x, base_two)
+        x = clamp(s, x, *sorted(sign * bound for bound in bounds))
+    t, n, r = _exp_parts(s, x, base_two, sign)
     if low is not None:
         r = s.add(r, low)
-    if _has_table(s):
+    if has_table(s):
         return _exp_table(s, t, n, r, (1.0, *_EXP_SHORT[s.dtype]))
-    return _scale(s, polynomial(s, r, (1.0, 1.0, *_EXP[s.dtype])), t)
+    return _scale(s, _exp_small(s, r, sign), t)
+
+
+def _exp_small(s: Simd, r: ir.Value, sign: int) -> ir.Value:
+    """e^(sign r) for |r| <= ln(2)/2."""
+    rest = [c * sign**k for k, c in enumerate(_EXP[s.dtype])]
+    if not s.has_neon:
+        return polynomial(s, r, (1.0, float(sign), *rest))
+    # The same rounding errors as Horner's rule, but no constant is overwritten:
+    # 1 + sign (r + sign r^2 (...)).
+    more = polynomial(s, r, rest)
+    u = s.fma(s.mul(r, r), more if sign > 0 else s.neg(more), r)
+    return s.add(s.constant(1), u) if sign > 0 else s.sub(s.constant(1), u)
+
+
+def exp_of_negative(s: Simd, x: ir.Value) -> ir.Value:
+    """e^-x, the same as `exp` of the negative; without the table that takes no operation."""
+    return exp(s, s.neg(x)) if has_table(s) else _exp(s, x, sign=-1)
 
 
 def exp(s: Simd, x: ir.Value) -> ir.Value:
@@ -521,6 +542,8 @@ def pow(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
 
 def rsqrt(s: Simd, x: ir.Value) -> ir.Value:
     """1 / sqrt(x): infinity with the sign of a zero, NaN below zero."""
+    if s.has_neon and s.bits * s.width == 128:
+        return _rsqrt_neon(s, x)
     if not s.has_avx512:
         return s.div(s.constant(1), s.sqrt(x))
     name = f"llvm.x86.avx512.rsqrt14.{_suffix(s)}"
@@ -532,6 +555,22 @@ def rsqrt(s: Simd, x: ir.Value) -> ir.Value:
     e = s.lesser(e, s.constant(2.0**-10))
     terms = (0.5,) if s.dtype == "float32" else (0.5, 0.375, 0.3125)
     return s.fma(s.mul(y, e), polynomial(s, e, terms), y)
+
+
+def _rsqrt_neon(s: Simd, x: ir.Value) -> ir.Value:
+    """An estimate of 8 bits, then y (3 - x y^2)/2, which doubles them, the last time as
+    y + y (1 - x y^2)/2, which leaves less than an ulp.
+
+    x y comes first: y^2 overflows for subnormal x. Zero times infinity is NaN there, and any
+    positive factor or term keeps y = inf and y = 0.
+    """
+    suffix = f"v{s.width}f{s.bits}"
+    y = s.intrinsic(f"llvm.aarch64.neon.frsqrte.{suffix}", s.type, x)
+    for _ in range(1 if s.dtype == "float32" else 2):
+        step = s.intrinsic(f"llvm.aarch64.neon.frsqrts.{suffix}", s.type, s.mul(x, y), y)
+        y = s.mul(y, s.lesser(step, s.constant(2)))
+    e = s.fma(s.neg(s.mul(x, y)), y, s.constant(1))
+    return s.fma(s.mul(y, s.lesser(e, s.constant(2.0**-10))), s.constant(0.5), y)
 
 
 # ---- the error function ------------------------------------------------------------------

@@ -33,6 +33,8 @@ def _llvm() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    if sys.platform == "win32":
+        llvm.initialize_native_asmparser()  # of the stack probe
     return llvm
 
 

@@ -14,6 +14,7 @@ from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
 from .codegen import Codegen
 from .machine import new_target_machine, target_machine
+from .probe import write_probe
 from .screening import Screened
 from .sweeping import Sweeping
 from .writer import Layout
@@ -75,7 +76,9 @@ def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
     writer = Codegen if plan.screen is None else Screened
     if kernel.pieces:
         writer = Sweeping
-    return writer(kernel, plan).write(entry)
+    module = writer(kernel, plan).write(entry)
+    write_probe(module, target_machine(plan.machine).triple)
+    return module
 
 
 def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, Any]:

@@ -27,11 +27,34 @@ NAN = float("nan")
 
 
 def polynomial(s: Simd, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
-    """c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule."""
+    """c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule, or by pairs.
+
+    Where a fused operation overwrites its addend, Horner's rule copies every coefficient; pairs
+    (c[k] + c[k+1] x) copy half as many, and are numbers of their own to add to.
+    """
+    if not s.has_neon or len(coefficients) < 3:
+        return horner(s, x, coefficients)
+    *pairs, last = _pairs(s, x, coefficients)
+    square = s.mul(x, x)
+    for pair in reversed(pairs):
+        last = s.fma(square, last, pair)
+    return last
+
+
+def horner(s: Simd, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+    """The same, by Horner's rule: where x is not small, with the smaller errors."""
     result = s.constant(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         result = s.fma(result, x, s.constant(coefficient))
     return result
+
+
+def _pairs(s: Simd, x: ir.Value, coefficients: Sequence[float]) -> list[ir.Value]:
+    """c[0] + c[1] x, c[2] + c[3] x, ...; of an odd number the last alone."""
+    constants = [s.constant(c) for c in coefficients]
+    pairs = zip(constants[::2], constants[1::2], strict=False)
+    alone = constants[-1:] if len(constants) % 2 else []
+    return [*(s.fma(x, high, low) for low, high in pairs), *alone]
 
 
 def cut_in_parts(value: Fraction, dtype: str, *bits: int) -> list[Fraction]:

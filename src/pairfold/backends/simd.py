@@ -62,6 +62,14 @@ class _Splat(ir.Constant):
         return f"splat ({self.constant.type} {self.constant.get_reference()})"
 
 
+def _is_plain(value: ir.Value) -> bool:
+    """Whether a value is one constant in all lanes, neither NaN nor zero."""
+    if not isinstance(value, _Splat):
+        return False
+    number = value.constant.constant
+    return bool(number) and number == number
+
+
 class Simd:
     """Arithmetic on vectors of `width` lanes of `dtype`, emitted through `builder`.
 
@@ -95,6 +103,11 @@ class Simd:
     def has_fma(self) -> bool:
         """Whether `fma` rounds once (a fused instruction) on this target."""
         return bool(self.features & {"fma", "avx512f", "neon"})
+
+    @property
+    def has_neon(self) -> bool:
+        """Whether this is AArch64, whose fused operations overwrite their addend."""
+        return "neon" in self.features
 
     @property
     def has_avx512(self) -> bool:
@@ -186,21 +199,29 @@ class Simd:
         """The correctly rounded square root; NaN below zero."""
         return self.float_intrinsic("sqrt", a)
 
+    # SSE2 has no rounding; LLVM would call the C library for every lane.
+
     def floor(self, a: ir.Value) -> ir.Value:
         """The largest integer not above a."""
-        return self.float_intrinsic("floor", a)
-
-    def ceil(self, a: ir.Value) -> ir.Value:
-        """The smallest integer not below a."""
-        return self.float_intrinsic("ceil", a)
-
-    def trunc(self, a: ir.Value) -> ir.Value:
-        """The nearest integer not larger in magnitude."""
-        return self.float_intrinsic("trunc", a)
+        if not self._lacks_rounding:
+            return self.float_intrinsic("floor", a)
+        nearest = self.rint(a)
+        below = self.sub(nearest, self.constant(1))
+        return self.copysign(self.select(self.compare(">", nearest, a), below, nearest), a)
 
     def rint(self, a: ir.Value) -> ir.Value:
         """The nearest integer, ties to even."""
-        return self.float_intrinsic("rint", a)
+        if not self._lacks_rounding:
+            return self.float_intrinsic("rint", a)
+        # From 2^23 (2^52) on there are integers only; adding it leaves no room for fractions.
+        size, anchor = self.abs(a), self.constant(1 << self.fraction_bits)
+        small = self.sub(self.add(size, anchor), anchor)
+        return self.copysign(self.select(self.compare("<", size, anchor), small, size), a)
+
+    @property
+    def _lacks_rounding(self) -> bool:
+        with_rounding = {"sse4.1", "avx2", "avx512f"}
+        return "sse2" in self.features and not self.features & with_rounding
 
     def copysign(self, magnitude: ir.Value, sign: ir.Value) -> ir.Value:
         """The magnitude of the one with the sign bit of the other."""
@@ -208,21 +229,34 @@ class Simd:
 
     # Two flavours of minimum.  `lesser`/`greater` are single instructions on x86 with
     # the semantics of MINPS/MAXPS; the order of the operands decides what a NaN does.
+    # AArch64 has FMIN, of which NaN is the result, and FMINNM, of which it is not: beside
+    # a number that is neither NaN nor zero, one or the other does the same.
 
     def lesser(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """a if a < b else b: the result is b when either is NaN or both are zeros."""
-        return self.select(self.compare("<", a, b), a, b)
+        return self._extreme("<", "min", a, b)
 
     def greater(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """a if a > b else b: the result is b when either is NaN or both are zeros."""
-        return self.select(self.compare(">", a, b), a, b)
+        return self._extreme(">", "max", a, b)
+
+    def _extreme(self, op: str, name: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        if self.has_neon and _is_plain(a):
+            return self.float_intrinsic(f"{name}imum", a, b)
+        if self.has_neon and _is_plain(b):
+            return self.float_intrinsic(f"{name}num", a, b)
+        return self.select(self.compare(op, a, b), a, b)
 
     def minimum(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """The smaller; NaN when either is NaN (as numpy.minimum); of two zeros, b."""
+        """The smaller; NaN when either is NaN (as numpy.minimum); of two zeros, either."""
+        if self.has_neon:
+            return self.float_intrinsic("minimum", a, b)
         return self.select(self.isnan(a), a, self.lesser(a, b))
 
     def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """The larger; NaN when either is NaN (as numpy.maximum); of two zeros, b."""
+        """The larger; NaN when either is NaN (as numpy.maximum); of two zeros, either."""
+        if self.has_neon:
+            return self.float_intrinsic("maximum", a, b)
         return self.select(self.isnan(a), a, self.greater(a, b))
 
     # ---- masks -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from llvmlite import ir
 
-from .numerics import INFINITY, PI, cut_in_parts, polynomial, subtract_multiple
+from .numerics import INFINITY, PI, cut_in_parts, horner, polynomial, subtract_multiple
 from .simd import Simd
 
 # sin(r) = r (1 + c[0] z + c[1] z^2 + ...), z = r^2, on |r| <= 1.004 pi/2 (float32, error
@@ -72,7 +72,7 @@ def sin(s: Simd, x: ir.Value) -> ir.Value:
     r, t = _half_turns(s, x, shift=False)
     z = s.mul(r, r)
     # r (1 + ...) rather than r + r z (...), so that -0 stays -0.
-    value = s.mul(r, s.fma(polynomial(s, z, _SIN[s.dtype]), z, s.constant(1)))
+    value = s.mul(r, s.fma(horner(s, z, _SIN[s.dtype]), z, s.constant(1)))
     sign = s.shift_left(s.to_bits(t), s.bits - 1)
     fast = s.from_bits(s.int_xor(s.to_bits(value), sign))
     return s.rescue("sin", x, fast, _is_far(s, x))
@@ -82,7 +82,7 @@ def cos(s: Simd, x: ir.Value) -> ir.Value:
     """The cosine, as sin(x + pi/2); far out, the C library's."""
     r, t = _half_turns(s, x, shift=True)
     z = s.mul(r, r)
-    value = s.fma(s.mul(r, z), polynomial(s, z, _SIN[s.dtype]), r)
+    value = s.fma(s.mul(r, z), horner(s, z, _SIN[s.dtype]), r)
     # x = k pi - pi/2 + r, so cos(x) = cos(k pi) sin(r).
     sign = s.shift_left(s.to_bits(t), s.bits - 1)
     fast = s.from_bits(s.int_xor(s.to_bits(value), sign))
