@@ -1,7 +1,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-targets test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
+.PHONY: check test test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
 	docs operations bench bench-gpu gpu-code
 
 check:
@@ -34,6 +34,10 @@ test-newest:
 # What git tracks, as a source distribution whose tests run.
 sdist:
 	$(PYTHON) tests/source_distribution.py
+
+# The core of the tests on AArch64, emulated; make test-aarch64 PROCESSORS=max TESTS=tests/test_pool.py
+test-aarch64:
+	PYTHON="$(EXECUTABLE)" bash tests/aarch64.sh
 
 fuzz:
 	cd tests && $(EXECUTABLE) fuzz.py --count 20000 --seed 1000
