@@ -1,4 +1,4 @@
-PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
+PYTHON ?= $(firstword $(wildcard .venv/bin/python .venv/Scripts/python.exe) python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
 .PHONY: check test test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \

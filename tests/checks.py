@@ -6,6 +6,8 @@ to the largest magnitude that took part. A test that needs another tolerance sta
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import Any
 
 import numpy as np
@@ -71,3 +73,15 @@ def assert_close(
 def assert_same_bits(got: Any, want: Any, *, formula: object = None, seed: object = None) -> None:
     """Raise AssertionError unless the arrays are equal bit for bit, up to the sign of zero."""
     assert_close(got, want, rtol=0.0, atol=0.0, formula=formula, seed=seed)
+
+
+def allow(address: int, size: int, reading: bool) -> None:
+    """Let the process read and write whole pages of its memory, or neither."""
+    where, length = ctypes.c_void_p(address), ctypes.c_size_t(size)
+    if sys.platform == "win32":
+        before = ctypes.c_uint32()
+        access = 0x04 if reading else 0x01
+        kernel = ctypes.windll.kernel32
+        assert kernel.VirtualProtect(where, length, access, ctypes.byref(before))
+    else:
+        assert ctypes.CDLL(None).mprotect(where, length, 3 if reading else 0) == 0

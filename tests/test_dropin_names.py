@@ -156,7 +156,7 @@ def test_tools_compute_the_same_for_both_libraries(library):
         "solve": (t.solve(x, x[:, :1]), [[1.0], [0.0]]),
         "size": (t.size(x), 4),
         "view": (t.view(x, (4, 1)), host.reshape(4, 1)),
-        "long": (t.long(x), host.astype(int)),
+        "long": (t.long(x), host.astype(np.int64)),
         "dtypename": (np.array(t.dtypename(t.dtype(x)) == "float64"), True),
         "zeros": (t.zeros((2, 1), kind), np.zeros((2, 1))),
         "eye": (t.eye(3, kind), np.eye(3)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import assert_close
+from checks import allow, assert_close
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -85,12 +85,12 @@ NOTHING = (table([]), np.zeros(0, np.int64), table([]))
 
 def fenced(values: Array, before: bool) -> Array:
     """A copy that begins just after, or ends just before, a page that may not be read."""
-    libc, page = ctypes.CDLL(None), mmap.PAGESIZE
+    page = mmap.PAGESIZE
     pages = -(-max(values.nbytes, 1) // page)
     block = mmap.mmap(-1, (pages + 2) * page)
     base = ctypes.addressof(ctypes.c_char.from_buffer(block))
     for number in (0, pages + 1):
-        assert libc.mprotect(ctypes.c_void_p(base + number * page), page, 0) == 0
+        allow(base + number * page, page, reading=False)
     raw = np.frombuffer(block, np.uint8, (pages + 1) * page)
     start = page if before else (pages + 1) * page - values.nbytes
     found = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)

@@ -122,3 +122,16 @@ def test_what_cannot_be_is_refused_and_changes_nothing(name: str, value: Any) ->
         settings(**{name: value})
     assert len(str(raised.value)) < 300
     assert current() is before
+
+
+def test_where_there_is_no_affinity_python_is_asked_for_the_cpus_of_the_process(
+    monkeypatch,
+) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.process_cpu_count", lambda: 3, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert available_cpus() == 3
+    monkeypatch.delattr("os.process_cpu_count")
+    assert available_cpus() == 64
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert available_cpus() == 1

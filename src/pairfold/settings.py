@@ -252,7 +252,11 @@ def thread_count(cpus: Callable[[], int] | None = None) -> int:
 
 
 def available_cpus() -> int:
-    """CPUs that this process may run on (its affinity mask where the system has one)."""
+    """CPUs that this process may run on (its affinity mask where the system has one).
+
+    From Python 3.13 on, Windows and macOS are asked for the CPUs of the process, too.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    count = getattr(os, "process_cpu_count", os.cpu_count)
+    return count() or 1
