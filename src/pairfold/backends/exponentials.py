@@ -215,6 +215,7 @@ def _scale(s: Simd, p: ir.Value, t: ir.Value) -> ir.Value:
 
 
 def has_table(s: Simd) -> bool:
+    """Whether exponentials read powers of two from registers, which takes AVX-512."""
     return s.has_avx512 and "avx512dq" in s.features
 
 
