@@ -41,7 +41,7 @@ def folds() -> Iterator[tuple[str, Fold, str]]:
         fold = Genred(case.formula, list(case.aliases), formula2=case.formula2, **given)._fold
         found = {"": fold}
         if case.wrt and fold.reduction == "SumSoftMaxWeight":
-            fold = fold.variant("SoftMaxLog")
+            fold = fold.variant("SoftMaxParts")
             found = {"": fold}
         names = [alias.split("=")[0].strip() for alias in case.aliases]
         found |= {f".{name}": fold.pull_back(names.index(name)) for name in case.wrt}

@@ -818,7 +818,7 @@ XY = ["x = Vi(1)", "y = Vj(1)", "v = Vi(3)"]
         ("Summ", {}, OptionError, "did you mean .*Sum"),
         ("ArgMim", {}, OptionError, "did you mean .*ArgMin"),
         ("xyzzy", {}, OptionError, "available: .*LogSumExp"),
-        ("SoftMaxLog", {}, OptionError, "no reduction called"),
+        ("SoftMaxParts", {}, OptionError, "no reduction called"),
         ("ProdParts", {}, OptionError, "no reduction called"),
         (None, {}, OptionError, "no reduction called None"),
         *[

@@ -21,7 +21,7 @@ from .outline import call
 from .simd import Simd
 from .tables import TableMemory
 
-_ROUNDED = {"add", "sub", "mul", "div", "sqrt", "result", "memory"}
+_ROUNDED = {"add", "sub", "apart", "mul", "div", "sqrt", "result", "memory"}
 
 # Exponents that e^x e^y may be computed from instead of e^(x+y), far from the dtype's range.
 SAFE_EXPONENT = {"float32": 16, "float64": 128}
@@ -220,6 +220,8 @@ class Emitter:
         fused = ("contract",)
         if name in ("add", "sub", "mul"):
             return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul}[name](*args, flags=fused)
+        if name == "apart":
+            return b.fsub(*args)
         if name in _MASKS:
             return s.compare(_MASKS[name], *args)
         spelling = PRIMITIVES[name].llvm

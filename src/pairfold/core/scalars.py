@@ -91,6 +91,8 @@ PRIMITIVES = {
     for row in (
         Primitive("add", 2, np.add, "add"),
         Primitive("sub", 2, np.subtract, "sub"),
+        # The same, of an x that is rounded: never fused with the product that x is.
+        Primitive("apart", 2, np.subtract, "sub"),
         Primitive("mul", 2, np.multiply, "mul"),
         Primitive("div", 2, np.divide, "div", 6),
         Primitive("neg", 1, np.negative, "neg"),

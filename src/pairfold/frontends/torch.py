@@ -243,6 +243,8 @@ def _plain(tensors: Sequence[Any]) -> bool:
 
 # ----- reductions whose derivatives are made of others' ------------------------------------------
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 
 def differentiable(
     fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None
@@ -255,7 +257,12 @@ def differentiable(
     composed = _COMPOSED.get(fold.reduction)
     if composed is None:  # whole numbers: constants to every derivative
         return _all(_apply(fold, adapter, [tensor.detach() for tensor in tensors], ranges))
-    return _all(composed(fold, adapter, tensors, ranges))
+    if tensors[0].dtype not in _HALVES:
+        return _all(composed(fold, adapter, tensors, ranges))
+    # What derivatives read of the results must not be rounded to half precision.
+    wide = [tensor.float() for tensor in tensors]
+    found = _all(composed(fold, adapter, wide, ranges))
+    return tuple(result.to(tensors[0].dtype) for result in found)
 
 
 def _columns(fold: Fold, tensors: Sequence[Any]) -> int:
@@ -280,26 +287,26 @@ def _mean(fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | Non
 def _shifted(
     fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None
 ) -> tuple[Any, Any]:
-    """m = max F, then sum e^(F - m) G, m being an argument of that sum."""
-
-    def make() -> tuple[Fold, Fold]:
-        largest = fold.with_formula(fold.formula, fold.variables, "Max", fold.kept)
-        top = variable(len(fold.variables), 1, fold.kept)
-        term = OPERATIONS["Exp"](fold.formula - top)
-        term = term if fold.weight is None else term * fold.weight
-        return largest, fold.with_formula(term, (*fold.variables, top), "Sum", fold.kept)
-
-    largest, sums = fold.derived("shifted", make)
+    """m = max F, then sum e^(F - m) G, which changes with m too."""
+    largest = fold.derived("largest", lambda: _largest(fold))
     (top,) = _selected(largest, adapter, tensors, ranges)
+    _, _, total = _apply(fold.variant("LogParts"), adapter, tensors, ranges)
     # As in the kernel the anchor is finite: -inf and inf then need no special case.
     limit = torch.finfo(top.dtype).max
-    return top, _apply(sums, adapter, (*tensors, top.clamp(-limit, limit)), ranges)
+    anchor = top.clamp(-limit, limit)
+    return top, total * (anchor.detach() - anchor).exp()
+
+
+def _largest(fold: Fold) -> Fold:
+    return fold.with_formula(fold.formula, fold.variables, "Max", fold.kept)
 
 
 _COMPOSED: dict[str, Callable[..., Any]] = {
     "Mean": _mean,
     "Prod": lambda fold, *rest: _apply(fold.variant("ProdParts"), *rest)[0],
-    "SumSoftMaxWeight": lambda fold, *rest: _apply(fold.variant("SoftMaxLog"), *rest)[0],
+    "LogSumExp": lambda fold, *rest: _apply(fold.variant("LogParts"), *rest)[0],
+    "LogSumExpWeight": lambda fold, *rest: _apply(fold.variant("LogParts"), *rest)[0],
+    "SumSoftMaxWeight": lambda fold, *rest: _apply(fold.variant("SoftMaxParts"), *rest)[0],
     "Max_SumShiftExp": _shifted,
     "Max_SumShiftExpWeight": _shifted,
 }

@@ -30,9 +30,9 @@ def _bounds(kernel: Kernel) -> Bounds:
         magnitudes.add(value)
     own = [v for v in values if v.what == "exp" and not kernel.is_leaf(v, PAIR)]
     found = [v for v in own if magnitudes.of[v.args[0]] <= BOUNDED]
-    reads: list[Value] = []
-    for value in kernel.needed([v.args[0] for v in found], PAIR):
-        reads += magnitudes.anchored(value) if value.what == "hole" else [value]
+    # What exponents are measured from, the largest of them, is bounded as they are.
+    exponents = [v.args[0] for v in found]
+    reads = [v.args[0] if v.what == "apart" else v for v in exponents]
     reads += [v for v in values if v in kernel.scalars.inverses]
     reads += [v.args[1] for v in values if v in kernel.scalars.inverses]
     slots: dict[int, set[int]] = {}
@@ -86,6 +86,8 @@ class _Magnitudes:
             return max((self.of.get(s, math.inf) for s in self.anchored(value)), default=math.inf)
         if what in ("add", "sub"):
             return args[0] + args[1]
+        if what == "apart":  # what it is measured from is the largest value of the same
+            return 2 * args[0]
         if what == "mul":
             return args[0] * args[1] if min(args) > 0 else 0.0
         if what in ("neg", "abs"):

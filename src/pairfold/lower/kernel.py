@@ -283,7 +283,7 @@ def lower(
     stage_of_kind = {Kind.I: COLUMN, Kind.J: COLUMN, Kind.PARAMETER: ONCE, kept: ROW}
     invert = rearrange and (reduction.linear or reduction.anchored)
     rearrange = rearrange and reduction.linear
-    scalars = Scalars(unroll, rearrange, invert, unroll_pairs)
+    scalars = Scalars(unroll, rearrange and not _is_measured(formula), invert, unroll_pairs)
     lowering = _Lowering(scalars, stage_of_kind)
     dim = formula.dim if weight is None else weight.dim
     product = _is_product(formula, reduction, weight)
@@ -335,6 +335,11 @@ def literally(kernel: Kernel) -> Kernel:
     )
 
 
+def _is_measured(formula: Node) -> bool:
+    """Whether exponents are measured from an anchor, so that they must be rounded as it was."""
+    return any(node.op.name == "Apart" for node in topological([formula]))
+
+
 def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> bool:
     """Whether the components of an output share a number per pair, and little else remains.
 
@@ -384,10 +389,11 @@ def _anchored(
     s = lowering.scalars
     if weight is None:
         scores = tuple(lowering.component(formula, k) for k in indices)
-        terms = [s.exp(score - hole(s, "top", place)) for place, score in enumerate(scores)]
+        tops = [hole(s, "top", place) for place in range(len(scores))]
+        terms = [s.exp(s.apart(score, top)) for score, top in zip(scores, tops, strict=True)]
         return scores, terms, None
     score = lowering.component(formula, 0)
-    term = s.exp(score - hole(s, "top", 0))
+    term = s.exp(s.apart(score, hole(s, "top", 0)))
     terms = [term * lowering.component(weight, k) for k in indices]
     return (score,), terms, term if totals else None
 

@@ -130,6 +130,19 @@ subtract = elementwise(
 )
 
 
+apart = elementwise(
+    "Apart",
+    "x y",
+    "Difference of two vectors, x being rounded: what exponents are measured from an anchor by.",
+    value=lambda s, x, y: s.apart(x, y),
+    slopes=lambda out, x, y: [_one(x), make_constant(-1)],
+    like=lambda x, y: x - y,
+    refuses=[((3, 2), (), "same dimension")],
+    derivative="1 and -1",
+    internal=True,
+)
+
+
 _OPPOSITE = {"inf": "-inf", "-inf": "inf", "nan": "nan", "-0.0": 0}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.node import Node
 from ..core.scalars import Scalars, Value
-from .table import OPERATIONS, constant
+from .table import OPERATIONS, constant, fit
 
 State = Sequence[Value]
 
@@ -354,26 +354,37 @@ _smallest("KMin_ArgKMin", "The K smallest values and their columns.", "both")
 # ----- exponentials ------------------------------------------------------------------------------
 
 
-def _probability(f: Node, log: Node) -> Node:
-    """e^(F - L), with L = -inf (nothing but -inf in the row) taken as 0: then e^F is 0 anyway."""
-    empty = OPERATIONS["Equal"](log, constant("-inf"))
-    return OPERATIONS["Exp"](f - OPERATIONS["IfElse"](-empty, log, OPERATIONS["Zero"](log.dim)))
+def _terms(f: Node, top: Node) -> Node:
+    """e^(F - top), from the very F that the sums were made of: it is rounded as it was there."""
+    return OPERATIONS["Exp"](OPERATIONS["Apart"](f, top))
+
+
+def _where_some(whole: Node, x: Node) -> Node:
+    """x in rows whose sum is not 0, and 0 in the others: nothing is sent into them."""
+    empty = OPERATIONS["Equal"](whole, constant(0))
+    return OPERATIONS["IfElse"](fit(-empty, x.dim), x, OPERATIONS["Zero"](x.dim))
 
 
 def _log_pullback(
     f: Node, g: Node | None, results: Sequence[Node], incoming: Sequence[Node]
 ) -> tuple[Node | None, Node | None]:
-    share = _probability(f, results[0]) * incoming[0]
-    return (share, None) if g is None else (OPERATIONS["Scalprod"](share, g), share)
+    _, top, whole = results
+    terms = _terms(f, top)
+    # The anchor is a constant: nothing that is made of it and the sum depends on where it is.
+    to_sum = _where_some(whole, incoming[0] / whole) + incoming[2]
+    if g is None:
+        return terms * to_sum, None
+    return terms * OPERATIONS["Scalprod"](to_sum, g), terms * to_sum
 
 
 def _softmax_pullback(
     f: Node, g: Node, results: Sequence[Node], incoming: Sequence[Node]
 ) -> tuple[Node | None, Node | None]:
-    out, log = results
-    share = _probability(f, log)
-    to_f = OPERATIONS["Scalprod"](g - out, incoming[0]) + incoming[1]
-    return share * to_f, share * incoming[0]
+    out, top, whole = results
+    terms = _terms(f, top)
+    sent = _where_some(whole, incoming[0] / whole)
+    to_f = OPERATIONS["Scalprod"](g - _where_some(whole, out), sent) + incoming[2]
+    return terms * to_f, terms * sent
 
 
 def _log(s: Scalars, ends: Ends, x: Value) -> Value:
@@ -387,6 +398,11 @@ def _raw_top(s: Scalars, top: Value) -> Value:
     return s.select(s.le(s.constant("largest"), top), s.constant("inf"), top)
 
 
+def _anchor(s: Scalars, top: Value) -> Value:
+    """The anchor; 0 where there is nothing to measure from it."""
+    return s.select(s.le(top, s.constant("lowest")), 0, top)
+
+
 _NO_TERMS = "-inf without columns or where all F are -inf; inf where some F is inf"
 _SHIFTED: dict[str, Any] = {**_SUM, "anchored": True}
 
@@ -396,8 +412,6 @@ reduction(
     **_SHIFTED,
     finish=lambda s, ends: [_log(s, ends, ends.state[0])],
     weighted="may",
-    saves=True,
-    pullback=_log_pullback,
     shape="(..., R, D), weighted (..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
     conventions=_NO_TERMS,
@@ -409,8 +423,6 @@ reduction(
     **_SHIFTED,
     finish=lambda s, ends: [_log(s, ends, ends.state[0])],
     weighted="must",
-    saves=True,
-    pullback=_log_pullback,
     shape="(..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
     conventions=_NO_TERMS,
@@ -428,13 +440,37 @@ reduction(
     conventions="NaN without columns, where all F are -inf or some F is inf",
 )
 
+# What derivatives need besides: the anchor, and the sum of what was measured from it.
+_PARTS = (Result(), Result("value", "anchor"))
+
 reduction(
-    "SoftMaxLog",
-    "SumSoftMaxWeight, and LogSumExp beside it: what its derivatives need.",
+    "LogParts",
+    "LogSumExp, the anchor, and the sum of e^(F - anchor), weighted or not.",
+    **_SHIFTED,
+    finish=lambda s, ends: [
+        _log(s, ends, ends.state[0]),
+        _anchor(s, ends.top),
+        ends.state[0],
+    ],
+    results=(*_PARTS, Result()),
+    weighted="may",
+    joined=True,
+    saves=True,
+    internal=True,
+    pullback=_log_pullback,
+)
+
+reduction(
+    "SoftMaxParts",
+    "SumSoftMaxWeight, the anchor, and the sum of e^(F - anchor).",
     **_SHIFTED,
     totals=True,
-    finish=lambda s, ends: [ends.state[0] / ends.total, _log(s, ends, ends.total)],
-    results=(Result(), Result("value", "anchor")),
+    finish=lambda s, ends: [
+        ends.state[0] / ends.total,
+        _anchor(s, ends.top),
+        ends.total,
+    ],
+    results=(*_PARTS, Result("value", "anchor")),
     weighted="must",
     saves=True,
     internal=True,

@@ -308,7 +308,7 @@ class Anchored(Folding):
         """What is known once anchors stand: they, and exponents measured from them."""
         anchor = hole(self.kernel.scalars, "top", place)
         known[anchor] = top
-        known[self.kernel.scalars.apply("sub", self.kernel.scores[place], anchor)] = over
+        known[self.kernel.scalars.apply("apart", self.kernel.scores[place], anchor)] = over
 
     def _move(self, top: str, score: str, measured: Sequence[Instance | str]) -> str:
         """Move the anchors up to the exponents of this block, if one is far above.

@@ -23,8 +23,10 @@ Known = dict[Value, str]
 
 SHAPES = {ONCE: "()", ROW: "(ROWS, 1)", COLUMN: "(1, COLUMNS)", PAIR: "(ROWS, COLUMNS)"}
 LETTERS = {ONCE: "p", ROW: "x", COLUMN: "y"}
-_ROUNDED = {"add", "sub", "mul", "div", "sqrt", "result", "memory"}
-_OPERATORS = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
+_ROUNDED = {"add", "sub", "apart", "mul", "div", "sqrt", "result", "memory"}
+_OPERATORS = {
+    "add": "+", "sub": "-", "apart": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "ne": "!=",
+}  # fmt: skip
 _MASKS = {"both": "&", "either": "|"}
 _JUMPS = {"floor", "lt", "le", "eq", "ne"}
 # Exponents that e^x e^y may be computed from instead of e^(x+y), far from the dtype's range.
