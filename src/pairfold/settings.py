@@ -76,8 +76,8 @@ class Settings:
     )
     screen: str = _option(
         "auto",
-        "Whether bounds decide which distances are evaluated in a search for the smallest; "
-        "results are the same.",
+        "Whether bounds decide which distances are evaluated in a search for the smallest, where "
+        "lanes are rows; results are the same.",
         valid=("auto", "always", "never"),
     )
     rules: str = _option(
