@@ -365,13 +365,16 @@ def test_comparisons_treat_nan_as_unequal(op: str, expected: int) -> None:
     assert int(got @ [1, 2, 4, 8]) == expected
 
 
-@pytest.mark.parametrize("name", ["minimum", "maximum"])
-def test_minimum_and_maximum_propagate_nan(name: str) -> None:
-    x = np.array([1, 3, NAN, -INF, INF, -0.0, 7.5], "float64")
-    left = run_once(lambda s, x: getattr(s, name)(x, s.constant(2)), "native", x)
-    right = run_once(lambda s, x: getattr(s, name)(s.constant(2), x), "native", x)
-    np.testing.assert_array_equal(left, getattr(np, name)(x, 2.0))
-    np.testing.assert_array_equal(right, left)
+@per_target
+@pytest.mark.parametrize("number", [2.0, -3.0, 0.0, INF, NAN])
+@pytest.mark.parametrize(("name", "op"), [("lesser", np.less), ("greater", np.greater)])
+def test_the_second_is_the_result_beside_nan(name, op, number, target) -> None:
+    x = np.array([1, 3, NAN, -INF, INF, -0.0, 0.0, 7.5, -3.0, 2.0], "float64")
+    c = np.full_like(x, number)
+    first = run_once(lambda s, x: getattr(s, name)(x, s.constant(number)), target, x)
+    np.testing.assert_array_equal(first, np.where(op(x, c), x, c))
+    second = run_once(lambda s, x: getattr(s, name)(s.constant(number), x), target, x)
+    np.testing.assert_array_equal(second, np.where(op(c, x), c, x))
 
 
 @per_target

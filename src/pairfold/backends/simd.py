@@ -227,17 +227,17 @@ class Simd:
         """The magnitude of the one with the sign bit of the other."""
         return self.float_intrinsic("copysign", magnitude, sign)
 
-    # Two flavours of minimum.  `lesser`/`greater` are single instructions on x86 with
-    # the semantics of MINPS/MAXPS; the order of the operands decides what a NaN does.
-    # AArch64 has FMIN, of which NaN is the result, and FMINNM, of which it is not: beside
-    # a number that is neither NaN nor zero, one or the other does the same.
+    # `lesser` and `greater` are single instructions on x86 with the semantics of MINPS/MAXPS;
+    # the order of the operands decides what a NaN does.  AArch64 has FMIN, of which NaN is the
+    # result, and FMINNM, of which it is not: beside a number that is neither NaN nor zero, one
+    # or the other does the same.
 
     def lesser(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """a if a < b else b: the result is b when either is NaN or both are zeros."""
+        """a if a < b else b: the result is b when either is NaN; of two zeros, either."""
         return self._extreme("<", "min", a, b)
 
     def greater(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """a if a > b else b: the result is b when either is NaN or both are zeros."""
+        """a if a > b else b: the result is b when either is NaN; of two zeros, either."""
         return self._extreme(">", "max", a, b)
 
     def _extreme(self, op: str, name: str, a: ir.Value, b: ir.Value) -> ir.Value:
@@ -246,18 +246,6 @@ class Simd:
         if self.has_neon and _is_plain(b):
             return self.float_intrinsic(f"{name}num", a, b)
         return self.select(self.compare(op, a, b), a, b)
-
-    def minimum(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """The smaller; NaN when either is NaN (as numpy.minimum); of two zeros, either."""
-        if self.has_neon:
-            return self.float_intrinsic("minimum", a, b)
-        return self.select(self.isnan(a), a, self.lesser(a, b))
-
-    def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """The larger; NaN when either is NaN (as numpy.maximum); of two zeros, either."""
-        if self.has_neon:
-            return self.float_intrinsic("maximum", a, b)
-        return self.select(self.isnan(a), a, self.greater(a, b))
 
     # ---- masks -----------------------------------------------------------------------
 
