@@ -11,6 +11,7 @@ import pytest
 import pairfold
 from pairfold import Genred, KernelSolve
 from pairfold.errors import ArrayTypeError, DeviceError, OptionError
+from pairfold.frontends.arrays import TorchArrays
 
 ALIASES = ["x = Vi(3)", "y = Vj(3)"]
 X, Y = np.zeros((17, 3)), np.ones((23, 3))
@@ -120,17 +121,28 @@ def test_tensors_on_other_devices_are_refused(two_gpus, options):
         distances()(x, y, **options)
 
 
-def on(torch, device, *shape):
-    """A tensor that says that it is on a GPU, and has no memory there."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        return torch.empty(*shape, device=device)
-
-
-def test_tensors_on_several_devices_are_refused(two_gpus):
+@pytest.fixture
+def on(monkeypatch, two_gpus):
+    """Makes tensors that say that they are on a GPU, and have no memory there."""
     torch = two_gpus
-    x, y = on(torch, "cuda:0", 17, 3), on(torch, "cuda:1", 23, 3)
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    # Tensors without values are refused as such: here only where they are is of interest.
+    for check in ("check_kind", "check_memory"):
+        monkeypatch.setattr(TorchArrays, check, staticmethod(lambda array, label: None))
+
+    def make(device, *shape):
+        values = torch.empty(*shape, device="meta")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: False)  # nor is the driver asked
+            return FakeTensor(FakeTensorMode(), values, torch.device(device))
+
+    return make
+
+
+def test_tensors_on_several_devices_are_refused(two_gpus, on):
+    torch = two_gpus
+    x, y = on("cuda:0", 17, 3), on("cuda:1", 23, 3)
     for options in ({}, {"backend": "GPU"}):
         with pytest.raises(DeviceError, match=r"argument 1 \(y\) is on cuda:1"):
             distances()(x, y, **options)
@@ -138,23 +150,22 @@ def test_tensors_on_several_devices_are_refused(two_gpus):
             distances()(x, torch.zeros(23, 3), **options)
 
 
-def test_tensors_on_a_gpu_are_not_moved(two_gpus):
-    torch = two_gpus
-    x, y = on(torch, "cuda:0", 17, 3), on(torch, "cuda:0", 23, 3)
+def test_tensors_on_a_gpu_are_not_moved(on):
+    x, y = on("cuda:0", 17, 3), on("cuda:0", 23, 3)
     with pytest.raises(DeviceError, match=r'backend="CPU"(.|\n)*x.cpu\(\)'):
         distances()(x, y, backend="CPU")
     with pytest.raises(DeviceError, match=r'x.to\("cuda:1"\)'):
         distances()(x, y, backend="GPU", device_id=1)
 
 
-def test_results_go_where_the_arguments_are(two_gpus):
+def test_results_go_where_the_arguments_are(two_gpus, on):
     torch = two_gpus
     x, y = torch.zeros(17, 3), torch.zeros(23, 3)
-    out = on(torch, "cuda:0", 17, 1)
+    out = on("cuda:0", 17, 1)
     with pytest.raises(DeviceError, match="out is on cuda:0"):
         distances()(x, y, out=out)
     both = Genred("SqDist(x,y)", ALIASES, "Min_ArgMin", axis=1)
-    outs = out, on(torch, "cuda:0", 17, 1).long()
+    outs = out, on("cuda:0", 17, 1)
     with pytest.raises(DeviceError, match="out is on cuda:0"):
         both(x, y, out=outs)
 
