@@ -165,9 +165,9 @@ class Launcher:
         """The machine code for a plan, compiled at the first request."""
         found = self._native.get(plan)
         if found is None:
-            from .native import Native  # LLVM is loaded with the first kernel
+            from .native import native  # LLVM is loaded with the first kernel
 
-            found = self._native.setdefault(plan, Native(self.kernel, plan))
+            found = native(self._native, self.kernel, plan)
         return found
 
     def bind(self, rows: int, columns: int, batches: int, options: Settings) -> Bound:

@@ -11,6 +11,7 @@ import functools
 import sys
 from typing import Any
 
+from ..core.uninterrupted import uninterrupted
 from ..errors import OptionError, UnsupportedError
 from ..lower.schedule import Machine
 
@@ -53,6 +54,10 @@ def machine(target: str = "native") -> Machine:
             found=f"a Python of {bits} bits",
             hint="a Python of 64 bits, which every processor since 2005 runs",
         )
+    return uninterrupted(lambda: _machine(target))
+
+
+def _machine(target: str) -> Machine:
     llvm = _llvm()
     features = llvm.get_host_cpu_features()
     present = frozenset(name for name, on in features.items() if on)

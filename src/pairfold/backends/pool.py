@@ -30,7 +30,7 @@ Control = ctypes.c_int64 * CONTROL
 _CHUNKS = 512
 _LONG = 0.05
 _PARALLEL = 60e-6
-_POLL = 0.1
+_POLL = 0.05
 # How often an interrupted caller, interrupted again, goes on waiting for the others to leave.
 _PATIENCE = 1000
 _allocate = ctypes.create_string_buffer

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node, topological
 from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
@@ -191,7 +190,6 @@ class _Vector:
 
 
 _each: dict[tuple[Op, tuple[bool, ...]], Op] = {}
-_lock = fork_safe_lock()
 
 
 def each(op: Op, batched: tuple[bool, ...]) -> Op:
@@ -199,10 +197,9 @@ def each(op: Op, batched: tuple[bool, ...]) -> Op:
 
     `batched` says which operands are batches; the others are the same vector for all.
     """
-    with _lock:
-        found = _each.get((op, batched))
-        if found is None:
-            found = _each[op, batched] = _derived(op, batched)
+    found = _each.get((op, batched))
+    if found is None:
+        found = _each.setdefault((op, batched), _derived(op, batched))
     return found
 
 

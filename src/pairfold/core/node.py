@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import enum
 import weakref
+from _weakref import _remove_dead_weakref  # pyright: ignore
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-
-from .locks import fork_safe_lock
 
 if TYPE_CHECKING:
     from ..ops.table import Op
@@ -89,22 +88,43 @@ class Node:
         )
 
 
-_interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
-_lock = fork_safe_lock()
+class _Reference(weakref.ref[Node]):
+    """A weak reference that knows where it is in the table."""
+
+    __slots__ = ("key",)
+
+    key: Any
+
+
+_interned: dict[Any, _Reference] = {}
+
+
+def _forget(reference: Any) -> None:
+    _remove_dead_weakref(_interned, reference.key)
 
 
 def intern_node(
     op: Op, args: tuple[Node, ...], params: tuple[Any, ...], dim: int, kinds: int
 ) -> Node:
-    """The one node for this operation, these arguments and these parameters."""
+    """The one node for this operation, these arguments and these parameters.
+
+    Each use of the table is one step for the interpreter, so no lock can be left closed.
+    """
     key = (op, args, params)
-    with _lock:
-        node = _interned.get(key)
-        if node is None:
-            node = Node()
-            node.op, node.args, node.params, node.dim, node.kinds = op, args, params, dim, kinds
-            _interned[key] = node
-        return node
+    reference = _interned.get(key)
+    found = None if reference is None else reference()
+    if found is not None:
+        return found
+    node = Node()
+    node.op, node.args, node.params, node.dim, node.kinds = op, args, params, dim, kinds
+    mine = _Reference(node, _forget)
+    mine.key = key
+    while True:
+        reference = _interned.setdefault(key, mine)
+        found = reference()
+        if found is not None:
+            return found
+        _remove_dead_weakref(_interned, key)
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:

@@ -17,7 +17,6 @@ from ..backends import reference
 from ..backends.gpu.launch import GpuLauncher
 from ..backends.launch import Launcher
 from ..calculus.derive import pull_back, push_forward
-from ..core.locks import fork_safe_lock
 from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import (
@@ -55,7 +54,6 @@ _CALLS = 8
 _LAUNCHERS = 1024
 _MANY = 2**24  # results that there may be no memory for
 _launchers: dict[Any, Any] = {}
-_lock = fork_safe_lock()
 
 
 class Binding:
@@ -296,13 +294,12 @@ class Fold:
             self.split,
             launches,
         )
-        with _lock:
-            found = _launchers.get(key)
-            if found is None:
-                found = launches(self.kernel(options), dtype, accumulation)
-                if len(_launchers) >= _LAUNCHERS:
-                    del _launchers[next(iter(_launchers))]  # folds in use hold on to theirs
-                _launchers[key] = found
+        found = _launchers.get(key)
+        if found is None:
+            made = launches(self.kernel(options), dtype, accumulation)
+            if len(_launchers) >= _LAUNCHERS:
+                _launchers.pop(next(iter(tuple(_launchers))), None)  # folds in use keep theirs
+            found = _launchers.setdefault(key, made)
         return found
 
     # -- calls ----------------------------------------------------------------------------------
