@@ -1,7 +1,7 @@
 """Random programs over the public interface: formulas, arguments, reductions and options.
 
-`draw(seed)` makes a `Program`; `text` writes one of its formulas as a string, `lazy` builds it from
-lazy tensors. What a formula means is said in `dense_torch.py`, and nowhere here.
+`draw(seed)` makes a `Program`. Four seeds in a row share a formula, and so machine code: compiling
+takes most of the time. What a formula means is said in `dense_torch.py`, and nowhere here.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ PLAIN += ("Min_ArgMin", "Max_ArgMax", "KMin", "ArgKMin", "KMin_ArgKMin", "LogSum
 SCALAR = ("LogSumExpWeight", "SumSoftMaxWeight", "Max_SumShiftExp", "Max_SumShiftExpWeight")
 WEIGHTED = ("LogSumExpWeight", "SumSoftMaxWeight", "Max_SumShiftExpWeight")
 ADDITIVE = ("Sum", "Mean", "Count", "LogSumExp", *SCALAR)
+SELECTING = ("Min", "Max", "Min_ArgMin", "Max_ArgMax", "KMin", "KMin_ArgKMin")
 NO_GRADIENT = ("Count", "Any", "All", "ArgMin", "ArgMax", "ArgKMin")
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -91,6 +92,9 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"target": "baseline"},
     {"check": 1},
 )
+
+ACCURACY = (("dtype_acc", "float64"), ("use_double_acc", True), ("sum_scheme", "direct_sum"))
+ACCURACY += (("sum_scheme", "kahan_scheme"), ("sum_scheme", "block_sum"))
 
 # ----- formulas ----------------------------------------------------------------------------------
 
@@ -169,7 +173,9 @@ class Drawing:
         return self.pick(kinds)(depth - 1, dim)
 
     def positive(self, x: Expr) -> Expr:
-        return self.make("Add", self.make("Square", x), Expr("Number", params=(0.5,)))
+        square = self.make("Square", x)
+        square = square if square.op == "Square" else self.make("Square", square)
+        return self.make("Add", square, Expr("Number", params=(0.5,)))
 
     def inside(self, x: Expr, by: float) -> Expr:
         return self.make("Mult", self.make("Sin", x), Expr("Number", params=(by,)))
@@ -340,6 +346,15 @@ class Drawing:
                 f = self.make(self.pick(("Add", "Mult", "Subtract")), f, g, dim=f.dim)
         return f
 
+    def whole(self, depth: int, dim: int, given: Any) -> Expr:
+        """The formula of a program: most have both indices."""
+        if any(x.is_complex for x in self.leaves):
+            f = self.from_complex(depth, min(dim, 5))
+            f = self.resized(f, dim) if dim == 1 else f
+        else:
+            f = self.term(depth, dim)
+        return self.of_pairs(f, given) if self.chance(0.8) else f
+
     # -- complex numbers ------------------------------------------------------------------------
 
     def complex_term(self, depth: int, n: int) -> Expr:
@@ -398,36 +413,44 @@ SPECIAL = (np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-40, -1e-310, 3e38, -1e300, 655
 LAYOUTS = ("plain", "plain", "fortran", "sliced", "reversed", "repeated", "offset")
 
 
-def drawn_arguments(rng: Rng, drawing: str, with_complex: bool) -> tuple[Argument, ...]:
-    """At least one argument of each index."""
+def drawn_variables(rng: Rng, reach: str) -> tuple[Argument, ...]:
+    """Kinds and dimensions: at least one argument of each index."""
     kinds = ["i", "j", *(str(rng.choice(list("ijp"))) for _ in range(rng.integers(0, 4)))]
     kinds = [kinds[k] for k in rng.permutation(len(kinds))]
-    batches: list[tuple[int, ...]] = [()] * len(kinds)
-    if rng.random() < 0.25:
-        whole = BATCHES[rng.integers(1, len(BATCHES))]
-        for k in range(len(kinds)):
-            cut = int(rng.integers(len(whole) + 1))
-            batches[k] = tuple(1 if rng.random() < 0.3 else n for n in whole[cut:])
-        first = next(k for k, kind in enumerate(kinds) if kind != "p")
-        batches[first] = whole
     common = DIMS[rng.integers(len(DIMS))]
+    with_complex = rng.random() < 0.08
     found: list[Argument] = []
-    for k, kind in enumerate(kinds):
+    for kind in kinds:
         dim = common if rng.random() < 0.6 else DIMS[rng.integers(len(DIMS))]
-        layout = LAYOUTS[rng.integers(len(LAYOUTS))]
-        is_complex = with_complex and rng.random() < 0.5
+        is_complex = with_complex and len(found) > 0 and rng.random() < 0.6
         dim = min(dim, 5) * 2 if is_complex else dim
-        earlier = [n for n, a in enumerate(found) if a.same is None and a.is_complex == is_complex]
-        same = int(rng.choice(earlier)) if earlier and rng.random() < 0.08 else None
-        if same is not None and found[same].kind == kind:
-            found.append(dataclasses.replace(found[same], same=same))
-            continue
-        numbers = drawing
-        if drawing == "special":
-            numbers = "special" if rng.random() < 0.6 else "unit"
-        seed = int(rng.integers(2**31))
-        found.append(Argument(kind, dim, batches[k], numbers, layout, seed, is_complex))
+        found.append(Argument(kind, dim, (), reach, "plain", int(rng.integers(2**31)), is_complex))
     return tuple(found)
+
+
+def drawn_arguments(rng: Rng, given: tuple[Argument, ...], reach: str) -> tuple[Argument, ...]:
+    """Arrays for these variables: batches, numbers, layouts; some are the same array."""
+    whole = BATCHES[rng.integers(len(BATCHES))] if rng.random() < 0.25 else ()
+    first = next(k for k, argument in enumerate(given) if argument.kind != "p")
+    common = [reach, "whole", "special"] if reach != "large" else [reach, "far", "unit"]
+    common_kind = str(rng.choice(common, p=[0.65, 0.15, 0.2]))
+    found: list[Argument] = []
+    for k, argument in enumerate(given):
+        cut = 0 if k == first else int(rng.integers(len(whole) + 1))
+        batch = tuple(1 if k != first and rng.random() < 0.3 else n for n in whole[cut:])
+        kind = "unit" if common_kind == "special" and rng.random() < 0.4 else common_kind
+        layout = LAYOUTS[rng.integers(len(LAYOUTS))]
+        fields: dict[str, Any] = {"batch": batch, "numbers": kind, "layout": layout}
+        new = dataclasses.replace(argument, **fields, seed=int(rng.integers(2**31)))
+        like = [n for n, a in enumerate(found) if a.same is None and _shape(a) == _shape(new)]
+        if like and rng.random() < 0.08:
+            new = dataclasses.replace(found[like[0]], same=like[0])
+        found.append(new)
+    return tuple(found)
+
+
+def _shape(a: Argument) -> tuple[Any, ...]:
+    return a.kind, a.dim, a.batch, a.is_complex
 
 
 def numbers(argument: Argument, count: int, dtype: str) -> Any:
@@ -504,98 +527,79 @@ def arrays(program: Program) -> list[Any]:
 # ----- whole programs ----------------------------------------------------------------------------
 
 
+VARIANTS = 4
+
+
 def draw(seed: int) -> Program:
-    """The program of a seed."""
-    rng = np.random.default_rng(seed)
-    numbers_of = str(
-        rng.choice(["unit", "whole", "large", "far", "special"], p=[0.5, 0.15, 0.1, 0.08, 0.17])
-    )
-    with_complex = rng.random() < 0.08
-    given = drawn_arguments(rng, numbers_of, with_complex)
-    leaves = [Expr("Leaf", (), (k,), a.dim, a.is_complex) for k, a in enumerate(given)]
-    probe = [
-        table(
-            torch.from_numpy(
-                numbers(
-                    dataclasses.replace(
-                        a, numbers=numbers_of.replace("special", "unit"), layout="plain"
-                    ),
-                    4,
-                    "float64",
-                )
-            ),
-            a.kind,
-        )
-        for a in given
-    ]
-    if not any(not leaf.is_complex for leaf in leaves):
-        return draw(seed + 10**9)
+    """The program of a seed: `VARIANTS` seeds share a formula, on other arrays."""
+    rng = np.random.default_rng([seed // VARIANTS, 1])
+    reach = str(rng.choice(["unit", "large"], p=[0.75, 0.25]))
+    variables = drawn_variables(rng, reach)
+    probe = [table(torch.from_numpy(numbers(a, 4, "float64")), a.kind) for a in variables]
+    leaves = [Expr("Leaf", (), (k,), a.dim, a.is_complex) for k, a in enumerate(variables)]
+    drawing = Drawing(rng, leaves, probe, wild=rng.random() < 0.15)
     reduction = str(rng.choice(PLAIN + SCALAR))
     if rng.random() < 0.25:
         reduction = str(rng.choice(["Sum", "LogSumExp", "SumSoftMaxWeight", "Min", "KMin"]))
     weighted = reduction in WEIGHTED or (reduction == "LogSumExp" and rng.random() < 0.4)
-    drawing = Drawing(rng, leaves, probe, wild=rng.random() < 0.15)
     dim = 1 if weighted or reduction in SCALAR else DIMS[rng.integers(len(DIMS))]
     depth = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.35, 0.35, 0.1]))
-    if with_complex and any(leaf.is_complex for leaf in leaves):
-        formula = drawing.from_complex(depth, min(dim, 5))
-        formula = drawing.resized(formula, dim) if dim == 1 else formula
-    else:
-        formula = drawing.term(depth, dim)
-    if rng.random() < 0.8:
-        formula = drawing.of_pairs(formula, given)
+    formula = drawing.whole(depth, dim, variables)
     weight = None
     if weighted:
         weight = drawing.term(min(depth, 2), DIMS[rng.integers(len(DIMS))])
-        weight = (
-            drawing.positive(weight) if reduction == "LogSumExp" or rng.random() < 0.7 else weight
-        )
-    return _asked(rng, seed, given, formula, weight, reduction)
+        if reduction == "LogSumExp" or rng.random() < 0.7:
+            weight = drawing.positive(weight)
+    common = _common(rng, reduction, formula.dim)
+    rng = np.random.default_rng([seed, 2])
+    given = drawn_arguments(rng, variables, reach)
+    return Program(
+        seed=seed, arguments=given, formula=formula, weight=weight, reduction=reduction,
+        **{**common, **_own(rng, common)},
+    )  # fmt: skip
 
 
-def _asked(
-    rng: Rng, seed: int, given: Any, formula: Expr, weight: Expr | None, reduction: str
-) -> Program:
-    """Sizes, dtype, settings and derivatives of a program."""
-    ways = (("string",), ("lazy",), ("string", "lazy"))[rng.choice(3, p=[0.4, 0.45, 0.15])]
-    rows, columns = (
-        int(SIZES[min(rng.integers(len(SIZES)), rng.integers(len(SIZES)))]) for _ in "ij"
-    )
-    if rng.random() < 0.04:
-        rows, columns = int(rng.choice([1, 3, 7])), int(rng.choice([700, 2500]))
-    axis = int(rng.integers(2))
-    if columns > 500 and axis == 0:
-        rows, columns = columns, rows
-    library = str(rng.choice(["numpy", "torch"], p=[0.35, 0.65]))
-    dtypes = (
-        ["float32", "float64", "float16", "bfloat16"]
-        if library == "torch"
-        else ["float32", "float64", "float16"]
-    )
+def _common(rng: Rng, reduction: str, dim: int) -> dict[str, Any]:
+    """What machine code depends on: dtype, settings, derivatives."""
     dtype = str(
-        rng.choice(dtypes, p=[0.45, 0.4, 0.08, 0.07] if library == "torch" else [0.5, 0.4, 0.1])
+        rng.choice(["float32", "float64", "float16", "bfloat16"], p=[0.45, 0.4, 0.09, 0.06])
     )
     settings: dict[str, Any] = {}
     for _ in range(int(rng.choice([0, 1, 2], p=[0.6, 0.3, 0.1]))):
         settings |= SETTINGS[rng.integers(len(SETTINGS))]
     options: dict[str, Any] = {}
     if reduction in ADDITIVE and rng.random() < 0.15:
-        options = [
-            {"dtype_acc": "float64"},
-            {"use_double_acc": True},
-            {"sum_scheme": "direct_sum"},
-            {"sum_scheme": "kahan_scheme"},
-            {"sum_scheme": "block_sum"},
-        ][rng.integers(5)]
-    order = 0
-    if library == "torch" and reduction not in NO_GRADIENT:
-        order = int(rng.choice([0, 1, 2], p=[0.5, 0.33, 0.17]))
-        order = min(order, 1) if dtype in ("float16", "bfloat16") else order
-    length = int(rng.choice([1, 2, 3, 5, 9, 20, 33])) if "KMin" in reduction else 0
-    blocks = int(rng.integers(1, 2**31)) if rng.random() < 0.1 else 0
-    if any(a.numbers == "special" for a in given) and settings.get("rules") == "all":
-        settings.pop("rules")
-    return Program(
-        seed, given, rows, columns, formula, weight, reduction, axis, length, dtype, library, order,
-        settings, options, blocks, bool(rng.random() < 0.15), ways, int(rng.integers(2**31)),
-    )  # fmt: skip
+        options = dict([ACCURACY[rng.integers(len(ACCURACY))]])
+    order = int(rng.choice([0, 1, 2], p=[0.45, 0.35, 0.2]))
+    if reduction in NO_GRADIENT or (reduction in SELECTING and dim > 4):
+        order = 0  # selections compile a kernel for each component
+    if dtype in ("float16", "bfloat16"):
+        order = min(order, 1)
+    return {
+        "axis": int(rng.integers(2)),
+        "length": int(rng.choice([1, 2, 3, 5, 9, 20, 33])) if "KMin" in reduction else 0,
+        "dtype": dtype,
+        "order": order,
+        "settings": settings,
+        "options": options,
+        "ways": (("string",), ("lazy",), ("string", "lazy"))[rng.choice(3, p=[0.4, 0.45, 0.15])],
+        "style": int(rng.integers(2**31)),
+    }
+
+
+def _own(rng: Rng, common: dict[str, Any]) -> dict[str, Any]:
+    """What machine code is told at a call: sizes, library, ranges."""
+    numpy = common["dtype"] != "bfloat16" and rng.random() < (0.2 if common["order"] else 0.5)
+    few = rng.integers(len(SIZES), size=(2, 2)).min(0)
+    sizes = [int(SIZES[k]) for k in few]
+    if rng.random() < 0.04:
+        sizes = [int(rng.choice([1, 3, 7])), int(rng.choice([700, 2500]))]
+        sizes = sizes[:: 1 if common["axis"] else -1]
+    return {
+        "rows": sizes[0],
+        "columns": sizes[1],
+        "library": "numpy" if numpy else "torch",
+        "blocks": int(rng.integers(1, 2**31)) if rng.random() < 0.1 else 0,
+        "symbols": bool(rng.random() < 0.15),
+        **({"order": 0} if numpy else {}),
+    }
