@@ -496,6 +496,21 @@ def test_words_of_other_programs() -> None:
             Vi(X).sqdist(Vj(Y)).sum(axis=1, call=False)(**{wrong: 1})
 
 
+def test_systems_call_variables_by_their_names() -> None:
+    for formula, words in (("SqDist(x,y)", "linear in b"), ("SqDist(x,y)*b*b", "*b*b")):
+        with pytest.raises(FormulaError) as caught:
+            KernelSolve(formula, ALIASES, "b")
+        assert words in str(caught.value)
+        assert "Var(" not in str(caught.value)
+    solve = KernelSolve(GAUSS, ALIASES, "b", axis=1)
+    noise = np.linspace(1, 2, 7)
+    with pytest.raises(ShapeError, match=r"alpha\[:, None\]"):
+        solve(Y, Y, B, alpha=noise)
+    matrix = np.exp(-((Y[:, None] - Y) ** 2).sum(-1)) + np.diag(noise)
+    found = solve(Y, Y, B, alpha=noise[:, None], eps=1e-10)
+    assert_close(found, np.linalg.solve(matrix, B), rtol=1e-8)
+
+
 # -- frames ----------------------------------------------------------------------------------------
 
 PACKAGE = str(Path(pairfold.__file__).parent)

@@ -85,6 +85,15 @@ def test_the_readings_of_one_call(library: str) -> None:
     check(dense(x, y, s[0], b, ones), x, y, s[0], b)
 
 
+@pytest.mark.parametrize("rows", [(1, 1), (1, 7), (5, 1)])
+def test_one_row_is_no_exception(rows: tuple[int, int]) -> None:
+    x, y, s, b, a = (v[: rows[k]] for v, k in zip(data(), [0, 1, 0, 1, 0], strict=True))
+    want = dense(x, y, s, b, a).sum(-1)[:, None]
+    sums = Genred(GAUSS, ALIASES, axis=1)
+    for given in ((s[0], b[:, 0], a[:, 0]), (s, b[:, 0], a), (s[0], b, a[:, 0])):
+        assert_close(sums(x, y, *given), want, terms=N)
+
+
 def test_what_only_looks_like_it_is_refused_as_before() -> None:
     x, y, s, b, _ = data()
     sums = Genred("s*Exp(-SqDist(x,y))*b", ALIASES[:4], axis=1)

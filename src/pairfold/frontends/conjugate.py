@@ -64,13 +64,19 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
         except (TypeError, ValueError):
             fine = False
         if not fine:
-            raise OptionError(f"{name} must be a number from 0", found=f"{name}={value!r}")
+            raise OptionError(
+                f"{name} must be a number from 0", found=f"{name}={value!r}", hint=f"{name}=1e-6"
+            )
     try:
         most = None if maxiter is None else operator.index(maxiter)
     except TypeError:
         most = -1
     if isinstance(maxiter, bool) or (most is not None and most < 0):
-        raise OptionError("maxiter must be a whole number from 0", found=f"maxiter={maxiter!r}")
+        raise OptionError(
+            "maxiter must be a whole number from 0",
+            found=f"maxiter={maxiter!r}",
+            hint="maxiter=1000, or None",
+        )
     return Stop(float(eps), None if tol is None else float(tol), most)
 
 

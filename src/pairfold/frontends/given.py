@@ -158,11 +158,11 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
     for place, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
         _, dim, kind = node.params
         own = 1 if kind == Kind.PARAMETER else 2
-        if dim == 1 and len(shape) >= own - 1 and shape[-1:] != (1,):
-            short.append(place)
         if len(shape) < own or shape[-1] != dim:
-            if place in short and len(shape) == 1 and own == 2:
-                rows.setdefault(kind, shape[0])
+            if dim == 1 and len(shape) >= own - 1:
+                short.append(place)
+                if len(shape) == 1 and own == 2:
+                    rows.setdefault(kind, shape[0])
             continue
         depth = max(depth, len(shape) - own)
         if dim == 1 and len(shape) > 1:

@@ -7,6 +7,7 @@ transposed system (see `torchsolve`).
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .explaingpu import GpuExplanation
 
+_VARIABLE = re.compile(r"\bVar\((\d+),\d+,\d\)")
 # Operations that act on each component by itself, where dimensions stay the same.
 _COMPONENTWISE = ("Var", "Add", "Subtract", "Minus", "Mult", "Divide")
 
@@ -65,7 +67,7 @@ class System:
         self.fold, self.position = fold, position
         self.unknown = fold.variables[position]
         self._transposed: System | None = None
-        _check_unknown(fold.formula, self.unknown, text)
+        _check_unknown(fold.formula, self.unknown, text, fold.names)
         self.apart = _acts_apart(fold.formula, self.unknown)
 
     @property
@@ -132,7 +134,9 @@ class System:
         )
 
 
-def _check_unknown(formula: Node, unknown: Node, text: str | None) -> None:
+def _check_unknown(
+    formula: Node, unknown: Node, text: str | None, names: Mapping[int, str]
+) -> None:
     if unknown.params[2] == Kind.PARAMETER:
         raise FormulaError(
             "the unknown of a system is indexed by i or by j",
@@ -142,13 +146,18 @@ def _check_unknown(formula: Node, unknown: Node, text: str | None) -> None:
     try:
         check_linear(formula, unknown, "a system")
     except FormulaError as error:
-        raise FormulaError(
-            error.what, where=text, found=error.found, hint="Exp(-SqDist(x,y)) * b is linear in b"
-        ) from None
+        what, found = (
+            _VARIABLE.sub(lambda m: names.get(int(m[1]), m[0]), part or "")
+            for part in (error.what, error.found)
+        )
+        hint = "Exp(-SqDist(x,y)) * b is linear in b"
+        raise FormulaError(what, where=text, found=found, hint=hint) from None
     if formula.dim != unknown.dim:
         raise DimError(
             "the formula of a system must have the dimension of its unknown",
+            where=text,
             found=f"dimension {formula.dim}, the unknown has {unknown.dim}",
+            hint="a scalar kernel times the unknown, or MatVecMult(K, b) of a matrix K",
         )
 
 
@@ -210,7 +219,9 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
             place = {} if xp is np else {"device": b.device}
             found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype, **place)
     except (TypeError, ValueError):
-        raise OptionError("alpha must be a number or an array", found=repr(alpha)) from None
+        raise OptionError(
+            "alpha must be a number or an array", found=f"alpha={alpha!r}", hint="alpha=0.1"
+        ) from None
     shape = tuple(found.shape)
     if all(size == 1 for size in shape):
         return found.reshape(())
@@ -222,6 +233,9 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
         raise ShapeError(
             "alpha must be a number, or broadcast to the shape of b",
             found=f"alpha of shape {shape}, b of shape {tuple(b.shape)}",
+            hint="alpha[:, None] for one number per row"
+            if shape == tuple(b.shape[-2:-1])
+            else None,
         )
     return found
 
@@ -290,12 +304,16 @@ class KernelSolve:
         given = list(aliases) if isinstance(aliases, tuple) else aliases
         if not isinstance(varinvalias, str):
             raise OptionError(
-                "varinvalias must be the alias of a variable", found=f"varinvalias={varinvalias!r}"
+                "varinvalias must be the alias of a variable",
+                found=f"varinvalias={varinvalias!r}",
+                hint='"b", the name of what K is multiplied with',
             )
         parsed, unknown = parse_many([formula, varinvalias], given)
         if unknown.node not in unknown.variables:
             raise FormulaError(
-                "varinvalias must be the alias of a variable", found=f"varinvalias={varinvalias!r}"
+                "varinvalias must be the alias of a variable",
+                found=f"varinvalias={varinvalias!r}",
+                hint='"b", the name of what K is multiplied with',
             )
         self.formula, self.aliases, self.varinvalias = formula, list(aliases), varinvalias
         self.axis, self.nargs = axis, len(parsed.variables)
