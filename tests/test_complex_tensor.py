@@ -271,7 +271,7 @@ def test_every_public_name_is_defined_or_refused():
         *("formula", "formula2", "variables", "symbolic_variables", "symbols", "ind", "tools"),
         *("Genred", "KernelSolve", "get_tools", "init", "promote", "join", "fixvariables"),
         *("new_variable_index", "separate_kwargs", "binary_with_real", "with_arrays"),
-        *("on_leaves", "restored", "ternary", "explain", "where"),
+        *("on_leaves", "restored", "ternary", "explain", "where", "maximum", "minimum"),
     }
     named = {name for name in FUNCTIONS if name.isidentifier()}
     known = named | REFUSING | ORDERED | REDUCING | shared

@@ -234,6 +234,12 @@ METHODS: dict[str, list[tuple[Any, Any]]] = {
     "ternary": [(lambda: Zs().ternary(L(X), 1, "IfElse"), np.where(Z >= 0, X, 1))],
     "lt_constructor": [(lambda: Zs().lt_constructor(X), X)],
     "to": [(lambda: Zs().to("float64"), Z)],
+    "maximum": [
+        (lambda: L(X).maximum(L(Y)), np.maximum(X, Y)),
+        (lambda: Zs().maximum(np.nan), np.nan * Z),
+        (lambda: (np.nan * Zs()).maximum(1), np.nan * Z),
+    ],
+    "minimum": [(lambda: Zs().minimum(0.1), np.minimum(Z, 0.1))],
     "where": [(lambda: Zs().where(L(X) < L(Y), 0.5), np.where(X < Y, Z, 0.5))],
 }
 

@@ -11,7 +11,7 @@ import torch
 from checks import assert_close
 
 from pairfold import Genred
-from pairfold.errors import ArrayTypeError, DimError
+from pairfold.errors import ArrayTypeError, DimError, OptionError, PairfoldError, ShapeError
 from pairfold.numpy import LazyTensor, Pm, Vi, Vj, where
 
 RNG = np.random.default_rng(11)
@@ -228,3 +228,236 @@ def test_equal_numbers_and_detached_tensors_are_variables_of_their_own() -> None
     assert_close(once.detach().numpy(), POINTS.sum(0)[None], terms=M)
     both = (Vi(x) * Vi(x)).grad(Vi(x), LazyTensor([1.0, 1.0])).sum(axis=0)
     assert_close(both.detach().numpy(), 2 * POINTS.sum(0)[None], terms=M)
+
+
+# -- Python, NumPy and torch -----------------------------------------------------------------------
+
+VALUES, WEIGHTS = RNG.normal(size=N), RNG.normal(size=(3, M))
+# What holds for a lazy tensor as for the array: lib is numpy or torch, k the squared distance
+# (M, N), v the difference (M, N, 2), a the first operand (M, 1, 2).
+PROGRAMS: dict[str, Callable[..., Any]] = {
+    "exp": lambda lib, k, v, a: lib.exp(k),
+    "log": lambda lib, k, v, a: lib.log(k + 1),
+    "sqrt": lambda lib, k, v, a: lib.sqrt(k),
+    "square": lambda lib, k, v, a: lib.square(v),
+    "abs": lambda lib, k, v, a: lib.abs(v),
+    "sin": lambda lib, k, v, a: lib.sin(v),
+    "tanh": lambda lib, k, v, a: lib.tanh(v),
+    "floor": lambda lib, k, v, a: lib.floor(3 * v),
+    "ceil": lambda lib, k, v, a: lib.ceil(3 * v),
+    "sign": lambda lib, k, v, a: lib.sign(v),
+    "arctan2": lambda lib, k, v, a: lib.arctan2(v, v * v + 1),
+    "log2": lambda lib, k, v, a: lib.log2(k + 1),
+    "exp2": lambda lib, k, v, a: lib.exp2(k),
+    "reciprocal": lambda lib, k, v, a: lib.reciprocal(k + 1),
+    "isnan": lambda lib, k, v, a: lib.isnan(lib.sqrt(v)),
+    "isfinite": lambda lib, k, v, a: lib.isfinite(1 / k),
+    "isinf": lambda lib, k, v, a: lib.isinf(1 / k),
+    "clip": lambda lib, k, v, a: lib.clip(k, 0.1, 0.5),
+    "clip below": lambda lib, k, v, a: lib.clip(k, 0.1, None),
+    "clip the wrong way round": lambda lib, k, v, a: lib.clip(k, 0.5, 0.1),
+    "clip whole": lambda lib, k, v, a: lib.clip(3 * v, -1, 1),
+    "where": lambda lib, k, v, a: lib.where(k < 0.5, k, 2.0 * k),
+    "where, numbers": lambda lib, k, v, a: lib.where(k < 0.5, 1.0, 2.0),
+    "maximum": lambda lib, k, v, a: lib.maximum(k, 0.3 * k + 0.2),
+    "minimum": lambda lib, k, v, a: lib.minimum(v, v * v),
+    "power": lambda lib, k, v, a: a**2 * v,
+    "power of a lazy tensor": lambda lib, k, v, a: (a + 1) ** v,
+    "remainder": lambda lib, k, v, a: lib.remainder(v, 0.3),
+    "%": lambda lib, k, v, a: v % 0.3,
+    "//": lambda lib, k, v, a: v // 0.3,
+    "array // lazy": lambda lib, k, v, a: (a + 1) // (v * v + 0.3),
+    "+": lambda lib, k, v, a: +v,
+    "array + lazy": lambda lib, k, v, a: a + v,
+    "array - lazy": lambda lib, k, v, a: a - v,
+    "array * lazy": lambda lib, k, v, a: a * v,
+    "array / lazy": lambda lib, k, v, a: a / (v + 5),
+    "array < lazy": lambda lib, k, v, a: a < v,
+    "array >= lazy": lambda lib, k, v, a: a >= v,
+    "array == lazy": lambda lib, k, v, a: a == v,
+    "array != lazy": lambda lib, k, v, a: a != v,
+    "scalar * lazy": lambda lib, k, v, a: np.float64(2) * k,
+    "scalar < lazy": lambda lib, k, v, a: np.float64(0.2) < k,
+    "scalar - lazy": lambda lib, k, v, a: np.float64(2) - v,
+    "and": lambda lib, k, v, a: lib.logical_and(k < 0.5, k > 0.1),
+    "or": lambda lib, k, v, a: lib.logical_or(k > 0.5, k < 0.1),
+    "not": lambda lib, k, v, a: lib.logical_not(k < 0.5),
+    "sum": lambda lib, k, v, a: lib.sum(k, 1),
+    "sum of components": lambda lib, k, v, a: lib.sum(v, -1),
+    "sum over i": lambda lib, k, v, a: lib.sum(v, 0),
+    "mean": lambda lib, k, v, a: lib.mean(k, 1),
+    "prod": lambda lib, k, v, a: lib.prod(k + 0.5, 1),
+    "any": lambda lib, k, v, a: lib.any(k < 0.1, 1),
+    "all": lambda lib, k, v, a: lib.all(k < 0.1, 1),
+    "argmin": lambda lib, k, v, a: lib.argmin(k, 1),
+    "argmax": lambda lib, k, v, a: lib.argmax(k, 1),
+    "amin": lambda lib, k, v, a: lib.amin(k, 1),
+    "amax": lambda lib, k, v, a: lib.amax(k, 1),
+    "count": lambda lib, k, v, a: lib.count_nonzero(k, 1),
+    "norm": lambda lib, k, v, a: lib.linalg.norm(v, None, -1) if lib is np else lib.norm(v, dim=-1),
+    "joined": lambda lib, k, v, a: lib.concatenate((v, v), -1),
+}
+
+
+def numbers(found: Any) -> Any:
+    """The numbers of an array, or the sums over j of a lazy tensor."""
+    return np.asarray(found.sum(axis=1) if isinstance(found, LazyTensor) else found, dtype=float)
+
+
+@libraries
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_functions_of_numpy_and_torch(name: str, make: Any) -> None:
+    lib = np if make is np.asarray else torch
+    program = PROGRAMS[name]
+    x, y = make(X), make(Y)
+    i, j = LazyTensor(x), LazyTensor(y)
+    with np.errstate(all="ignore"):
+        wanted = np.asarray(program(lib, make(DENSE[..., 0]), x - y, x), dtype=float)
+    lazy = program(lib, i.sqdist(j), i - j, x)
+    if isinstance(lazy, LazyTensor):
+        wanted = wanted.sum(1)
+    found = numbers(lazy)
+    assert found.size == wanted.size, (found.shape, wanted.shape)
+    assert_close(found.reshape(wanted.shape), wanted, terms=N, formula=name)
+
+
+@libraries
+def test_vectors_and_rows_times_a_matrix(make: Any) -> None:
+    k, dense = (
+        Vi(make(POINTS)).sqdist(Vj(make(COLUMNS))),
+        ((POINTS[:, None] - COLUMNS) ** 2).sum(-1),
+    )
+    for found, wanted in (
+        (k @ make(VALUES), dense @ VALUES),
+        (make(WEIGHTS[0]) @ k, WEIGHTS[0] @ dense),
+        (make(WEIGHTS) @ k, WEIGHTS @ dense),
+        ((np.matmul if make is np.asarray else torch.matmul)(k, make(VALUES)), dense @ VALUES),
+    ):
+        assert_close(np.asarray(found), wanted, terms=N)
+
+
+# What has to raise, and a part of what the message tries.
+REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "max": (lambda k: max(k, 0), r"K.maximum\(0\)"),
+    "min": (lambda k: min([k, k + 1]), "K.maximum"),
+    "sorted": (lambda k: sorted([k, k + 1]), "where"),
+    "chain": (lambda k: 0.5 < k < 2, r"\(0.5 < K\) & \(K < 2\)"),
+    "in": (lambda k: k in [k + 1], "K is L"),
+    "and": (lambda k: k > 1 and k < 2, "&"),
+    "or": (lambda k: k > 1 or k < 2, "neither true nor false"),
+    "not": (lambda k: not k, r"~\(K > 0\)"),
+    "if": (lambda k: 1 if k < 1 else 0, r"where\(K > 0, K, 0\)"),
+    "None": (lambda k: k == None, "K is None"),  # noqa: E711
+    "asarray": (np.asarray, "reduce it"),
+    "array of several": (lambda k: np.array([k, k]), "reduce it"),
+    "as_tensor": (torch.as_tensor, "reduce it"),
+    "take": (lambda k: np.take(k, 0), r"where\(mask, K, 0\)"),
+    "argmax": (np.argmax, "0 over i, 1 over j"),
+    "sum": (np.sum, "0 over i, 1 over j"),
+    "sum of the last axis": (lambda k: np.sum(k, axis=-1), "0 over i, 1 over j"),
+    "torch.sum": (torch.sum, "0 over i, 1 over j"),
+    "torch.max": (torch.max, "axis"),
+    "sort": (np.sort, "argKmin"),
+    "topk": (lambda k: torch.topk(k, 3), "argKmin"),
+    "softmax": (lambda k: torch.softmax(k, 1), "sumsoftmaxweight"),
+    "reduce": (np.add.reduce, "axis=1"),
+    "out": (lambda k: np.exp(k, out=np.zeros(3)), "out="),
+    "inverse": (np.linalg.inv, "linalg.inv"),
+    "norm": (np.linalg.norm, "axis=-1"),
+    "round": (np.round, "halves away from zero"),
+    "einsum": (lambda k: np.einsum("ij->i", k), "sum"),
+    "median": (np.median, "reduce it"),
+    "stack": (lambda k: torch.stack([k, k]), "reduce it"),
+    "allclose": (lambda k: np.allclose(k, k), "reduce it"),
+    "len": (len, "K.shape"),
+    "mean": (lambda k: k.mean(1), r"K.reduction\('Mean', axis=1\)"),
+    "reshape": (lambda k: k.reshape(3, -1), "x\\[:, None, :\\]"),
+    "a slip of the pen": (lambda k: k.sqdits(k), "sqdist"),
+    "truth of a reduction": (lambda k: bool(k.sum(axis=1, call=False)), "a result to come"),
+    "array of a reduction": (lambda k: np.asarray(k.sum(axis=1, call=False)), "a result to come"),
+    "product of two": (lambda k: np.dot(k, k), "K @"),
+}
+
+
+@libraries
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_meaning_says_what_works(name: str, make: Any) -> None:
+    program, hint = REFUSED[name]
+    k = Vi(make(POINTS)).sqdist(Vj(make(COLUMNS)))
+    with pytest.raises(PairfoldError, match=hint):
+        program(k)
+
+
+# -- axes that are left out, shapes that happen to fit ---------------------------------------------
+
+
+def table(make: Any, batches: int = 0) -> Any:
+    x = make(POINTS[(None,) * batches])
+    return LazyTensor(x[..., :, None, :]).sqdist(LazyTensor(make(COLUMNS)[..., None, :, :]))
+
+
+@libraries
+@pytest.mark.parametrize("batches", [0, 1])
+@pytest.mark.parametrize("name", ["sum", "min", "max", "argmin", "argmax", "norm"])
+def test_a_scalar_needs_an_axis(name: str, batches: int, make: Any) -> None:
+    k = table(make, batches)
+    for scalar in (k, (-k).exp() * 2, 1 + k / Pm(2.0), k.sqrt() * LazyTensor(make(X)).max()):
+        with pytest.raises(OptionError, match=rf"K.{name}\(axis="):
+            getattr(scalar, name)()
+        assert getattr(scalar, name)(-1).shape == scalar.shape
+        assert getattr(scalar, name)(dim=batches + 2).shape == scalar.shape
+    # Points, and what may be vectors of one component, are summed as ever.
+    one = LazyTensor(make(X[..., :1])) - LazyTensor(make(Y[..., :1]))
+    for vector in (one, one**2, LazyTensor(make(X)), k * LazyTensor(make(X)), k * one):
+        assert getattr(vector, name)().ndim == 1
+
+
+@libraries
+def test_a_scalar_has_no_rows_to_index(make: Any) -> None:
+    k = table(make)
+    for key in (0, slice(0, 1), slice(None, 1)):
+        with pytest.raises(ShapeError, match="index the arrays"):
+            _ = k[key]
+    assert k[:].shape == k[:, :, 0].shape == k.shape
+    one = LazyTensor(make(X[..., :1])) - LazyTensor(make(Y[..., :1]))
+    assert one[0].shape == k.shape
+
+
+@libraries
+def test_a_vector_beside_a_matrix(make: Any) -> None:
+    k, w = table(make), np.arange(1.0, N + 1)
+    for vector, names in ((w, r"Vj\(w\[:, None\]\)"), (w[:M], r"Vi\(w\[:, None\]\)")):
+        vector = make(vector)
+        for wrong in (
+            lambda k, v: k * v,
+            lambda k, v: v * k,
+            lambda k, v: k + v,
+            lambda k, v: v - k,
+            lambda k, v: k / v,
+            lambda k, v: k < v,
+            lambda k, v: v <= k,
+            lambda k, v: k == v,
+        ):
+            with pytest.raises(ShapeError, match=names):
+                wrong(k, vector)
+    assert (k * Pm(make(w))).shape == (M, N, N)
+    assert (k * make(w[:3])).shape == (M, N, 3)
+    assert (LazyTensor(make(X)) * make(w[:2])).shape == (M, 1, 2)
+    assert (LazyTensor(make(X))[0] * make(w[:M])).shape == (M, 1, M)
+    dense = ((POINTS[:, None] - COLUMNS) ** 2).sum(-1)
+    assert_close(
+        np.asarray((k * Vj(make(w[:, None]))).sum(axis=1))[:, 0], (dense * w).sum(1), terms=N
+    )
+
+
+@libraries
+def test_the_length_of_what_a_matrix_is_multiplied_with(make: Any) -> None:
+    k, v = table(make), np.arange(1.0, N + 1)
+    alone = LazyTensor(make(POINTS[:, None])).sqdist(LazyTensor(make(COLUMNS[:1, None])))
+    for matrix, wrong in ((k, v[:-1]), (k, v[None]), (alone, v), (alone, np.stack([v, v], 1))):
+        with pytest.raises(ShapeError, match="the matrix has"):
+            _ = matrix @ make(wrong)
+    first = ((POINTS - COLUMNS[:1]) ** 2).sum(-1)
+    assert_close(np.asarray(alone @ make(v[1:2])), 2 * first, terms=2)
+    with pytest.raises(ShapeError, match=r"the columns of v\.T"):
+        _ = k @ make(np.ones((3, N)))

@@ -71,6 +71,10 @@ class ReducedError(ArgumentError, AttributeError):
     """Something that only formulas have was asked of a reduction."""
 
 
+class UnknownAttributeError(PairfoldError, AttributeError):
+    """A lazy tensor has no attribute or method of this name."""
+
+
 class ArrayTypeError(PairfoldError, TypeError, ValueError):
     """An argument is not an array of the expected library."""
 

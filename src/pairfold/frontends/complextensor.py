@@ -291,9 +291,9 @@ class ComplexLazyTensor(Reducing):
         """The Euclidean norm."""
         return self.sqnorm2().sqrt()
 
-    def norm(self, dim: int = -1) -> Any:
+    def norm(self, dim: int = -1, axis: int | None = None) -> Any:
         """The Euclidean norm over the components."""
-        check_last(self, dim)
+        check_last(self, dim if axis is None else axis)
         return self.norm2()
 
     def normalize(self) -> Any:

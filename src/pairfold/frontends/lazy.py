@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from ..settings import current
 from .advice import kind_name, to_array, to_dtype
 from .arrays import SUPPORTED
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
+from .foreign import Foreign
 from .given import plain_number
 from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
 from .ranges import same_ranges
@@ -35,15 +36,17 @@ from .ranges import same_ranges
 # What a result has in common with all operands, None where an operand does not know.
 _SHARED = ("ni", "nj", "real_dtype", "adapter", "backend", "ranges")
 
+# Operations whose result has one component, whatever their operand has.
+_ENDS = {"Sum", "Max", "Min", "ArgMax", "ArgMin"}
 
-class Tensor:
+
+class Tensor(Foreign):
     """What real and complex lazy tensors share: leaves, sizes, joining, printing.
 
     `ni`, `nj`: sizes of the axes, None where the formula does not depend on them; `batch`: the
     sizes of batch axes; `dtype`: that of the arrays, None where only numbers are known.
     """
 
-    __array_ufunc__ = None  # NumPy leaves operators to us
     __hash__ = None  # type: ignore[assignment]
     is_complex = False
 
@@ -294,10 +297,6 @@ class Tensor:
             setattr(found, name, value)
         return found
 
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...  # methods from rows
-
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def _built(rules: str, name: str, *operands: Any) -> Node:
@@ -317,6 +316,27 @@ def _common(name: str, values: Sequence[Any]) -> Any:
                 f"Incompatible values for attribute {label}", found=f"{shown[0]} and {shown[1]}"
             )
     return known[0] if known else None
+
+
+def is_scalar(node: Node) -> bool:
+    """Whether a formula is a scalar by the way it is made, whatever its variables' dimensions.
+
+    Its parts that are not numbers or parameters then end in a sum or an extreme of components.
+    """
+    ends = False
+    seen, todo = {node}, [node]
+    while todo:
+        found = todo.pop()
+        if found.op.name in _ENDS and found.args[0].dim > 1:
+            ends = True
+        elif found.op.name == "Var" and found.params[2] == Kind.PARAMETER and found.dim == 1:
+            continue
+        elif found.op.elementwise or found.op.name == "Constant":
+            todo += [arg for arg in found.args if arg not in seen]
+            seen.update(found.args)
+        else:
+            return False
+    return ends
 
 
 def _by_shape(shape: tuple[int, ...]) -> Kind:
@@ -377,7 +397,9 @@ def check_kind(x: object) -> None:
             hint="call it, and make a LazyTensor of the array that it gives",
         )
     hint = to_array(x, "x", "numpy or torch")
-    if plain_number(x):
+    if x is None:
+        hint = "`K is None`, not `K == None`"
+    elif plain_number(x):
         hint = "Pm(x): a number is a parameter"
     elif isinstance(x, list) and not any(isinstance(part, (list, tuple)) for part in x):
         hint = f"{hint}[:, None] for one number per row, or Pm(x)"

@@ -19,10 +19,10 @@ from ..ops.table import OPERATIONS, constant
 from ..ops.truth import is_truth
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
-from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
+from .lazy import Tensor, check_kind, is_scalar, number_leaf, symbol_leaf
 from .leaves import COMPLEX, adapter_for, alike
 from .methods import add_methods, whole
-from .reducing import Reducing
+from .reducing import COMPONENTS, Reducing
 
 
 class LazyTensor(Reducing):
@@ -89,7 +89,25 @@ class LazyTensor(Reducing):
         return LazyTensor(x, axis, is_complex)
 
     def _operand(self, x: Any) -> Any:
+        if self.ndim == 1 and self.ni and self.nj and len(getattr(x, "shape", ())) == 1:
+            self._check_vector(x)
         return operand(x)
+
+    def _check_vector(self, x: Any) -> None:
+        """Raise where a vector beside scalars is more likely one number for each row or column.
+
+        Raises:
+            ShapeError: it has as many numbers as there are rows or columns.
+        """
+        size = x.shape[0]
+        if size > 1 and size in (self.ni, self.nj) and not isinstance(x, Tensor):
+            kind, name = ("Vj", "columns") if size == self.nj else ("Vi", "rows")
+            raise ShapeError(
+                f"a vector of {size} numbers beside a matrix of {size} {name}",
+                found=f"shapes {(size,)} and {self.shape}",
+                hint=f"{kind}(w[:, None]) for one number for each of the {name}; "
+                f"Pm(w) for a parameter of {size} components",
+            )
 
     def _call(self, name: str, *operands: Any) -> Any:
         """An operation on lazy tensors or what becomes one, then parameters as they are."""
@@ -189,6 +207,21 @@ class LazyTensor(Reducing):
     def __neg__(self) -> Any:
         return self._call("Minus", self)
 
+    def __pos__(self) -> Any:
+        return self
+
+    def __mod__(self, other: Any) -> Any:
+        return self.mod(other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return self._operand(other).mod(self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return self.divop(other).floor()
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return self._operand(other).divop(self).floor()
+
     def __abs__(self) -> Any:
         return self._call("Abs", self)
 
@@ -255,6 +288,16 @@ class LazyTensor(Reducing):
             )
         return self
 
+    def maximum(self, other: Any) -> Any:
+        """The larger of two values, this one where they are equal; NaN where one is."""
+        other = self._operand(other)
+        return where(self < other, other, where(other == other, self, other))
+
+    def minimum(self, other: Any) -> Any:
+        """The smaller of two values, this one where they are equal; NaN where one is."""
+        other = self._operand(other)
+        return where(self > other, other, where(other == other, self, other))
+
     def where(self, condition: Any, other: Any) -> Any:
         """The values where a condition is not 0, else those of `other`; as torch's method."""
         return where(condition, self, other)
@@ -263,15 +306,18 @@ class LazyTensor(Reducing):
 
     def __getitem__(self, key: Any) -> Any:
         start, count = component_part(key, self.nbatchdims + 2, self.ndim)
+        if not isinstance(key, tuple) and key != slice(None) and is_scalar(self.node):
+            raise ShapeError(
+                "indices choose components, and this tensor has one for each pair",
+                found=f"[{key}] of {self!r}",
+                hint="index the arrays that it is made of: x[:5], y[:5]; x[:, :, 0] is the tensor",
+            )
         if count is None:
             return self._call("Elem", self, start)
         return self._call("Extract", self, start, count)
 
     def __iter__(self) -> Any:
         raise TypeError("a LazyTensor cannot be iterated over; x[k] is its component k")
-
-    def __bool__(self) -> bool:
-        return True
 
     @staticmethod
     def concatenate(tuple_of_lt: Sequence[Any], axis: int = -1) -> Any:
@@ -301,9 +347,11 @@ class LazyTensor(Reducing):
         """sin(pi x) / (pi x), 1 at 0."""
         return (self * math.pi)._call("SinXDivX", self * math.pi)
 
-    def norm(self, dim: int = -1) -> Any:
+    def norm(self, dim: int = COMPONENTS, axis: int | None = None) -> Any:
         """The Euclidean norm over the components."""
+        dim = dim if axis is None else axis
         check_last(self, dim)
+        self._check_components(dim, "norm")
         return self.norm2()
 
     def clamp(self, other1: Any, other2: Any) -> Any:
@@ -499,7 +547,9 @@ def check_last(tensor: Any, axis: Any) -> None:
     """
     if isinstance(axis, bool) or axis not in (-1, tensor.nbatchdims + 2):
         raise OptionError(
-            "this is over the last axis, that of components", found=f"dim={axis!r}", hint="dim=-1"
+            "norms are over the last axis, that of components",
+            found=f"dim={axis!r}",
+            hint="dim=-1; over the pairs, (K**2).sum(axis=1) is the square, an array",
         )
 
 

@@ -208,6 +208,12 @@ class Reduced:
 
     # -- what it is not -------------------------------------------------------------------------
 
+    def __bool__(self) -> bool:
+        raise _refused("if, and, or, not", self)
+
+    def __array__(self, *args: Any, **options: Any) -> Any:
+        raise _refused("__array__", self)
+
     def __getattr__(self, name: str) -> Any:
         tensor = self.__dict__.get("tensor")
         if tensor is None or name.startswith("_") or not hasattr(type(tensor), name):

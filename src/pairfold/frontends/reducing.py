@@ -10,9 +10,16 @@ from ..errors import ArrayTypeError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from .genred import checked_accuracy, checked_length, checked_reduction, checked_weight
 from .internals import CALL_OPTIONS, INIT_OPTIONS, Internals
-from .lazy import Tensor
+from .lazy import Tensor, is_scalar
 from .leaves import COMPLEX, adapter_for
 from .reduced import Reduced, checked_call
+
+
+class _Left(int):
+    """An axis that was left out."""
+
+
+COMPONENTS = _Left(-1)
 
 
 class Reducing(Internals):
@@ -64,7 +71,7 @@ class Reducing(Internals):
             raise ArrayTypeError(
                 "a weight cannot be complex", found=repr(other), hint="weight.real, weight.imag"
             )
-        checked_weight(row, other)
+        checked_weight(row, None if other is None else "a lazy tensor")
         joined = self if other is None else self._like(self.node, other)
         reduced = Reduced(
             joined,
@@ -124,28 +131,46 @@ class Reducing(Internals):
         unknown = set(_keepdim(options)) - {*INIT_OPTIONS, *CALL_OPTIONS, "keepdim", "call"}
         if unknown:
             raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        self._check_components(axis, name.lower())
         return self._over_components(vector)
+
+    def _check_components(self, axis: Any, method: str) -> None:
+        """Raise where an axis was left out and there is but one component, by the formula.
+
+        Raises:
+            OptionError: a method on the components is meant for pairs.
+        """
+        if axis is COMPONENTS and is_scalar(self.node):
+            first = self.nbatchdims
+            axes = f"K.{method}(axis={first}) over i, K.{method}(axis={first + 1}) over j"
+            raise OptionError(
+                f"{method}() is over the components, and this tensor has one for each pair",
+                found=repr(self),
+                hint=f"K.{method}(axis=-1) for that one"
+                if method == "norm"
+                else f"{axes}; K.{method}(axis=-1) is the tensor itself",
+            )
 
     def _over_components(self, name: str) -> Any:
         return self._call(name, self)
 
-    def sum(self, axis: Any = -1, dim: Any = None, **options: Any) -> Any:
+    def sum(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
         """The sum over the components (the default), or over i or j: an array."""
         return self._either("Sum", "Sum", axis, dim, options)
 
-    def min(self, axis: Any = -1, dim: Any = None, **options: Any) -> Any:
+    def min(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
         """The smallest of the components (the default), or over i or j: an array."""
         return self._either("Min", "Min", axis, dim, options)
 
-    def max(self, axis: Any = -1, dim: Any = None, **options: Any) -> Any:
+    def max(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
         """The largest of the components (the default), or over i or j: an array."""
         return self._either("Max", "Max", axis, dim, options)
 
-    def argmin(self, axis: Any = -1, dim: Any = None, **options: Any) -> Any:
+    def argmin(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
         """Where the smallest stands: among the components (the default), or over i or j."""
         return self._either("ArgMin", "ArgMin", axis, dim, options)
 
-    def argmax(self, axis: Any = -1, dim: Any = None, **options: Any) -> Any:
+    def argmax(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
         """Where the largest stands: among the components (the default), or over i or j."""
         return self._either("ArgMax", "ArgMax", axis, dim, options)
 
@@ -251,14 +276,29 @@ class Reducing(Internals):
             )
         flat = len(v.shape) == 1
         columns = v.reshape(-1, 1) if flat else v
-        if self.nj not in (None, columns.shape[-2]):
+        count = columns.shape[-2]
+        if self.nj not in (None, count) or (self.nj is None and count != 1 and not self.symbols):
+            depends = "" if self.nj is not None else ": the formula does not depend on j"
             raise ShapeError(
-                f"the matrix has {self.nj} columns",
-                found=f"vectors of {columns.shape[-2]} numbers, shape {tuple(v.shape)}",
+                f"the matrix has {self.nj or 1} columns{depends}",
+                found=f"vectors of {count} numbers, shape {tuple(v.shape)}",
+                hint=f"{v.shape[-1]} vectors are the columns of v.T"
+                if len(v.shape) == 2 and v.shape[-1] == self.nj
+                else f"vectors of {self.nj or 1} numbers, a matrix of shape {self.shape}",
             )
         product = self * self._column_variable(columns)
         result = product.reduction("Sum", axis=product.nbatchdims + 1, **options)
         return result.reshape(-1) if flat else result
+
+    def __rmatmul__(self, v: Any, **options: Any) -> Any:
+        """A vector (M,), or rows (..., E, M), times the matrix (..., M, N).
+
+        Raises:
+            ShapeError, ArrayTypeError: what cannot be multiplied.
+        """
+        if adapter_for(v) is None or len(v.shape) < 2:
+            return self.t().__matmul__(v, **options)
+        return self.t().__matmul__(v.swapaxes(-1, -2), **options).swapaxes(-1, -2)
 
     def _column_variable(self, columns: Any) -> Any:
         """An array (..., N, E) as a variable indexed by j, also where N is 1."""

@@ -1,0 +1,387 @@
+"""Lazy tensors in Python's, NumPy's and torch's own words: `np.exp(K)`, `torch.where(K < 1, K, 0)`.
+
+What has a meaning without the table of numbers is done by the tensor's own operators and methods;
+all else raises, with the spelling that works. Nothing takes a lazy tensor for a scalar object.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ..errors import ArrayTypeError, OptionError, UnknownAttributeError, closest
+
+_SPELLINGS = (
+    "(0.5 < K) & (K < 2) for 0.5 < K < 2, ~(K > 0) for not; K.maximum(0) for max(K, 0);\n"
+    "where(K > 0, K, 0) for a choice; K.reduction('Any', axis=1) for one truth value a row;\n"
+    "`K is None`, not `K == None`; any(K is L for L in ...), not `K in [...]`"
+)
+_SORTED = "K.argKmin(10, axis=1), K.Kmin_argKmin(10, axis=1); of -K for the largest"
+_HINTS = {
+    **dict.fromkeys(("sort", "argsort", "topk", "partition", "argpartition", "kthvalue"), _SORTED),
+    **dict.fromkeys(
+        ("var", "std"), "(K**2).reduction('Mean', axis=1) - K.reduction('Mean', axis=1)**2"
+    ),
+    **dict.fromkeys(
+        ("softmax", "log_softmax"), "K.sumsoftmaxweight(V, axis=1), K.logsumexp(axis=1)"
+    ),
+    **dict.fromkeys(("logaddexp", "logaddexp2"), "K.logsumexp(axis=1) over columns"),
+    **dict.fromkeys(("mean", "nanmean", "average"), "K.reduction('Mean', axis=1)"),
+    **dict.fromkeys(("prod", "any", "all"), "K.reduction('Prod', axis=1), 'Any', 'All', 'Count'"),
+    "count_nonzero": "K.reduction('Count', axis=1)",
+    **dict.fromkeys(
+        ("nonzero", "argwhere", "take", "gather", "index_select"),
+        "K[k], K[:, :, k] are components; where(mask, K, 0) selects pairs",
+    ),
+    **dict.fromkeys(
+        ("reshape", "view", "ravel", "flatten", "squeeze", "unsqueeze", "expand"),
+        "shape the arrays that the tensor is made of: x[:, None, :], y[None, :, :]",
+    ),
+    **dict.fromkeys(
+        ("numpy", "tolist", "item", "cpu", "cuda", "detach", "requires_grad"),
+        "reduce first, K.sum(axis=1) or K @ v: results are arrays",
+    ),
+    **dict.fromkeys(("size", "len"), "K.shape"),
+    **dict.fromkeys(("clip",), "K.clamp(0.0, 1.0)"),
+    **dict.fromkeys(("mm", "mv", "dot", "matmul"), "K @ v"),
+    **dict.fromkeys(("tan",), "K.sin() / K.cos()"),
+    **dict.fromkeys(("sinh", "cosh"), "(K.exp() - (-K).exp()) / 2 is sinh"),
+    **dict.fromkeys(("expm1", "log1p"), "K.exp() - 1, (1 + K).log()"),
+    **dict.fromkeys(("sigmoid", "expit"), "1 / (1 + (-K).exp())"),
+    **dict.fromkeys(
+        ("rint", "trunc", "fix", "round", "around"),
+        "K.round(0), with halves away from zero; K.floor()",
+    ),
+    "einsum": "(K * L).sum(-1) for components, .sum(axis=1) for columns",
+    "outer": "x.tensorprod(y)",
+    "pow": "K**2",
+}
+_DENSE = "reduce it, K.sum(axis=1) or K.argmin(axis=1); K @ np.eye(N) is all of a small one"
+_NO_TABLE = "a lazy tensor has no table of its numbers"
+
+
+class Foreign:
+    """What Python, NumPy and torch ask of an operand, for lazy tensors."""
+
+    def __bool__(self) -> bool:
+        raise ArrayTypeError(
+            "a lazy tensor is neither true nor false: it has a value for every pair",
+            found=repr(self),
+            hint=_SPELLINGS,
+        )
+
+    def __array__(self, *args: Any, **options: Any) -> NoReturn:
+        raise ArrayTypeError(
+            f"{_NO_TABLE}, and cannot become an array", found=repr(self), hint=_DENSE
+        )
+
+    def __len__(self) -> int:
+        raise ArrayTypeError(
+            "a lazy tensor has no length", found=repr(self), hint=f"K.shape; {_DENSE}"
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        name = ufunc.__name__
+        if method != "__call__":
+            _refuse(
+                f"numpy.{name}.{method}", self, "K.sum(axis=1), K.max(axis=1), K.logsumexp(axis=1)"
+            )
+        if any(value is not None for value in options.values()):
+            listed = ", ".join(options)
+            _refuse(
+                f"numpy.{name} with {listed}", self, "without it; results of reductions take out="
+            )
+        # NumPy makes arrays without axes of its scalars.
+        inputs = tuple(x[()] if getattr(x, "ndim", 1) == 0 else x for x in inputs)
+        return _applied("numpy", name, inputs, {}, self)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, options: Any) -> Any:
+        name = func.__name__
+        if func.__module__ == "numpy.linalg" and name not in ("norm", "vector_norm"):
+            name = f"linalg.{name}"
+        return _applied("numpy", name, args, options, self)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.__name__.strip("_")
+        return _applied("torch", name, args, kwargs or {}, next(_tensors(args, kwargs or {}), None))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "node" not in self.__dict__:
+            raise AttributeError(name)
+        known = [word for word in dir(type(self)) if not word.startswith("_")]
+        raise UnknownAttributeError(
+            f"a {type(self).__name__} has no attribute {name!r}",
+            hint=_HINTS.get(name) or closest(name, known),
+        )
+
+
+def _tensors(args: Sequence[Any], options: dict[str, Any]) -> Any:
+    """The lazy tensors among arguments, and in lists among them."""
+    for arg in (*args, *options.values()):
+        if isinstance(arg, Foreign):
+            yield arg
+        elif isinstance(arg, (list, tuple)):
+            yield from (part for part in arg if isinstance(part, Foreign))
+
+
+def _refuse(what: str, tensor: Any, hint: str) -> NoReturn:
+    raise ArrayTypeError(f"{what} is not defined for lazy tensors", found=repr(tensor), hint=hint)
+
+
+def _applied(library: str, name: str, args: Any, options: Any, tensor: Any) -> Any:
+    """A function of NumPy or torch, by the operators and methods of lazy tensors."""
+    options = {k: value for k, value in options.items() if value is not None and value is not False}
+    does = _ONLY[library].get(name) or _BOTH.get(name)
+    if does is None:
+        method = _RENAMED.get(name, name)
+        if len(args) != 1 or options or method not in _UNARY:
+            _refuse(f"{library}.{name}", tensor, _HINTS.get(name, _DENSE))
+        return getattr(args[0], method)()
+    try:
+        return does(*args, **options)
+    except TypeError as error:
+        if isinstance(error, ValueError):  # one of ours
+            raise
+        _refuse(
+            f"{library}.{name} with these arguments ({error})", tensor, _HINTS.get(name, _DENSE)
+        )
+
+
+# ----- what functions do -------------------------------------------------------------------------
+
+
+def _binary(forward: Callable[[Any, Any], Any], reflected: str) -> Callable[[Any, Any], Any]:
+    """An operator; a tensor on the right alone is asked for the reflected one."""
+
+    def apply(x: Any, y: Any) -> Any:
+        return forward(x, y) if isinstance(x, Foreign) else getattr(y, reflected)(x)
+
+    return apply
+
+
+def _swapped(does: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda x, y: does(y, x)
+
+
+def _first(x: Any, *others: Any) -> Any:
+    """x as a lazy tensor, where another operand is one."""
+    if isinstance(x, Foreign):
+        return x
+    tensor: Any = next(other for other in others if isinstance(other, Foreign))
+    return tensor.lt_constructor(x)
+
+
+def _where(condition: Any, x: Any, y: Any) -> Any:
+    return _first(x, condition, y).where(condition, y)
+
+
+def _clip(
+    x: Any, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None, **names: Any
+) -> Any:
+    low, high = names.pop("a_min", low), names.pop("a_max", high)
+    low, high = min if low is None else low, max if high is None else high
+    if names and any(value is not None for value in names.values()):
+        raise TypeError(", ".join(names))
+    numbers = [value for value in (low, high) if isinstance(value, (int, float))]
+    if low is not None and high is not None and len(numbers) == 2 and low <= high:
+        return _first(x).clamp(low, high)
+    x = _first(x, low, high)
+    x = x if low is None else x.maximum(low)
+    return x if high is None else x.minimum(high)
+
+
+def _over(method: str) -> Callable[..., Any]:
+    """A reduction, or one over the components, by its axis."""
+
+    def apply(x: Any, axis: Any = None, keepdim: bool = False, **options: Any) -> Any:
+        axis = options.pop("dim", axis)
+        keepdim = options.pop("keepdims", keepdim)
+        options = {name: value for name, value in options.items() if value is not None}
+        if options:
+            raise TypeError(", ".join(options))
+        last = x.nbatchdims + 2
+        if axis is None or isinstance(axis, tuple) or (axis == -1 and x.ndim == 1):
+            raise OptionError(
+                f"{method} of a lazy tensor needs one axis",
+                found=f"axis={axis!r}, shape {x.shape}",
+                hint=f"{last - 2} over i, {last - 1} over j, {last} over the components",
+            )
+        if axis not in (last, -1) and keepdim is True:
+            return getattr(x, method)(axis=axis, keepdim=True)
+        return getattr(x, method)(axis=axis)
+
+    return apply
+
+
+def _named(reduction: str) -> Callable[..., Any]:
+    """A reduction that is no method."""
+
+    def apply(x: Any, axis: Any = None, keepdim: bool = False, **options: Any) -> Any:
+        axis = options.pop("dim", axis)
+        keepdim = options.pop("keepdims", keepdim)
+        if any(value is not None for value in options.values()):
+            raise TypeError(", ".join(options))
+        more = {"keepdim": True} if keepdim is True else {}
+        return x.reduction(reduction, axis=axis, **more)
+
+    return apply
+
+
+def _norm(x: Any, ord: Any = None, dim: Any = None, **options: Any) -> Any:
+    dim = options.pop("axis", dim)
+    if options or ord not in (None, 2, "fro") or dim not in (-1, x.nbatchdims + 2) or x.ndim == 1:
+        raise TypeError("only of the components: axis=-1")
+    return x.norm(dim)
+
+
+def _joined(parts: Sequence[Any], axis: Any = 0, **options: Any) -> Any:
+    found: Any = next(part for part in parts if isinstance(part, Foreign))
+    return found.concatenate(tuple(parts), axis=options.pop("dim", axis), **options)
+
+
+def _extreme_pair(method: str, both: str) -> Callable[..., Any]:
+    """torch's max and min: of two tensors, or over an axis, with indices."""
+
+    def apply(x: Any, *args: Any, **options: Any) -> Any:
+        if (args and isinstance(args[0], Foreign)) or not isinstance(x, Foreign):
+            return _BOTH[f"{method}imum"](x, *args, **options)
+        axis = options.pop("dim", options.pop("axis", args[0] if args else None))
+        if axis in (-1, x.nbatchdims + 2):
+            return _over(method)(x, axis), _over(f"arg{method}")(x, axis)
+        return getattr(x, both)(axis=axis, **options)
+
+    return apply
+
+
+_UNARY = {
+    *("exp", "log", "sin", "cos", "tanh", "asin", "acos", "atan", "abs", "sqrt"),
+    *("square", "sign", "relu", "floor", "conj", "angle", "sinc", "t"),
+}
+_RENAMED = {
+    "arcsin": "asin",
+    "arccos": "acos",
+    "arctan": "atan",
+    "absolute": "abs",
+    "fabs": "abs",
+    "conjugate": "conj",
+    "transpose": "t",
+}
+_ADD, _SUB = _binary(operator.add, "__radd__"), _binary(operator.sub, "__rsub__")
+_MUL, _DIV = _binary(operator.mul, "__rmul__"), _binary(operator.truediv, "__rtruediv__")
+_POW, _MOD = _binary(operator.pow, "__rpow__"), _binary(operator.mod, "__rmod__")
+_FLOORED, _MATMUL = (
+    _binary(operator.floordiv, "__rfloordiv__"),
+    _binary(operator.matmul, "__rmatmul__"),
+)
+_AND, _OR = _binary(operator.and_, "__rand__"), _binary(operator.or_, "__ror__")
+_LT, _GT = _binary(operator.lt, "__gt__"), _binary(operator.gt, "__lt__")
+_LE, _GE = _binary(operator.le, "__ge__"), _binary(operator.ge, "__le__")
+_EQ, _NE = _binary(operator.eq, "__eq__"), _binary(operator.ne, "__ne__")
+
+_BOTH: dict[str, Callable[..., Any]] = {
+    "add": _ADD,
+    "radd": _ADD,
+    "iadd": _ADD,
+    "mul": _MUL,
+    "rmul": _MUL,
+    "multiply": _MUL,
+    "imul": _MUL,
+    "sub": _SUB,
+    "subtract": _SUB,
+    "isub": _SUB,
+    "rsub": _swapped(_SUB),
+    "div": _DIV,
+    "divide": _DIV,
+    "true_divide": _DIV,
+    "truediv": _DIV,
+    "idiv": _DIV,
+    "rdiv": _swapped(_DIV),
+    "rtruediv": _swapped(_DIV),
+    "itruediv": _DIV,
+    "pow": _POW,
+    "power": _POW,
+    "float_power": _POW,
+    "rpow": _swapped(_POW),
+    "remainder": _MOD,
+    "mod": _MOD,
+    "rmod": _swapped(_MOD),
+    "floor_divide": _FLOORED,
+    "floordiv": _FLOORED,
+    "rfloordiv": _swapped(_FLOORED),
+    "matmul": _MATMUL,
+    "rmatmul": _swapped(_MATMUL),
+    "dot": _MATMUL,
+    "mv": _MATMUL,
+    "mm": _MATMUL,
+    "bmm": _MATMUL,
+    "negative": operator.neg,
+    "neg": operator.neg,
+    "positive": operator.pos,
+    "less": _LT,
+    "lt": _LT,
+    "greater": _GT,
+    "gt": _GT,
+    "less_equal": _LE,
+    "le": _LE,
+    "greater_equal": _GE,
+    "ge": _GE,
+    "equal": _EQ,
+    "eq": _EQ,
+    "not_equal": _NE,
+    "ne": _NE,
+    "bitwise_and": _AND,
+    "and": _AND,
+    "rand": _swapped(_AND),
+    "bitwise_or": _OR,
+    "or": _OR,
+    "ror": _swapped(_OR),
+    "bitwise_not": operator.invert,
+    "invert": operator.invert,
+    "logical_and": lambda x, y: _NE(x, 0) & _NE(y, 0),
+    "logical_or": lambda x, y: _NE(x, 0) | _NE(y, 0),
+    "logical_not": lambda x: x == 0,
+    "isnan": lambda x: x != x,
+    "isinf": lambda x: abs(x) == math.inf,
+    "isfinite": lambda x: abs(x) < math.inf,
+    "ceil": lambda x: -(-x).floor(),
+    "log2": lambda x: x.log() * (1 / math.log(2)),
+    "log10": lambda x: x.log() * (1 / math.log(10)),
+    "exp2": lambda x: (x * math.log(2)).exp(),
+    "reciprocal": lambda x: 1 / x,
+    "rsqrt": lambda x: 1 / x.sqrt(),
+    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
+    "maximum": lambda x, y: _first(x, y).maximum(y),
+    "minimum": lambda x, y: _first(x, y).minimum(y),
+    "arctan2": lambda x, y: _first(x, y).atan2(y),
+    "atan2": lambda x, y: _first(x, y).atan2(y),
+    "where": _where,
+    **dict.fromkeys(("clip", "clamp"), _clip),
+    "clamp_min": lambda x, min: _clip(x, min),
+    "clamp_max": lambda x, max: _clip(x, None, max),
+    **{name: _over(name) for name in ("sum", "argmin", "argmax", "logsumexp")},
+    "amin": _over("min"),
+    "amax": _over("max"),
+    "mean": _named("Mean"),
+    "prod": _named("Prod"),
+    "any": _named("Any"),
+    "all": _named("All"),
+    "count_nonzero": _named("Count"),
+    **dict.fromkeys(("norm", "vector_norm"), _norm),
+    **dict.fromkeys(("concatenate", "concat", "cat"), _joined),
+    "real": lambda x: x.real,
+    "imag": lambda x: x.imag,
+    "shape": lambda x: x.shape,
+}
+_ONLY: dict[str, dict[str, Callable[..., Any]]] = {
+    "numpy": {"min": _over("min"), "max": _over("max")},
+    "torch": {
+        "min": _extreme_pair("min", "min_argmin"),
+        "max": _extreme_pair("max", "max_argmax"),
+        "norm": lambda x, p=2, dim=None, **options: _norm(x, p, dim, **options),
+    },
+}
