@@ -306,3 +306,51 @@ def test_every_name_of_the_class():
     for place in ("pykeops.torch", "pykeops.torch.operations"):
         assert dropin.MODULES[place]["KernelSolve"] == "torch"
     assert pairfold.torch.KernelSolve.library == "torch"
+
+
+@pytest.mark.parametrize("name", ["nystrom", "pivoted-cholesky"])
+@pytest.mark.parametrize("rows", [True, False])
+def test_gradients_share_the_preconditioner(name, rows, monkeypatch):
+    from pairfold.frontends.entries import Entries
+
+    made: list[str] = []
+    inverse = Entries.inverse
+    monkeypatch.setattr(Entries, "inverse", lambda *args: made.append(args[4]) or inverse(*args))
+    x, b, g, alpha = arguments()
+    if rows:
+        alpha = torch.linspace(0.3, 2, ROWS, dtype=torch.float64)[:, None].requires_grad_()
+    counts: list[int] = []
+    options = {"preconditioner": name, "callback": lambda n, norms: counts.append(n)}
+    a = solver(x, x, b, g, alpha=alpha, tol=1e-13, rank=15, **options)
+    got = torch.autograd.grad(loss_of(a), (x, b, g, alpha), create_graph=True)
+    squared = ((x[:, None, :] - x[None, :, :]) ** 2).sum(-1)
+    shifted = torch.exp(-g * squared) + torch.diag(alpha.expand(ROWS, 1)[:, 0])
+    want = torch.autograd.grad(
+        loss_of(torch.linalg.solve(shifted, b)), (x, b, g, alpha), create_graph=True
+    )
+    assert_close(got, want)
+    found = [torch.autograd.grad(sum((f**2).sum() for f in f), (x, b, g)) for f in (got, want)]
+    assert_close(*found, rtol=1e-7)
+    assert made == [name]
+    assert len(counts) < 20
+
+
+@pytest.mark.parametrize("name", ["nystrom", "pivoted-cholesky"])
+def test_functions_of_systems_with_a_preconditioner(name):
+    x, b, g, alpha = (t.detach() for t in arguments())
+
+    def solve(x, b):
+        return solver(x, x, b, g, alpha=alpha, tol=1e-13, preconditioner=name, rank=9)
+
+    points = torch.stack([x, 2 * x])
+    got = torch.func.vmap(solve, in_dims=(0, None))(points, b)
+    want = torch.stack([dense(p, p, b, g, alpha) for p in points])
+    assert_close([got], [want])
+    got = torch.func.jacrev(lambda b: solve(x, b)[:3])(b)
+    want = torch.func.jacrev(lambda b: dense(x, x, b, g, alpha)[:3])(b)
+    assert_close([got], [want])
+    sums = [
+        torch.func.vmap(torch.func.grad(lambda x, f=f: loss_of(f(x))))(points)
+        for f in (lambda x: solve(x, b), lambda x: dense(x, x, b, g, alpha))
+    ]
+    assert_close([sums[0]], [sums[1]])

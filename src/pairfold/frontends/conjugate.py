@@ -26,6 +26,19 @@ _LEAST = 1000
 
 
 @dataclass(frozen=True)
+class Later:
+    """Preconditioners that are made when iterations turn out to be many.
+
+    Args:
+        wait: the iterations before one is considered; the next after four times as many.
+        make: one, from the number of iterations so far, or None where it would not pay.
+    """
+
+    wait: int
+    make: Callable[[int], Operator | None]
+
+
+@dataclass(frozen=True)
 class Stop:
     """When iterations end.
 
@@ -91,7 +104,7 @@ def conjugate_gradients(
     b: Any,
     axes: Sequence[int],
     stop: Stop,
-    preconditioner: Operator | None = None,
+    preconditioner: Operator | Later | None = None,
     callback: Callable[[int, Any], Any] | None = None,
     shift: float | None = None,
 ) -> Any:
@@ -104,7 +117,8 @@ def conjugate_gradients(
         axes: the axes that together make one right-hand side; along the others `apply` must act
             on each place by itself.
         stop: the criterion.
-        preconditioner: r -> z, symmetric and positive definite, an approximate inverse.
+        preconditioner: r -> z, symmetric and positive definite, an approximate inverse; or one
+            that is made later.
         callback: called with the number of each iteration, from 1, and the norms of the
             residuals, in an array shaped like b with the `axes` of length 1.
         shift: a likely lower bound of the operator's eigenvalues, for forecasts.
@@ -123,9 +137,8 @@ def conjugate_gradients(
         ShapeError: a preconditioner that changes the shape.
     """
     block = _Block(xp, b, axes, stop, shift)
-    precondition = _checked(preconditioner, b)
     try:
-        _iterate(block, apply, precondition, stop.most(block.count), callback)
+        _iterate(block, apply, preconditioner, stop.most(block.count), callback)
     except SolveError as error:
         error.solution, error.iterations = block.best, block.iteration
         error.residuals = xp.sqrt(block.least)
@@ -136,11 +149,17 @@ def conjugate_gradients(
 def _iterate(
     block: _Block,
     apply: Operator,
-    precondition: Operator,
+    preconditioner: Operator | Later | None,
     most: int,
     callback: Callable[[int, Any], Any] | None,
 ) -> None:
     """Iterate until every right-hand side is solved."""
+    if isinstance(preconditioner, Later):
+        later, ready = preconditioner, None
+    else:
+        later, ready = None, preconditioner
+    precondition = _checked(ready, block.residual)
+    wait = later.wait if later else 0
     if block.going:
         block.start(precondition(block.residual))
     with _progress() as show:
@@ -156,10 +175,15 @@ def _iterate(
                 callback(block.iteration, block.norms)
             if block.going and block.iteration % CHECK == 0:
                 block.watch(apply)
+            found = None
+            if later is not None and block.going and block.iteration == wait:
+                found, wait = None if block.nearly() else later.make(wait), 4 * wait
+            if found is not None:
+                precondition = _checked(found, block.residual)
             if block.going:
                 z = precondition(block.residual)
                 with _quiet():
-                    block.turn(z)
+                    block.turn(z) if found is None else block.start(z)
 
 
 class _Block:
@@ -186,7 +210,7 @@ class _Block:
         # For `watch`: where progress was last seen, and when to read the coefficients.
         self.first = self.seen = _host(self.squared)
         self.since, self.due = np.zeros(self.seen.shape, np.int64), STANDING
-        self.size = 0.0
+        self.size, self.paced = 0.0, (self.first, 0)
 
     def dot(self, x: Any, y: Any) -> Any:
         """Products of vectors, in float64."""
@@ -197,6 +221,9 @@ class _Block:
         self.gain = self.dot(self.residual, z)
         self._check_positive(self.gain, _PRECONDITIONER, "r.z")
         self.direction = self.xp.where(self.active, z, self.xp.zeros_like(z))
+        self.steps.clear()
+        self.ratios.clear()
+        self.since[...] = self.iteration
 
     def move(self, product: Any) -> None:
         """To the minimum along the directions."""
@@ -231,6 +258,16 @@ class _Block:
         return x / self.xp.where(self.active, y, self.xp.ones_like(y))
 
     # -- progress -------------------------------------------------------------------------------
+
+    def nearly(self) -> bool:
+        """Whether no more than twice the iterations so far are left, at the pace of the last."""
+        active, squared, limit = map(_host, (self.active, self.squared, self.limit))
+        before, since = self.paced
+        self.paced = squared, self.iteration
+        with _quiet():
+            done = np.log(before[active] / squared[active]) / (self.iteration - since)
+            left = np.log(squared[active] / limit[active])
+        return bool((left <= 2 * self.iteration * done).all())
 
     def watch(self, apply: Operator) -> None:
         """Look at progress.

@@ -11,12 +11,13 @@ from .accuracy import Accuracy
 from .conjugate import checked_stop
 from .lazy import Tensor
 from .leaves import Leaf, adapter_for, numbered
+from .preconditioners import checked_preconditioner
 from .reduced import fold_of
 from .solve import Request, System, solve_system
 
 _STOP = ("eps", "tol", "maxiter")
 _CALL = ("backend", "device_id", "ranges")
-_HELP = ("preconditioner", "callback")
+_HELP = ("preconditioner", "callback", "rank")
 
 
 class Solved:
@@ -136,7 +137,9 @@ class Solved:
         if self.tensor.backend is not None:
             call.setdefault("backend", self.tensor.backend)
         stop = checked_stop(**{name: chosen[name] for name in _STOP if name in chosen})
-        return Request(stop, *(chosen.get(name) for name in _HELP), call=call)
+        given = chosen.get("preconditioner", "auto"), chosen.get("rank")
+        preconditioner, rank = checked_preconditioner(*given)
+        return Request(stop, preconditioner, chosen.get("callback"), call, rank)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Solved, self._made_of, {"options": self.options}

@@ -323,7 +323,7 @@ class Reducing(Internals):
                 is its sum with the symbol set to a.
             call: compute at once; False gives a callable.
             alpha: what is added to the diagonal, as for `KernelSolve`.
-            options: `eps`, `tol`, `maxiter`, `preconditioner`, `callback`, `backend`,
+            options: `eps`, `tol`, `maxiter`, `preconditioner`, `rank`, `callback`, `backend`,
                 `device_id`, `ranges` as for the call of `KernelSolve`; `dtype_acc`,
                 `use_double_acc`, `sum_scheme` as for the class.
 

@@ -7,6 +7,7 @@ transposed system (see `torchsolve`).
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import warnings
@@ -23,12 +24,14 @@ from ..errors import DimError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
 from .arrays import Sizes, TorchArrays
-from .conjugate import Stop, cast, checked_stop, conjugate_gradients
+from .conjugate import Later, Stop, cast, checked_stop, conjugate_gradients
+from .entries import Entries, Inverse
 from .fold import Fold
 from .genred import call_fold, check_axis, checked_accuracy
 from .given import checked
 from .opaque import opaque
 from .parse import parse_many
+from .preconditioners import NAMES, checked_preconditioner
 from .ranges import checked_ranges
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from .explaingpu import GpuExplanation
 
 _VARIABLE = re.compile(r"\bVar\((\d+),\d+,\d\)")
+# A preconditioner that nobody asked for: no sooner, no fewer columns, no more bytes, no smaller
+# effect on the condition than these.
+_WAIT, _LEAST_RANK, _MEMORY, _GAIN = 4, 32, 2**29, 16.0
 # Operations that act on each component by itself, where dimensions stay the same.
 _COMPONENTWISE = ("Var", "Add", "Subtract", "Minus", "Mult", "Divide")
 
@@ -45,9 +51,12 @@ class Request:
     """How to solve: when to stop, what helps, and the options of each product with K."""
 
     stop: Stop = field(default_factory=Stop)
-    preconditioner: Callable[[Any], Any] | None = None
+    preconditioner: Callable[[Any], Any] | str | None = "auto"
     callback: Callable[[int, Any], Any] | None = None
     call: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    rank: int | None = None
+    # A preconditioner that was made is kept here for the systems of derivatives.
+    made: dict[str, Inverse] = field(default_factory=dict[str, Inverse])
 
     def derived(self) -> Request:
         """The request for systems of derivatives, whose right-hand sides have any scale."""
@@ -122,16 +131,67 @@ class System:
             found = self.product(library, args, vector, request)
             return found if alpha is None else found + alpha * vector
 
+        b = args[self.position]
         return conjugate_gradients(
             sys.modules[library],
             apply,
-            args[self.position],
+            b,
             self.axes,
             request.stop,
-            request.preconditioner,
+            self._preconditioner(args, b, alpha, request),
             request.callback,
             _least(alpha),
         )
+
+    def _preconditioner(self, args: Sequence[Any], b: Any, alpha: Any, request: Request) -> Any:
+        """What a request asks for: a function r -> z, one that is made later, or None.
+
+        Raises:
+            UnsupportedError: a preconditioner with a name, where there can be none.
+        """
+        asked = request.preconditioner
+        if not isinstance(asked, str):
+            return asked
+        kept = request.made.get("inverse")
+        if kept is not None and kept.fits(b.shape):
+            return kept
+        if asked in NAMES:
+            found = self._entries().inverse(args, b, alpha, asked, request.rank, request.call)
+            request.made["inverse"] = found
+            return found
+        known = self.unknown.params[2] != self.fold.kept and request.call.get("ranges") is None
+        return Later(_WAIT, self._choice(args, b, alpha, request)) if known else None
+
+    def _choice(
+        self, args: Sequence[Any], b: Any, alpha: Any, request: Request
+    ) -> Callable[[int], Inverse | None]:
+        """A preconditioner for a system that has taken some iterations, if it is likely to pay.
+
+        Making one of rank k takes about as long as 2 k^2 / n products, so that k follows from the
+        iterations so far: it takes no longer than they did. Where the eigenvalues
+        found do not decay it is not tried again.
+        """
+        size = math.prod(b.shape[axis] for axis in self.axes)
+        most = min(size // 2, _MEMORY // (8 * max(1, math.prod(b.shape))))
+        last, gain = _LEAST_RANK // 2, _GAIN / 2
+
+        def make(count: int) -> Inverse | None:
+            nonlocal last, gain, most
+            rank = min(most, math.isqrt(count * size // 2))
+            if rank < 2 * last:
+                return None
+            found = self._entries().inverse(args, b, alpha, NAMES[0], rank, request.call)
+            if found.gain < 2 * gain:
+                most = most if found.gain > _GAIN / 4 else 0
+                return None
+            last, gain = rank, found.gain
+            request.made["inverse"] = found
+            return found
+
+        return make
+
+    def _entries(self) -> Entries:
+        return Entries(self.fold, self.position, self.apart)
 
 
 def _check_unknown(
@@ -338,8 +398,9 @@ class KernelSolve:
         ranges: Any = None,
         tol: float | None = None,
         maxiter: int | None = None,
-        preconditioner: Callable[[Any], Any] | None = None,
+        preconditioner: Callable[[Any], Any] | str | None = "auto",
         callback: Callable[[int, Any], Any] | None = None,
+        rank: int | None = None,
     ) -> Any:
         """Solve.
 
@@ -353,10 +414,14 @@ class KernelSolve:
                 residual: eps bounds the root mean square of the residual, as in PyKeOps.
             tol: if given, it is solved when |r| <= tol |b| instead, whatever its scale.
             maxiter: how many iterations are allowed; None: 10 n, and no fewer than 1000.
-            preconditioner: r -> z, an approximate inverse, symmetric and positive definite, on
-                arrays of b's shape.
+            preconditioner: "nystrom" or "pivoted-cholesky" (see `frontends/preconditioners.py`:
+                columns of K in place of K, for kernels whose eigenvalues decay); a function
+                r -> z, an approximate inverse, symmetric and positive definite, on arrays of b's
+                shape; None; "auto" makes "nystrom" where iterations turn out to be many and it
+                pays.
             callback: called after each iteration with its number, from 1, and the norms of the
                 residuals: an array (..., 1, D), or (..., 1, 1) where the formula mixes components.
+            rank: how many columns a preconditioner with a name takes; None: up to 200.
 
         Returns:
             (..., M, D), in the arrays' library and dtype (half precision is solved in float32); 0
@@ -369,10 +434,20 @@ class KernelSolve:
                 not finite; its `solution` is the best iterate so far.
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
                 does not fit, before anything is computed.
+            UnsupportedError: a preconditioner with a name for a sum over ranges.
+
+        >>> import numpy as np
+        >>> solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(1)", "y=Vj(1)", "b=Vj(1)"], "b", 1)
+        >>> x = np.linspace(0, 1, 500)[:, None]
+        >>> given = (x, x, np.sin(9 * x))
+        >>> a = solve(*given, alpha=1e-6, preconditioner="nystrom", rank=20, maxiter=9)
+        >>> a.shape
+        (500, 1)
         """
         call = {"backend": backend, "device_id": device_id, "ranges": ranges}
         stop = checked_stop(eps, tol, maxiter)
-        request = Request(stop, preconditioner, callback, call)
+        chosen, columns = checked_preconditioner(preconditioner, rank)
+        request = Request(stop, chosen, callback, call, columns)
         return solve_system(self._system, args, self.library, alpha, request)
 
     def explain(self, *args: Any, **options: Any) -> Explanation | GpuExplanation:

@@ -1,0 +1,215 @@
+"""Entries of the matrix of a system: some of its columns, its diagonal, each by one reduction."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..calculus.substitute import substitute
+from ..core.node import Kind, Node, depends_on
+from ..errors import UnsupportedError
+from ..ops.table import variable
+from .conjugate import cast
+from .fold import Fold
+from .genred import call_fold
+from .preconditioners import LowRank, Matrix, factor
+
+Operator = Callable[[Any], Any]
+
+
+class Entries:
+    """The matrix of a sum that is linear in the argument at `position`.
+
+    Args:
+        fold: the sum.
+        position: the place of the unknown among its arguments.
+        apart: whether each component of the unknown is a system of its own.
+
+    Raises:
+        UnsupportedError: the unknown has the index that the sum keeps: there is no matrix.
+    """
+
+    def __init__(self, fold: Fold, position: int, apart: bool) -> None:
+        self.fold, self.position, self.apart = fold, position, apart
+        self.unknown = fold.variables[position]
+        if self.unknown.params[2] == fold.kept:
+            raise UnsupportedError(
+                "preconditioners with a name need an unknown with the index of the sum",
+                found=f"an unknown with the index that is kept, in {fold.formula}",
+                hint="preconditioner=None, or a function r -> z",
+            )
+        self.alike = apart and _alike(fold.formula, self.unknown)
+
+    def inverse(
+        self,
+        args: Sequence[Any],
+        b: Any,
+        alpha: Any,
+        name: str,
+        rank: int | None,
+        call: Mapping[str, Any],
+    ) -> Inverse:
+        """An approximate inverse of alpha Id + K, for vectors of b's shape.
+
+        Raises:
+            UnsupportedError: the sum is over ranges.
+        """
+        if call.get("ranges") is not None:
+            raise UnsupportedError(
+                "preconditioners with a name need all pairs",
+                found=f'preconditioner="{name}" and ranges',
+                hint="preconditioner=None, or a function r -> z",
+            )
+        together = self.alike and (alpha is None or not alpha.shape or alpha.shape[-1] == 1)
+        layout = "together" if together else "each" if self.apart else "flat"
+        xp = sys.modules["numpy" if not hasattr(b, "requires_grad") else "torch"]
+        low_rank = factor(name, self._matrix(xp, args, b, layout, call), rank)
+        return Inverse(xp, low_rank, alpha, b, layout)
+
+    def _matrix(
+        self, xp: Any, args: Sequence[Any], b: Any, layout: str, call: Mapping[str, Any]
+    ) -> Matrix:
+        rows, width = b.shape[-2:]
+        size = rows * width if layout == "flat" else rows
+
+        def columns(places: Sequence[int]) -> Any:
+            found = self._columns(xp, args, b, places, call)
+            if layout == "together":
+                found = found[..., 0]
+            elif layout == "each":
+                found = xp.swapaxes(found, -1, -2)
+            else:
+                found = found.reshape(*found.shape[:-2], size)
+            return xp.moveaxis(cast(found, xp.float64), 0, -1)
+
+        def diagonal() -> Any:
+            found = cast(self._diagonal(xp, args, b, call), xp.float64)
+            if layout == "together":
+                return found[..., 0]
+            return (
+                xp.swapaxes(found, -1, -2)
+                if layout == "each"
+                else found.reshape(*found.shape[:-2], size)
+            )
+
+        return Matrix(xp, size, columns, diagonal, float(xp.finfo(b.dtype).eps))
+
+    def _columns(
+        self, xp: Any, args: Sequence[Any], b: Any, places: Sequence[int], call: Mapping[str, Any]
+    ) -> Any:
+        """Columns as arrays (k, ..., M, E), each a sum over one point."""
+        depth, width = len(b.shape) - 2, self.unknown.dim
+        points = list(places) if self.apart else [place // width for place in places]
+
+        def picked(array: Any) -> Any:
+            found = xp.moveaxis(array[..., points, :], -2, 0)
+            batch = found.shape[1:-1]
+            missing = [1] * (depth - len(batch))
+            return found.reshape(len(points), *missing, *batch, 1, found.shape[-1])
+
+        given = [
+            picked(array) if v.params[2] == self.unknown.params[2] else array
+            for v, array in zip(self.fold.variables, args, strict=True)
+        ]
+        if self.apart:
+            vectors = xp.ones_like(b[..., :1, :]).reshape(-1, width)[:1]
+        else:
+            components = [place % width for place in places]
+            vectors = _units(xp, b)[components].reshape(len(points), *[1] * depth, 1, width)
+        given[self.position] = vectors
+        found = call_fold(self.fold, given, xp.__name__, **call)
+        return xp.broadcast_to(found, (len(points), *b.shape))
+
+    def _diagonal(self, xp: Any, args: Sequence[Any], b: Any, call: Mapping[str, Any]) -> Any:
+        """The diagonal (..., M, E), as a sum over the unknown alone."""
+        depth, width = len(b.shape) - 2, self.unknown.dim
+        given = list(args)
+        if self.apart:
+            given[self.position] = xp.ones_like(b[..., :1, :]).reshape(-1, width)[:1]
+            return xp.broadcast_to(call_fold(self._own(), given, xp.__name__, **call), b.shape)
+        given[self.position] = _units(xp, b).reshape(width, *[1] * depth, 1, width)
+        found = call_fold(self._own(), given, xp.__name__, **call)
+        return xp.diagonal(xp.broadcast_to(found, (width, *b.shape)), 0, 0, -1)
+
+    def _own(self) -> Fold:
+        """The sum where every variable but the unknown has the index that is kept."""
+
+        def make() -> Fold:
+            moved, kept = self.unknown.params[2], self.fold.kept
+            variables = [
+                variable(v.params[0], v.dim, kept)
+                if v.params[2] == moved and n != self.position
+                else v
+                for n, v in enumerate(self.fold.variables)
+            ]
+            replaced = dict(zip(self.fold.variables, variables, strict=True))
+            formula = substitute(self.fold.formula, replaced)
+            return self.fold.with_formula(formula, variables, "Sum", Kind(kept))
+
+        return self.fold.derived(("diagonal", self.position), make)
+
+
+class Inverse:
+    """A low-rank inverse on arrays of b's shape, whatever the layout of the systems in it."""
+
+    def __init__(self, xp: Any, low_rank: Any, alpha: Any, b: Any, layout: str) -> None:
+        self.xp, self.layout, self.weight = xp, layout, None
+        shift: Any = 0.0
+        if alpha is not None and not alpha.shape:
+            shift = max(0.0, float(alpha))
+        elif alpha is not None and bool((alpha > 0).all()):
+            wide = cast(alpha, xp.float64)
+            ones = xp.ones_like(b if layout != "together" else b[..., :1], dtype=xp.float64)
+            self.weight = self._arranged(ones / xp.sqrt(wide))
+            low_rank, shift = self.weight * low_rank, 1.0
+        self.inner = LowRank(xp, low_rank, shift)
+
+    @property
+    def gain(self) -> float:
+        """By how much the condition falls."""
+        return self.inner.gain
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether it can be applied to vectors of that shape."""
+        arranged = tuple(shape)
+        if self.layout == "each":
+            arranged = (*shape[:-2], shape[-1], shape[-2], 1)
+        elif self.layout == "flat":
+            arranged = (*shape[:-2], math.prod(shape[-2:]), 1)
+        return self.inner.fits(arranged)
+
+    def _arranged(self, r: Any) -> Any:
+        if self.layout == "together":
+            return r
+        if self.layout == "each":
+            return self.xp.swapaxes(r, -1, -2)[..., None]
+        return r.reshape(*r.shape[:-2], -1, 1)
+
+    def __call__(self, r: Any) -> Any:
+        """z, of the shape and dtype of r."""
+        given = self._arranged(r)
+        if self.weight is None:
+            found = self.inner(given)
+        else:
+            found = cast(self.weight * self.inner(self.weight * given), r.dtype)
+        if self.layout == "each":
+            return self.xp.swapaxes(found[..., 0], -1, -2)
+        return found.reshape(r.shape)
+
+
+def _units(xp: Any, b: Any) -> Any:
+    """Unit vectors of b's components."""
+    place = {} if xp.__name__ == "numpy" else {"device": b.device}
+    return xp.eye(b.shape[-1], dtype=b.dtype, **place)
+
+
+def _alike(formula: Node, unknown: Node) -> bool:
+    """Whether all components have the same matrix: what multiplies the unknown is a number."""
+    moving = set(depends_on([formula], [unknown]))
+    return all(
+        operand.dim == 1 or operand in moving or operand is unknown
+        for node in moving
+        for operand in node.args
+    )
