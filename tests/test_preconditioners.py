@@ -286,3 +286,12 @@ def test_kernels_that_are_not_positive_are_refused_as_before():
     for name in (*NAMES, "auto", None):
         with pytest.raises(SolveError, match="not positive definite"):
             K.solve(b, alpha=1e-3, preconditioner=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_that_are_not_finite_are_refused(name):
+    x, b = data()
+    x[7] = np.nan
+    K = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
+    with pytest.raises(SolveError, match="finite"):
+        K.solve(b, alpha=1e-3, preconditioner=name)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OptionError, closest
+from ..errors import OptionError, SolveError, closest
 from .conjugate import cast
 
 NAMES = ("nystrom", "pivoted-cholesky")
@@ -95,6 +95,9 @@ def factor(name: str, matrix: Matrix, rank: int | None = None) -> Any:
 def nystrom(matrix: Matrix, rank: int, seed: int = 0) -> Any:
     """L (..., n, rank) from columns drawn without replacement.
 
+    Raises:
+        SolveError: the columns are not finite.
+
     >>> K = np.array([[2.0, 1.0], [1.0, 2.0]])
     >>> known = Matrix(np, 2, lambda places: K[:, places], lambda: np.diag(K), 1e-16)
     >>> found = nystrom(known, 2)
@@ -105,6 +108,8 @@ def nystrom(matrix: Matrix, rank: int, seed: int = 0) -> Any:
     drawn = np.random.default_rng(seed).choice(matrix.size, rank, replace=False)
     places = np.sort(drawn).tolist()
     columns = matrix.columns(places)
+    if not bool(xp.isfinite(columns).all()):
+        raise SolveError("the matrix of the system is not finite", hint="arguments that are finite")
     block = columns[..., places, :]
     values, vectors = xp.linalg.eigh((block + xp.swapaxes(block, -1, -2)) / 2)
     # A shift of the size of rounding errors keeps what is divided by positive. What a matrix that

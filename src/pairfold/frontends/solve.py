@@ -168,8 +168,8 @@ class System:
         """A preconditioner for a system that has taken some iterations, if it is likely to pay.
 
         Making one of rank k takes about as long as 2 k^2 / n products, so that k follows from the
-        iterations so far: it takes no longer than they did. Where the eigenvalues
-        found do not decay it is not tried again.
+        iterations so far: it takes no longer than they did. Where the eigenvalues found do not
+        decay it is not tried again.
         """
         size = math.prod(b.shape[axis] for axis in self.axes)
         most = min(size // 2, _MEMORY // (8 * max(1, math.prod(b.shape))))
@@ -414,11 +414,9 @@ class KernelSolve:
                 residual: eps bounds the root mean square of the residual, as in PyKeOps.
             tol: if given, it is solved when |r| <= tol |b| instead, whatever its scale.
             maxiter: how many iterations are allowed; None: 10 n, and no fewer than 1000.
-            preconditioner: "nystrom" or "pivoted-cholesky" (see `frontends/preconditioners.py`:
-                columns of K in place of K, for kernels whose eigenvalues decay); a function
-                r -> z, an approximate inverse, symmetric and positive definite, on arrays of b's
-                shape; None; "auto" makes "nystrom" where iterations turn out to be many and it
-                pays.
+            preconditioner: "nystrom" or "pivoted-cholesky", for kernels whose eigenvalues decay;
+                a function r -> z, an approximate inverse, symmetric and positive definite, on
+                arrays of b's shape; None; "auto" makes "nystrom" where iterations are many.
             callback: called after each iteration with its number, from 1, and the norms of the
                 residuals: an array (..., 1, D), or (..., 1, 1) where the formula mixes components.
             rank: how many columns a preconditioner with a name takes; None: up to 200.
