@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -351,3 +354,19 @@ def test_solutions_have_gradients_in_batches():
     want = jacobian(function, (x[:4], b))
     for got, part in zip(jacobian(function, (x[:4], b), vectorize=True), want, strict=True):
         assert_close(got.numpy(), part.numpy(), rtol=1e-6)
+
+
+# ----- samples of attacks ------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pages are protected by mprotect")
+@pytest.mark.parametrize(
+    "attack",
+    [("attack_pages.py", "--kernels", "12", "--calls", "3"), ("attack_calls.py", "--count", "60")],
+)
+def test_a_sample_of_what_make_attack_does(attack: tuple[str, ...]):
+    script, *options = attack
+    path = Path(__file__).with_name(script)
+    command = [sys.executable, str(path), *options, "--seed", "3"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout[-2000:] + found.stderr

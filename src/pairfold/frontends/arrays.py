@@ -23,6 +23,7 @@ from . import gate
 from .advice import kind_name, to_array, to_dtype, to_one_dtype
 
 Triple = tuple[int, int, int]
+WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 SUPPORTED = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -277,7 +278,12 @@ class TorchArrays:
 
         Raises:
             ArrayTypeError: other values for each batch element of a vmap.
+            DTypeError: numbers that NumPy has no whole numbers for.
         """
+        if TorchArrays.dtype(array) not in WHOLE:
+            raise DTypeError(
+                f"{label} must hold whole numbers", found=f"dtype {array.dtype}", hint="x.long()"
+            )
         inside = sys.modules["torch"]._C._functorch
         while inside.is_functorch_wrapped_tensor(array):
             if inside.is_batchedtensor(array):

@@ -65,6 +65,9 @@ def check_kind(array: Any, label: str) -> None:
         DeviceError: a device that no backend uses.
     """
     torch = sys.modules["torch"]
+    inside = torch._C._functorch
+    while inside.is_functorch_wrapped_tensor(array):
+        array = inside.get_unwrapped(array)
     kind = type(array)
     wrapper = _wraps(kind)
     if wrapper or torch._is_functional_tensor(array):

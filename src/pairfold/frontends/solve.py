@@ -20,10 +20,10 @@ import numpy as np
 from ..calculus.operators import check_linear
 from ..calculus.substitute import substitute
 from ..core.node import Kind, Node, depends_on
-from ..errors import DimError, FormulaError, OptionError, ShapeError
+from ..errors import DimError, DTypeError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
-from .arrays import Sizes, TorchArrays
+from .arrays import SUPPORTED, WHOLE, Sizes, TorchArrays
 from .conjugate import Later, Stop, cast, checked_stop, conjugate_gradients
 from .entries import Entries, Inverse
 from .fold import Fold
@@ -271,6 +271,13 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
     if TorchArrays.owns(given):
         TorchArrays.check_kind(given, "alpha")
         TorchArrays.check_memory(given, "alpha")
+        real = TorchArrays.dtype(given) in (*SUPPORTED, *WHOLE)
+    else:
+        real = not np.iscomplexobj(given)
+    if not real:
+        raise DTypeError(
+            "alpha must be real", found=f"alpha of dtype {getattr(given, 'dtype', complex)}"
+        )
     try:
         if hasattr(given, "requires_grad"):
             tensors = xp.__name__ == "torch"

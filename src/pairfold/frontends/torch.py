@@ -16,8 +16,9 @@ from torch.autograd import forward_ad
 
 from ..calculus.substitute import substitute
 from ..core.node import Kind
-from ..errors import ArrayTypeError, DerivativeError
+from ..errors import ArrayTypeError, DerivativeError, PairfoldError
 from ..ops.table import OPERATIONS, variable
+from .arrays import label_of
 from .fold import Fold, fill
 from .gate import check_recording
 from .ranges import Ranges
@@ -85,6 +86,8 @@ class FoldFunction(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """One more batch axis, in front of those of every tensor."""
         fold, adapter, ranges, *tensors = args
+        for position, tensor in enumerate(tensors):
+            adapter.check_memory(tensor, label_of(position, fold.names))
         own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
         depth = max(
             tensor.dim() - (dim is not None) - least
@@ -190,7 +193,14 @@ def call(
     Raises:
         DerivativeError: `out` together with tensors that need gradients.
     """
-    if out is None and _plain(tensors):
+    try:
+        direct = out is None and _plain(tensors)
+    except PairfoldError:
+        raise
+    except Exception:
+        fold.check(tensors, adapter.name)  # says which tensor does not answer
+        raise
+    if direct:
         try:
             return fold(adapter, tensors, None, ranges)
         except ArrayTypeError:
