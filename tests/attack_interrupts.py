@@ -2,16 +2,20 @@
 
     python tests/attack_interrupts.py --count 1000
 
-In the main thread exceptions come from a signal's handler, in another thread from the interpreter's
-call for asynchronous exceptions. Every case runs in a process of its own, which has a watchdog.
+In the main thread exceptions come from a signal's handler: one for each call (signals), or one
+every few milliseconds (storm). In another thread they come from the interpreter's call for
+asynchronous exceptions (threads). Last, each allocation in turn fails (memory), where Python has
+the module for it. Every case runs in a process of its own, which has a watchdog.
 """
 
 from __future__ import annotations
 
 import _thread
 import argparse
+import contextlib
 import ctypes
 import faulthandler
+import importlib
 import random
 import signal
 import subprocess
@@ -28,6 +32,9 @@ _WATCHDOG = 60
 _EVERY = 100
 
 
+HOW = ("signals", "storm", "threads", "memory")
+# Where an allocation fails, NumPy's `errstate` and torch's autograd end the process themselves.
+_MEMORY = ("small", "middle", "nearest", "compilation")
 threads_inside = getattr(sys, "_current_frames")  # noqa: B009
 
 
@@ -142,6 +149,7 @@ class Attack:
         self.random = random.Random(seed)
         self.latencies: list[float] = []
         self.swallowed = 0
+        self.strange: set[str] = set()
         self.sent = 0.0
         sys.unraisablehook = self._unraisable
         self.check()
@@ -209,6 +217,48 @@ class Attack:
                 pass
             self.arrived()
 
+    def by_storm(self, count: int) -> None:
+        """Exceptions that come while others are being dealt with."""
+        number = 0
+
+        def handler(_: int, frame: Any) -> None:
+            nonlocal number
+            if "pairfold" in frame.f_code.co_filename and number < count:
+                number += 1
+                raise Interrupted
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.002, max(0.0005, self.typical / 4))
+        while number < count:
+            self.sent = time.perf_counter()
+            with contextlib.suppress(Interrupted):
+                self.call()
+            self.latencies.append(time.perf_counter() - self.sent)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.check()
+
+    def by_memory(self, count: int) -> None:
+        """The allocations of Python objects fail, one after the other, in all threads."""
+        try:
+            capi = importlib.import_module("_testcapi")
+        except ImportError:
+            print("this Python has no way to let allocations fail")
+            return
+        for number in range(1, count + 1):
+            self.sent = time.perf_counter()
+            capi.set_nomemory(number, number + self.random.choice((1, 2, 50)))
+            got = None
+            try:
+                try:
+                    got = self.call()
+                finally:
+                    capi.remove_mem_hooks()
+            except Exception as error:
+                if "memory" not in repr(error).lower():
+                    self.strange.add(repr(error)[:80])
+            assert got is None or np.allclose(got, self.want, rtol=1e-4, atol=1e-5)
+            self.arrived()
+
     def by_threads(self, count: int) -> None:
         """The calls are made in a thread, and interrupted from here."""
         sys.setswitchinterval(1e-4)
@@ -245,11 +295,11 @@ class Attack:
         thread.join(10)
 
     def report(self) -> str:
-        found = sorted(self.latencies)
+        found = sorted(self.latencies) or [0.0]
         return (
             f"{len(found)} interrupts, {self.swallowed} in finalizers, "
             f"{1e3 * found[len(found) // 2]:.1f} ms, at most {1e3 * found[-1]:.0f} ms, "
-            f"{len(threads_inside()) - 1} other threads"
+            f"{len(threads_inside()) - 1} other threads {self.strange or ''}"
         )
 
 
@@ -257,10 +307,11 @@ def attack(case: str, how: str, count: int, seed: int, threads: int) -> str:
     """Interrupt a case so often; raises where a call is wrong or late."""
     from pairfold import settings
 
+    faulthandler.enable()
     faulthandler.dump_traceback_later(_WATCHDOG, exit=True)
     settings(threads=threads)
     found = Attack(case, seed)
-    (found.by_signals if how == "signals" else found.by_threads)(count)
+    getattr(found, f"by_{how}")(count)
     found.others()
     faulthandler.cancel_dump_traceback_later()
     late = [latency for latency in found.latencies if latency > SOON]
@@ -275,14 +326,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--case", choices=CASES)
-    parser.add_argument("--how", choices=("signals", "threads"))
+    parser.add_argument("--how", choices=HOW)
     given = parser.parse_args()
     if given.case and given.how:
         print(attack(given.case, given.how, given.count, given.seed, given.threads))
         return 0
     failed = 0
     for case in [given.case] if given.case else CASES:
-        for how in [given.how] if given.how else ("signals", "threads"):
+        for how in [given.how] if given.how else HOW:
+            if how == "memory" and case not in _MEMORY:
+                continue
             options = ["--case", case, "--how", how, "--count", str(given.count)]
             options += ["--seed", str(given.seed), "--threads", str(given.threads)]
             start = time.perf_counter()

@@ -12,7 +12,6 @@ its tasks touch; and an interrupted caller stops them in a step without a call.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import threading
@@ -70,7 +69,7 @@ class Job:
                 return  # others do the rest
         except BaseException:
             self.failures.append(None)  # above all of memory: the caller will see for itself
-        with contextlib.suppress(RuntimeError):  # another worker did
+        if self.finished.locked():
             self.finished.release()
 
     def wait(self, workers: int, update: Callable[[int], None] | None = None) -> None:
@@ -173,8 +172,12 @@ def _serve(number: int, workers: dict[int, object], jobs: SimpleQueue[Job]) -> N
     try:
         while True:
             job = jobs.get()
-            job.help()
-            del job
+            try:
+                job.help()
+            except BaseException:
+                del job  # the caller will see for itself
+            else:
+                del job
     finally:
         workers.pop(number, None)
 
