@@ -48,7 +48,6 @@ Strides = tuple[int, int]
 
 _SECONDS_PER_OPERATION = 0.5e-9
 SECONDS_PER_BYTE = 0.2e-9
-_NO_OFFSETS = (ctypes.c_int64 * 4096)()
 _KEPT = 256
 _MANY_ROWS, _MANY_COLUMNS = 2048, 2**17
 _MOST_LISTED = 2**32  # indices in lists are as wide as values
@@ -208,8 +207,9 @@ class Launcher:
             )
         parts = bound.parts
         cut = (parts.rows_per_task, parts.panels, parts.splits, parts.columns_per_split)
-        places = ctypes.addressof(_NO_OFFSETS) if offsets is None else offsets.ctypes.data
-        words = [rows, columns, *cut, places, *[0] * (FIRST_RESULT - OFFSETS - 1)]
+        if offsets is None:
+            offsets = np.zeros(len(strides), np.int64)
+        words = [rows, columns, *cut, offsets.ctypes.data, *[0] * (FIRST_RESULT - OFFSETS - 1)]
         panels = None
         if bound.pattern is not None:
             panels = bound.pattern.panels(rows, parts.rows_per_task)

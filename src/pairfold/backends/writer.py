@@ -110,6 +110,7 @@ class Writer:
         self.kernel, self.plan = kernel, plan
         self.layout = Layout(kernel, plan)
         self.module = ir.Module("pairfold")
+        self.order = {a.position: place for place, a in enumerate(kernel.arguments)}
         self.shared = frontier(kernel)
         self.item = ITEM[plan.dtype]
         self.storage = Storage(plan.stored or plan.dtype)
@@ -164,8 +165,7 @@ class Writer:
         self, argument: Argument, args: ir.Value, batch: ir.Value
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Address of an argument's batch element, its row stride and its component stride."""
-        place = [a.position for a in self.kernel.arguments].index(argument.position)
-        return self._array(len(self.kernel.results) + place, args, batch)
+        return self._array(len(self.kernel.results) + self.order[argument.position], args, batch)
 
     def _array(
         self, place: int, args: ir.Value, batch: ir.Value

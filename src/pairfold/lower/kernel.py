@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..core.node import Kind, Node, topological
 from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable, reachable_through
@@ -18,6 +19,13 @@ from ..errors import InternalError
 from ..ops.reductions import Ends, Reduction
 
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
+
+# A product of products that are used twice each, over and over, has too many factors to be listed.
+_MOST_FACTORS = 64
+
+# Levels of a formula that are lowered at once, where what they read is short, and anywhere.
+_SHALLOW, _DEEP = 16, 32
+
 _BOTH = 1 << Kind.I | 1 << Kind.J
 STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
 
@@ -94,6 +102,11 @@ class Kernel:
     pieces: tuple[int, ...] = ()
     bounds: Bounds = Bounds()
 
+    @cached_property
+    def read_at(self) -> dict[int, int]:
+        """The stage of the argument at each position."""
+        return {argument.position: argument.stage for argument in self.arguments}
+
     @property
     def places(self) -> int:
         """States kept per row: one per component, and one for the total."""
@@ -129,9 +142,9 @@ class Kernel:
         """(stage, offset, index) where `value` is read from when computing at stage `at`."""
         if value.what == "load":
             position, k = value.data
-            argument = next(a for a in self.arguments if a.position == position)
+            stage = self.read_at[position]
             index: Index = k if k is not None else value.args[0]
-            return argument.stage, self.stages[argument.stage].raw[position], index
+            return stage, self.stages[stage].raw[position], index
         if value.what == "entry":
             return self._entry_slot(value, at)
         found = self.stages[value.stage].computed.get(value) if value.stage != PAIR else None
@@ -202,18 +215,49 @@ def _moves_only(node: Node) -> bool:
 class _Lowering:
     """Turns nodes into scalar values, each (node, component) once."""
 
-    def __init__(self, scalars: Scalars, stage_of_kind: dict[Kind, int]) -> None:
+    def __init__(
+        self,
+        scalars: Scalars,
+        stage_of_kind: dict[Kind, int],
+        formula: Node,
+        weight: Node | None,
+    ) -> None:
         self.scalars = scalars
         self.stage_of_kind = stage_of_kind
         self.known: dict[tuple[Node, Index], Value] = {}
         self.tables: dict[Node, Table] = {}
         self.readers: dict[tuple[Node, type[_Reader]], _Reader] = {}
+        self.kept: set[Node] = set()
+        self._prepare([formula] if weight is None else [formula, weight])
+
+    def _prepare(self, roots: Iterable[Node]) -> None:
+        """Lower what lies deep in a formula from below, a few levels at a time.
+
+        Rules read their operands, whose rules read theirs: so no reading nests deeply. A long
+        vector at such a level is kept in memory.
+        """
+        depth: dict[Node, int] = {}
+        for node in topological(roots):
+            below = max((depth[arg] for arg in node.args), default=0)
+            depth[node] = below + (bool(node.args) and not node.op.elementwise)
+            short = node.dim <= self.scalars.unroll
+            if depth[node] < (_SHALLOW if short else _DEEP):
+                continue
+            depth[node] = 0
+            if short:
+                for k in range(node.dim):
+                    self.component(node, k)
+            else:
+                self.table(node)(0)
+                self.kept.add(node)
 
     def component(self, node: Node, k: Index) -> Value:
         """Component k of a node; deep chains of elementwise operations use no recursion."""
         todo = [(node, k)]
         while todo:
             node_, k_ = todo[-1]
+            if (node_, k_) not in self.known and node_ in self.kept:
+                self.known[node_, k_] = self.table(node_)(k_)
             if (node_, k_) in self.known:
                 todo.pop()
                 continue
@@ -284,7 +328,7 @@ def lower(
     invert = rearrange and (reduction.linear or reduction.anchored)
     rearrange = rearrange and reduction.linear
     scalars = Scalars(unroll, rearrange and not _is_measured(formula), invert, unroll_pairs)
-    lowering = _Lowering(scalars, stage_of_kind)
+    lowering = _Lowering(scalars, stage_of_kind, formula, weight)
     dim = formula.dim if weight is None else weight.dim
     product = _is_product(formula, reduction, weight)
     output_loop = None if pieces else _output_loop(scalars, dim, product)
@@ -462,7 +506,7 @@ def _factors(output: Value, over: int, known: set[Value]) -> tuple[list[Value], 
         value = todo.pop()
         if not value.stage & over:
             outside.append(value)
-        elif value.what == "mul":
+        elif value.what == "mul" and len(todo) + len(outside) + len(inside) < _MOST_FACTORS:
             todo.extend(reversed(value.args))
         elif value.what == "neg":
             outside.append(s.constant(-1))

@@ -136,11 +136,8 @@ minimum = operation(
 
 
 def _one_hot(s: Scalars, k: Index, x: Reader, n: int) -> Value:
-    """1 at component trunc(x + 1/2); what truncates to -1 or less is no component."""
-    shifted = x(0) + 0.5
-    below = s.select(s.lt(-1, shifted), 0, -1)
-    place = s.select(s.lt(shifted, 0), below, s.floor(shifted))
-    return s.select(s.eq(place, s.position(k)), 1, 0)
+    """1 at component floor(x + 1/2), where that is one."""
+    return s.select(s.eq(s.floor(x(0) + 0.5), s.position(k)), 1, 0)
 
 
 def _one_hot_dim(d: int, n: int) -> int:
@@ -158,11 +155,19 @@ one_hot = operation(
     value=_one_hot,
     pullback=lambda g, out, x, n: [None],
     method="one_hot",
-    like=lambda x, n: (np.trunc(x + 0.5) == np.arange(n)).astype(float),
-    known=((1, 3, [0, 1, 0]), (0.7, 3, [0, 1, 0]), (-1, 3, [1, 0, 0]), (7, 2, [0, 0])),
+    like=lambda x, n: (np.floor(x + 0.5) == np.arange(n)).astype(float),
+    known=(
+        (1, 3, [0, 1, 0]),
+        (0.7, 3, [0, 1, 0]),
+        (-0.5, 3, [1, 0, 0]),
+        (-0.6, 3, [0, 0, 0]),
+        (-1, 3, [0, 0, 0]),
+        (7, 2, [0, 0]),
+    ),
     refuses=[((3,), (5,), "must be a scalar"), ((1,), (0,), "at least one component")],
     derivative="0",
-    conventions="x + 1/2 is truncated towards 0; where that is no component, all are 0",
+    conventions="x is rounded to the nearest number, halves up; where that is no component, all "
+    "are 0",
     samples=((1,),),
     sized=lambda d: ((1,), (d,)),
 )
