@@ -248,6 +248,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "Equal": lambda x, y: _truth(x == y, x),
     "NotEqual": lambda x, y: _truth(x != y, x),
     "IfElse": lambda c, x, y: _where(c >= 0, x, y),
+    "Where": lambda m, x, y: _where(m != 0, x, y),
     "Clamp": lambda x, a, b: _where(x < a, a, _where(x > b, b, x)),
     "ClampInt": lambda x, a, b: torch.where(x < a, float(a), torch.where(x > b, float(b), x)),
     "Asin": torch.asin,
@@ -314,14 +315,15 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
 _WHOLE = set(
     words("""
         Number Leaf Add Subtract Minus Mult Square Abs Sign Step ReLU LessThan LessOrEqual Equal
-    NotEqual IfElse Clamp ClampInt Floor Sum SumT Scalprod SqNorm2 SqDist Concat Extract
+    NotEqual IfElse Where Clamp ClampInt Floor Sum SumT Scalprod SqNorm2 SqDist Concat Extract
     ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot MatVecMult VecMatMult TensorProd
     TensorDot Kron Tile Stretch SumOfBlocks BlockSums Diag Diagonal WeightedSqNorm
     WeightedSqDist""")
 )
 _ROUNDLESS = set(
     words("""
-        Leaf Minus Abs Sign Step ReLU LessThan LessOrEqual Equal NotEqual IfElse Clamp ClampInt
+        Leaf Minus Abs Sign Step ReLU LessThan LessOrEqual Equal NotEqual IfElse Where Clamp
+        ClampInt
     Floor SumT Concat Extract ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot Tile Stretch
     Diag Diagonal Complex ComplexReal ComplexImag Real2Complex Imag2Complex Conj""")
 )
@@ -332,6 +334,25 @@ _SUMS = set(
     VecMatMult TensorDot SumOfBlocks BlockSums ComplexSum""")
 )
 DERIVATIVES = ("Grad", "Diff", "GradMatrix", "Divergence", "Laplacian")
+
+
+_COMPARISONS = set(words("LessThan LessOrEqual Equal NotEqual OneHot Step"))
+_OF_TRUTHS = set(words("SumT Elem Extract Concat Max Min Square Abs Mult"))
+
+
+def counts(f: Expr) -> bool:
+    """Whether a formula is made of truth values and sums of them: as a condition it is not 0."""
+    if f.op in ("Add", "Sum"):
+        return all(map(counts, f.args))
+    return _is_truth(f)
+
+
+def _is_truth(f: Expr) -> bool:
+    if f.op == "Subtract" and f.args[0].op == "Number":
+        return f.args[0].params[0] == 1 and _is_truth(f.args[1])
+    if f.op == "IfElse":
+        return all((x.op == "Number" and x.params[0] in (0, 1)) or _is_truth(x) for x in f.args[1:])
+    return f.op in _COMPARISONS or (f.op in _OF_TRUTHS and all(map(_is_truth, f.args)))
 
 
 # ----- formulas ----------------------------------------------------------------------------------
@@ -371,7 +392,8 @@ class Dense:
         exact = f.op in _ROUNDLESS or (self.rounding.whole and self._on_whole(f))
         rounding = Rounding() if exact else self.rounding
         told = (rounding,) if f.op in _SUMS else ()
-        return rounding(OPERATIONS[f.op](*told, *(self(x) for x in f.args), *f.params))
+        name = "Where" if f.op == "IfElse" and counts(f.args[0]) else f.op
+        return rounding(OPERATIONS[name](*told, *(self(x) for x in f.args), *f.params))
 
     def _on_whole(self, f: Expr) -> bool:
         return f.op in _WHOLE and all(map(self.is_exact, f.args))

@@ -281,6 +281,8 @@ class Judge:
         self.program, self.unclear, self.numbers = program, 0, 0
         given = programs.arrays(program)
         self.want = Wanted(program, given)
+        own = zip(self.want.given, program.arguments, strict=True)
+        self.inputs = [x.numpy() for x, a in own if a.same is None]
         with np.errstate(all="ignore"):
             self.exact = self.want.run(Rounding())
             self.values = self.want.values
@@ -320,14 +322,16 @@ class Judge:
             label = f"{name} {k if name == 'result' else k - results}"
             got = _batched(got, want, label)
             if want.dtype == np.float64:
-                self._values(k, label, dtype, got, want, name == "gradient")
+                self._values(k, label, dtype, got, want, results if name == "gradient" else 0)
             elif want.dtype == bool or self.program.reduction == "Count":
                 wanted = "bool" if want.dtype == bool else "int64"
                 self._same(k, label, dtype, wanted, got, want)
             else:
                 self._places(label, dtype, got, want)
 
-    def _values(self, k: int, label: str, dtype: str, got: Array, want: Array, slope: bool) -> None:
+    def _values(
+        self, k: int, label: str, dtype: str, got: Array, want: Array, results: int
+    ) -> None:
         if dtype != self.program.dtype:
             raise Mismatch(f"{label}: dtype {dtype}, expected {self.program.dtype}")
         unit, least = _UNIT[dtype], _LEAST[dtype]
@@ -336,8 +340,10 @@ class Judge:
             allowed = 4 * self.spread[k] + 8 * unit * np.abs(want) + least
             close = np.isfinite(got) & np.isfinite(want) & (np.abs(got - want) <= allowed)
         vague = self.vague[k] | (np.abs(want) > _MOST[dtype])
-        if slope:  # whose NaN is a matter of taste, but no number may become one
-            vague |= ~np.isfinite(want)
+        if results:  # gradients, whose NaN is a matter of taste, but no number may become one
+            vague |= ~np.isfinite(want) | ~np.isfinite(
+                self.inputs[(k - results) % len(self.inputs)]
+            )
             prod = self.program.reduction == "Prod" and not self.values[0].isfinite().all()
             vague |= prod & ~np.isfinite(got)
         self.numbers, self.unclear = self.numbers + want.size, self.unclear + int(vague.sum())

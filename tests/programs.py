@@ -289,10 +289,15 @@ class Drawing:
         """Selections, remainders, sums of blocks, tensors."""
         op = self.pick(
             words("""
-                IfElse IfElse Clamp Mod BlockSums SumOfBlocks Diagonal Kron TensorDot""")
+                IfElse Where Clamp Mod BlockSums SumOfBlocks Diagonal Kron TensorDot""")
         )
-        if op == "IfElse":
-            operands = [self.operand(depth, dim), self.term(depth, dim), self.operand(depth, dim)]
+        if op in ("IfElse", "Where"):
+            condition = self.operand(depth, dim)
+            if self.chance(0.5):
+                name = self.pick(("LessThan", "LessOrEqual"))
+                other = self.operand(0, condition.dim)
+                condition = self.make(name, condition, other, dim=max(condition.dim, other.dim))
+            operands = [condition, self.term(depth, dim), self.operand(depth, dim)]
             return self.make(op, *operands, dim=dim)
         if op == "Clamp":
             low = self.pick((-0.5, 0.25))

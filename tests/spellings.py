@@ -79,6 +79,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "ArgMax": lambda x: x.argmax(-1),
     "ArgMin": lambda x: x.argmin(-1),
     "IfElse": lambda c, x, y: c.ifelse(x, y),
+    "Where": lambda mask, x, y: x.where(mask, y),
     "Clamp": lambda x, a, b: x.clamp(a, b),
     "ClampInt": lambda x, a, b: x.clamp(a, b),
     "Mod": lambda x, n, o: x.mod(n, o),
