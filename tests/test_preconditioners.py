@@ -11,6 +11,7 @@ from checks import assert_close
 import pairfold
 from pairfold.errors import OptionError, SolveError, UnsupportedError
 from pairfold.frontends.entries import Entries
+from pairfold.frontends.linear import ConjugateGradientSolver
 from pairfold.frontends.preconditioners import (
     NAMES,
     LowRank,
@@ -180,6 +181,7 @@ def test_half_precision():
     K = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
     got = K.solve(b, alpha=0.5, preconditioner="nystrom")
     want = np.linalg.solve(table(x.astype("float64")) + 0.5 * np.eye(ROWS), b.astype("float64"))
+    assert K.solve(b[:, :1], alpha=0.5, preconditioner="nystrom").shape == (ROWS, 1)
     assert got.dtype == "float16"
     assert_close(got, want, rtol=2e-3, atol=2e-3 * abs(want).max())
 
@@ -295,3 +297,16 @@ def test_arguments_that_are_not_finite_are_refused(name):
     K = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
     with pytest.raises(SolveError, match="finite"):
         K.solve(b, alpha=1e-3, preconditioner=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_systems_may_be_small_or_empty(name):
+    x, b = data(1)
+    for rows in (0, 1):
+        K = (-((Vi(x[:rows]) - Vj(x[:rows])) ** 2).sum(-1)).exp()
+        assert_close(K.solve(b[:rows], alpha=1.0, preconditioner=name), b[:rows] / 2, rtol=1e-9)
+
+
+def test_operators_that_are_functions_take_functions():
+    with pytest.raises(OptionError, match="KernelSolve"):
+        ConjugateGradientSolver("numpy", lambda a: a, np.ones(3), preconditioner="nystrom")

@@ -405,7 +405,7 @@ class _Block:
             f"|b| = {float(self.first[place]) ** 0.5:.3g}), {self._at(place)}",
             f"{int(active.sum())} of {active.size} are not solved",
         ]
-        hints = ["a larger maxiter, eps or alpha, or a preconditioner"]
+        hints = ['a larger maxiter, eps or alpha; a preconditioner, such as "nystrom" with a rank']
         if self.steps:
             outlook = self.outlook(place)
             found.append(f"the condition is at least {outlook.condition:.1g}")

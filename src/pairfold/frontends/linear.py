@@ -1,15 +1,10 @@
-"""Solvers for linear operators that are given as functions, under PyKeOps' names.
-
-The Nystrom preconditioner replaces a kernel matrix by its best approximation from the columns of
-some landmarks, and inverts alpha Id plus that by Woodbury's formula (Williams and Seeger, Using the
-Nystrom method to speed up kernel machines, 2001).
-"""
+"""Solvers for linear operators that are given as functions, under PyKeOps' names."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,6 +14,7 @@ from ..errors import ArrayTypeError, OptionError, check_option
 from .arrays import ADAPTERS
 from .conjugate import cast, checked_stop, conjugate_gradients
 from .genred import Genred
+from .preconditioners import LowRank, Matrix, factor
 
 Kernel = Callable[[Any, Any, Any], Any]
 _LIBRARIES = {"numpy": "numpy", "torch": "torch", "pytorch": "torch"}
@@ -54,6 +50,12 @@ def ConjugateGradientSolver(
     """
     xp, no_graph = _library(binding, b)
     stop = checked_stop(eps, tol, maxiter)
+    if preconditioner is not None and not callable(preconditioner):
+        raise OptionError(
+            "the preconditioner of an operator that is a function must be one, too",
+            found=f"preconditioner={preconditioner!r}",
+            hint="r -> z, an approximate inverse; names go with KernelSolve and LazyTensor.solve",
+        )
     with no_graph:
         axes = tuple(range(len(b.shape)))
         return conjugate_gradients(xp, linop, b, axes, stop, preconditioner)
@@ -126,8 +128,7 @@ def nystrom(
 ) -> Callable[[Any], Any]:
     """An approximate inverse r -> z of alpha Id + K(x, x), from landmarks u among the points x.
 
-    With C = K(x, u) and W = K(u, u), z = (r - C (alpha W + C^T C)^-1 C^T r) / alpha. The same
-    landmarks are drawn at every call.
+    The same landmarks are drawn at every call, about sqrt(M) of them.
 
     Args:
         xp: the module `numpy` or `torch`.
@@ -138,37 +139,24 @@ def nystrom(
 
     Raises:
         OptionError: an alpha of 0 or less.
+        SolveError: numbers that are not finite.
     """
     if not alpha > 0:
         raise OptionError("this preconditioner needs alpha above 0", found=f"alpha={alpha!r}")
-    count = x.shape[0]
-    chosen = np.random.default_rng(0).choice(count, max(1, math.isqrt(count)), replace=False)
     place = {} if xp is np else {"device": x.device}
-    u = x[xp.asarray(np.sort(chosen), **place)]
 
-    def table(points: Any) -> Any:
+    def columns(places: Sequence[int]) -> Any:
+        u = x[list(places)]
         if matrix is not None:
-            found = matrix(points, u)
-        else:
-            # Columns of the matrix one by one: a product may know one width only.
-            unit = xp.eye(u.shape[0], dtype=x.dtype, **place)
-            found = xp.concatenate(
-                [product(points, u, unit[:, n : n + 1]) for n in range(len(u))], 1
-            )
-        return cast(found, xp.float64)
+            return cast(matrix(x, u), xp.float64)
+        # Columns of the matrix one by one: a product may know one width only.
+        unit = xp.eye(u.shape[0], dtype=x.dtype, **place)
+        found = [product(x, u, unit[:, n : n + 1]) for n in range(len(u))]
+        return cast(xp.concatenate(found, 1), xp.float64)
 
-    columns = table(x)
-    square = alpha * table(u) + columns.T @ columns
-    # Rounding may leave it singular: a little of its trace on the diagonal keeps it positive.
-    least = 1e-12 * xp.trace(square) / u.shape[0]
-    square = square + least * xp.eye(u.shape[0], dtype=xp.float64, **place)
-
-    def precondition(r: Any) -> Any:
-        wide = cast(r, xp.float64)
-        found = wide - columns @ xp.linalg.solve(square, columns.T @ wide)
-        return cast(found / alpha, r.dtype)
-
-    return precondition
+    count, rounding = x.shape[0], float(xp.finfo(x.dtype).eps)
+    known = Matrix(xp, count, columns, lambda: None, rounding)
+    return LowRank(xp, factor("nystrom", known, max(1, math.isqrt(count))), alpha, exact=True)
 
 
 def _gaussian(K: tuple[Any, ...]) -> Kernel:

@@ -163,21 +163,23 @@ class LowRank:
     Args:
         xp: the module `numpy` or `torch`.
         factor: L (..., n, k), in float64.
-        shift: what is added to the diagonal, a number or an array (..., 1, 1), from 0.
+        shift: what is added to the diagonal, from 0.
+        exact: take eigenvalues that L L^T does not have for 0, as Woodbury's formula does; else
+            for the least that it has, which is safer where they decay slowly.
 
     >>> inverse = LowRank(np, np.array([[3.0], [0.0]]), 1.0)
     >>> inverse(np.array([[1.0], [1.0]])).tolist()
     [[1.0], [1.0]]
     """
 
-    def __init__(self, xp: Any, factor: Any, shift: Any) -> None:
+    def __init__(self, xp: Any, factor: Any, shift: float, exact: bool = False) -> None:
         self.xp, self.factor, self.batch = xp, factor, tuple(factor.shape[:-2])
         values, vectors = xp.linalg.eigh(xp.swapaxes(factor, -1, -2) @ factor)
         # Squaring leaves nothing of eigenvalues below the rounding errors of the largest.
         known = values > _ROUNDING * xp.clip(values[..., -1:], _TINY, None)
         least = xp.amin(xp.where(known, values, values[..., -1:] * xp.ones_like(values)), -1)
-        self.damping = (least[..., None] + _flat(shift)) / (values + _flat(shift))
-        self.damping = xp.where(known, self.damping, xp.ones_like(values))
+        rest = 0.0 if exact else least[..., None]
+        self.damping = xp.where(known, (rest + shift) / (values + shift), xp.ones_like(values))
         inside = (1 - self.damping) / xp.where(known, values, xp.ones_like(values))
         self.core = (vectors * inside[..., None, :]) @ xp.swapaxes(vectors, -1, -2)
 
@@ -198,8 +200,3 @@ class LowRank:
         wide = cast(r, self.xp.float64)
         inside = self.core @ (self.xp.swapaxes(self.factor, -1, -2) @ wide)
         return cast(wide - self.factor @ inside, r.dtype)
-
-
-def _flat(shift: Any) -> Any:
-    """A shift beside eigenvalues (..., k)."""
-    return shift[..., 0] if hasattr(shift, "shape") and shift.shape else shift

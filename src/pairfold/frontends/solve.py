@@ -152,6 +152,8 @@ class System:
         asked = request.preconditioner
         if not isinstance(asked, str):
             return asked
+        if not math.prod(b.shape):
+            return None
         kept = request.made.get("inverse")
         if kept is not None and kept.fits(b.shape):
             return kept
