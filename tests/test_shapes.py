@@ -81,6 +81,7 @@ def test_the_readings_of_one_call(library: str) -> None:
     # Batches (2, B): (2, 1) is a parameter for each of the first axis.
     x, y, s, b, _ = data(2, B)
     check(dense(x, y, s[:, :1], b, ones), x, y, s[:, :1, 0], b)
+    check(dense(x[:1, :1], y[:1, :1], s[:, :1], b, ones), x[:1, :1], y[:1, :1], s[:, :1, 0], b)
     # A complete array is what it is, even where another reading exists.
     check(dense(x, y, s[0], b, ones), x, y, s[0], b)
 

@@ -171,7 +171,7 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
         batches.append(shape[:-own])
         if own == 2:
             rows.setdefault(kind, shape[len(shape) - 2])
-    for place in unsure:
+    for place in sorted(unsure, key=lambda n: variables[n].params[2] == Kind.PARAMETER):
         kind, shape = variables[place].params[2], shapes[place]
         rows.setdefault(kind, shape[-2])
         own = 1 if kind == Kind.PARAMETER else 2
@@ -179,6 +179,9 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
         other = shape[: len(shape) - own + 1]
         if not fits and len(other) <= depth and _broadcast(batches, other):
             short.append(place)
+        else:
+            other = shape[:-own]
+        batches.append(other)
     return sorted(
         place for place in short if _confirmed(variables[place], shapes[place], rows, depth)
     )
