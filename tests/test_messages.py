@@ -511,6 +511,44 @@ def test_systems_call_variables_by_their_names() -> None:
     assert_close(found, np.linalg.solve(matrix, B), rtol=1e-8)
 
 
+def test_options_that_are_arrays_or_other_objects_are_refused_by_name() -> None:
+    class Bad:
+        def __bool__(self) -> bool:
+            raise RuntimeError("no")
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("no")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    for value in (np.ones(2), np.ones((2, 0)), np.zeros(1, [("a", "f8")]), Bad(), [1, 2], {}):
+        for name in ("backend", "device_id"):
+            with pytest.raises(OptionError, match=name):
+                gauss(X, Y, B, **{name: value})
+        for name in ("axis", "dtype_acc", "sum_scheme", "reduction_op"):
+            with pytest.raises(OptionError, match=name.removesuffix("_op")):
+                Genred(GAUSS, ALIASES, **{name: value})
+    for value in (np.ones(2), Bad()):
+        with pytest.raises(OptionError, match="opt_arg"):
+            Genred(GAUSS, ALIASES, opt_arg=value)
+        with pytest.raises(OptionError, match="formula2"):
+            Genred(GAUSS, ALIASES, formula2=value)
+        with pytest.raises(FormulaError, match="string"):
+            Genred(GAUSS, ALIASES, "LogSumExp", formula2=value)
+        with pytest.raises(OptionError, match="KMin needs opt_arg"):
+            Genred(GAUSS, ALIASES, "KMin", opt_arg=value)
+    for value in (None, 3, iter("x"), Bad()):
+        with pytest.raises(FormulaError, match="alias"):
+            Genred("x", value)
+    assert Genred("x", (alias for alias in ALIASES)).aliases == ALIASES
+    with pytest.raises(OptionError, match="callback"):
+        KernelSolve(GAUSS, ALIASES, "b", axis=1)(Y, Y, B, callback=[1])
+    with pytest.raises(DTypeError, match="3322 bits"):
+        Genred("s*x", ["s = Pm(1)", "x = Vi(3)"])(10**1000, X)
+    with pytest.raises(DTypeError, match="3322 bits"):
+        Pm([1.0, 10**1000])
+
+
 # -- frames ----------------------------------------------------------------------------------------
 
 PACKAGE = str(Path(pairfold.__file__).parent)

@@ -74,7 +74,7 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
     for name, value in (("eps", eps), ("tol", 0.0 if tol is None else tol)):
         try:
             fine = float(value) >= 0
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             fine = False
         if not fine:
             raise OptionError(

@@ -16,6 +16,8 @@ from ..errors import DeviceError, OptionError, check_option
 from .arrays import TorchArrays
 from .slabs import Slabs
 
+# The defaults of calls, told from others by identity: it is fast, and safe with any object.
+AUTO, ANY_DEVICE = "auto", -1
 BACKENDS = (
     "auto",
     "CPU",
@@ -64,7 +66,7 @@ def _checked_number(device_id: Any) -> int:
         return -1
     try:
         number = -2 if isinstance(device_id, bool) else operator.index(device_id)
-    except TypeError:
+    except Exception:  # what is none, an array among others
         number = -2
     if number < -1:
         raise OptionError(

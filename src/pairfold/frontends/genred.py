@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.node import Kind
-from ..errors import OptionError, check_option, closest
+from ..errors import FormulaError, OptionError, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from .accuracy import Accuracy
+from .advice import kind_name
 from .arrays import ADAPTERS, adapter_of, check_count
-from .devices import placed
+from .devices import ANY_DEVICE, AUTO, placed
 from .fold import Fold
 from .given import REFUSED, completed
 from .opaque import opaque
-from .parse import parse_many
+from .parse import parse_aliases, parse_many
 from .ranges import checked_ranges
 from .raw import fill_raw, is_raw
 
@@ -95,15 +96,16 @@ class Genred:
         length = checked_length(row, opt_arg)
         checked_weight(row, formula2)
         accuracy = checked_accuracy(row, dtype_acc, use_double_acc, sum_scheme)
-        given = list(aliases) if isinstance(aliases, tuple) else aliases
-        parsed, *weight = parse_many([formula, formula2] if formula2 else [formula], given)
+        aliases = listed_aliases(aliases)
+        texts = [formula] if formula2 is None or not is_given(formula2) else [formula, formula2]
+        parsed, *weight = parse_many(texts, aliases)
         self._text = formula
         self.axis = axis
         self.reduction_op = reduction_op
         self.opt_arg = opt_arg
         self.formula2 = formula2
         self.formula = _whole_text(reduction_op, formula, opt_arg, 1 - axis, formula2)
-        self.aliases = list(aliases)
+        self.aliases = aliases
         self.nargs = len(parsed.variables)
         self.optional_flags = {
             "dtype_acc": accuracy.dtype,
@@ -234,7 +236,7 @@ def call_fold(
         check_count(len(fold.variables), len(args), fold.names)
     try:
         adapter = _adapter(args, fold, library)
-        if backend != "auto" or device_id != -1:
+        if backend is not AUTO or device_id is not ANY_DEVICE:
             adapter = placed(adapter, args, backend, device_id)
         if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
             fill_raw(fold, adapter, args, out, pairs)
@@ -282,13 +284,44 @@ _SYNONYMS = {
 }
 
 
+def listed_aliases(aliases: Any) -> list[str]:
+    """Aliases as a list of its own; what is in it is checked where it is read.
+
+    Raises:
+        FormulaError: one string, or what is no list.
+    """
+    given: Any = aliases
+    if isinstance(aliases, (str, bytes)):
+        parse_aliases(given)  # refuses, with the list that was meant
+    try:
+        return list(given)
+    except Exception:
+        raise FormulaError(
+            "aliases must be a list of strings",
+            found=kind_name(aliases),
+            hint="['x = Vi(3)', 'y = Vj(3)']",
+        ) from None
+
+
+def is_given(option: object) -> bool:
+    """Whether an option that may be None, "" or 0 is something; arrays and the like are."""
+    try:
+        return bool(option)
+    except Exception:
+        return True
+
+
 def check_axis(axis: object) -> None:
     """Raise unless an axis is one of pairs.
 
     Raises:
         OptionError: another value than 0 or 1.
     """
-    if axis not in (0, 1) or isinstance(axis, bool):
+    try:
+        known = axis in (0, 1) and not isinstance(axis, bool)
+    except Exception:  # an array: its comparison is none
+        known = False
+    if not known:
         raise OptionError(
             "axis must be 0 (reduce over i) or 1 (reduce over j)",
             found=f"axis={axis!r}",
@@ -299,7 +332,7 @@ def check_axis(axis: object) -> None:
 def checked_reduction(name: str) -> tuple[str, Reduction]:
     """The row of a reduction by a name that users know."""
     known = [row.name for row in REDUCTIONS.values() if not row.internal] + list(ALIASES)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         other = _SYNONYMS.get(str(name).lower())
         raise OptionError(
             f"there is no reduction called {name!r}",
@@ -314,7 +347,7 @@ def checked_reduction(name: str) -> tuple[str, Reduction]:
 def checked_length(row: Reduction, opt_arg: Any) -> int:
     """The K of a list; 0 for other reductions."""
     if not row.listed:
-        if opt_arg:
+        if is_given(opt_arg):
             raise OptionError(
                 f"{row.name} takes no opt_arg",
                 found=f"opt_arg={opt_arg!r}",
@@ -323,7 +356,7 @@ def checked_length(row: Reduction, opt_arg: Any) -> int:
         return 0
     try:
         length = 0 if isinstance(opt_arg, bool) else operator.index(opt_arg)
-    except TypeError:
+    except Exception:  # what is none, an array among others
         length = 0
     if length < 1:
         raise OptionError(
@@ -340,13 +373,13 @@ def checked_weight(row: Reduction, formula2: object) -> None:
     Raises:
         OptionError: naming the reduction.
     """
-    if row.weighted == "must" and not formula2:
+    if row.weighted == "must" and not is_given(formula2):
         raise OptionError(
             f"{row.name} needs formula2, the weight",
             found=f"formula2={formula2!r}",
             hint='formula2="b", a formula of the same aliases',
         )
-    if row.weighted == "no" and formula2:
+    if row.weighted == "no" and is_given(formula2):
         raise OptionError(
             f"{row.name} takes no formula2",
             found=f"formula2={formula2!r}",
@@ -369,6 +402,7 @@ def checked_accuracy(
     """
     check_option("dtype_acc", dtype_acc, ACCUMULATORS)
     check_option("sum_scheme", sum_scheme, SCHEMES)
+    use_double_acc = is_given(use_double_acc)
     if not row.additive and sum_scheme in ("block_sum", "kahan_scheme"):
         raise OptionError(
             f"{row.name} adds nothing up, so it has no sum_scheme",

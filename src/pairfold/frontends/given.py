@@ -29,6 +29,27 @@ def plain_number(x: object) -> bool:
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
+def as_float(x: Any) -> float:
+    """A number in float64.
+
+    Raises:
+        DTypeError: a whole number too large for it.
+    """
+    return float(_checked(x))
+
+
+def _checked(x: Any) -> Any:
+    try:
+        float(x) if isinstance(x, int) else None
+    except OverflowError:
+        raise DTypeError(
+            "numbers are float64 at most",
+            found=f"a whole number of {x.bit_length()} bits",
+            hint="numbers below 1.8e308",
+        ) from None
+    return x
+
+
 def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number] | Any:
     """A list of numbers, or of arrays of one number each, as numbers of a kind.
 
@@ -51,6 +72,7 @@ def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number
                 found=f"element {place} is a {name.__module__}.{name.__qualname__}",
                 hint="Pm([1.0, 2.0]), or an array",
             )
+        adapter.check_kind(value, f"element {place}")
         dtype = adapter.dtype(value)
         others = ("bool",) if kind is complex else ("bool", "complex64", "complex128")
         if math.prod(value.shape) != 1 or dtype in others:
@@ -62,7 +84,10 @@ def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number
             )
     asking = next((value for value in values if getattr(value, "requires_grad", False)), None)
     if asking is None:
-        return [kind(value.item() if hasattr(value, "item") else value) for value in values]
+        return [
+            kind(value.item()) if hasattr(value, "item") else kind(_checked(value))
+            for value in values
+        ]
     torch = sys.modules["torch"]
     like = {"dtype": asking.dtype, "device": asking.device}
     return torch.cat([torch.as_tensor(value, **like).reshape(1) for value in values])
@@ -80,7 +105,7 @@ def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] 
     if adapter is None or len(args) != len(fold.variables):
         return None
     found = [
-        adapter.numbers([float(x)], like) if _is_parameter(v) and plain_number(x) else x
+        adapter.numbers([as_float(x)], like) if _is_parameter(v) and plain_number(x) else x
         for v, x in zip(fold.variables, plain, strict=True)
     ]
     if not all(adapter.owns(x) for x in found):

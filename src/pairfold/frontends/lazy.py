@@ -74,7 +74,11 @@ class Tensor(Foreign):
 
     def _set_array(self, x: Any, axis: int | None) -> None:
         """A leaf from an array: of three axes or more by its shape, else by `axis`."""
-        shape = tuple(x.shape)
+        try:
+            shape = tuple(x.shape)
+        except RuntimeError:  # a tensor without one
+            adapter_for(x).check_kind(x, "x")
+            raise
         if len(shape) >= 3:
             if axis is not None:
                 raise OptionError(

@@ -16,7 +16,7 @@ from .arrays import check_out
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
 from .fold import Fold
 from .genred import call_fold
-from .given import plain_number
+from .given import as_float, plain_number
 from .internals import CALL_OPTIONS
 from .leaves import COMPLEX, Leaf, adapter_for, numbered, parts, placed_variable
 
@@ -154,7 +154,7 @@ class Reduced:
         array = arrays[leaf.symbol]
         if leaf.kind == Kind.PARAMETER and leaf.dim == 1 + leaf.pairs:
             if plain_number(array):
-                return (float(array), 0.0)[: leaf.dim]
+                return (as_float(array), 0.0)[: leaf.dim]
             if leaf.pairs and isinstance(array, (complex, np.complexfloating)):
                 return (float(array.real), float(array.imag))
         adapter = adapter_for(array)

@@ -27,7 +27,7 @@ from .arrays import SUPPORTED, WHOLE, Sizes, TorchArrays
 from .conjugate import Later, Stop, cast, checked_stop, conjugate_gradients
 from .entries import Entries, Inverse
 from .fold import Fold
-from .genred import call_fold, check_axis, checked_accuracy
+from .genred import call_fold, check_axis, checked_accuracy, listed_aliases
 from .given import checked
 from .opaque import opaque
 from .parse import parse_many
@@ -57,6 +57,14 @@ class Request:
     rank: int | None = None
     # A preconditioner that was made is kept here for the systems of derivatives.
     made: dict[str, Inverse] = field(default_factory=dict[str, Inverse])
+
+    def __post_init__(self) -> None:
+        if self.callback is not None and not callable(self.callback):
+            raise OptionError(
+                "callback must be a function of an iteration's number and its residuals",
+                found=f"callback={self.callback!r}",
+                hint="lambda number, residuals: ...",
+            )
 
     def derived(self) -> Request:
         """The request for systems of derivatives, whose right-hand sides have any scale."""
@@ -370,21 +378,21 @@ class KernelSolve:
             )
         check_axis(axis)
         accuracy = checked_accuracy(REDUCTIONS["Sum"], dtype_acc, use_double_acc, sum_scheme)
-        given = list(aliases) if isinstance(aliases, tuple) else aliases
+        aliases = listed_aliases(aliases)
         if not isinstance(varinvalias, str):
             raise OptionError(
                 "varinvalias must be the alias of a variable",
                 found=f"varinvalias={varinvalias!r}",
                 hint='"b", the name of what K is multiplied with',
             )
-        parsed, unknown = parse_many([formula, varinvalias], given)
+        parsed, unknown = parse_many([formula, varinvalias], aliases)
         if unknown.node not in unknown.variables:
             raise FormulaError(
                 "varinvalias must be the alias of a variable",
                 found=f"varinvalias={varinvalias!r}",
                 hint='"b", the name of what K is multiplied with',
             )
-        self.formula, self.aliases, self.varinvalias = formula, list(aliases), varinvalias
+        self.formula, self.aliases, self.varinvalias = formula, aliases, varinvalias
         self.axis, self.nargs = axis, len(parsed.variables)
         self.optional_flags: dict[str, Any] = {
             "dtype_acc": accuracy.dtype,
