@@ -414,6 +414,46 @@ def test_the_number_of_threads_follows_setting_environment_and_affinity(
         assert thread_count() == 5
 
 
+@pytest.mark.parametrize("line", [2, 12, 40])
+def test_an_import_that_was_interrupted_can_be_done_again(line: int) -> None:
+    """Once in every module, at its second (12th, 40th) line or so."""
+    done = _run(
+        f"""
+        import sys
+        import numpy as np
+        seen = {{}}
+        def trace(frame, event, _):
+            code = frame.f_code
+            if "pairfold" not in code.co_filename or code.co_name != "<module>":
+                return None
+            if event == "line":
+                seen[code.co_filename] = seen.get(code.co_filename, 0) + 1
+                if seen[code.co_filename] == {line}:
+                    raise KeyboardInterrupt
+            return trace
+        def compute():
+            from pairfold.numpy import Genred, Vi, Vj
+            x = np.arange(12.0).reshape(4, 3) / 7
+            found = Genred("Exp(-SqDist(x,y))", ["x = Vi(3)", "y = Vj(3)"], axis=1)(x, x)
+            lazy = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp().sum(axis=1)
+            table = np.exp(-((x[:, None] - x[None]) ** 2).sum(-1)).sum(1, keepdims=True)
+            assert np.allclose(found, table) and np.allclose(lazy, table)
+        interrupts = 0
+        sys.settrace(trace)
+        while True:
+            try:
+                compute()
+                break
+            except KeyboardInterrupt:
+                interrupts += 1
+                sys.settrace(trace)
+        print(interrupts)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 15
+
+
 def test_small_problems_leave_no_thread() -> None:
     done = _run(
         """

@@ -116,7 +116,9 @@ OPERATIONS: dict[str, Op] = {}
 
 
 def _register(op: Op) -> Op:
-    if op.name in OPERATIONS:
+    known = OPERATIONS.get(op.name)
+    # The same row once more: an import was interrupted, and is done again.
+    if known is not None and (known.says, known.args) != (op.says, op.args):
         raise InternalError(f"operation {op.name} has two rows")
     if (op.value is None) == (op.expand is None) and op.name != "Var":
         raise InternalError(f"operation {op.name} needs either a value or an expansion")
