@@ -212,22 +212,31 @@ def test_backend_and_ranges_are_handed_on_and_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "attribute"),
+    ("other", "error", "hint"),
     [
-        (LazyTensor(RNG.normal(size=(M + 1, 1, D))), "ni"),
-        (LazyTensor(X.astype("float32")), "dtype"),
-        (LazyTensor(torch.as_tensor(Y)), "tools"),
+        (Vi(RNG.normal(size=(M + 1, D))), ShapeError, r"did you mean Vj\(\.\.\.\)"),
+        (Vi(X[:, 0].astype("float32")), DTypeError, r"b\.astype\('float64'\)"),
+        (Vj(Y[0].astype("float32")), DTypeError, r"y\.astype\('float64'\)"),
+        (Vj(torch.as_tensor(Y[0])), ArrayTypeError, r"torch\.as_tensor\(x\).*y\.numpy\(\)"),
+        (Pm(torch.ones(D)), ArrayTypeError, r"torch\.as_tensor\(x\).*p\.numpy\(\)"),
     ],
 )
-def test_what_does_not_join_is_named(other: Any, attribute: str) -> None:
-    with pytest.raises(ValueError, match=f"Incompatible values for attribute {attribute}"):
-        _ = LazyTensor(X) + other
+def test_what_does_not_join_is_named_and_says_what_to_do(
+    other: Any, error: type[Exception], hint: str
+) -> None:
+    for program in (operator.add, operator.lt, lambda x, y: x.sqdist(y)):
+        with pytest.raises(error, match=hint) as caught:
+            program(Vi(X[:, 0]), other)
+        assert isinstance(caught.value, ValueError)  # what PyKeOps raises
+        assert f"shape ({M}, {D})" in str(caught.value)
+    with pytest.raises(error):
+        _ = other - Vi(X[:, 0])
 
 
 def test_sizes_ranges_and_backends_must_agree() -> None:
     x, y = LazyTensor(X), LazyTensor(X)
     x.backend, y.backend = "CPU", "GPU"
-    with pytest.raises(ValueError, match="attribute backend"):
+    with pytest.raises(ValueError, match="the backend of two tensors"):
         _ = x + y
     ranges = tuple(np.array(a) for a in ([[0, 4]], [1], [[1, 3]], [[0, 4]], [1], [[0, 4]]))
     others = (*ranges[:2], np.array([[0, 3]]), *ranges[3:])
@@ -235,7 +244,7 @@ def test_sizes_ranges_and_backends_must_agree() -> None:
     for wrong in (others, longer):
         x, y = LazyTensor(X), LazyTensor(X)
         x.ranges, y.ranges = ranges, wrong
-        with pytest.raises(ValueError, match="attribute ranges"):
+        with pytest.raises(ValueError, match="the ranges of two tensors"):
             _ = x + y
     y.ranges = tuple(a.copy() for a in ranges)
     assert (x + y).ranges is not None

@@ -12,7 +12,7 @@ from checks import assert_close, assert_same_bits
 from scipy.special import logsumexp, softmax
 from test_lazytensor import D, M, N, X, Y
 
-from pairfold.errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
+from pairfold.errors import ArgumentError, ArrayTypeError, DTypeError, OptionError, ShapeError
 from pairfold.numpy import LazyTensor, Pm, Vi, Vj
 
 RNG = np.random.default_rng(7)
@@ -331,8 +331,8 @@ def test_products_are_differentiable_in_the_vector() -> None:
         (lambda: kernel(np.asarray), np.array(1.0), ArrayTypeError),
         (lambda: kernel(np.asarray), [1.0] * N, ArrayTypeError),
         (lambda: kernel(np.asarray), kernel(np.asarray), ArrayTypeError),
-        (lambda: kernel(np.asarray), torch.ones(N).double(), ShapeError),
-        (lambda: kernel(np.asarray), np.ones(N, "float32"), ShapeError),
+        (lambda: kernel(np.asarray), torch.ones(N).double(), ArrayTypeError),
+        (lambda: kernel(np.asarray), np.ones(N, "float32"), DTypeError),
     ],
 )
 def test_products_that_are_refused(matrix: Any, v: Any, error: type[Exception]) -> None:

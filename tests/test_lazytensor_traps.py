@@ -461,3 +461,58 @@ def test_the_length_of_what_a_matrix_is_multiplied_with(make: Any) -> None:
     assert_close(np.asarray(alone @ make(v[1:2])), 2 * first, terms=2)
     with pytest.raises(ShapeError, match=r"the columns of v\.T"):
         _ = k @ make(np.ones((3, N)))
+
+
+# -- neighbours that are not the point itself ------------------------------------------------------
+
+
+@libraries
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nearest_neighbours_other_than_the_point_itself(dtype: str, make: Any) -> None:
+    points = RNG.normal(size=(40, 3)).astype(dtype)
+    index = np.arange(40, dtype=dtype)[:, None]
+    x, y = Vi(make(points)), Vj(make(points))
+    i, j = Vi(make(index)), Vj(make(index))
+    dense = ((points[:, None] - points) ** 2).sum(-1)
+    np.fill_diagonal(dense, np.inf)
+    wanted = np.argsort(dense, axis=1, kind="stable")[:, :5]
+    for distance in (where(i == j, np.inf, x.sqdist(y)), x.sqdist(y).where(i != j, np.inf)):
+        assert (np.asarray(distance.argKmin(5, axis=1)) == wanted).all()
+        assert (np.asarray(distance.argmin(axis=0))[:, 0] == wanted[:, 0]).all()
+    for wrong in (
+        lambda: (i == j) * np.inf,
+        lambda: np.inf * (i == j),
+        lambda: x.sqdist(y) + (i == j) * float("inf"),
+        lambda: (i != j) * -np.inf,
+    ):
+        with pytest.raises(ArrayTypeError, match=r"where\(i == j, inf, D\)"):
+            wrong()
+    values, places = where(i == j, np.inf, x.sqdist(y)).Kmin_argKmin(45, axis=1)
+    values, places = np.asarray(values), np.asarray(places)
+    assert np.isinf(values[:, 39:]).all() & np.isfinite(values[:, :39]).all()
+    assert (np.where(np.isinf(values), -1, places)[:, 39:] == -1).all()
+
+
+def test_axes_and_keywords_are_suggested() -> None:
+    k, square = Vi(POINTS).sqdist(Vj(COLUMNS)), 1 + Vi(POINTS).sqdist(Vj(POINTS))
+    for program, error, hint in (
+        (lambda: k.argKmin(3), TypeError, r"axis=0 \(over i\) or 1 \(over j\)"),
+        (lambda: k.sum_reduction(), PairfoldError, r"axis=0 \(over i\) or 1 \(over j\)"),
+        (lambda: k.norm(dim=1), OptionError, r"\(K\*\*2\).sum\(axis=1\)"),
+        (lambda: square.solve(POINTS, lam=1), TypeError, "did you mean alpha"),
+        (lambda: square.solve(POINTS, max_iter=1), TypeError, "did you mean maxiter"),
+        (lambda: square.solve(POINTS, precond=1), TypeError, "did you mean preconditioner"),
+        (lambda: k.sum(1, bakend="CPU"), TypeError, "did you mean backend"),
+        (lambda: k.sum(-1, bakend="CPU"), TypeError, "did you mean backend"),
+        (lambda: Vi(POINTS[:, 0]), OptionError, r"x\[:, None\]"),
+    ):
+        with pytest.raises(error, match=hint):
+            program()
+
+
+def test_long_formulas_are_shown_in_short() -> None:
+    k = Vi(POINTS).sqdist(Vj(COLUMNS))
+    for _ in range(30):
+        k = (k + 1).exp() * k.sqrt()
+    assert len(repr(k)) < 260
+    assert " ... " in repr(k)

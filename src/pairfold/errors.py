@@ -11,7 +11,7 @@ import difflib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -93,6 +93,10 @@ class DeviceError(PairfoldError, ValueError):
 
 class OptionError(PairfoldError, ValueError):
     """An option has a value that is not among the valid ones."""
+
+
+class AxisError(OptionError, TypeError):
+    """A reduction was not told the axis that it is over."""
 
 
 class RangeError(PairfoldError, ValueError):
@@ -237,8 +241,12 @@ def _meant(value: object, choices: list[str]) -> str | None:
     return by_lower[near[0]] if near else None
 
 
-def unexpected(given: Iterable[str], known: Iterable[str]) -> TypeError | None:
+def unexpected(
+    given: Iterable[str], known: Iterable[str], meant: Mapping[str, str] | None = None
+) -> TypeError | None:
     """What Python raises for keywords that a function does not have, with suggestions.
+
+    `meant`: other libraries' words for some of them.
 
     >>> unexpected(["bakend"], ["backend", "out"])
     TypeError("unexpected keyword argument 'bakend': did you mean backend?")
@@ -247,6 +255,10 @@ def unexpected(given: Iterable[str], known: Iterable[str]) -> TypeError | None:
     unknown = sorted(set(given) - set(known))
     if not unknown:
         return None
-    hints = [closest(name, known) for name in unknown]
+    words = meant or {}
+    hints = [
+        f"did you mean {words[name]}?" if name in words else closest(name, known)
+        for name in unknown
+    ]
     parts = [f"{n!r}: {hint}" if hint else f"{n!r}" for n, hint in zip(unknown, hints, strict=True)]
     return TypeError(f"unexpected keyword argument{'s' * (len(unknown) > 1)} {', '.join(parts)}")

@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..ops.table import OPERATIONS, build
 from ..settings import current
-from .advice import kind_name, to_array, to_dtype
+from .advice import kind_name, to_array, to_dtype, to_one_dtype
 from .arrays import SUPPORTED
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
 from .foreign import Foreign
@@ -34,8 +34,9 @@ from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
 from .ranges import same_ranges
 
 # What a result has in common with all operands, None where an operand does not know.
-_SHARED = ("ni", "nj", "real_dtype", "adapter", "backend", "ranges")
+_SHARED = ("adapter", "real_dtype", "ni", "nj", "backend", "ranges")
 
+_LONG = 160  # characters of a formula that are shown in one line
 # Operations whose result has one component, whatever their operand has.
 _ENDS = {"Sum", "Max", "Min", "ArgMax", "ArgMin"}
 
@@ -197,8 +198,10 @@ class Tensor(Foreign):
         self.leaves = joined(self.leaves, other.leaves)
         for name in _SHARED:
             mine, its = getattr(self, name), getattr(other, name)
-            if mine is not its:
-                setattr(self, name, _common(name, [mine, its]))
+            if mine is None:
+                setattr(self, name, its)
+            elif its is not None and mine is not its:
+                _check_common(name, self, other)
         if self.batch == other.batch:
             return
         try:
@@ -245,7 +248,9 @@ class Tensor(Foreign):
         assert node is not None
         place = "" if self.device is None else f", device {self.device}"
         kind = type(self).__name__
-        return f"<{kind} {formula_text(node)}, shape {self.shape}, dtype {self.dtype}{place}>"
+        text = formula_text(node)
+        text = text if len(text) <= _LONG else f"{text[: _LONG - 40]} ... {text[-35:]}"
+        return f"<{kind} {text}, shape {self.shape}, dtype {self.dtype}{place}>"
 
     def __call__(self, *arrays: Any, **options: Any) -> Any:
         """Only reductions can be called.
@@ -308,18 +313,70 @@ def _built(rules: str, name: str, *operands: Any) -> Node:
     return build(OPERATIONS[name], *operands)
 
 
-def _common(name: str, values: Sequence[Any]) -> Any:
-    """The one value that parts have in common, None being unknown."""
-    known = [value for value in values if value is not None]
-    for value in known[1:]:
-        same = same_ranges(value, known[0]) if name == "ranges" else value == known[0]
-        if not same:
-            label = {"real_dtype": "dtype", "adapter": "tools"}.get(name, name)
-            shown = [getattr(v, "name", v) for v in (known[0], value)]
-            raise ShapeError(
-                f"Incompatible values for attribute {label}", found=f"{shown[0]} and {shown[1]}"
-            )
-    return known[0] if known else None
+def _check_common(name: str, first: Tensor, second: Tensor) -> None:
+    """Raise unless two tensors have the same size, dtype, library, ranges or backend.
+
+    Raises:
+        ShapeError, DTypeError, ArrayTypeError: what differs, and of which arrays.
+    """
+    values = getattr(first, name), getattr(second, name)
+    if same_ranges(*values) if name == "ranges" else values[0] == values[1]:
+        return
+    leaves = [_example(tensor, name) for tensor in (first, second)]
+    found = " and ".join(
+        str(value) if leaf is None else _array_text(leaf)
+        for value, leaf in zip(values, leaves, strict=True)
+    )
+    arrays = [leaf.owner for leaf in leaves if leaf is not None]
+    names = [_named(leaf) for leaf in leaves if leaf is not None]
+    if len(set(names)) < len(names):
+        names = ["a", "b"]
+    if name in ("ni", "nj"):
+        rows, index, other = ("rows", "i", "Vj") if name == "ni" else ("columns", "j", "Vi")
+        raise ShapeError(
+            f"{values[0]} and {values[1]} {rows} cannot be combined: both are indexed by {index}",
+            found=found,
+            hint=f"did you mean {other}(...) for one of them? Vi(x) and Vj(y) make all pairs",
+        )
+    if name == "real_dtype":
+        raise DTypeError(
+            f"arrays of dtype {values[0]} and {values[1]} cannot be combined",
+            found=found,
+            hint=to_one_dtype(arrays, values, names) if len(arrays) == 2 else None,
+        )
+    if name == "adapter":
+        torch_first = values[0].name == "torch"
+        numpy_name, torch_name = names[torch_first], names[not torch_first]
+        raise ArrayTypeError(
+            "NumPy arrays and torch tensors cannot be combined",
+            found=found,
+            hint=f"torch.as_tensor({numpy_name}) for the array, or {torch_name}.numpy()",
+        )
+    raise ShapeError(
+        f"the {name} of two tensors that are combined differ",
+        found=found,
+        hint=f"set .{name} of one of them to None, or give {name}= to the reduction",
+    )
+
+
+def _example(tensor: Tensor, name: str) -> Leaf | None:
+    """An array of a tensor that gave it a size, dtype or library."""
+    kinds = {"ni": (Kind.I,), "nj": (Kind.J,)}.get(name, tuple(Kind))
+    if name in ("ranges", "backend"):
+        return None
+    return next((leaf for leaf in tensor.leaves if leaf.given and leaf.kind in kinds), None)
+
+
+def _named(leaf: Leaf) -> str:
+    return {Kind.I: "x", Kind.J: "y", Kind.PARAMETER: "p"}[leaf.kind]
+
+
+def _array_text(leaf: Leaf) -> str:
+    adapter = adapter_for(leaf.owner)
+    what = {Kind.I: "indexed by i", Kind.J: "indexed by j", Kind.PARAMETER: "a parameter"}
+    kind = "a NumPy array" if adapter.name == "numpy" else "a torch tensor"
+    dtype, shape = adapter.dtype(leaf.owner), tuple(leaf.owner.shape)
+    return f"{kind} of shape {shape}, {dtype}, {what[leaf.kind]}"
 
 
 def is_scalar(node: Node) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.node import Kind
-from ..errors import ArgumentError, ArrayTypeError, OptionError, SolveError
+from ..errors import ArgumentError, ArrayTypeError, OptionError, SolveError, unexpected
 from .accuracy import Accuracy
 from .conjugate import checked_stop
 from .lazy import Tensor
@@ -18,6 +18,14 @@ from .solve import Request, System, solve_system
 _STOP = ("eps", "tol", "maxiter")
 _CALL = ("backend", "device_id", "ranges")
 _HELP = ("preconditioner", "callback", "rank")
+_MEANT = {
+    **dict.fromkeys(
+        ("lam", "lamb", "lambda_", "lmbda", "ridge", "reg", "noise", "jitter"), "alpha"
+    ),
+    **dict.fromkeys(("rtol", "tolerance"), "tol"),
+    **dict.fromkeys(("max_iter", "maxit", "max_iterations", "n_iter"), "maxiter"),
+    **dict.fromkeys(("precond", "M", "preconditioning"), "preconditioner"),
+}
 
 
 class Solved:
@@ -67,9 +75,9 @@ class Solved:
         Raises:
             TypeError: an unknown one.
         """
-        unknown = set(options) - {"alpha", *_STOP, *_CALL, *_HELP}
-        if unknown:
-            raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        error = unexpected(options, ("alpha", *_STOP, *_CALL, *_HELP), _MEANT)
+        if error is not None:
+            raise error
         self.options.update(options)
 
     def __call__(self, *arrays: Any, **options: Any) -> Any:

@@ -187,6 +187,9 @@ class LazyTensor(Reducing):
         other = self._operand(other)
         if other.is_complex:
             return other.binary_with_real(name, self, swapped=True)
+        if name == "Mult":
+            _check_infinite(self, other)
+            _check_infinite(other, self)
         return self._call(name, self, other)
 
     def __or__(self, other: Any) -> Any:
@@ -447,6 +450,21 @@ class LazyTensor(Reducing):
         kept = (x for x in found.leaves if x.key not in dropped or x.node in used)
         found.leaves = tuple(kept)
         return found
+
+
+def _check_infinite(truth: Any, factor: Any) -> None:
+    """Raise for a truth value times an infinite number: 0 times infinity is NaN.
+
+    Raises:
+        ArrayTypeError: the product selects nothing.
+    """
+    values = factor.leaves[0].values if len(factor.leaves) == 1 else None
+    if values and any(map(math.isinf, values)) and is_truth(truth.node):
+        raise ArrayTypeError(
+            "a truth value times an infinite number is NaN where it does not hold",
+            found=f"{truth!r} * {values[0]}",
+            hint="where(i == j, inf, D), not D + (i == j) * inf",
+        )
 
 
 def _aligned(f: Any, v: Any) -> tuple[Any, Any]:

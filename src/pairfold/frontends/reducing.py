@@ -6,7 +6,7 @@ from typing import Any
 
 from ..calculus.substitute import substitute
 from ..core.node import Kind
-from ..errors import ArrayTypeError, OptionError, ShapeError
+from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, unexpected
 from ..ops.reductions import REDUCTIONS
 from .genred import checked_accuracy, checked_length, checked_reduction, checked_weight
 from .internals import CALL_OPTIONS, INIT_OPTIONS, Internals
@@ -110,7 +110,7 @@ class Reducing(Internals):
         if isinstance(axis, bool) or axis not in (batches, batches + 1):
             where = f"{batches} (over i) or {batches + 1} (over j)"
             if axis is None:
-                raise TypeError(f"a reduction needs an axis: {where}")
+                raise AxisError("a reduction needs an axis", hint=f"axis={where}")
             raise OptionError(f"axis must be {where}", found=f"axis={axis!r}")
         return Kind.J if axis == batches else Kind.I
 
@@ -128,9 +128,11 @@ class Reducing(Internals):
         axis = dim if dim is not None else axis
         if isinstance(axis, bool) or axis not in (-1, self.nbatchdims + 2):
             return self.reduction(name, axis=axis, **options)
-        unknown = set(_keepdim(options)) - {*INIT_OPTIONS, *CALL_OPTIONS, "keepdim", "call"}
-        if unknown:
-            raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(unknown))}")
+        error = unexpected(
+            _keepdim(options), (*INIT_OPTIONS, *CALL_OPTIONS, "keepdim", "call", "axis", "dim")
+        )
+        if error is not None:
+            raise error
         self._check_components(axis, name.lower())
         return self._over_components(vector)
 
