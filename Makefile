@@ -35,7 +35,7 @@ test-newest:
 sdist:
 	$(PYTHON) tests/source_distribution.py
 
-# The core of the tests on AArch64, emulated; make test-aarch64 PROCESSORS=max TESTS=tests/test_pool.py
+# The core of the tests on AArch64, emulated; make test-aarch64 PROCESSORS=max TESTS=tests/test_sizes.py
 test-aarch64:
 	PYTHON="$(EXECUTABLE)" bash tests/aarch64.sh
 
