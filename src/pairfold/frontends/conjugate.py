@@ -74,7 +74,7 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
     for name, value in (("eps", eps), ("tol", 0.0 if tol is None else tol)):
         try:
             fine = float(value) >= 0
-        except (TypeError, ValueError, OverflowError, RuntimeError):
+        except Exception:  # what is no number, in whichever way it says so
             fine = False
         if not fine:
             raise OptionError(
@@ -82,7 +82,7 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
             )
     try:
         most = None if maxiter is None else operator.index(maxiter)
-    except TypeError:
+    except Exception:
         most = -1
     if isinstance(maxiter, bool) or (most is not None and most < 0):
         raise OptionError(

@@ -74,8 +74,8 @@ def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number
             )
         adapter.check_kind(value, f"element {place}")
         dtype = adapter.dtype(value)
-        others = ("bool",) if kind is complex else ("bool", "complex64", "complex128")
-        if math.prod(value.shape) != 1 or dtype in others:
+        numbers = ("int", "uint", "float", "bfloat", "complex")[: 5 if kind is complex else 4]
+        if math.prod(value.shape) != 1 or not dtype.startswith(numbers):
             join = "numpy.concatenate" if adapter.name == "numpy" else "torch.cat"
             raise ArrayTypeError(
                 what,

@@ -283,7 +283,9 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
         TorchArrays.check_memory(given, "alpha")
         real = TorchArrays.dtype(given) in (*SUPPORTED, *WHOLE)
     else:
-        real = not np.iscomplexobj(given)
+        real = not isinstance(given, complex) and not str(getattr(given, "dtype", "")).startswith(
+            "c"
+        )
     if not real:
         raise DTypeError(
             "alpha must be real", found=f"alpha of dtype {getattr(given, 'dtype', complex)}"
@@ -295,7 +297,7 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
         else:
             place = {} if xp is np else {"device": b.device}
             found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype, **place)
-    except (TypeError, ValueError):
+    except Exception:  # what is no number, in whichever way it says so
         raise OptionError(
             "alpha must be a number or an array", found=f"alpha={alpha!r}", hint="alpha=0.1"
         ) from None
