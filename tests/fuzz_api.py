@@ -344,8 +344,8 @@ class Judge:
             vague |= ~np.isfinite(want) | ~np.isfinite(
                 self.inputs[(k - results) % len(self.inputs)]
             )
-            prod = self.program.reduction == "Prod" and not self.values[0].isfinite().all()
-            vague |= prod & ~np.isfinite(got)
+            whole = [np.abs(x).max(initial=0) < _MOST[dtype] for x in self.exact[:results]]
+            vague |= ~np.isfinite(got) & (not all(whole))
         self.numbers, self.unclear = self.numbers + want.size, self.unclear + int(vague.sum())
         self._raise(label, got, want, same | close | vague, allowed)
 
