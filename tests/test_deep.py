@@ -9,6 +9,7 @@ import pytest
 import torch
 from checks import assert_close
 
+from pairfold.errors import DimError
 from pairfold.numpy import Genred, LazyTensor
 from pairfold.settings import current
 from pairfold.torch import LazyTensor as TorchLazyTensor
@@ -78,3 +79,25 @@ def test_every_array_has_an_offset_however_many_there_are() -> None:
     offsets, _ = launcher.call(bound, 2, 3, [(0, 0)] * 5001).alive
     assert offsets.shape == (5001,)
     assert not offsets.any()
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "SumT(x|y,{n})",
+        "Sum(SumT(x|y,{n}))",
+        "Sum(OneHot(x|y,{n}))",
+        "ExtractT(x,{n},{n}0)",
+        "ElemT(x|y,{n},0)",
+        "Zero({n})",
+        "Tile(x,{n})",
+        "Sum(TensorProd(SumT(x|y,100000),SumT(x|y,100000)))",
+        "Extract(x,{n},1)",
+        "Extract(x,0,{n})",
+        "TensorDot(x,y,[{n}],[3],[0],[0])",
+        "Var(0,{n},0)",
+    ],
+)
+def test_dimensions_beyond_all_memory_are_refused(formula: str) -> None:
+    with pytest.raises(DimError):
+        Genred(formula.replace("{n}", str(10**18)), ["x = Vi(3)", "y = Vj(3)"])

@@ -15,10 +15,11 @@ from typing import Any
 
 from ..core.node import Kind, Node, intern_node
 from ..core.scalars import Index, Scalars, Value, number
-from ..errors import DimError, FormulaError, InternalError, Refusal
+from ..errors import DimError, FormulaError, InternalError, Refusal, refuse
 from ..settings import current
 
 EXACT, ROUNDING, DOMAIN = "exact", "rounding", "domain"
+MOST_COMPONENTS = 2**31 - 1
 _ALLOWED = {"exact": {EXACT}, "rounding": {EXACT, ROUNDING}, "all": {EXACT, ROUNDING, DOMAIN}}
 
 
@@ -334,6 +335,8 @@ def build(op: Op, *operands: Any) -> Node:
         if op.expand is not None:
             return op.expand(*args, *params)
         dim = op.dims(*(arg.dim for arg in args), *params)
+        if dim > MOST_COMPONENTS:
+            refuse(f"a vector has at most {MOST_COMPONENTS} components, not {dim}")
     except Refusal as refusal:
         raise DimError(
             f"{op.name}: {refusal.why}", found=_describe(op, args, params), hint=refusal.hint
