@@ -230,6 +230,16 @@ def test_what_rounding_does_not_let_be_solved_ends_early(dtype, alpha):
     assert error.residuals.item() <= np.linalg.norm(b)
 
 
+def test_rounding_may_make_a_system_indefinite():
+    rng = np.random.default_rng(2)
+    x = (3 * rng.random((400, 1))).astype("float32")
+    K = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp()
+    with pytest.raises(SolveError, match="not positive definite") as caught:
+        K.solve(rng.normal(size=(400, 1)).astype("float32"))
+    assert "may be rounding" in caught.value.found
+    assert "float64" in caught.value.hint
+
+
 def test_residuals_may_stand_still_for_long():
     """A hundred iterations without progress, and solved in the end."""
     x, b, matrix = smooth_system(300, 3, 1.0)

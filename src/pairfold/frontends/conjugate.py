@@ -323,6 +323,14 @@ class _Block:
         floor, condition = rounding * length, high / low
         return Outlook(stalled, condition, floor, forecast, begun, wanted, self.rounding)
 
+    @property
+    def narrow(self) -> bool:
+        """Whether a wider dtype would help."""
+        return self.rounding > 1e-10
+
+    def _condition(self, place: tuple[int, ...]) -> str:
+        return f"the condition is at least {self.outlook(place).condition:.1g}"
+
     def _stretch(self, product: Any) -> float:
         """By how much the operator lengthens directions: a lower bound of its norm."""
         pushed = _host(self.dot(product, product))
@@ -362,11 +370,15 @@ class _Block:
         if bool(wrong.any()):
             place = _first(wrong)
             what, hint = fault
-            raise SolveError(
-                what,
-                found=f"{name} = {float(_host(values)[place]):.3g} {self._at(place)}",
-                hint=hint,
-            )
+            value = float(_host(values)[place])
+            found = f"{name} = {value:.3g} {self._at(place)}"
+            if fault is _OPERATOR and self.size:
+                length = float(_host(self.dot(self.direction, self.direction))[place])
+                if -value < 1e3 * self.rounding * self.size * length:
+                    found += ", which may be rounding"
+                    found += f"; {self._condition(place)}" if self.steps else ""
+                    hint = "a larger alpha" + (", or float64 arrays" if self.narrow else "")
+            raise SolveError(what, found=found, hint=hint)
 
     def _check_finite(self, values: Any, among: Any, name: str = "|r|^2") -> None:
         wrong = among & ~self.xp.isfinite(values)
@@ -408,12 +420,11 @@ class _Block:
         hints = ['a larger maxiter, eps or alpha; a preconditioner, such as "nystrom" with a rank']
         if self.steps:
             outlook = self.outlook(place)
-            found.append(f"the condition is at least {outlook.condition:.1g}")
+            found.append(self._condition(place))
             if max(outlook.floor, outlook.forecast) > outlook.wanted:
                 reach = max(outlook.floor, outlook.forecast)
                 found.append(f"rounding alone may leave |r| = {reach:.1g}")
-                wide = self.rounding > 1e-10
-                hints = ["a larger alpha or eps" + (", or float64 arrays" if wide else "")]
+                hints = ["a larger alpha or eps" + (", or float64 arrays" if self.narrow else "")]
         hints.append("the error's `solution` has what was found")
         raise SolveError(what, found="; ".join(found), hint="; ".join(hints))
 
