@@ -12,7 +12,9 @@ from checks import assert_close
 
 from pairfold import Genred
 from pairfold.errors import ArrayTypeError, DimError, OptionError, PairfoldError, ShapeError
+from pairfold.frontends import lazytensor
 from pairfold.numpy import LazyTensor, Pm, Vi, Vj, where
+from pairfold.ops.table import OPERATIONS
 
 RNG = np.random.default_rng(11)
 M, N = 13, 17
@@ -516,3 +518,8 @@ def test_long_formulas_are_shown_in_short() -> None:
         k = (k + 1).exp() * k.sqrt()
     assert len(repr(k)) < 260
     assert " ... " in repr(k)
+
+
+def test_the_rows_that_take_a_variable_are_known() -> None:
+    rows = {op.name for op in OPERATIONS.values() if op.args[1:2] == ("v",)}
+    assert rows == lazytensor._OF_VARIABLES

@@ -24,6 +24,12 @@ from .leaves import COMPLEX, adapter_for, alike
 from .methods import add_methods, whole
 from .reducing import COMPONENTS, Reducing
 
+# Operations whose second operand is a variable.
+_OF_VARIABLES = {
+    *("Grad", "Diff", "GradMatrix", "Divergence", "Laplacian"),
+    *("TraceOperator", "AdjointOperator", "SumLinOperator"),
+}
+
 
 class LazyTensor(Reducing):
     """An array (..., M, N, D) that is a formula of arrays, computed only when it is reduced.
@@ -89,6 +95,8 @@ class LazyTensor(Reducing):
         return LazyTensor(x, axis, is_complex)
 
     def _operand(self, x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x
         if self.ndim == 1 and self.ni and self.nj and len(getattr(x, "shape", ())) == 1:
             self._check_vector(x)
         return operand(x)
@@ -118,7 +126,7 @@ class LazyTensor(Reducing):
             raise ArrayTypeError(
                 f"{name} is not defined for complex numbers", hint="z.real, z.imag or abs(z)"
             )
-        if row.args[1:2] == ("v",):
+        if name in _OF_VARIABLES:
             first[0], first[1] = _aligned(first[0], first[1])
         return first[0]._apply(name, *first, *operands[arity:])
 

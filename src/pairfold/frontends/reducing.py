@@ -128,11 +128,11 @@ class Reducing(Internals):
         axis = dim if dim is not None else axis
         if isinstance(axis, bool) or axis not in (-1, self.nbatchdims + 2):
             return self.reduction(name, axis=axis, **options)
-        error = unexpected(
-            _keepdim(options), (*INIT_OPTIONS, *CALL_OPTIONS, "keepdim", "call", "axis", "dim")
-        )
-        if error is not None:
-            raise error
+        if options:
+            known = (*INIT_OPTIONS, *CALL_OPTIONS, "keepdim", "call", "axis", "dim")
+            error = unexpected(_keepdim(options), known)
+            if error is not None:
+                raise error
         self._check_components(axis, name.lower())
         return self._over_components(vector)
 
