@@ -9,7 +9,7 @@ import pytest
 import torch
 from checks import assert_close
 
-from pairfold.errors import DimError
+from pairfold.errors import DimError, UnsupportedError
 from pairfold.numpy import Genred, LazyTensor
 from pairfold.settings import current
 from pairfold.torch import LazyTensor as TorchLazyTensor
@@ -101,3 +101,10 @@ def test_every_array_has_an_offset_however_many_there_are() -> None:
 def test_dimensions_beyond_all_memory_are_refused(formula: str) -> None:
     with pytest.raises(DimError):
         Genred(formula.replace("{n}", str(10**18)), ["x = Vi(3)", "y = Vj(3)"])
+
+
+def test_formulas_too_long_to_be_compiled_are_refused() -> None:
+    formula = "+".join(["Sin(x)*y"] + [f"x*{n}" for n in range(1, 30_000)])
+    reduction = Genred(formula, ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    with pytest.raises(UnsupportedError, match="the limit is 50000"):
+        reduction(np.ones((2, 1)), np.ones((3, 1)))

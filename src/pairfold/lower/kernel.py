@@ -15,13 +15,16 @@ from functools import cached_property
 
 from ..core.node import Kind, Node, topological
 from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable, reachable_through
-from ..errors import InternalError
+from ..errors import InternalError, UnsupportedError
 from ..ops.reductions import Ends, Reduction
 
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
 
 # A product of products that are used twice each, over and over, has too many factors to be listed.
 _MOST_FACTORS = 64
+
+# What compiles within some tens of seconds.
+_MOST_NODES = 50_000
 
 # Levels of a formula that are lowered at once, where what they read is short, and anywhere.
 _SHALLOW, _DEEP = 16, 32
@@ -237,7 +240,14 @@ class _Lowering:
         vector at such a level is kept in memory.
         """
         depth: dict[Node, int] = {}
-        for node in topological(roots):
+        nodes = topological(roots)
+        if len(nodes) > _MOST_NODES:
+            raise UnsupportedError(
+                "this formula is too long to be compiled",
+                found=f"{len(nodes)} operations and variables; the limit is {_MOST_NODES}",
+                hint="several reductions of parts of it",
+            )
+        for node in nodes:
             below = max((depth[arg] for arg in node.args), default=0)
             depth[node] = below + (bool(node.args) and not node.op.elementwise)
             short = node.dim <= self.scalars.unroll
