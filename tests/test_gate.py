@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.errors import ArrayTypeError, DeviceError, MemoryLimitError, UnsupportedError
+from pairfold.errors import (
+    ArrayTypeError,
+    DerivativeError,
+    DeviceError,
+    MemoryLimitError,
+    UnsupportedError,
+)
 from pairfold.numpy import Genred as NumpyGenred
 
 torch = pytest.importorskip("torch", reason="tensors are torch's, which is not installed")
@@ -20,10 +26,13 @@ torch = pytest.importorskip("torch", reason="tensors are torch's, which is not i
 from torch.autograd import forward_ad  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from pairfold.torch import Genred, KernelSolve  # noqa: E402
+from pairfold.torch import Genred, KernelSolve, LazyTensor  # noqa: E402
 
 NAMES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]
 KERNEL = Genred("Exp(-SqDist(x,y))*b", NAMES, axis=1)
+
+
+SYSTEM = KernelSolve("Exp(-SqDist(x,y))*b", NAMES, "b", axis=1)
 
 
 def points(seed: int = 0, dtype: Any = None) -> tuple[Any, Any, Any]:
@@ -121,7 +130,7 @@ def test_zeros_without_memory_are_zeros():
 
 def test_other_places_where_tensors_come_in():
     x, _, b = points()
-    system = KernelSolve("Exp(-SqDist(x,y))*b", NAMES, "b", axis=1)
+    system = SYSTEM
     with pytest.raises(ArrayTypeError, match="memory of a tensor"):
         system(x[:4], x[:4], freed(b.clone()), alpha=1.0)
     with pytest.raises(ArrayTypeError, match="alpha of shape"):
@@ -264,10 +273,19 @@ def test_programs_that_record_torch_s_operations():
         lambda: torch.func.linearize(lambda x: KERNEL(x, y, b), x),
         lambda: torch.func.functionalize(lambda x: KERNEL(x, y, b))(x),
         lambda: torch.jit.trace(lambda x: KERNEL(x, y, b), x),
+        lambda: torch.jit.trace(lambda x: LazyTensor(x[:, None]).sqdist(LazyTensor(y[None])), x),
+        lambda: make_fx(lambda b: SYSTEM(y, y, b, alpha=1.0))(b),
         real_under_fake,
     ):
         with pytest.raises(UnsupportedError, match="not recorded"):
             record()
+
+
+def test_out_inside_a_transform_is_refused():
+    x, y, b = points()
+    out = torch.zeros(2, 5, 1, dtype=x.dtype)
+    with pytest.raises(DerivativeError, match="inside a transform"):
+        torch.func.vmap(lambda x, out: KERNEL(x, y, b, out=out))(x.expand(2, 5, 3), out)
 
 
 def test_modes_that_only_look_on():
@@ -345,7 +363,7 @@ def test_gradcheck_in_batches():
 
 def test_solutions_have_gradients_in_batches():
     x, _, b = points()
-    solve = KernelSolve("Exp(-SqDist(x,y))*b", NAMES, "b", axis=1)
+    solve = SYSTEM
 
     def function(x: Any, b: Any) -> Any:
         return solve(x, x, b, alpha=0.5)

@@ -22,6 +22,7 @@ from ..core.node import Kind, Node
 from ..errors import DTypeError
 from ..ops.table import variable
 from .arrays import ADAPTERS
+from .gate import check_recording
 from .opaque import opaque
 
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
@@ -158,7 +159,10 @@ def adapter_for(x: object) -> Any:
 
 def viewed(owner: Any, form: Kind) -> Any:
     """An array as a fold wants it: without the axis of the index that it does not have."""
-    x = parts(owner, adapter_for(owner))
+    adapter = adapter_for(owner)
+    if adapter.name == "torch":
+        check_recording()  # sizes would be tensors
+    x = parts(owner, adapter)
     if len(x.shape) >= 3:
         if form == Kind.I:
             return x[..., 0, :]

@@ -27,6 +27,7 @@ from .arrays import SUPPORTED, WHOLE, Sizes, TorchArrays
 from .conjugate import Later, Stop, cast, checked_stop, conjugate_gradients
 from .entries import Entries, Inverse
 from .fold import Fold
+from .gate import check_recording
 from .genred import call_fold, check_axis, checked_accuracy, listed_aliases
 from .given import checked
 from .opaque import opaque
@@ -252,6 +253,8 @@ def solve_system(
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
         SolveError: what does not fit, or cannot be solved.
     """
+    if any(map(TorchArrays.owns, args)):
+        check_recording()
     args, (adapter, sizes, dtype) = checked(system.fold, args, library)
     shape = system.shape(sizes)
     ranges = checked_ranges(request.call.get("ranges"))

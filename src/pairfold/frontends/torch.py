@@ -216,6 +216,8 @@ def call(
             ranges.pattern(fold.kept, sizes.i, sizes.j)
     if out is None:
         return fold.shaped(adapter, differentiable(fold, adapter, tensors, ranges))
+    if _in_older_vmap() or any(wrapped(given) for given in (*tensors, *_all(out)) if _is(given)):
+        raise DerivativeError("out is not filled inside a transform of torch", hint="out=None")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         found = fold.shaped(adapter, differentiable(fold, adapter, tensors, ranges))
         targets = _all(out)
