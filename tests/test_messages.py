@@ -578,6 +578,10 @@ def test_errors_of_input_show_few_frames_of_ours() -> None:
         (lambda: Genred("x", ALIASES, "Summ"), 2),
         (lambda: solve(Y, Y, B[:3]), 2),
         (lambda: Vi(0, 3).sqdist(Vj(Y)).sum(axis=1)(X[:, :2]), 3),
+        (lambda: Vi(X).sqdist(Vj(Y)).sum(axis=1, backend="cuda"), 3),
+        (lambda: Vi(X) + Vi(Y), 4),
+        (lambda: Vi(X) + Vj(Y[:, :2]), 4),
+        (lambda: Vi(X[:, 0]), 2),
     ]
     for wrong, most in cases:
         with pytest.raises(PairfoldError) as caught:

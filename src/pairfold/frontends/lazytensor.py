@@ -14,7 +14,15 @@ import numpy as np
 
 from ..calculus.substitute import substitute
 from ..core.node import topological
-from ..errors import ArgumentError, ArrayTypeError, OptionError, ShapeError
+from ..errors import (
+    ArgumentError,
+    ArrayTypeError,
+    OptionError,
+    PairfoldError,
+    ShapeError,
+    brief,
+    shortened,
+)
 from ..ops.table import OPERATIONS, constant
 from ..ops.truth import is_truth
 from ..ops.vectors import zero
@@ -119,16 +127,19 @@ class LazyTensor(Reducing):
 
     def _call(self, name: str, *operands: Any) -> Any:
         """An operation on lazy tensors or what becomes one, then parameters as they are."""
-        row = OPERATIONS[name]
-        arity = len(operands) - len(row.params)
-        first = [self._operand(x) for x in operands[:arity]]
-        if any(x.is_complex for x in first):
-            raise ArrayTypeError(
-                f"{name} is not defined for complex numbers", hint="z.real, z.imag or abs(z)"
-            )
-        if name in _OF_VARIABLES:
-            first[0], first[1] = _aligned(first[0], first[1])
-        return first[0]._apply(name, *first, *operands[arity:])
+        try:
+            row = OPERATIONS[name]
+            arity = len(operands) - len(row.params)
+            first = [self._operand(x) for x in operands[:arity]]
+            if any(x.is_complex for x in first):
+                raise ArrayTypeError(
+                    f"{name} is not defined for complex numbers", hint="z.real, z.imag or abs(z)"
+                )
+            if name in _OF_VARIABLES:
+                first[0], first[1] = _aligned(first[0], first[1])
+            return first[0]._apply(name, *first, *operands[arity:])
+        except PairfoldError as error:
+            raise shortened(error)  # noqa: B904
 
     def _typed(self, tensor: Any, is_complex: bool) -> Any:
         """A tensor as one of real, or of complex, numbers."""
@@ -616,6 +627,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return both[0]._apply("Where", mask, *both)
 
 
+@brief
 def Var(x_or_ind: Any, dim: int | None = None, cat: int | None = None) -> Any:
     """A variable: a symbol (position, dimension, category), or a lazy tensor of an array.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..calculus.substitute import substitute
 from ..core.node import Kind
-from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, unexpected
+from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, brief, unexpected
 from ..ops.reductions import REDUCTIONS
 from .genred import checked_accuracy, checked_length, checked_reduction, checked_weight
 from .internals import CALL_OPTIONS, INIT_OPTIONS, Internals
@@ -27,6 +27,7 @@ class Reducing(Internals):
 
     # -- the general form -----------------------------------------------------------------------
 
+    @brief
     def reduction(
         self,
         reduction_op: str,

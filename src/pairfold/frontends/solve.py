@@ -286,7 +286,7 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
         TorchArrays.check_memory(given, "alpha")
         real = TorchArrays.dtype(given) in (*SUPPORTED, *WHOLE)
     else:
-        real = not isinstance(given, complex) and not str(getattr(given, "dtype", "")).startswith(
+        real = not isinstance(alpha, complex) and not str(getattr(given, "dtype", "")).startswith(
             "c"
         )
     if not real:
