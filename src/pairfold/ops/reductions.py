@@ -27,7 +27,9 @@ State = Sequence[Value]
 GENERAL = (
     "NaN: extrema, lists and their indices never select it; Count, Any and All take it for a "
     "number that is not 0; everything else propagates it.",
-    "Ties: the lowest index is selected; equal values of a list are in the order of their indices.",
+    "Ties: the lowest index is selected; equal values of a list are in the order of their indices. "
+    "What is equal is decided by values as they are computed, half precision in float32: two ways "
+    "to write one formula may round differently, and then order what is nearly equal differently.",
     "Infinities: a result is the limit where there is one, else NaN. inf for Min, -inf for Max is "
     "the same as nothing to select: its index is 0.",
     "No columns, or no rows: an axis that is reduced may be empty; the conventions say what comes "
