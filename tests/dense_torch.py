@@ -392,8 +392,10 @@ class Dense:
         exact = f.op in _ROUNDLESS or (self.rounding.whole and self._on_whole(f))
         rounding = Rounding() if exact else self.rounding
         told = (rounding,) if f.op in _SUMS else ()
+        operands = [self(x) for x in f.args]  # derivatives by each are rounded on their own
+        operands = [rounding.slope(x) if x.requires_grad else x for x in operands]
         name = "Where" if f.op == "IfElse" and counts(f.args[0]) else f.op
-        return rounding(OPERATIONS[name](*told, *(self(x) for x in f.args), *f.params))
+        return rounding(OPERATIONS[name](*told, *operands, *f.params))
 
     def _on_whole(self, f: Expr) -> bool:
         return f.op in _WHOLE and all(map(self.is_exact, f.args))
