@@ -62,8 +62,8 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--most", type=int, default=3000, help="iterations that are allowed")
-    parser.add_argument("--sizes", default="1000,5000")
+    parser.add_argument("--most", type=int, default=1000, help="iterations that are allowed")
+    parser.add_argument("--sizes", default="1000,3000")
     options = parser.parse_args()
     cases: list[tuple[int, int, float, str, float]] = [
         (int(n), 2, 0.2, kind, alpha)
