@@ -90,7 +90,7 @@ def counting() -> Generator[list[_Module], None, None]:
     from pairfold.backends.machine import new_target_machine
 
     made: list[_Module] = []
-    plain = native._optimized
+    plain = native.optimized
 
     def counted(text: str, plan: Any) -> Any:
         module = plain(text, plan)
@@ -102,11 +102,11 @@ def counting() -> Generator[list[_Module], None, None]:
         made.append(_Module(counters, places, machine.emit_assembly(module)))
         return llvm.parse_assembly(changed)
 
-    native._optimized = counted
+    native.optimized = counted
     try:
         yield made
     finally:
-        native._optimized = plain
+        native.optimized = plain
 
 
 def _blocks(module: _Module) -> list[Block]:

@@ -32,6 +32,10 @@ EVERYWHERE = (
 )  # fmt: skip
 
 
+# What runs where gradients are asked for, in place of these.
+DIFFERENTIATED = {"SumSoftMaxWeight": "SoftMaxParts", "LogSumExp": "LogParts"}
+
+
 def folds() -> Iterator[tuple[str, Fold, str]]:
     """Name, fold and dtype of every kernel that the benchmark runs, each once."""
     seen: set[Any] = set()
@@ -40,8 +44,8 @@ def folds() -> Iterator[tuple[str, Fold, str]]:
         given = {"reduction_op": case.reduction_op, "axis": case.axis, "opt_arg": case.opt_arg}
         fold = Genred(case.formula, list(case.aliases), formula2=case.formula2, **given)._fold
         found = {"": fold}
-        if case.wrt and fold.reduction == "SumSoftMaxWeight":
-            fold = fold.variant("SoftMaxParts")
+        if case.wrt and fold.reduction in DIFFERENTIATED:
+            fold = fold.variant(DIFFERENTIATED[fold.reduction])
             found = {"": fold}
         names = [alias.split("=")[0].strip() for alias in case.aliases]
         found |= {f".{name}": fold.pull_back(names.index(name)) for name in case.wrt}

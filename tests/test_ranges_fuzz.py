@@ -150,17 +150,17 @@ def test_halves_of_the_same_pairs_are_told_from_others(data: st.DataObject) -> N
     first = data.draw(half(rows, columns))
     other = transposed(first, columns)
     ranges = Ranges((*first, *other))
-    ranges.check_halves()
+    ranges.check_halves(rows, columns)
     swapped = Ranges((*other, *first))
-    swapped.check_halves()
+    swapped.check_halves(columns, rows)
     second = data.draw(half(columns, rows))
     mixed = Ranges((*first, *second))
     same = (counted(first, rows, columns) == counted(second, columns, rows).T).all()
     if same:
-        mixed.check_halves()
+        mixed.check_halves(rows, columns)
     else:
         with pytest.raises(RangeError, match="both halves"):
-            mixed.check_halves()
+            mixed.check_halves(rows, columns)
 
 
 def test_a_million_intervals_are_no_trouble() -> None:
