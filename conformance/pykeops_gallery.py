@@ -35,7 +35,7 @@ NEEDS = ("torch", "matplotlib", "scipy", "scikit-learn", "plotly")
 CANNOT = {
     "not compiled with CUDA": "needs a GPU",
     "max_workers must be greater than 0": "needs a GPU",
-    "backend='GPU": "needs a GPU",
+    "there is no GPU that can be used": "needs a GPU",
     "urlopen error": "needs a data set from the network",
 }
 

@@ -14,7 +14,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """backend="GPU" runs printed programs in Triton's interpreter; some did run in the end."""
     pytest.importorskip("torch", reason="tensors of GPUs are torch's, which is not installed")
     if interpreted.interpreter is None:
-        pytest.skip("Triton is not installed: it has wheels for Linux alone")  # no interpreter
+        pytest.skip("Triton 3.9 is not installed: it has wheels for Linux alone")  # no interpreter
     monkeypatch.setenv(interpreted.SWITCH, "1")
     interpreted.repair(monkeypatch.setattr)
     before = interpreted.ran

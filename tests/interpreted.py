@@ -21,7 +21,13 @@ _before = os.environ.get(SWITCH)
 os.environ[SWITCH] = "1"
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as pairfold sets it; else triton warns
 try:
+    import triton
     import triton.runtime.interpreter as interpreter
+
+    # The interpreter of those before rounds twice in fma, on which exact products rely; before 3.7
+    # there are no products of float64 matrices either.
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
+        interpreter = None
 except ImportError:
     interpreter = None
 if _before is None:

@@ -43,7 +43,7 @@ def test_nested_formulas(around: str, factor: Any, dim: int) -> None:
     aliases = [f"x = Vi({dim})", f"y = Vj({dim})", f"A = Pm({dim * dim})"]
     given = np.ones((2, dim)), np.ones((3, dim)), np.full(dim * dim, 0.5)
     got = Genred(formula, aliases, axis=1)(*given)
-    want = factor(dim) ** levels
+    want = float(factor(dim)) ** levels
     assert_close(got / want, np.full((2, dim), 3.0), rtol=1e-12)
 
 

@@ -49,7 +49,8 @@ def test_rounding_to_whole_numbers_is_exact_just_below_a_half_and_for_large_numb
     half = np.array(0.5, dtype)
     digits = np.finfo(dtype).nmant
     large = [2.0**digits + 1, 2.0 ** (digits + 1) + 2, 2.0 ** (digits - 1) + 0.5, 1e30]
-    x = np.array([np.nextafter(half, 0), -np.nextafter(half, 0), *large], dtype)
+    below = np.nextafter(half, np.zeros((), dtype))
+    x = np.array([below, -below, *large], dtype)
     want = np.array([0, 0, x[2], x[3], 2.0 ** (digits - 1) + 1, x[5]], dtype)
     assert_same_bits(values("Round(x,0)", x, dtype=dtype)[:, 0], want)
 

