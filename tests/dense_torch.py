@@ -39,8 +39,14 @@ def words(text: str) -> list[str]:
 class Rounding:
     """Random relative changes of at most `size`; none of what is exact on whole numbers."""
 
-    def __init__(self, size: float = 0.0, seed: int = 0, whole: bool = False) -> None:
+    def __init__(
+        self, size: float = 0.0, seed: int = 0, whole: bool = False, order: Tensor | None = None
+    ) -> None:
         self.size, self.whole = size, whole
+        self.order = order  # of the selected columns, if not the one of the rounded values
+        self.overflow: Tensor = torch.tensor(
+            False
+        )  # the pairs (..., M, N) where a number does not fit
         self.source = torch.Generator().manual_seed(seed)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -53,6 +59,14 @@ class Rounding:
         if not self.size:
             return x
         return torch.where(x.isfinite(), x + self._change(x) * (x - x.detach()), x)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over columns: terms that are alike may all be rounded to the same side."""
+        found = self(x).sum(-2)
+        if not self.size or (self.whole and bool((x == x.round()).all())):
+            return found
+        terms = torch.where(x.isfinite(), x, 0.0).detach().abs().sum(-2)
+        return found + self._change(found) * terms * min(x.shape[-2] / 256, 1.0)
 
     def _change(self, x: Tensor) -> Tensor:
         u = torch.rand(x.shape, generator=self.source, dtype=torch.float64) * 2 - 1
@@ -87,8 +101,15 @@ def _powf(x: Tensor, y: Tensor) -> Tensor:
     return torch.pow(*torch.broadcast_tensors(x, y))
 
 
-def _atan2(y: Tensor, x: Tensor) -> Tensor:
-    """The angle, whose derivative at the origin is NaN: torch takes 0."""
+def _atan2(r: Rounding, y: Tensor, x: Tensor) -> Tensor:
+    """The angle, whose derivative at the origin is NaN: torch takes 0.
+
+    The sign of a zero, and so of an angle of 180 degrees, is a matter of rounding.
+    """
+    if r.size:
+        x, y = torch.broadcast_tensors(x, y)
+        y = torch.where((y == 0) & (x <= 0), (r(x) - x).detach(), y)
+        x = torch.where((y == 0) & (x == 0), 0.0, x)
     origin = (y == 0) & (x == 0)
     nothing = torch.where(origin, 0.0 * (y * y + x * x).sqrt(), 0.0)
     return torch.atan2(*torch.broadcast_tensors(y, x)) + nothing.to(y.dtype)
@@ -97,6 +118,35 @@ def _atan2(y: Tensor, x: Tensor) -> Tensor:
 def _round(x: Tensor, digits: int) -> Tensor:
     scale = 10.0**digits
     return x.sign() * (x.abs() * scale + 0.5).floor() / scale
+
+
+def _number(x: Tensor) -> Tensor:
+    """The same values, NaN among them a constant."""
+    return torch.where(x.isnan(), x.detach(), x)
+
+
+def _clamp(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return _where(x < a, a, _where(x > b, b, _number(x)))
+
+
+def _mod(x: Tensor, n: Tensor, o: Tensor) -> Tensor:
+    """The remainder in [o, o+n): where rounding leads out of it, it is o."""
+    inside = x - n * ((x - o) / n).floor()
+    place = (inside - o) / n
+    return inside + torch.where((place < 0) | (place >= 1), o - inside, 0.0).detach()
+
+
+def _angle(r: Rounding, z: Tensor) -> Tensor:
+    return _atan2(r, z[..., 1::2], z[..., ::2])
+
+
+def _complex_exp(z: Tensor) -> Tensor:
+    size, angle = z[..., ::2].exp(), z[..., 1::2]
+    return torch.stack([size * angle.cos(), size * angle.sin()], -1).flatten(-2)
+
+
+def _complex_abs(r: Rounding, z: Tensor) -> Tensor:
+    return _sqrt(r(z[..., ::2] ** 2) + r(z[..., 1::2] ** 2))
 
 
 def _sinc(x: Tensor) -> Tensor:
@@ -187,17 +237,19 @@ def _weighted(r: Rounding, s: Tensor, x: Tensor) -> Tensor:
     return _sum(r, s * x * x if s.shape[-1] in (1, x.shape[-1]) else x * _matvec(r, s, x))
 
 
-def _soft_dtw(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+def _soft_dtw(r: Rounding, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     x, y, c = _lead(x, y, c)
     n, m, c = x.shape[-1], y.shape[-1], c[..., 0]
     best: dict[tuple[int, int], Tensor] = {}
     for k in range(n):
         for j in range(m):
-            cost = (x[..., k] - y[..., j]) ** 2
+            cost = r(r(x[..., k] - y[..., j]) ** 2)
             before = [best[p] for p in ((k - 1, j), (k, j - 1), (k - 1, j - 1)) if p in best]
             if before:
-                stack = torch.stack([-b / c for b in before], -1)
-                cost = cost - c * stack.logsumexp(-1)
+                lengths = torch.stack(before, -1).detach()
+                near = torch.where(c < 0, lengths.amax(-1), lengths.amin(-1))
+                stack = r(torch.stack([(near - b) / c for b in before], -1))
+                cost = cost + near - r(c * stack.logsumexp(-1))
             best[k, j] = cost
     return best[n - 1, m - 1].unsqueeze(-1)
 
@@ -249,15 +301,17 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "NotEqual": lambda x, y: _truth(x != y, x),
     "IfElse": lambda c, x, y: _where(c >= 0, x, y),
     "Where": lambda m, x, y: _where(m != 0, x, y),
-    "Clamp": lambda x, a, b: _where(x < a, a, _where(x > b, b, x)),
-    "ClampInt": lambda x, a, b: torch.where(x < a, float(a), torch.where(x > b, float(b), x)),
+    "Clamp": _clamp,
+    "ClampInt": lambda x, a, b: torch.where(
+        x < a, float(a), torch.where(x > b, float(b), _number(x))
+    ),
     "Asin": torch.asin,
     "Acos": torch.acos,
     "Atan": torch.atan,
     "Atan2": _atan2,
     "Floor": torch.floor,
     "Round": _round,
-    "Mod": lambda x, n, o: x - n * ((x - o) / n).floor(),
+    "Mod": _mod,
     "SinXDivX": _sinc,
     "BesselDivX": _bessel,
     "XLogX": lambda x: _where_zero(x, lambda x: x * x.log(), 0.0),
@@ -299,16 +353,16 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "Imag2Complex": lambda x: torch.stack([torch.zeros_like(x), x], -1).flatten(-2),
     "ComplexExp1j": lambda x: torch.stack([x.cos(), x.sin()], -1).flatten(-2),
     "Conj": _on_complex(torch.conj_physical),
-    "ComplexExp": _on_complex(torch.exp),
+    "ComplexExp": _complex_exp,
     "ComplexAdd": _on_complex(torch.add),
     "ComplexSubtract": _on_complex(torch.subtract),
     "ComplexMult": _on_complex(torch.multiply),
     "ComplexDivide": _on_complex(lambda x, y: x * y.conj() / (y * y.conj()).real),
     "ComplexRealScal": lambda x, z: x * z,
     "ComplexSum": lambda r, z: r(z).unflatten(-1, (-1, 2)).sum(-2),
-    "ComplexAbs": lambda z: _sqrt(z[..., ::2] ** 2 + z[..., 1::2] ** 2),
-    "ComplexSquareAbs": lambda z: z[..., ::2] ** 2 + z[..., 1::2] ** 2,
-    "ComplexAngle": lambda z: torch.atan2(z[..., 1::2], z[..., ::2]),
+    "ComplexAbs": _complex_abs,
+    "ComplexSquareAbs": lambda r, z: r(z[..., ::2] ** 2) + r(z[..., 1::2] ** 2),
+    "ComplexAngle": _angle,
 }
 
 # What gives whole numbers, or operands themselves, for operands that are whole numbers.
@@ -327,11 +381,12 @@ _ROUNDLESS = set(
     Floor SumT Concat Extract ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot Tile Stretch
     Diag Diagonal Complex ComplexReal ComplexImag Real2Complex Imag2Complex Conj""")
 )
-# Sums: they are told how to round terms.
+# Sums and angles: they are told how to round what is inside.
 _SUMS = set(
     words("""
         Sum Scalprod SqNorm2 Norm2 SqDist Normalize WeightedSqNorm WeightedSqDist MatVecMult
-    VecMatMult TensorDot SumOfBlocks BlockSums ComplexSum""")
+    VecMatMult TensorDot SumOfBlocks BlockSums ComplexSum ComplexAbs ComplexSquareAbs ComplexAngle
+    Atan2 SoftDTW_SqDist""")
 )
 DERIVATIVES = ("Grad", "Diff", "GradMatrix", "Divergence", "Laplacian")
 
@@ -395,7 +450,12 @@ class Dense:
         operands = [self(x) for x in f.args]  # derivatives by each are rounded on their own
         operands = [rounding.slope(x) if x.requires_grad else x for x in operands]
         name = "Where" if f.op == "IfElse" and counts(f.args[0]) else f.op
-        return rounding(OPERATIONS[name](*told, *operands, *f.params))
+        found = rounding(OPERATIONS[name](*told, *operands, *f.params))
+        if not self.rounding.size and bool(found.isinf().any()):
+            made = found.isinf().any(-1)
+            given = torch.stack([x.isinf().any(-1).expand(made.shape) for x in operands]).any(0)
+            self.rounding.overflow = self.rounding.overflow | (made & ~given)
+        return found
 
     def _on_whole(self, f: Expr) -> bool:
         return f.op in _WHOLE and all(map(self.is_exact, f.args))
@@ -442,14 +502,16 @@ def _grad(y: Tensor, x: Tensor, e: Tensor) -> Tensor:
 # Of F (..., R, C, D) over C; `met` (R, C) says which pairs count.
 
 
-def _selected(f: Tensor, met: Tensor, sign: int, length: int) -> tuple[Tensor, Tensor]:
+def _selected(r: Rounding, f: Tensor, met: Tensor, sign: int, length: int) -> tuple[Tensor, Tensor]:
     """The first `length` values of sign * F in order, and their columns; inf and 0 where none is.
 
     NaN and pairs that do not count are never selected.
     """
     bad = f.isnan() | ~met.unsqueeze(-1)
     rank = torch.where(bad, math.inf, sign * f.detach())
-    order = rank.sort(dim=-2, stable=True).indices[..., :length, :]
+    if r.order is None:
+        r.order = rank.sort(dim=-2, stable=True).indices[..., :length, :]
+    order = r.order
     values, taken = f.gather(-2, order), rank.gather(-2, order) != math.inf
     values = torch.where(taken, values, sign * math.inf)
     places = torch.where(taken, order, 0)
@@ -460,8 +522,8 @@ def _selected(f: Tensor, met: Tensor, sign: int, length: int) -> tuple[Tensor, T
     )
 
 
-def _extreme(f: Tensor, met: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-    values, places = _selected(f, met, sign, 1)
+def _extreme(r: Rounding, f: Tensor, met: Tensor, sign: int) -> tuple[Tensor, Tensor]:
+    values, places = _selected(r, f, met, sign, 1)
     return values.squeeze(-2), places.squeeze(-2)
 
 
@@ -479,10 +541,11 @@ def _terms(r: Rounding, f: Tensor, g: Tensor | None, met: Tensor) -> tuple[Tenso
         return top, f.new_zeros((*f.shape[:-2], width))
     top = torch.where(f.isnan(), -math.inf, f).detach().amax(-2)
     limit = torch.finfo(f.dtype).max
-    share = (r.slope(f) - top.clamp(-limit, limit).unsqueeze(-2)).exp()
+    wide = f if g is None else f.expand(torch.broadcast_shapes(f.shape, g.shape))
+    share = (r.slope(wide) - top.clamp(-limit, limit).unsqueeze(-2)).exp()
     if g is not None:
         share = share * torch.where(met, g, 0.0)
-    return top, r(share).sum(-2)
+    return top, r.slope(r.total(share))
 
 
 def _log_sum_exp(r: Rounding, f: Tensor, g: Tensor | None, met: Tensor) -> Tensor:
@@ -496,41 +559,56 @@ def _soft_max(r: Rounding, f: Tensor, g: Tensor, met: Tensor) -> Tensor:
 
 
 def _shifted(r: Rounding, f: Tensor, g: Tensor | None, met: Tensor) -> Tensor:
-    top = _extreme(f, met, -1)[0]
+    top = _extreme(r, f, met, -1)[0]
     if f.shape[-2] == 0:
         return torch.cat([top, _terms(r, f, g, met)[1]], -1)
     limit = torch.finfo(f.dtype).max
     f = torch.where(met.unsqueeze(-1), f, -math.inf)
-    terms = (r.slope(f) - r.slope(top).clamp(-limit, limit).unsqueeze(-2)).exp()
+    if g is not None:
+        f, top_of = (x.expand(*x.shape[:-1], g.shape[-1]) for x in (f, top))
+    else:
+        top_of = top
+    terms = (r.slope(f) - r.slope(top_of).clamp(-limit, limit).unsqueeze(-2)).exp()
     if g is not None:
         terms = terms * torch.where(met.unsqueeze(-1), g, 0.0)
-    return torch.cat([top, r(terms).sum(-2)], -1)
+    return torch.cat([top, r.total(terms)], -1)
 
 
 def _kept(f: Tensor, met: Tensor, neutral: float) -> Tensor:
     return torch.where(met.unsqueeze(-1), f, neutral)
 
 
-def _mean(f: Tensor, met: Tensor) -> Tensor:
-    return _kept(f, met, 0.0).sum(-2) / met.sum(-1).to(f.dtype).unsqueeze(-1)
+def _product(r: Rounding, f: Tensor, met: Tensor) -> Tensor:
+    """The product; rounding changes its slopes as quotients of it by every factor."""
+    f = _kept(f, met, 1.0)
+    found = f.prod(-2)
+    if not r.size:
+        return found
+    usual = f.isfinite() & (f != 0)
+    logs = torch.where(usual, f, 1.0).abs().log()
+    return found * (1 + (r.slope(logs) - logs).sum(-2))
+
+
+def _mean(r: Rounding, f: Tensor, met: Tensor) -> Tensor:
+    return r.total(_kept(f, met, 0.0)) / met.sum(-1).to(f.dtype).unsqueeze(-1)
 
 
 REDUCTIONS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
-    "Sum": lambda r, f, g, k, met: (_kept(f, met, 0.0).sum(-2),),
-    "Mean": lambda r, f, g, k, met: (_mean(f, met),),
-    "Prod": lambda r, f, g, k, met: (_kept(f, met, 1.0).prod(-2),),
+    "Sum": lambda r, f, g, k, met: (r.total(_kept(f, met, 0.0)),),
+    "Mean": lambda r, f, g, k, met: (_mean(r, f, met),),
+    "Prod": lambda r, f, g, k, met: (_product(r, f, met),),
     "Count": lambda r, f, g, k, met: ((_kept(f, met, 0.0) != 0).sum(-2),),
     "Any": lambda r, f, g, k, met: ((_kept(f, met, 0.0) != 0).any(-2),),
     "All": lambda r, f, g, k, met: ((_kept(f, met, 1.0) != 0).all(-2),),
-    "Min": lambda r, f, g, k, met: _extreme(f, met, 1)[:1],
-    "Max": lambda r, f, g, k, met: _extreme(f, met, -1)[:1],
-    "ArgMin": lambda r, f, g, k, met: _extreme(f, met, 1)[1:],
-    "ArgMax": lambda r, f, g, k, met: _extreme(f, met, -1)[1:],
-    "Min_ArgMin": lambda r, f, g, k, met: _extreme(f, met, 1),
-    "Max_ArgMax": lambda r, f, g, k, met: _extreme(f, met, -1),
-    "KMin": lambda r, f, g, k, met: _listed(_selected(f, met, 1, k))[:1],
-    "ArgKMin": lambda r, f, g, k, met: _listed(_selected(f, met, 1, k))[1:],
-    "KMin_ArgKMin": lambda r, f, g, k, met: _listed(_selected(f, met, 1, k)),
+    "Min": lambda r, f, g, k, met: _extreme(r, f, met, 1)[:1],
+    "Max": lambda r, f, g, k, met: _extreme(r, f, met, -1)[:1],
+    "ArgMin": lambda r, f, g, k, met: _extreme(r, f, met, 1)[1:],
+    "ArgMax": lambda r, f, g, k, met: _extreme(r, f, met, -1)[1:],
+    "Min_ArgMin": lambda r, f, g, k, met: _extreme(r, f, met, 1),
+    "Max_ArgMax": lambda r, f, g, k, met: _extreme(r, f, met, -1),
+    "KMin": lambda r, f, g, k, met: _listed(_selected(r, f, met, 1, k))[:1],
+    "ArgKMin": lambda r, f, g, k, met: _listed(_selected(r, f, met, 1, k))[1:],
+    "KMin_ArgKMin": lambda r, f, g, k, met: _listed(_selected(r, f, met, 1, k)),
     "LogSumExp": lambda r, f, g, k, met: (_log_sum_exp(r, f, g, met),),
     "LogSumExpWeight": lambda r, f, g, k, met: (_log_sum_exp(r, f, g, met),),
     "SumSoftMaxWeight": lambda r, f, g, k, met: (_soft_max(r, f, g, met),),
@@ -547,10 +625,19 @@ def table(x: Tensor, kind: str) -> Tensor:
 
 
 def pairs(
-    formulas: Sequence[Expr | None], leaves: Sequence[Tensor], rounding: Rounding, axis: int
+    formulas: Sequence[Expr | None],
+    leaves: Sequence[Tensor],
+    rounding: Rounding,
+    axis: int,
+    each: bool = False,
 ) -> list[Any]:
-    """The tables (..., R, C, D) of formulas of the same arguments, which are tables themselves."""
+    """The tables (..., R, C, D) of formulas of the same arguments, which are tables themselves.
+
+    With `each`, what one row or column alone makes is made, and rounded, for every pair.
+    """
     shape = torch.broadcast_shapes(*(x.shape[:-1] for x in leaves))
+    if each:
+        leaves = [x.expand(*shape, x.shape[-1]) for x in leaves]
     dense = Dense(leaves, rounding)
     found: list[Any] = []
     for f in formulas:

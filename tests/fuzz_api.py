@@ -57,7 +57,9 @@ class Wanted:
         self.incoming: list[Array] = []
         self.second: list[Array] = []
 
-    def run(self, rounding: Rounding, dtype: Any = torch.float64) -> list[Array]:
+    def run(
+        self, rounding: Rounding, dtype: Any = torch.float64, each: bool = False
+    ) -> list[Array]:
         """All of it as float64 NumPy arrays."""
         program = self.program
         tensors = [x.to(dtype).requires_grad_(program.order > 0) for x in self.given]
@@ -65,7 +67,7 @@ class Wanted:
             if argument.same is not None:
                 tensors[k] = tensors[argument.same]
         tables = [table(x, a.kind) for x, a in zip(tensors, program.arguments, strict=True)]
-        f, g = pairs([program.formula, program.weight], tables, rounding, program.axis)
+        f, g = pairs([program.formula, program.weight], tables, rounding, program.axis, each)
         self.values = (f.detach(), None if g is None else g.detach())
         results = REDUCTIONS[program.reduction](rounding, f, g, program.length, self.met)
         found = [x.detach() for x in results]
@@ -284,8 +286,18 @@ class Judge:
         own = zip(self.want.given, program.arguments, strict=True)
         self.inputs = [x.numpy() for x, a in own if a.same is None]
         with np.errstate(all="ignore"):
-            self.exact = self.want.run(Rounding())
+            plain = Rounding()
+            self.exact = self.want.run(plain)
+            self.order, self.hides = plain.order, _hides(program)
+            over = (
+                plain.overflow.expand(self.want.values[0].shape[:-1])
+                if program.axis
+                else (plain.overflow.mT.expand(self.want.values[0].shape[:-1]))
+            )
+            self.overflows = over.any(-1).numpy()
             self.values = self.want.values
+            if self.values[1] is not None and not bool(self.values[1].isfinite().all()):
+                self.hides = True  # e^F may be 0
             self.spread: list[Array] = [np.zeros(x.shape) for x in self.exact]
             self.vague: list[Array] = [np.zeros(x.shape, bool) for x in self.exact]
             self.table: Array = np.zeros(self.values[0].shape)
@@ -297,14 +309,38 @@ class Judge:
         self.unit = unit
 
     def more(self) -> None:
-        """More samples, of smaller and larger changes: to be sure of a mismatch."""
+        """More samples, of smaller and larger changes: to be sure of a mismatch.
+
+        In half of them the columns that are selected are the exact ones, also among equal values.
+        """
+        whole = self.program.order == 0
         with np.errstate(all="ignore"):
             for seed in range(4, 28):
                 size = self.unit * (1, 8, 32)[seed % 3]
-                self._take(Rounding(size, seed, whole=self.program.order == 0), torch.float64)
+                order = self.order if seed % 2 else None
+                self._take(Rounding(size, seed, whole, order), torch.float64, each=seed > 9)
+            if self.program.order == 2:
+                for seed in range(4):
+                    self._take_second(seed)
 
-    def _take(self, rounding: Rounding, dtype: Any) -> None:
-        found = self.want.run(rounding, dtype)
+    def _take_second(self, seed: int) -> None:
+        """What rounding does to second derivatives where its first effects cancel.
+
+        That is of its second order, which changes by the square root of it show: as half the sum of
+        what two opposite changes do.
+        """
+        size = (8 * self.unit) ** 0.5
+        one, two = (
+            self.want.run(Rounding(change, seed, order=self.order), each=True)
+            for change in (size, -size)
+        )
+        for k, (a, b, y) in enumerate(zip(one, two, self.exact, strict=True)):
+            if y.dtype == np.float64:
+                moved = np.abs((a - y) + (b - y)) / 2
+                np.fmax(self.spread[k], np.where(np.isfinite(moved), moved, 0), out=self.spread[k])
+
+    def _take(self, rounding: Rounding, dtype: Any, each: bool = False) -> None:
+        found = self.want.run(rounding, dtype, each)
         _, moved = _apart(self.want.values[0].double().numpy(), self.values[0].numpy())
         np.maximum(self.table, moved, out=self.table)
         for k, (x, y) in enumerate(zip(found, self.exact, strict=True)):
@@ -339,7 +375,9 @@ class Judge:
             same = (got == want) | (np.isnan(got) & np.isnan(want))
             allowed = 4 * self.spread[k] + 8 * unit * np.abs(want) + least
             close = np.isfinite(got) & np.isfinite(want) & (np.abs(got - want) <= allowed)
-        vague = self.vague[k] | (np.abs(want) > _MOST[dtype])
+        vague = self.vague[k] | (np.abs(want) > _MOST[dtype]) | self._overflows(got, results > 0)
+        if self.hides:
+            vague |= ~np.isfinite(want)
         if results:  # gradients, whose NaN is a matter of taste, but no number may become one
             vague |= ~np.isfinite(want) | ~np.isfinite(
                 self.inputs[(k - results) % len(self.inputs)]
@@ -353,7 +391,8 @@ class Judge:
         if dtype != wanted:
             raise Mismatch(f"{label}: dtype {dtype}, expected {wanted}")
         near = np.abs(got.astype(float) - want.astype(float)) <= 2 * self.spread[k]
-        self._raise(label, got, want, (got == want) | near, self.spread[k])
+        good = (got == want) | near | self._overflows(got)
+        self._raise(label, got, want, good, self.spread[k])
 
     def _places(self, label: str, dtype: str, got: Array, want: Array) -> None:
         """Indices are right where the values they point at are, but for rounding, those wanted."""
@@ -375,7 +414,16 @@ class Judge:
             close &= (room[0] > 0) | (room[1] > 0) | np.isnan(room[0]) | np.isnan(room[1])
         vague = ~np.isfinite(at[0] + at[1] + room[0] + room[1])
         vague &= (room[0] + room[1]) != 0
-        self._raise(label, got, want, (got == want) | (close | vague).reshape(got.shape), 0 * want)
+        vague |= (np.isinf(self.table) & np.isfinite(f)).any(-2, keepdims=True)
+        good = (got == want) | (close | vague).reshape(got.shape) | self._overflows(got)
+        self._raise(label, got, want, good, 0 * want)
+
+    def _overflows(self, got: Array, anywhere: bool = False) -> Array:
+        """Where float64 itself is too small: who multiplies and adds in one step gets along."""
+        if anywhere:
+            return self.overflows.any()
+        rows = self.overflows.shape
+        return self.overflows.reshape(*rows, *[1] * (got.ndim - len(rows)))
 
     def _raise(self, label: str, got: Array, want: Array, good: Array, allowed: Array) -> None:
         if good.all():
@@ -389,6 +437,15 @@ class Judge:
 
 
 REDUCTIONS_RESULTS = {"Min_ArgMin": (0, 1), "Max_ArgMax": (0, 1), "KMin_ArgKMin": (0, 1)}
+
+
+def _hides(program: Program) -> bool:
+    """Whether infinities times parts that are 0 may be left out: those of complex numbers."""
+
+    def has(f: Expr | None) -> bool:
+        return f is not None and (f.is_complex or any(map(has, f.args)))
+
+    return has(program.formula) or has(program.weight)
 
 
 def _apart(x: Array, y: Array) -> tuple[Array, Array]:
@@ -475,6 +532,8 @@ def simpler(program: Program) -> Iterator[Program]:
     plain = tuple(dataclasses.replace(a, batch=(), layout="plain") for a in given)
     if plain != given:
         yield change(arguments=plain)
+    wide = max((len(a.batch) for a in given if a.kind == "p"), default=0)
+    tall = max((k for k, a in enumerate(given) if a.kind != "p"), key=lambda k: len(given[k].batch))
     for k, argument in enumerate(given):
         for fields in (
             {"batch": ()},
@@ -483,6 +542,8 @@ def simpler(program: Program) -> Iterator[Program]:
             {"numbers": argument.numbers if argument.numbers == "whole" else "unit"},
         ):
             new = dataclasses.replace(argument, **fields)
+            if k == tall and len(new.batch) < wide:
+                continue  # batches of parameters alone: which axes are results'?
             if new != argument:
                 yield change(arguments=(*given[:k], new, *given[k + 1 :]))
     if program.weight is not None:
@@ -528,7 +589,11 @@ def reduced(program: Program, kind: str, seconds: float = 20.0) -> Program:
 
 
 def _kind(message: str) -> str:
-    return message.split(":")[0]
+    """What an error is, and for a mismatch whether of results or gradients, numbers or shapes."""
+    name, _, rest = message.partition(":")
+    if name != "Mismatch":
+        return name
+    return " ".join([name, rest.split()[0], *(w for w in ("shape", "dtype") if w in rest)])
 
 
 def reproduction(program: Program, way: str) -> str:

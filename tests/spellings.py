@@ -83,7 +83,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "Clamp": lambda x, a, b: x.clamp(a, b),
     "ClampInt": lambda x, a, b: x.clamp(a, b),
     "Mod": lambda x, n, o: x.mod(n, o),
-    "Elem": lambda x, m: x[m],
+    "Elem": lambda x, m: x[m] if x.ndim > 1 else x.elem(m),
     "Extract": lambda x, start, n: x[start : start + n],
     "Concat": lambda x, y: LazyTensor.cat((x, y), -1),
     "OneHot": lambda x, n: x.one_hot(n),

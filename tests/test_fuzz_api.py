@@ -55,6 +55,6 @@ def test_a_program_that_fails_is_reduced_and_written_out(monkeypatch: pytest.Mon
     monkeypatch.setitem(OPERATIONS, "Exp", lambda x: x.exp() + 0.01)
     way, message, _ = fuzz_api.failure(gauss()) or pytest.fail("nothing was found")
     assert (way, message[:9]) == ("string", "Mismatch:")
-    left = fuzz_api.reduced(gauss(), "Mismatch", 60)
+    left = fuzz_api.reduced(gauss(), "Mismatch result", 60)
     assert (left.rows, left.columns) == (1, 1)
     assert "pairfold.Genred('Exp(SqDist(v0, v1))'" in fuzz_api.reproduction(left, way)

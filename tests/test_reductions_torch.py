@@ -332,7 +332,7 @@ def test_whole_numbers_have_no_tangents(name: str) -> None:
 # -- products --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("zeros", [0, 1, 2])
+@pytest.mark.parametrize("zeros", [0, 1, 2, 3])
 def test_gradients_of_products_with_zeros(zeros: int) -> None:
     torch.manual_seed(1)
     x = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
@@ -344,8 +344,9 @@ def test_gradients_of_products_with_zeros(zeros: int) -> None:
     torch.testing.assert_close(got, want)
     first, other = (gradients(out.sum(), [x, y], create_graph=True) for out in (got, want))
     compare(first, other)
-    if zeros < 2:
-        compare(*(gradients((g[0] ** 2).sum() + (g[1] ** 2).sum(), [x, y]) for g in (first, other)))
+    weights = torch.randn_like(x), torch.randn_like(y)
+    moved = [sum((w * g).sum() for w, g in zip(weights, f, strict=True)) for f in (first, other)]
+    compare(*(gradients(out, [x, y]) for out in moved))
 
 
 # -- selections ------------------------------------------------------------------------------------
@@ -399,6 +400,25 @@ def test_a_selected_infinity_is_a_pair_like_any(name: str, sign: float) -> None:
     assert value.flatten().tolist() == [sign * math.inf, -sign * math.inf]
     (gradient,) = torch.autograd.grad(value, x, torch.ones_like(value))
     assert gradient.flatten().tolist() == [0.5, 0.0]  # nothing was selected in the second row
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shared", ["batches", "rows"])
+def test_gradients_summed_over_batches_and_rows_are_rounded_once(dtype: Any, shared: str) -> None:
+    """To what is the same in all of them flow 1000, 1 and -999 times 1.3."""
+    c = torch.ones(1, 1 if shared == "rows" else 2, dtype=dtype, requires_grad=True)
+    c = torch.ones(1, dtype=dtype, requires_grad=True) if shared == "rows" else c
+    x = torch.tensor([[1000.0, 0.7], [1.0, 0.7], [-999.0, 0.7]], dtype=dtype)
+    if shared == "rows":
+        aliases, given = ["c = Pm(1)", "x = Vi(1)", "y = Vj(1)"], x[:, :1]
+    else:
+        aliases, given = ["c = Vi(2)", "x = Pm(2)", "y = Vj(1)"], x
+    out = pairfold.Genred("c*x + 0*y", aliases, "Sum", axis=1)(c, given, x[:1, :1])
+    (got,) = torch.autograd.grad(out, [c], torch.full_like(out, 1.3))
+    factor = torch.full((1,), 1.3, dtype=dtype).double()
+    want = (given.double() * factor).sum(0).reshape(c.shape).to(dtype)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

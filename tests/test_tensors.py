@@ -242,6 +242,32 @@ def test_time_warping_at_its_limits() -> None:
                     assert_close(slope(*given)[:1], np.zeros((1, 3), dtype), atol=1e-6)
 
 
+def longest(x: Any, y: Any, c: float) -> float:
+    """The recurrence of soft time warping, with c of either sign."""
+    length: dict[tuple[int, int], float] = {}
+    for i, j in itertools.product(range(len(x)), range(len(y))):
+        earlier = [length[p] for p in ((i - 1, j - 1), (i - 1, j), (i, j - 1)) if p in length]
+        soft = -c * np.logaddexp.reduce([-found / c for found in earlier]) if earlier else 0.0
+        length[i, j] = (x[i] - y[j]) ** 2 + soft
+    return length[len(x) - 1, len(y) - 1]
+
+
+@pytest.mark.parametrize("c", [-0.5, -30.0, 0.5])
+def test_time_warping_takes_a_negative_smoothing_as_the_longest_path(c: float) -> None:
+    rng = np.random.default_rng(0)
+    x, y, cs = rng.normal(size=(5, 3)) * 4, rng.normal(size=(6, 4)) * 4, np.array([c])
+    aliases = ["x = Vi(3)", "y = Vj(4)", "c = Pm(1)"]
+    text = "SoftDTW_SqDist(x,y,c)"
+    want = sum(np.array([longest(a, b, c) for a in x]) for b in y)
+    assert_close(Genred(text, aliases, axis=1)(x, y, cs)[:, 0], want, terms=100)
+    got = Genred(f"Grad({text},x,1)", aliases, axis=1)(x, y, cs)
+    for k, step in enumerate(np.eye(3) * 1e-5):
+        up, down = (
+            sum(np.array([longest(a, b, c) for a in z]) for b in y) for z in (x + step, x - step)
+        )
+        np.testing.assert_allclose(got[:, k], (up - down) / 2e-5, rtol=1e-7)  # differences
+
+
 def test_long_series_are_warped_by_loops() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 150)), rng.normal(size=(3, 140))

@@ -32,6 +32,7 @@ _function_modes = _inside._len_torch_function_stack
 _tracing = _inside._is_tracing
 _transform = _inside._functorch.peek_interpreter_stack
 _grad_enabled = torch.is_grad_enabled
+_HALVES = (torch.float16, torch.bfloat16)
 _VMAP_MODE = _inside._parse_dispatch_key("VmapMode")
 
 
@@ -62,11 +63,13 @@ class FoldFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
         found: list[Any] = [None] * len(wanted)
-        incoming = map(ctx.adapter.plain, grads)
-        gradients = _gradients(ctx, positions, (*tensors, *incoming))
-        for position, gradient in zip(positions, gradients, strict=True):
+        given = [*tensors, *map(ctx.adapter.plain, grads)]
+        if any(_is_shared(ctx.fold, position, tensors) for position in positions):
+            given = list(map(widened, given))
+        for position, gradient in zip(positions, _gradients(ctx, positions, given), strict=True):
             # In the tensor's own shape: summed over whatever was broadcast.
-            found[position] = summed(ctx.fold, position, gradient, tensors[position])
+            target = tensors[position]
+            found[position] = summed(ctx.fold, position, gradient, target).to(target.dtype)
         return None, None, None, *found
 
     @staticmethod
@@ -174,6 +177,20 @@ def _gradients(ctx: Any, positions: Sequence[int], given: Sequence[Any]) -> Sequ
     return [_apply(fold, ctx.adapter, given, ctx.ranges) for fold in folds]
 
 
+def _is_shared(fold: Fold, position: int, tensors: Sequence[Any]) -> bool:
+    """Whether a gradient is a sum over rows or batches."""
+    inner = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
+    if inner[position] == 1:
+        return True
+    batches = [t.shape[:-n] for t, n in zip(tensors, inner, strict=False)]
+    return batches[position].numel() < torch.broadcast_shapes(*batches).numel()
+
+
+def widened(tensor: Any) -> Any:
+    """The tensor, in float32 if it is of half precision: what is added up is rounded once."""
+    return tensor.float() if tensor.dtype in _HALVES else tensor
+
+
 def summed(fold: Fold, position: int, result: Any, target: Any) -> Any:
     """A gradient with every row and batch axis, summed to the shape of its argument."""
     if fold.variables[position].params[2] == Kind.PARAMETER:
@@ -255,8 +272,6 @@ def _plain(tensors: Sequence[Any]) -> bool:
 
 # ----- reductions whose derivatives are made of others' ------------------------------------------
 
-_HALVES = (torch.float16, torch.bfloat16)
-
 
 def differentiable(
     fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None
@@ -269,11 +284,8 @@ def differentiable(
     composed = _COMPOSED.get(fold.reduction)
     if composed is None:  # whole numbers: constants to every derivative
         return _all(_apply(fold, adapter, [tensor.detach() for tensor in tensors], ranges))
-    if tensors[0].dtype not in _HALVES:
-        return _all(composed(fold, adapter, tensors, ranges))
     # What derivatives read of the results must not be rounded to half precision.
-    wide = [tensor.float() for tensor in tensors]
-    found = _all(composed(fold, adapter, wide, ranges))
+    found = _all(composed(fold, adapter, list(map(widened, tensors)), ranges))
     return tuple(result.to(tensors[0].dtype) for result in found)
 
 
@@ -323,7 +335,6 @@ _COMPOSED: dict[str, Callable[..., Any]] = {
     "Max_SumShiftExpWeight": _shifted,
 }
 
-_HALF = (torch.float16, torch.bfloat16)
 _LOCATED = {
     "Min": "Min_ArgMin",
     "Max": "Max_ArgMax",
@@ -348,7 +359,7 @@ def _selected(
         found = values + nothing.repeat(*[1] * (nothing.dim() - 1), values.shape[-1] // fold.dim)
     else:
         # Gradients of what is gathered are added up: in float32, and rounded once.
-        wide = [t.float() if t.dtype in _HALF else t for t in tensors]
+        wide = list(map(widened, tensors))
         parts: list[Any] = []
         for component in range(fold.dim):
             places = indices[..., component :: fold.dim]

@@ -43,6 +43,7 @@ class _Alignment:
         self.duals, self.n, self.m = duals, n, m
         self.s, self.cells = duals.scalars, n * m
         self.x, self.y, self.c = x, y, c
+        self.falls = self.s.apply("lt", duals.number(c), 0)
         self.lengths = self._tables(self._length)
         self.flows = self._tables(self._flow)
 
@@ -84,9 +85,10 @@ class _Alignment:
         return [table(t) for table in self.lengths]
 
     def _before(self, t: Index, read: Callable[[Index], Dual]) -> list[Dual]:
-        """The lengths of the three cells before cell t, infinite where there is none."""
+        """The lengths of the three cells before cell t, infinitely far where there is none."""
         m = self.m
-        nothing = self.duals.constant(_INFINITY)
+        far = self.s.select(self.falls, -_INFINITY, _INFINITY)
+        nothing = [far, *([None] * (len(self.duals.sets) - 1))]
 
         def at(back: int) -> Dual:
             return read(self.s.at_least(t + -back, 0))
@@ -103,13 +105,16 @@ class _Alignment:
     def _shares(self, lengths: list[Dual]) -> tuple[Value, list[Dual], list[Dual], Dual]:
         """The least length, the excesses over it by c, their exponentials, and the sum of those.
 
-        The softmin does not depend on what is shifted out, so that is no dual number.
+        The greatest length where c < 0: no excess by c is negative. The softmin does not depend on
+        what is shifted out, so that is no dual number.
         """
         s, duals = self.s, self.duals
         numbers = [duals.number(length) for length in lengths]
         least = numbers[0]
         for number in numbers[1:]:
-            least = s.select(s.apply("lt", least, number), least, number)
+            less = s.apply("lt", least, number)
+            lower, upper = s.select(less, least, number), s.select(less, number, least)
+            least = s.select(self.falls, upper, lower)
         shift = [least, *([None] * (len(duals.sets) - 1))]
         excesses = [
             duals.div(duals.sub(length, shift), self.c, s.apply("eq", number, least))
@@ -279,12 +284,12 @@ def _slope_pullback(g: Node, out: Node, z: Node, n: int, m: int, order: int) -> 
 def _soft_dtw_like(x: Any, y: Any, c: Any) -> Any:
     n, m, c = x.shape[-1], y.shape[-1], c[..., 0]
     cost = (x[..., :, None] - y[..., None, :]) ** 2
-    length = np.full((*c.shape, n + 1, m + 1), np.inf)
+    length = np.full((*c.shape, n + 1, m + 1), np.inf) * np.where(c < 0, -1, 1)[..., None, None]
     length[..., 0, 0] = 0
     for i in range(n):
         for j in range(m):
             before = [length[..., i, j], length[..., i, j + 1], length[..., i + 1, j]]
-            least = np.minimum.reduce(before)
+            least = np.where(c < 0, np.maximum.reduce(before), np.minimum.reduce(before))
             total = sum(np.exp((least - other) / c) for other in before)
             length[..., i + 1, j + 1] = cost[..., i, j] + least - c * np.log(total)
     return length[..., n, m, None]
@@ -311,12 +316,13 @@ soft_dtw = operation(
         ((1, 2), (3,), 1, 5),
         ((0, 3), (0, 3), 0, 0),
         ((0, 1, 1), (0, 1), 1e-300, 0),
+        ((0, 1, 1), (0, 3), -1e-300, 10),
     ),
     domain={"c": (1.5, 3.0)},
     refuses=[((3, 2, 2), (), "c must be a scalar")],
     method="softdtw_sqdist",
     derivative="for x, y and c, by the reversed recurrence; of any order",
-    conventions="the limit of hard time warping for c -> 0",
+    conventions="the limit of hard time warping for c -> 0; of the longest path where c < 0",
     samples=((1, 1, 1), (3, 2, 1)),
     sized=lambda d: ((d, min(d, 3), 1), ()),
 )

@@ -173,29 +173,34 @@ reduction(
     finish=lambda s, ends: [ends.state[0]],
     wide=True,
     derivative="the product of the other columns, times the formula's derivative",
-    conventions="1 without columns; multiplied in float64; second derivatives at two or more zeros "
-    "are those of the other factors",
+    conventions="1 without columns; multiplied in float64; third derivatives at three zeros are 0",
 )
 
 
-def _of_the_others(f: Node, whole: Node, rest: Node, zeros: Node, incoming: Node) -> Node:
-    """The product of all columns but one, at that one's F, times a gradient.
+def _unless_zero(f: Node, x: Node, at_zero: Node) -> Node:
+    return OPERATIONS["IfElse"](-OPERATIONS["Equal"](f, constant(0)), x, at_zero)
 
-    F != 0: whole/F. F = 0: the product `rest` of what is not 0, if this is the only zero.
+
+def _of_the_others(f: Node, whole: Node, rest: Node, zeros: Node, others: Node) -> Node:
+    """The product of all columns but one, at that one's F.
+
+    F != 0: whole/F. F = 0: the product `rest` of what is not 0, if this is the only zero; if there
+    are two, that product times the other zero, which `others` less F is: it varies with it.
     """
-    alone = OPERATIONS["Equal"](zeros, constant(1))
-    others = OPERATIONS["IfElse"](-OPERATIONS["Equal"](f, constant(0)), whole / f, alone * rest)
-    return others * incoming
+    both, nothing = rest * (others - f), OPERATIONS["Zero"](rest.dim)
+    at_two = OPERATIONS["IfElse"](constant(2) - zeros, both, nothing)
+    at_zero = OPERATIONS["IfElse"](constant(1) - zeros, rest, at_two)
+    return _unless_zero(f, whole / f, at_zero)
 
 
 def _product_pullback(
     f: Node, g: Node | None, results: Sequence[Node], incoming: Sequence[Node]
 ) -> tuple[Node | None, Node | None]:
-    whole, rest, zeros = results
+    whole, rest, zeros, others = results
     nothing = OPERATIONS["Zero"](rest.dim)
-    of_rest = OPERATIONS["IfElse"](-OPERATIONS["Equal"](f, constant(0)), rest / f, nothing)
-    first = _of_the_others(f, whole, rest, zeros, incoming[0])
-    return first + of_rest * incoming[1], None
+    first = _of_the_others(f, whole, rest, zeros, others) * incoming[0]
+    first = first + _unless_zero(f, rest / f * incoming[1], nothing)
+    return first + _unless_zero(f, nothing, incoming[3]), None
 
 
 def _product_parts(s: Scalars, state: State, x: Value, j: Value) -> State:
@@ -205,7 +210,7 @@ def _product_parts(s: Scalars, state: State, x: Value, j: Value) -> State:
 
 reduction(
     "ProdParts",
-    "The product, that of the factors that are not 0, and how many are 0.",
+    "The product, that of the factors that are not 0, how many are 0, and the sum of these.",
     identity=(1.0, 0.0),
     kinds=("value", "value"),
     step=_product_parts,
@@ -214,8 +219,9 @@ reduction(
         s.select(s.lt(0, ends.state[1]), 0 * ends.state[0], ends.state[0]),
         ends.state[0],
         ends.state[1],
+        0 * ends.state[1],
     ],
-    results=(Result(), Result(), Result()),
+    results=(Result(), Result(), Result(), Result()),
     wide=True,
     saves=True,
     internal=True,
