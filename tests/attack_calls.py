@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from checks import run_alone
 from dense import EPS, FORMULAS, NAMES, WEIGHT, aliases, complaint, options, takes
 
 SIZES = [0, 1, 1, 2, 3, 5, 8, 17, 33, 64, 100, 130, 300]
@@ -220,12 +220,7 @@ def main() -> int:
             one(rng, known, counts)
         print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
         return 0
-    command = [sys.executable, "-W", "ignore", "-X", "faulthandler", __file__, "--here"]
-    command += ["--count", str(chosen.count), "--seed", str(chosen.seed)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(found.stdout.splitlines()[-1] if found.stdout else "nothing ran")
-    print(found.stderr[-4000:], file=sys.stderr, end="")
-    return found.returncode
+    return run_alone(__file__, count=chosen.count, seed=chosen.seed)
 
 
 if __name__ == "__main__":

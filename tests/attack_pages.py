@@ -13,11 +13,11 @@ import argparse
 import ctypes
 import mmap
 import random
-import subprocess
 import sys
 from typing import Any
 
 import numpy as np
+from checks import run_alone
 from dense import EPS, FORMULAS, NAMES, Formula, aliases, complaint, options, takes
 
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 100, 129, 257]
@@ -185,13 +185,8 @@ def main() -> int:
         done = sum(calls(rng, number, chosen.calls) for number in range(chosen.kernels))
         print(f"done: {done} calls of {chosen.kernels} kernels at the ends of pages")
         return 0
-    command = [sys.executable, "-X", "faulthandler", __file__, "--here"]
-    command += ["--kernels", str(chosen.kernels), "--calls", str(chosen.calls)]
-    command += ["--seed", str(chosen.seed)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(found.stdout.splitlines()[-1] if found.stdout else "nothing ran")
-    print(found.stderr[-4000:], file=sys.stderr, end="")
-    return found.returncode
+    asked = {"kernels": chosen.kernels, "calls": chosen.calls, "seed": chosen.seed}
+    return run_alone(__file__, **asked)
 
 
 if __name__ == "__main__":

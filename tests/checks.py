@@ -7,6 +7,7 @@ to the largest magnitude that took part. A test that needs another tolerance sta
 from __future__ import annotations
 
 import ctypes
+import subprocess
 import sys
 from typing import Any
 
@@ -85,3 +86,18 @@ def allow(address: int, size: int, reading: bool) -> None:
         assert kernel.VirtualProtect(where, length, access, ctypes.byref(before))
     else:
         assert ctypes.CDLL(None).mprotect(where, length, 3 if reading else 0) == 0
+
+
+def run_alone(script: str, **options: object) -> int:
+    """Run a script in a process of its own, which a mistake may end; its last line is printed.
+
+    Its options are given as --name value, besides --here, which says that this is the process.
+    Returns the exit status.
+    """
+    command = [sys.executable, "-W", "ignore", "-X", "faulthandler", script, "--here"]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(found.stdout.splitlines()[-1] if found.stdout else "nothing ran")
+    print(found.stderr[-4000:], file=sys.stderr, end="")
+    return found.returncode
