@@ -375,6 +375,7 @@ ALIAS_FAULTS = {
     "unknown-type": (["x = Vk(3)"], "no category of variables called Vk"),
     "no-number": (["x = Vi()"], "whole numbers"),
     "negative": (["x = Vi(-3)"], "whole numbers"),
+    "huge": (["x = Vi(1000000000000000000)"], "at most 18 digits"),
     "fraction": (["x = Vi(3.5)"], "whole numbers"),
     "foreign-digits": (["x = Vi(٣)"], "whole numbers"),
     "three-numbers": (["x = Vi(0,1,2)"], "a position and a dimension"),

@@ -30,6 +30,7 @@ _HIDDEN = frozenset({"Constant"})
 _UNARY, _POWER, _COMPARISON = 50, 60, 10
 _WINDOW = 88
 _FORMS = "'x = Vi(3)', 'y = Vj(3)', 'p = Pm(1)', 'x = Vi(0,3)' or 'Var(0,3,0)'"
+_DIGITS = 18  # of positions and dimensions: they are 64-bit numbers to machine code
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,11 @@ def _alias(alias: object, place: int) -> tuple[str | None, int, Node]:
         )
         category = _LEGACY[category]
     numbers = match["numbers"].split(",")
-    if any(re.fullmatch("[0-9]{1,18}", number) is None for number in numbers):
-        fault("numbers", "positions, dimensions and categories are whole numbers", _FORMS)
+    if any(re.fullmatch("[0-9]+", number) is None for number in numbers):
+        fault("numbers", "positions, dimensions and categories are whole numbers from 0", _FORMS)
+    if max(map(len, numbers)) > _DIGITS:
+        what = f"positions and dimensions have at most {_DIGITS} digits"
+        fault("numbers", what, "Vi(D) for arrays of shape (M, D)")
     values = [int(number) for number in numbers]
     if category == "Var" and len(values) == 3 and values[2] <= 2:
         position, dim, kind = values[0], values[1], Kind(values[2])
