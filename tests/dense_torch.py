@@ -52,13 +52,13 @@ class Rounding:
     def __call__(self, x: Tensor) -> Tensor:
         if not self.size:
             return x
-        return x * (1 + self._change(x))
+        return x * (1 + self.slight(x))
 
     def slope(self, x: Tensor) -> Tensor:
         """The same values, whose derivatives are changed."""
         if not self.size:
             return x
-        return torch.where(x.isfinite(), x + self._change(x) * (x - x.detach()), x)
+        return torch.where(x.isfinite(), x + self.slight(x) * (x - x.detach()), x)
 
     def total(self, x: Tensor) -> Tensor:
         """The sum over columns: terms that are alike may all be rounded to the same side."""
@@ -66,9 +66,10 @@ class Rounding:
         if not self.size or (self.whole and bool((x == x.round()).all())):
             return found
         terms = torch.where(x.isfinite(), x, 0.0).detach().abs().sum(-2)
-        return found + self._change(found) * terms * min(x.shape[-2] / 256, 1.0)
+        return found + self.slight(found) * terms * min(x.shape[-2] / 256, 1.0)
 
-    def _change(self, x: Tensor) -> Tensor:
+    def slight(self, x: Tensor) -> Tensor:
+        """Small numbers of either sign, of the shape of x."""
         u = torch.rand(x.shape, generator=self.source, dtype=torch.float64) * 2 - 1
         return (self.size * (u + u.sign()) / 2).to(x.dtype)
 
@@ -108,8 +109,9 @@ def _atan2(r: Rounding, y: Tensor, x: Tensor) -> Tensor:
     """
     if r.size:
         x, y = torch.broadcast_tensors(x, y)
-        y = torch.where((y == 0) & (x <= 0), (r(x) - x).detach(), y)
-        x = torch.where((y == 0) & (x == 0), 0.0, x)
+        origin, side = (y == 0) & (x == 0), r.slight(x)
+        y = torch.where((y == 0) & (x <= 0), (side * x + 0.0 * side).detach(), y)
+        x = torch.where(origin, 0.0 * r.slight(x), x)
     origin = (y == 0) & (x == 0)
     nothing = torch.where(origin, 0.0 * (y * y + x * x).sqrt(), 0.0)
     return torch.atan2(*torch.broadcast_tensors(y, x)) + nothing.to(y.dtype)
@@ -321,7 +323,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "SqNorm2": lambda r, x: _sum(r, x * x),
     "Norm2": lambda r, x: _sqrt(_sum(r, x * x)),
     "SqDist": lambda r, x, y: _sum(r, r(x - y) ** 2),
-    "Normalize": lambda r, x: x * _where_zero(_sum(r, x * x), torch.rsqrt, 0.0),
+    "Normalize": lambda r, x: x * _where_zero(r.slope(_sum(r, x * x)), torch.rsqrt, 0.0),
     "WeightedSqNorm": _weighted,
     "WeightedSqDist": lambda r, s, x, y: _weighted(r, s, r(x - y)),
     "Concat": _concat,

@@ -27,7 +27,7 @@ import numpy as np
 import programs
 import spellings
 import torch
-from dense_torch import REDUCTIONS, Expr, Rounding, pairs, table
+from dense_torch import DERIVATIVES, REDUCTIONS, Expr, Rounding, pairs, table
 from programs import Program
 
 import pairfold
@@ -175,6 +175,8 @@ def as_lazy(program: Program) -> Callable[..., Any]:
         raise spellings.NotLazy("a formula of one index")
     if _batch(used) != _batch(program.arguments):
         raise spellings.NotLazy("batches of an argument that is not used")
+    if _differentiates(program.formula) and any(a.same is not None for a in program.arguments):
+        raise spellings.NotLazy("derivatives by an array that is two arguments")
 
     def run(given: list[Array]) -> Any:
         leaves = _leaves(program, given)
@@ -201,6 +203,10 @@ def as_lazy(program: Program) -> Callable[..., Any]:
 
 def _batch(arguments: Sequence[Any]) -> tuple[int, ...]:
     return np.broadcast_shapes(*(a.batch for a in arguments))
+
+
+def _differentiates(f: Expr) -> bool:
+    return f.op in DERIVATIVES or any(map(_differentiates, f.args))
 
 
 def _used(program: Program) -> set[int]:
@@ -383,8 +389,9 @@ class Judge:
                 self.inputs[(k - results) % len(self.inputs)]
             )
             before = len(self.inputs) if k >= results + len(self.inputs) else 0
-            sources = self.exact[: results + before]  # results, for second derivatives the first
-            whole = [np.abs(x).max(initial=0) < _MOST[dtype] for x in sources]
+            sources = range(results + before)  # results, for second derivatives the first
+            whole = [np.abs(self.exact[n]).max(initial=0) < _MOST[dtype] for n in sources]
+            whole += [not self.vague[n].any() for n in sources]
             vague |= ~np.isfinite(got) & (not all(whole))
         self.numbers, self.unclear = self.numbers + want.size, self.unclear + int(vague.sum())
         self._raise(label, got, want, same | close | vague, allowed)
