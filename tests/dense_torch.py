@@ -264,8 +264,12 @@ def _truth(x: Tensor, like: Tensor) -> Tensor:
     return x.to(like.dtype)
 
 
+def _split(z: Tensor) -> Tensor:
+    return z.unflatten(-1, (-1, 2))
+
+
 def _halves(z: Tensor) -> Tensor:
-    return torch.view_as_complex(z.unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_complex(_split(z).contiguous())
 
 
 def _pairs(z: Tensor) -> Tensor:
@@ -356,8 +360,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "ComplexExp1j": lambda x: torch.stack([x.cos(), x.sin()], -1).flatten(-2),
     "Conj": _on_complex(torch.conj_physical),
     "ComplexExp": _complex_exp,
-    "ComplexAdd": _on_complex(torch.add),
-    "ComplexSubtract": _on_complex(torch.subtract),
+    "ComplexAdd": lambda x, y: (_split(x) + _split(y)).flatten(-2),
+    "ComplexSubtract": lambda x, y: (_split(x) - _split(y)).flatten(-2),
     "ComplexMult": _on_complex(torch.multiply),
     "ComplexDivide": _on_complex(lambda x, y: x * y.conj() / (y * y.conj()).real),
     "ComplexRealScal": lambda x, z: x * z,

@@ -175,7 +175,9 @@ def as_lazy(program: Program) -> Callable[..., Any]:
         raise spellings.NotLazy("a formula of one index")
     if _batch(used) != _batch(program.arguments):
         raise spellings.NotLazy("batches of an argument that is not used")
-    if _differentiates(program.formula) and any(a.same is not None for a in program.arguments):
+    if _has(program, lambda f: f.op in DERIVATIVES) and any(
+        a.same is not None for a in program.arguments
+    ):
         raise spellings.NotLazy("derivatives by an array that is two arguments")
 
     def run(given: list[Array]) -> Any:
@@ -203,10 +205,6 @@ def as_lazy(program: Program) -> Callable[..., Any]:
 
 def _batch(arguments: Sequence[Any]) -> tuple[int, ...]:
     return np.broadcast_shapes(*(a.batch for a in arguments))
-
-
-def _differentiates(f: Expr) -> bool:
-    return f.op in DERIVATIVES or any(map(_differentiates, f.args))
 
 
 def _used(program: Program) -> set[int]:
@@ -294,12 +292,14 @@ class Judge:
         with np.errstate(all="ignore"):
             plain = Rounding()
             self.exact = self.want.run(plain)
-            self.order, self.hides = plain.order, _hides(program)
-            over = (
-                plain.overflow.expand(self.want.values[0].shape[:-1])
-                if program.axis
-                else (plain.overflow.mT.expand(self.want.values[0].shape[:-1]))
-            )
+            # Infinities times parts of complex numbers that are 0 may be left out.
+            self.order, self.hides = plain.order, _has(program, lambda f: f.is_complex)
+            # Angles at the origin have no derivative: NaN, also times 0.
+            self.turns = _has(program, lambda f: f.op in ("Atan2", "ComplexAngle"))
+            over = plain.overflow if program.axis else plain.overflow.mT
+            over = over.expand(self.want.values[0].shape[:-1])
+            if self.hides:
+                over = over | self.want.values[0].isnan().any(-1)
             self.overflows = over.any(-1).numpy()
             self.values = self.want.values
             if self.values[1] is not None and not bool(self.values[1].isfinite().all()):
@@ -392,9 +392,35 @@ class Judge:
             sources = range(results + before)  # results, for second derivatives the first
             whole = [np.abs(self.exact[n]).max(initial=0) < _MOST[dtype] for n in sources]
             whole += [not self.vague[n].any() for n in sources]
-            vague |= ~np.isfinite(got) & (not all(whole))
+            vague |= ~np.isfinite(got) & (not all(whole) or self.turns)
         self.numbers, self.unclear = self.numbers + want.size, self.unclear + int(vague.sum())
-        self._raise(label, got, want, same | close | vague, allowed)
+        ranked = False if results else self._ranked(got, got, unit)
+        self._raise(label, got, want, same | close | vague | ranked, allowed)
+
+    def _ranked(self, got: Array, values: Array, unit: float = 0.0) -> Array:
+        """Whether values, shaped like the selected ones, may stand where they do in the order.
+
+        The k-th smallest number lies between the k-th smallest lower and the k-th smallest upper
+        bound of all.
+        """
+        if self.program.reduction not in SELECTIONS:
+            return np.False_
+        sign = -1.0 if "Max" in self.program.reduction else 1.0
+        f, length = sign * self.values[0].numpy(), self.program.length or 1
+        with np.errstate(all="ignore"):
+            room = 4 * self.table + 8 * unit * np.abs(f)
+            vague = np.isinf(self.table)
+            low = np.where(vague, -np.inf, f - room)
+            high = np.where(vague, np.inf, f + room)
+        out = (np.isnan(f) & ~vague) | ~np.asarray(self.want.met)[..., None]
+        low[out] = high[out] = np.inf
+        placed = sign * values.reshape(*f.shape[:-2], length, f.shape[-1])
+        good = (placed >= _smallest(low, length)) & (placed <= _smallest(high, length))
+        if self.program.order:  # values are computed once more, and may be other roundings
+            inside = placed[..., :, None, :] >= low[..., None, :, :]
+            inside &= placed[..., :, None, :] <= high[..., None, :, :]
+            good |= (inside & (room[..., None, :, :] > 1e-6)).any(-2)
+        return good.reshape(got.shape)
 
     def _same(self, k: int, label: str, dtype: str, wanted: str, got: Array, want: Array) -> None:
         if dtype != wanted:
@@ -421,6 +447,8 @@ class Judge:
             room = [np.take_along_axis(self.table, p, -2) for p in (a, b)]
             close = np.abs(at[0] - at[1]) <= 4 * (room[0] + room[1])
             close &= (room[0] > 0) | (room[1] > 0) | np.isnan(room[0]) | np.isnan(room[1])
+            rounded = (self.table > 0).any(-2, keepdims=True)
+            close |= rounded & self._ranked(at[0], at[0])
         vague = ~np.isfinite(at[0] + at[1] + room[0] + room[1])
         vague &= (room[0] + room[1]) != 0
         vague |= (np.isinf(self.table) & np.isfinite(f)).any(-2, keepdims=True)
@@ -445,16 +473,24 @@ class Judge:
         )
 
 
+SELECTIONS = {*programs.SELECTING, "ArgMin", "ArgMax", "ArgKMin"}
 REDUCTIONS_RESULTS = {"Min_ArgMin": (0, 1), "Max_ArgMax": (0, 1), "KMin_ArgKMin": (0, 1)}
 
 
-def _hides(program: Program) -> bool:
-    """Whether infinities times parts that are 0 may be left out: those of complex numbers."""
+def _smallest(x: Array, length: int) -> Array:
+    """The smallest numbers along the last axis but one, in order; inf where there are no more."""
+    missing = max(length - x.shape[-2], 0)
+    pad = [(0, 0)] * (x.ndim - 2) + [(0, missing), (0, 0)]
+    return np.pad(np.sort(x, axis=-2), pad, constant_values=np.inf)[..., :length, :]
 
-    def has(f: Expr | None) -> bool:
-        return f is not None and (f.is_complex or any(map(has, f.args)))
 
-    return has(program.formula) or has(program.weight)
+def _has(program: Program, what: Callable[[Expr], bool]) -> bool:
+    """Whether some part of the formulas is such."""
+
+    def inside(f: Expr | None) -> bool:
+        return f is not None and (what(f) or any(map(inside, f.args)))
+
+    return inside(program.formula) or inside(program.weight)
 
 
 def _apart(x: Array, y: Array) -> tuple[Array, Array]:

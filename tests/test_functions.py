@@ -17,6 +17,7 @@ from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import lower
+from pairfold.numpy import Genred
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, build, constant, variable
 
@@ -349,3 +350,16 @@ def test_too_few_knots_are_refused(k, count):
 def test_the_order_of_a_derivative_of_sin_x_over_x_is_not_bounded():
     got = derivatives("SinXDivX(x)", 12, [0.5])
     assert math.isfinite(got[-1][0])
+
+
+@pytest.mark.parametrize("name", ["Asin", "Acos"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_second_derivatives_of_arcs_keep_their_digits(name: str, dtype: str) -> None:
+    """They are x / (1 - x^2)^1.5: near 0 as small as x itself, near 1 large."""
+    x = np.array([[1e-20], [1e-7], [0.3], [0.99]], dtype)
+    y = np.ones((1, 1), dtype)
+    text = f"Grad(Grad({name}(x),x,y),x,y)"
+    got = Genred(text, ["x = Vi(1)", "y = Vj(1)"], axis=1)(x, y)[:, 0]
+    wide = x[:, 0].astype(np.float64)
+    want = wide / (1 - wide**2) ** 1.5 * (1 if name == "Asin" else -1)
+    np.testing.assert_allclose(got, want, rtol=64 * float(np.finfo(dtype).eps))

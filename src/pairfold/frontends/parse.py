@@ -27,8 +27,7 @@ from ..ops.table import OPERATIONS, Op, Param
 KINDS = {"Vi": Kind.I, "Vj": Kind.J, "Pm": Kind.PARAMETER}
 _LEGACY = {"Vx": "Vi", "Vy": "Vj"}
 _HIDDEN = frozenset({"Constant"})
-_UNARY, _POWER, _COMPARISON = 50, 60, 10
-_WINDOW = 88
+_UNARY, _POWER, _COMPARISON, _WINDOW = 50, 60, 10, 88
 _FORMS = "'x = Vi(3)', 'y = Vj(3)', 'p = Pm(1)', 'x = Vi(0,3)' or 'Var(0,3,0)'"
 _DIGITS = 18  # of positions and dimensions: they are 64-bit numbers to machine code
 
@@ -189,8 +188,7 @@ def _alias(alias: object, place: int) -> tuple[str | None, int, Node]:
     if any(re.fullmatch("[0-9]+", number) is None for number in numbers):
         fault("numbers", "positions, dimensions and categories are whole numbers from 0", _FORMS)
     if max(map(len, numbers)) > _DIGITS:
-        what = f"positions and dimensions have at most {_DIGITS} digits"
-        fault("numbers", what, "Vi(D) for arrays of shape (M, D)")
+        fault("numbers", f"positions and dimensions have at most {_DIGITS} digits", _FORMS)
     values = [int(number) for number in numbers]
     if category == "Var" and len(values) == 3 and values[2] <= 2:
         position, dim, kind = values[0], values[1], Kind(values[2])
