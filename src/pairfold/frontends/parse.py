@@ -27,9 +27,8 @@ from ..ops.table import OPERATIONS, Op, Param
 KINDS = {"Vi": Kind.I, "Vj": Kind.J, "Pm": Kind.PARAMETER}
 _LEGACY = {"Vx": "Vi", "Vy": "Vj"}
 _HIDDEN = frozenset({"Constant"})
-_UNARY, _POWER, _COMPARISON, _WINDOW = 50, 60, 10, 88
+_UNARY, _POWER, _COMPARISON, _WINDOW, _DIGITS = 50, 60, 10, 88, 18
 _FORMS = "'x = Vi(3)', 'y = Vj(3)', 'p = Pm(1)', 'x = Vi(0,3)' or 'Var(0,3,0)'"
-_DIGITS = 18  # of positions and dimensions: they are 64-bit numbers to machine code
 
 
 @dataclass(frozen=True)
