@@ -301,6 +301,10 @@ class Judge:
             if self.hides:
                 over = over | self.want.values[0].isnan().any(-1)
             self.overflows = over.any(-1).numpy()
+            if program.reduction == "Prod":  # of the factors that are not 0, in any order
+                f = self.want.values[0].abs()
+                logs = torch.where(f.isfinite() & (f != 0), f, 1.0).log().clamp_min(0)
+                self.overflows |= (logs.sum(-2) > 700).any(-1).numpy()
             self.values = self.want.values
             if self.values[1] is not None and not bool(self.values[1].isfinite().all()):
                 self.hides = True  # e^F may be 0
