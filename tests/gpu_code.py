@@ -19,6 +19,7 @@ from pairfold.backends.gpu.compiled import Program
 from pairfold.backends.gpu.launch import GpuLauncher
 from pairfold.frontends.fold import Fold
 from pairfold.lower.tiling import threads_hold
+from pairfold.ops.differentiation import Composition
 from pairfold.settings import current
 from pairfold.torch import Genred
 
@@ -32,10 +33,6 @@ EVERYWHERE = (
 )  # fmt: skip
 
 
-# What runs where gradients are asked for, in place of these.
-DIFFERENTIATED = {"SumSoftMaxWeight": "SoftMaxParts", "LogSumExp": "LogParts"}
-
-
 def folds() -> Iterator[tuple[str, Fold, str]]:
     """Name, fold and dtype of every kernel that the benchmark runs, each once."""
     seen: set[Any] = set()
@@ -44,8 +41,9 @@ def folds() -> Iterator[tuple[str, Fold, str]]:
         given = {"reduction_op": case.reduction_op, "axis": case.axis, "opt_arg": case.opt_arg}
         fold = Genred(case.formula, list(case.aliases), formula2=case.formula2, **given)._fold
         found = {"": fold}
-        if case.wrt and fold.reduction in DIFFERENTIATED:
-            fold = fold.variant(DIFFERENTIATED[fold.reduction])
+        how = fold.row.differentiated
+        if case.wrt and isinstance(how, Composition):  # what runs where gradients are asked for
+            fold = fold.variant(how.parts[0])
             found = {"": fold}
         names = [alias.split("=")[0].strip() for alias in case.aliases]
         found |= {f".{name}": fold.pull_back(names.index(name)) for name in case.wrt}

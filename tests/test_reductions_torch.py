@@ -15,7 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 import pairfold.torch  # noqa: E402
 from pairfold.core.node import Kind, topological  # noqa: E402
 from pairfold.errors import ShapeError  # noqa: E402
-from pairfold.frontends import torch as front  # noqa: E402
+from pairfold.frontends.derivatives import component_at_pairs  # noqa: E402
 from pairfold.frontends.fold import Fold  # noqa: E402
 from pairfold.ops.reductions import REDUCTIONS  # noqa: E402
 
@@ -471,7 +471,7 @@ def test_gradients_of_selections_cost_as_much_as_the_result(
     assert others
     assert max(others) <= rows * length
     fold = pairfold.torch.Genred("x*y", ALIASES, "Min", axis=1)._fold
-    at = front._at_pairs(fold, 0)
+    at = component_at_pairs(fold, 0)
     kinds = {n.params[2] for n in topological([at.formula]) if n.op.name == "Var"}
     assert Kind.J not in kinds
 

@@ -21,6 +21,7 @@ from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
 from . import gate
 from .advice import kind_name, to_array, to_dtype, to_one_dtype
+from .operations import NumpyOperations, TorchOperations
 
 Triple = tuple[int, int, int]
 WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -47,7 +48,7 @@ def _objects_are_read() -> bool:
     return _word_at(id(probe) + _DATA).value == probe.__array_interface__["data"][0]
 
 
-class NumpyArrays:
+class NumpyArrays(NumpyOperations):
     """Adapter for `numpy.ndarray`."""
 
     name = "numpy"
@@ -134,11 +135,6 @@ class NumpyArrays:
         return np.array(values, like.dtype)
 
     @staticmethod
-    def concatenated(arrays: Sequence[Any]) -> Any:
-        """Arrays joined along the last axis."""
-        return np.concatenate(arrays, axis=-1)
-
-    @staticmethod
     def writable(array: Any) -> bool:
         """Whether its memory may be written."""
         return bool(array.flags.writeable)
@@ -164,7 +160,7 @@ class NumpyArrays:
         return array
 
 
-class TorchArrays:
+class TorchArrays(TorchOperations):
     """Adapter for `torch.Tensor` (parameters and other subclasses included)."""
 
     name = "torch"
@@ -236,11 +232,6 @@ class TorchArrays:
         if like.device.type == "cpu":
             return sys.modules["torch"].tensor(values, dtype=like.dtype)
         return _numbers_there(tuple(values), like.dtype, like.device)
-
-    @staticmethod
-    def concatenated(arrays: Sequence[Any]) -> Any:
-        """Tensors joined along the last axis."""
-        return sys.modules["torch"].cat(list(arrays), dim=-1)
 
     @staticmethod
     def writable(array: Any) -> bool:

@@ -29,6 +29,7 @@ from ..errors import (
 from ..lower.bounds import assume_moderate
 from ..lower.kernel import Kernel, lower
 from ..lower.pattern import Pattern
+from ..ops.differentiation import PullBack
 from ..ops.reductions import REDUCTIONS, Reduction
 from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
@@ -148,13 +149,13 @@ class Fold:
     # -- derived folds --------------------------------------------------------------------------
 
     def variant(self, reduction: str) -> Fold:
-        """Another reduction of the same formulas."""
-        key = ("variant", reduction)
-        if key not in self._derived:
-            self._derived[key] = self.with_formula(
-                self.formula, self.variables, reduction, self.kept, self.weight, self.length
-            )
-        return self._derived[key]
+        """Another reduction of the same formula, with the weight and the length that it takes."""
+        return self.derived(("variant", reduction), lambda: self._variant(REDUCTIONS[reduction]))
+
+    def _variant(self, row: Reduction) -> Fold:
+        weight = self.weight if row.weighted != "no" else None
+        length = self.length if row.listed else 0
+        return self.with_formula(self.formula, self.variables, row.name, self.kept, weight, length)
 
     def with_formula(
         self,
@@ -184,9 +185,10 @@ class Fold:
 
     def _sent(self, saved: Sequence[Node], incoming: Sequence[Node]) -> list[tuple[Node, Node]]:
         """(formula, what a gradient sends into it) for the formula and the weight."""
-        if self.row.pullback is None:
+        how = self.row.differentiated
+        if not isinstance(how, PullBack):
             raise DerivativeError(f"{self.reduction} has no derivative")
-        sent = self.row.pullback(self.formula, self.weight, saved, incoming)
+        sent = how.rule(self.formula, self.weight, saved, incoming)
         pairs = zip((self.formula, self.weight), sent, strict=True)
         return [(f, fit(g, f.dim)) for f, g in pairs if f is not None and g is not None]
 

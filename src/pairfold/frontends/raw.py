@@ -60,11 +60,8 @@ def fill_raw(
             adapter, arrays, ranges
         )
     elif fold.reduction == "SumSoftMaxWeight":
-        plain = fold.derived(
-            "total", lambda: fold.with_formula(fold.formula, fold.variables, shift, fold.kept)
-        )
         sums = fold.variant(f"{shift}Weight").run(adapter, arrays, ranges)[1]
-        parts = (*plain.run(adapter, arrays, ranges), sums)
+        parts = (*fold.variant(shift).run(adapter, arrays, ranges), sums)
     else:
         parts = fold.run(adapter, arrays, ranges)
     if fold.row.listed and len(parts) > 1:

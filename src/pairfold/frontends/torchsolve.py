@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from ..core.node import Kind
+from .arrays import TorchArrays
+from .derivatives import batch_first, summed
 from .genred import call_fold
 from .solve import Request, System
-from .torch import applied, summed
+from .torch import applied
 
 
 class SolveFunction(torch.autograd.Function):
@@ -82,22 +84,15 @@ class SolveFunction(torch.autograd.Function):
         b = tensors[system.position]
         depth = b.dim() - (in_dims[3 + system.position] is not None)  # b has every batch axis
 
-        def moved(tensor: Any, dim: int | None, axes: int) -> Any:
-            if dim is None:
-                return tensor
-            front = tensor.movedim(dim, 0)
-            missing = axes - (front.dim() - 1)
-            return front.reshape(front.shape[0], *[1] * missing, *front.shape[1:])
-
         variables = system.fold.variables
         given = [
-            moved(tensor, dim, depth - (v.params[2] == Kind.PARAMETER))
+            batch_first(TorchArrays, tensor, dim, depth - (v.params[2] == Kind.PARAMETER))
             for tensor, dim, v in zip(tensors, in_dims[3:], variables, strict=True)
         ]
         if in_dims[3 + system.position] is None:
             given[system.position] = b.expand(info.batch_size, *b.shape)
         if alpha is not None:
-            alpha = moved(alpha, in_dims[2], depth)
+            alpha = batch_first(TorchArrays, alpha, in_dims[2], depth)
         return applied(SolveFunction, system, request, alpha, *given), 0
 
 
@@ -112,7 +107,7 @@ def _through_product(
     """The gradient of <incoming, K vector> to one tensor, all others fixed."""
     args = (*system.with_vector(tensors, vector), incoming)
     result = call_fold(system.fold.pull_back(position), args, "torch", **request.call)
-    return summed(system.fold, position, result, tensors[position])
+    return summed(TorchArrays, system.fold, position, result, tensors[position])
 
 
 def solve_tensors(system: System, tensors: Sequence[Any], alpha: Any, request: Request) -> Any:

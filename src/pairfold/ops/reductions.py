@@ -17,8 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from ..core.library import ArrayOperations
 from ..core.node import Node
 from ..core.scalars import Scalars, Value
+from .differentiation import Composition, Differentiation, PullBack, Selection
 from .table import OPERATIONS, constant, fit
 
 State = Sequence[Value]
@@ -71,8 +75,8 @@ class Reduction:
     two states in any order; `finish(s, ends)` gives one component of each result.
     `linear`: factors of the row may leave it. `additive`: states are summed, so a summation scheme
     applies. `weighted`: whether a second formula multiplies the terms ("no", "may", "must").
-    `selects`: results are values of selected pairs. `pullback(F, G, results, incoming)` is what
-    a gradient sends to each pair's F and to its weight G, the results being known.
+    `selects`: results are values of selected pairs. `differentiated` is the way that derivatives
+    take, `derivative` the same in words.
     """
 
     name: str
@@ -93,9 +97,8 @@ class Reduction:
     selects: bool = False
     joined: bool = False
     wide: bool = False
-    saves: bool = False
     internal: bool = False
-    pullback: Callable[..., tuple[Node | None, Node | None]] | None = None
+    differentiated: Differentiation | None = None
     shape: str = "(..., R, D)"
     derivative: str = "none"
     conventions: str = ""
@@ -107,6 +110,16 @@ class Reduction:
     def form(self) -> str:
         """running, anchored or listed."""
         return "anchored" if self.anchored else "listed" if self.listed else "running"
+
+    @property
+    def saves(self) -> bool:
+        """Whether derivatives read the results."""
+        return isinstance(self.differentiated, PullBack) and self.differentiated.saves
+
+    @property
+    def constant(self) -> bool:
+        """Whether results are constants to every derivative: whole numbers and truth values."""
+        return all(result.kind != "value" for result in self.results)
 
 
 REDUCTIONS: dict[str, Reduction] = {}
@@ -140,10 +153,18 @@ total = reduction(
     **_SUM,
     finish=lambda s, ends: [ends.state[0]],
     linear=True,
-    pullback=lambda f, g, results, incoming: (incoming[0], None),
+    differentiated=PullBack(lambda f, g, results, incoming: (incoming[0], None)),
     derivative="the sum of the formula's derivative",
     conventions="0 without columns",
 )
+
+
+def _divided(
+    library: ArrayOperations, parts: Sequence[Sequence[Any]], count: Callable[[], Any]
+) -> Sequence[Any]:
+    total = parts[0][0]
+    return [library.cast(total / count(), library.dtype(total))]
+
 
 reduction(
     "Mean",
@@ -151,6 +172,7 @@ reduction(
     **_SUM,
     finish=lambda s, ends: [ends.state[0] / ends.count],
     linear=True,
+    differentiated=Composition(("Sum",), _divided),
     derivative="the mean of the formula's derivative",
     conventions="NaN without columns",
 )
@@ -172,6 +194,7 @@ reduction(
     merge=lambda s, a, b: [a[0] * b[0]],
     finish=lambda s, ends: [ends.state[0]],
     wide=True,
+    differentiated=Composition(("ProdParts",)),
     derivative="the product of the other columns, times the formula's derivative",
     conventions="1 without columns; multiplied in float64; third derivatives at three zeros are 0",
 )
@@ -223,9 +246,8 @@ reduction(
     ],
     results=(Result(), Result(), Result(), Result()),
     wide=True,
-    saves=True,
     internal=True,
-    pullback=_product_pullback,
+    differentiated=PullBack(_product_pullback, saves=True),
 )
 
 reduction(
@@ -282,6 +304,7 @@ def _extreme(name: str, says: str, better: Callable[..., Value], worst: str, giv
 
     taken = {"value": [0], "index": [1], "both": [0, 1]}[gives]
     kinds = ("value", "index")
+    both = "Min_ArgMin" if worst == "inf" else "Max_ArgMax"
     reduction(
         name,
         says,
@@ -292,6 +315,7 @@ def _extreme(name: str, says: str, better: Callable[..., Value], worst: str, giv
         finish=lambda s, ends: [ends.state[place] for place in taken],
         results=tuple(Result(kinds[place]) for place in taken),
         selects=True,
+        differentiated=None if gives == "index" else Selection(both),
         shape="two arrays (..., R, D)" if gives == "both" else "(..., R, D)",
         derivative="none" if gives == "index" else _TO_SELECTED,
         conventions=", ".join((worst, "index 0")[place] for place in taken) + " without columns",
@@ -348,6 +372,7 @@ def _smallest(name: str, says: str, gives: str) -> None:
         results=tuple(Result(kinds[place], "list") for place in taken),
         listed=True,
         selects=True,
+        differentiated=None if gives == "index" else Selection("KMin_ArgKMin"),
         shape=f"{'two arrays ' * (gives == 'both')}(..., R, K, D), or (..., R, K) where D is 1",
         derivative="none" if gives == "index" else _TO_SELECTED,
         conventions="ascending; padded with "
@@ -386,8 +411,9 @@ def _log_pullback(
 
 
 def _softmax_pullback(
-    f: Node, g: Node, results: Sequence[Node], incoming: Sequence[Node]
+    f: Node, g: Node | None, results: Sequence[Node], incoming: Sequence[Node]
 ) -> tuple[Node | None, Node | None]:
+    assert g is not None
     out, top, whole = results
     terms = _terms(f, top)
     sent = _where_some(whole, incoming[0] / whole)
@@ -419,6 +445,7 @@ reduction(
     "The logarithm of the sum of exponentials, log sum_j e^F; weighted: log sum_j e^F G.",
     **_SHIFTED,
     finish=lambda s, ends: [_log(s, ends, ends.state[0])],
+    differentiated=Composition(("LogParts",)),
     weighted="may",
     shape="(..., R, D), weighted (..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
@@ -430,6 +457,7 @@ reduction(
     "The same as LogSumExp with a weight: log sum_j e^F G.",
     **_SHIFTED,
     finish=lambda s, ends: [_log(s, ends, ends.state[0])],
+    differentiated=Composition(("LogParts",)),
     weighted="must",
     shape="(..., R, dim G)",
     derivative="soft-max weighted sums of the formulas' derivatives",
@@ -442,6 +470,7 @@ reduction(
     **_SHIFTED,
     totals=True,
     finish=lambda s, ends: [ends.state[0] / ends.total],
+    differentiated=Composition(("SoftMaxParts",)),
     weighted="must",
     shape="(..., R, dim G)",
     derivative="again soft-max weighted sums",
@@ -463,9 +492,8 @@ reduction(
     results=(*_PARTS, Result()),
     weighted="may",
     joined=True,
-    saves=True,
     internal=True,
-    pullback=_log_pullback,
+    differentiated=PullBack(_log_pullback, saves=True),
 )
 
 reduction(
@@ -480,10 +508,21 @@ reduction(
     ],
     results=(*_PARTS, Result("value", "anchor")),
     weighted="must",
-    saves=True,
     internal=True,
-    pullback=_softmax_pullback,
+    differentiated=PullBack(_softmax_pullback, saves=True),
 )
+
+
+def _largest_and_sum(
+    library: ArrayOperations, parts: Sequence[Sequence[Any]], count: Callable[[], Any]
+) -> Sequence[Any]:
+    """m = max F, and sum e^(F - m) G, which varies with m too."""
+    (top,), (_, _, total) = parts
+    # As in the kernel the anchor is finite: -inf and inf then need no special case.
+    limit = float(np.finfo(library.dtype(top)).max)
+    anchor = library.clamped(top, -limit, limit)
+    return top, total * library.exp(library.detached(anchor) - anchor)
+
 
 for _name, _weighted, _shape in (
     ("Max_SumShiftExp", "no", "(..., R, 2)"),
@@ -495,6 +534,7 @@ for _name, _weighted, _shape in (
         **_SHIFTED,
         finish=lambda s, ends: [_raw_top(s, ends.top), ends.state[0]],
         results=(Result("value", "anchor"), Result()),
+        differentiated=Composition(("Max", "LogParts"), _largest_and_sum),
         weighted=_weighted,
         scalar=True,
         joined=True,

@@ -1,0 +1,310 @@
+"""Derivatives of reductions, for any array library: a graph of other reductions and operations.
+
+Which derivative a reduction has, its row says (`ops/differentiation.py`). A library needs an
+adapter with the operations of `core/library.py`, and a function `apply` that calls one fold and
+tells the library that its derivatives are `gradients` and `tangents`, its batches `batched`. These
+call `apply` again, so derivatives of any order follow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..calculus.substitute import substitute
+from ..core.library import ArrayOperations
+from ..core.node import Kind
+from ..errors import DerivativeError
+from ..ops.differentiation import Composition, PullBack, Selection
+from ..ops.reductions import REDUCTIONS
+from ..ops.table import OPERATIONS, variable
+from .arrays import broadcast_shapes
+from .fold import Fold
+from .ranges import Ranges
+from .sweep import sweep
+
+# (fold, library, arrays, ranges) -> the results as machine code writes them, differentiable in the
+# library's way where the fold's reduction has a pull-back.
+Apply = Callable[[Fold, Any, Sequence[Any], "Ranges | None"], tuple[Any, ...]]
+
+
+def differentiable(
+    fold: Fold, library: Any, arrays: Sequence[Any], ranges: Ranges | None, apply: Apply
+) -> tuple[Any, ...]:
+    """The results of a reduction, made of parts that know their derivatives.
+
+    Raises:
+        DerivativeError: a row names reductions that are not there, or that give something else.
+    """
+    how = fold.row.differentiated
+    if isinstance(how, Composition):
+        return _composed(fold, how, library, arrays, ranges, apply)
+    if isinstance(how, Selection):
+        return _selected(fold, how, library, arrays, ranges, apply)
+    if fold.row.constant:
+        arrays = list(map(library.detached, arrays))
+    return apply(fold, library, arrays, ranges)
+
+
+def has_derivatives(fold: Fold) -> bool:
+    """Whether `gradients` and `tangents` are to be asked for, be it to say that there are none.
+
+    Compositions and selections call their parts instead, at constants where values are selected.
+    """
+    how = fold.row.differentiated
+    return isinstance(how, PullBack) or (how is None and not fold.row.constant)
+
+
+# ----- derivatives of one call -------------------------------------------------------------------
+
+
+def gradients(
+    fold: Fold,
+    library: Any,
+    positions: Sequence[int],
+    saved: Sequence[Any],
+    incoming: Sequence[Any],
+    ranges: Ranges | None,
+    apply: Apply,
+    final: bool,
+) -> list[Any]:
+    """Gradients to the arguments at some positions, in their shapes and dtypes.
+
+    Args:
+        saved: the arguments, then the results if the row `saves` them.
+        incoming: the gradient of each result.
+        final: no derivative of these gradients will be asked for: they may come from one pass.
+
+    Raises:
+        DerivativeError: the reduction or an operation of the formula has no derivative.
+    """
+    arguments = saved[: len(fold.variables)]
+    given = [*saved, *incoming]
+    if any(_is_shared(fold, position, arguments) for position in positions):
+        given = [widened(library, array) for array in given]
+    found = sweep(fold, positions, library, given) if final and ranges is None else None
+    if found is None:
+        folds = (fold.pull_back(position) for position in positions)
+        found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
+    results: list[Any] = []
+    for position, gradient in zip(positions, found, strict=True):
+        target = arguments[position]
+        gradient = summed(library, fold, position, gradient, target)
+        results.append(library.cast(gradient, library.dtype(target)))
+    return results
+
+
+def tangents(
+    fold: Fold,
+    library: Any,
+    positions: Sequence[int],
+    saved: Sequence[Any],
+    along: Sequence[Any],
+    ranges: Ranges | None,
+    apply: Apply,
+) -> tuple[Any, ...]:
+    """Derivatives of the results along tangents of the arguments at some positions.
+
+    Raises:
+        DerivativeError: the reduction or an operation of the formula has no derivative.
+    """
+    given = [*saved, *along]
+    folds = fold.push_forward(tuple(positions))
+    return tuple(apply(pushed, library, given, ranges)[0] for pushed in folds)
+
+
+def batched(
+    fold: Fold,
+    library: Any,
+    arrays: Sequence[Any],
+    axes: Sequence[int | None],
+    size: int,
+    ranges: Ranges | None,
+    apply: Apply,
+) -> tuple[Any, ...]:
+    """The results for arrays with an axis more (None: without it), which is their first axis."""
+    own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
+    given = list(zip(arrays, axes, own, strict=True))
+    depth = max(len(array.shape) - (axis is not None) - least for array, axis, least in given)
+    moved = [batch_first(library, array, axis, depth + least) for array, axis, least in given]
+    results: list[Any] = []
+    for result in apply(fold, library, moved, ranges):
+        if len(result.shape) < depth + 3:  # only a parameter had the axis, of size 1: it is gone
+            result = result.reshape((1, *result.shape))
+        results.append(library.expanded(result, (size, *result.shape[1:])))
+    return tuple(results)
+
+
+def batch_first(library: ArrayOperations, array: Any, axis: int | None, depth: int) -> Any:
+    """The array with an axis in front of `depth` others, of which leading ones may be missing."""
+    if axis is None:
+        return array
+    front = library.moved(array, axis, 0)
+    missing = depth - (len(front.shape) - 1)
+    return front.reshape((front.shape[0], *[1] * missing, *front.shape[1:]))
+
+
+def _is_shared(fold: Fold, position: int, arrays: Sequence[Any]) -> bool:
+    """Whether a gradient is a sum over rows or batches."""
+    own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
+    if own[position] == 1:
+        return True
+    batches = [tuple(array.shape[:-n]) for array, n in zip(arrays, own, strict=True)]
+    return math.prod(batches[position]) < math.prod(broadcast_shapes(batches))
+
+
+def widened(library: ArrayOperations, array: Any) -> Any:
+    """The array, in float32 if it is of half precision: what is added up is rounded once."""
+    half = library.dtype(array) in ("float16", "bfloat16")
+    return library.cast(array, "float32") if half else array
+
+
+def summed(library: ArrayOperations, fold: Fold, position: int, gradient: Any, target: Any) -> Any:
+    """A gradient with every row and batch axis, summed to the shape of its argument."""
+    if fold.variables[position].params[2] == Kind.PARAMETER:
+        gradient = library.sum(gradient, -2)
+    if gradient.shape == target.shape:
+        return gradient
+    # Leading axes of size 1 that only a parameter has are not those of the result.
+    missing = max(len(target.shape) - len(gradient.shape), 0)
+    return library.sum_to(gradient, target.shape[missing:]).reshape(target.shape)
+
+
+# ----- results made of others' -------------------------------------------------------------------
+
+
+def _composed(
+    fold: Fold,
+    how: Composition,
+    library: Any,
+    arrays: Sequence[Any],
+    ranges: Ranges | None,
+    apply: Apply,
+) -> tuple[Any, ...]:
+    # What derivatives read of the results must not be rounded to half precision.
+    wide = [widened(library, array) for array in arrays]
+    parts = [
+        differentiable(_variant(fold, name), library, wide, ranges, apply) for name in how.parts
+    ]
+    found = how.join(library, parts, lambda: _counts(fold, library, arrays, ranges))
+    if len(found) != len(fold.row.results):
+        raise _wrong(fold, f"{len(found)} results of {' and '.join(how.parts)}")
+    return tuple(library.cast(result, library.dtype(arrays[0])) for result in found)
+
+
+def _variant(fold: Fold, reduction: str) -> Fold:
+    if reduction not in REDUCTIONS:
+        raise _wrong(fold, f"no reduction {reduction}")
+    return fold.variant(reduction)
+
+
+def _wrong(fold: Fold, found: str) -> DerivativeError:
+    return DerivativeError(f"the row of {fold.reduction} has no derivative that works", found=found)
+
+
+def _rows(fold: Fold, arrays: Sequence[Any], kind: Kind) -> int:
+    """The length of an axis of pairs; 1 where no array has it."""
+    pairs = zip(fold.variables, arrays, strict=True)
+    return next((array.shape[-2] for v, array in pairs if v.params[2] == kind), 1)
+
+
+def _counts(fold: Fold, library: Any, arrays: Sequence[Any], ranges: Ranges | None) -> Any:
+    """The number of columns of each row: one for all, or an array (rows, 1) of float64."""
+    i, j = (_rows(fold, arrays, kind) for kind in (Kind.I, Kind.J))
+    rows, columns = (i, j) if fold.kept == Kind.I else (j, i)
+    if ranges is None:
+        return columns
+    counts = ranges.pattern(fold.kept, i, j).counts(rows)
+    return library.constants(counts[:, None].astype(np.float64), arrays[0])
+
+
+# ----- selected values ---------------------------------------------------------------------------
+
+
+def _selected(
+    fold: Fold,
+    how: Selection,
+    library: Any,
+    arrays: Sequence[Any],
+    ranges: Ranges | None,
+    apply: Apply,
+) -> tuple[Any, ...]:
+    """Selected values as functions of the arguments: the formula at the selected pairs.
+
+    Which pairs they are is found at constants; the formula is then evaluated at these pairs alone,
+    one per result, so the derivatives of any order cost as much as the result is long.
+    """
+    located = _variant(fold, how.located)
+    found = apply(located, library, list(map(library.detached, arrays)), ranges)
+    kinds = [result.kind for result in located.row.results]
+    given = dict(zip(kinds, found, strict=True))
+    if set(given) != {"value", "index"} or any(r.kind not in given for r in fold.row.results):
+        raise _wrong(fold, f"results of {located.reduction}: {', '.join(kinds)}")
+    given["value"] = _at_selected(fold, located, library, arrays, apply, **given)
+    return tuple(given[result.kind] for result in fold.row.results)
+
+
+def _at_selected(
+    fold: Fold,
+    located: Fold,
+    library: Any,
+    arrays: Sequence[Any],
+    apply: Apply,
+    value: Any,
+    index: Any,
+) -> Any:
+    """The formula at the pairs that `index` names; `value` itself where none was selected."""
+    if not _rows(fold, arrays, Kind.J if fold.kept == Kind.I else Kind.I):
+        # Nothing is selected: constants that stand in the graph, so that gradients are zeros.
+        (nothing,) = apply(fold.variant("Sum"), library, arrays, None)
+        return value + library.concatenated([nothing] * (value.shape[-1] // fold.dim))
+    # Gradients of what is gathered are added up: in float32, and rounded once.
+    wide = [widened(library, array) for array in arrays]
+    parts: list[Any] = []
+    for component in range(fold.dim):
+        places = index[..., component :: fold.dim]
+        at_pairs = component_at_pairs(fold, component)
+        (part,) = apply(at_pairs, library, _gathered(fold, library, wide, places), None)
+        part = library.cast(part, library.dtype(value))
+        # A formula of parameters has one row only.
+        part = library.expanded(part, (*places.shape[:-2], math.prod(places.shape[-2:]), 1))
+        parts.append(part.reshape(places.shape))
+    found = library.stacked(parts).reshape(value.shape)
+    return library.where(value == float(located.row.identity[0]), value, found)
+
+
+def component_at_pairs(fold: Fold, component: int) -> Fold:
+    """A fold of one component of the formula, every variable indexed as the results are."""
+    return fold.derived(("at", component), lambda: _component_at_pairs(fold, component))
+
+
+def _component_at_pairs(fold: Fold, component: int) -> Fold:
+    moved = {
+        v: variable(v.params[0], v.params[1], fold.kept)
+        for v in fold.variables
+        if v.params[2] != Kind.PARAMETER
+    }
+    variables = [moved.get(v, v) for v in fold.variables]
+    formula = OPERATIONS["Elem"](substitute(fold.formula, moved), component)
+    return fold.with_formula(formula, variables, "Sum", fold.kept)
+
+
+def _gathered(
+    fold: Fold, library: ArrayOperations, arrays: Sequence[Any], places: Any
+) -> list[Any]:
+    """Arguments at rows r and columns places[..., r, :], as rows of one long axis."""
+    length = places.shape[-1]
+    flat = places.reshape((*places.shape[:-2], math.prod(places.shape[-2:]), 1))
+    found: list[Any] = []
+    for v, array in zip(fold.variables, arrays, strict=True):
+        if v.params[2] == fold.kept:
+            array = library.repeated(array, length, -2)
+        elif v.params[2] != Kind.PARAMETER:
+            missing = len(flat.shape) - len(array.shape)
+            array = array.reshape((*[1] * missing, *array.shape))
+            array = library.taken(array, flat, -2)
+        found.append(array)
+    return found
