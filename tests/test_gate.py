@@ -332,6 +332,17 @@ def test_saved_tensors_are_read_once(reduction: str):
         same(torch.autograd.grad(ours(leaf, y).sum(), leaf)[0], want)
 
 
+def test_saved_tensors_that_come_back_as_others_are_refused():
+    """Hooks may give back what has no shape."""
+    x, y, _ = points()
+    leaf = x.clone().requires_grad_()
+    nested = lambda tensor: torch.nested.nested_tensor([tensor, tensor[:1]])  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, nested):
+        result = Genred("SqDist(x,y)", NAMES[:2], axis=1)(leaf, y)
+    with pytest.raises(ArrayTypeError, match="x is a nested tensor"):
+        torch.autograd.grad(result.sum(), leaf)
+
+
 @pytest.mark.parametrize("reduction", ["Sum", "LogSumExp", "Max"])
 def test_gradients_in_batches(reduction: str):
     x, y, _ = points()

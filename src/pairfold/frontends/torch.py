@@ -18,7 +18,7 @@ from ..errors import ArrayTypeError, DerivativeError, PairfoldError
 from .arrays import label_of
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .fold import Fold, fill
-from .gate import check_recording
+from .gate import check_kind, check_recording
 from .ranges import Ranges
 
 # Looked up once: these are asked at every call.
@@ -61,8 +61,16 @@ class FoldFunction(torch.autograd.Function):
         incoming = list(map(ctx.adapter.plain, grads))
         final = _plain([*saved, *incoming]) and not _in_older_vmap()
         given = (ctx.fold, ctx.adapter, positions, saved, incoming, ctx.ranges, _apply, final)
+        try:
+            results = gradients(*given)
+        except PairfoldError:
+            raise
+        except Exception:
+            for position, tensor in enumerate(saved):  # says which tensor does not answer
+                check_kind(tensor, label_of(position, ctx.fold.names))
+            raise
         found: list[Any] = [None] * len(wanted)
-        for position, gradient in zip(positions, gradients(*given), strict=True):
+        for position, gradient in zip(positions, results, strict=True):
             found[position] = gradient
         return None, None, None, *found
 
