@@ -73,7 +73,7 @@ class Wanted:
         found = [x.detach() for x in results]
         if program.order and results[0].requires_grad:
             found += self._gradients(results[0], _distinct(tensors), dtype)
-        return [x.double().numpy() if x.is_floating_point() else x.numpy() for x in found]
+        return [x.double().numpy(force=True) if x.is_floating_point() else x.numpy() for x in found]
 
     def _gradients(self, result: Any, tensors: list[Any], dtype: Any) -> list[Any]:
         if not self.incoming:
