@@ -12,7 +12,7 @@ from checks import assert_close
 
 from pairfold.backends.launch import Launcher
 from pairfold.backends.machine import machine
-from pairfold.backends.writer import Layout
+from pairfold.backends.scratch import Layout
 from pairfold.core.node import Kind
 from pairfold.core.scalars import Scalars
 from pairfold.errors import InternalError, MemoryLimitError, PairfoldError

@@ -15,10 +15,10 @@ from llvmlite import ir
 from ..core.scalars import to_float
 from . import approximations
 from .flow import i64
-from .packing import Packing
+from .writer import Writer
 
 
-class Anchors(Packing):
+class Anchors(Writer):
     """Writes what happens to anchors; they lie behind the states of their unit."""
 
     def _anchor_address(self, state: ir.Value, which: ir.Value, r: int) -> ir.Value:
@@ -67,7 +67,7 @@ class Anchors(Packing):
             address = self._anchor_address(state, which, r)
             before = flow.load(outer.type, address, 8)
             limit = outer.constant(-self._lowest())
-            block = self._to_outer(block)
+            block = self.code.to_outer(block)
             block = outer.select(outer.compare("<", limit, block), limit, block)
             top = self._larger(before, block)
             flow.store(top, address, 8)
@@ -107,20 +107,8 @@ class Anchors(Packing):
                 top = self._larger(top, vector)
             shift = self.plan.width // 2
             while shift:
-                top = self._larger(top, self._rotated(top, shift))
+                top = self._larger(top, self.code.rotated(top, shift))
                 shift //= 2
             for r, before in enumerate(lanes):
                 self._move("rescale", which.index, r, before, top)
                 flow.store(top, self._anchor_address(state, which.index, r), 8)
-
-    def _rotated(self, value: ir.Value, shift: int) -> ir.Value:
-        """Lane n takes the value of lane n + shift."""
-        word, width = ir.IntType(32), self.plan.width
-        places = [ir.Constant(word, (lane + shift) % width) for lane in range(width)]
-        mask = ir.Constant(ir.VectorType(word, width), places)
-        return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
-
-    def _to_outer(self, value: ir.Value) -> ir.Value:
-        if value.type == self.outer.type:
-            return value
-        return self.builder.fpext(value, self.outer.type)

@@ -16,8 +16,9 @@ from llvmlite import ir
 
 from ..lower.kernel import COLUMN, PAIR, ROW
 from ..lower.pattern import PANEL_WORDS
-from .emitter import Emitter, operands
+from .emitter import operands
 from .flow import BYTES, I64, i64
+from .packing import Packing
 from .products import Products
 from .words import (
     ACTIVE,
@@ -53,9 +54,9 @@ class Codegen(Products):
         """The module with one of the entry points, `run` or `combine`."""
         refactored = any(factor is not None for factor in self.kernel.factors)
         if entry == "run":
-            self._write_packing((ROW, COLUMN))
+            self.packing = Packing(self.context, (ROW, COLUMN))
         else:
-            self._write_packing((ROW,) if refactored else ())
+            self.packing = Packing(self.context, (ROW,) if refactored else ())
         if self.kernel.reduction.listed:
             self._write_lists()
         self.finish_unit = self._finish_function()
@@ -95,9 +96,8 @@ class Codegen(Products):
             for _ in range(1, self.plan.vectors):
                 self.column_buffers.append(self.flow.opaque(self.column_buffers[-1]))
         self.row_buffer, self.state, self.count, self.base = rows, state, count, base
-        self.emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
-        self._equipped(self.emitter, scratch)
-        self.iota = self._lane_numbers()
+        self.emitter = self.code.emitter(PAIR, scratch)
+        self.iota = self.code.lane_numbers()
 
     def _task_parts(
         self, args: ir.Value, which: ir.Value, splits: ir.Value
@@ -146,9 +146,9 @@ class Codegen(Products):
         panel = flow.at(scratch, i64(self.layout.offset["panel"]))
         intervals = self._panel(args, which, tuple(dense), panel)
         first, count = flow.word(panel, FIRST_ROW), flow.word(panel, ROW_COUNT)
-        self._pack_once(args, scratch, batch)
-        self._pack_row_groups(args, scratch, batch, first, count)
-        units = self._units(count)
+        self.packing.once(self.code, args, scratch, batch)
+        self.packing.rows(self.code, args, scratch, batch, first, count)
+        units = self.code.units(count)
         self._rows_packed(scratch, units)
         own = flow.at(scratch, i64(self.layout.offset["state"]))
         partial = flow.at(flow.pointer(args, PARTIALS), flow.times(which, self.layout.state_bytes))
@@ -194,8 +194,11 @@ class Codegen(Products):
             going = b.icmp_signed("==", b.or_(b.and_(halt, i64(AT_ONCE)), refused), i64(0))
             with flow.when(going):
                 width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
-                if self.pack_columns is not None:
-                    b.call(self.pack_columns, [args, scratch, batch, block.index, width, columns])
+                if self.packing.pack_columns is not None:
+                    b.call(
+                        self.packing.pack_columns,
+                        [args, scratch, batch, block.index, width, columns],
+                    )
                 self._columns_packed(scratch, width)
                 self._fold_units(scratch, units, state, width, block.index)
 
@@ -210,7 +213,10 @@ class Codegen(Products):
         """Fold the block that was packed, which begins with column `base`, into every unit."""
         rows = self.flow.at(scratch, i64(self.layout.offset["rows"]))
         with self.flow.loop(i64(0), units, name="units") as unit:
-            where, own = self._unit_rows(rows, unit.index), self._unit_state(state, unit.index)
+            where, own = (
+                self.code.unit_rows(rows, unit.index),
+                self.code.unit_state(state, unit.index),
+            )
             self.builder.call(self.unit, [scratch, where, own, count, base])
 
     def _combine_function(self) -> ir.Function:
@@ -220,16 +226,16 @@ class Codegen(Products):
         batch, first, count, _ = self._task_parts(args, which, i64(1))
         splits = flow.word(args, SPLITS)
         self._enter(scratch)
-        self._pack_once(args, scratch, batch)
-        if self.pack_rows is not None:
-            self._pack_row_groups(args, scratch, batch, first, count)
+        self.packing.once(self.code, args, scratch, batch)
+        if self.packing.pack_rows is not None:
+            self.packing.rows(self.code, args, scratch, batch, first, count)
         partials = flow.pointer(args, PARTIALS)
         panel = flow.at(partials, flow.times(b.mul(which, splits), self.layout.state_bytes))
         with flow.loop(i64(1), splits, name="splits") as split:
             other = flow.at(panel, flow.times(split.index, self.layout.state_bytes))
-            with flow.loop(i64(0), self._units(count), name="units") as unit:
+            with flow.loop(i64(0), self.code.units(count), name="units") as unit:
                 self._merge_units(
-                    self._unit_state(panel, unit.index), self._unit_state(other, unit.index)
+                    self.code.unit_state(panel, unit.index), self.code.unit_state(other, unit.index)
                 )
         columns = flow.word(args, COLUMNS)
         b.call(self.finish_unit, [args, scratch, batch, first, count, columns, panel])

@@ -29,11 +29,6 @@ class Folds(Results):
     emitter: Emitter
     iota: ir.Value
 
-    def _lane_numbers(self) -> ir.Value:
-        word = ir.IntType(32)
-        kind = ir.VectorType(word, self.plan.width)
-        return ir.Constant(kind, [ir.Constant(word, lane) for lane in range(self.plan.width)])
-
     def _invariant(self, targets: Sequence[Value], instances: Sequence[Key], known: Known) -> None:
         """Read once, before the loop over columns, what does not vary in it."""
         leaf = self._pair_leaf(i64(0))
@@ -73,7 +68,7 @@ class Folds(Results):
         """The loop over a block: `jam` columns at a time, then the rest one by one."""
         state = list(carried)
         if not self.row_major:
-            stop = self._round_up(self.count, self.plan.lane_count)
+            stop = self.code.round_up(self.count, self.plan.lane_count)
             with self.flow.loop(i64(0), stop, self.plan.lane_count, state, name="pairs") as columns:
                 body(columns, 1)
             return columns.results
@@ -152,7 +147,7 @@ class Folds(Results):
                 lists = self._list_address(self.state, place, r)
                 current[r] = self._offer(current[r], lists, value, column)
                 continue
-            known: Known = {(output, emitter.key(output, instance)): self._to_inner(value)}
+            known: Known = {(output, emitter.key(output, instance)): self.code.to_inner(value)}
             for hole in (v for v in reachable(steps) if v.what == "hole"):
                 name, part = hole.data
                 if name == "column":
@@ -168,12 +163,7 @@ class Folds(Results):
 
     def _inner_leaf(self, at: ir.Value) -> Leaf:
         leaf = self._pair_leaf(at)
-        return lambda *where: self._to_inner(leaf(*where))
-
-    def _to_inner(self, value: ir.Value) -> ir.Value:
-        if self.inner.type == value.type:
-            return value
-        return self.builder.fpext(value, self.inner.type)
+        return lambda *where: self.code.to_inner(leaf(*where))
 
     def _column_number(self, at: ir.Value, instance: Key) -> ir.Value:
         """The number of an instance's (first) column."""
@@ -211,7 +201,7 @@ class Folds(Results):
         flow, b, plan, item = self.flow, self.builder, self.plan, self.item
         lanes = plan.lane_count if self.row_major else 1
         column = b.add(at, i64(instance[0])) if self.row_major else at
-        shift = b.add(flow.times(column, lanes * item), i64(self._vector(instance)))
+        shift = b.add(flow.times(column, lanes * item), i64(self.code.vector(instance)))
         start = i64(number * plan.block * lanes * item)
         return flow.at(self.places["scores"], b.add(start, shift))
 
@@ -289,7 +279,7 @@ class Folds(Results):
         flow, b, plan, item = self.flow, self.builder, self.plan, self.item
         lanes = plan.lane_count if self.row_major else 1
         column = b.add(at, i64(key[0])) if self.row_major else at
-        shift = b.add(flow.times(column, lanes * item), i64(self._vector(key)))
+        shift = b.add(flow.times(column, lanes * item), i64(self.code.vector(key)))
         return flow.at(self.places["shared"], b.add(i64(start), shift))
 
     def _recall_shared(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:

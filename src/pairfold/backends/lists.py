@@ -21,6 +21,7 @@ from llvmlite import ir
 
 from ..core.scalars import Value, reachable
 from ..lower.kernel import PAIR
+from .context import no_leaf
 from .emitter import Emitter, Known
 from .flow import BYTES, I64, i64
 from .states import States
@@ -51,7 +52,7 @@ class Lists(States):
 
     def _list_address(self, state: ir.Value, place: ir.Value, r: int) -> ir.Value:
         """The address of the lists of vector r of component `place`."""
-        return self.flow.at(self._state_address(state, place, 0), i64(self._vector((0, r))))
+        return self.flow.at(self._state_address(state, place, 0), i64(self.code.vector((0, r))))
 
     def _row(self, lists: ir.Value, number: ir.Value) -> ir.Value:
         return self.flow.at(lists, self.flow.times(number, self.plan.lane_count * self.item))
@@ -151,7 +152,7 @@ class Lists(States):
     def _opened(self, entry: Sequence[ir.Value]) -> Entry:
         """An entry in the type of states."""
         index = self.builder.uitofp(entry[1], self.outer.type)
-        return self._to_outer(entry[0]), index
+        return self.code.to_outer(entry[0]), index
 
     def _applied(
         self,
@@ -165,7 +166,7 @@ class Lists(States):
             name, part = hole.data
             known[hole, (0, 0)] = holes[name][part]
         inside = frozenset().union(*(value.loops for value in rule))
-        emitter.emit(rule, [(0, 0)], known, self._no_leaf, inside)
+        emitter.emit(rule, [(0, 0)], known, no_leaf, inside)
         value, index = (known[part, emitter.key(part, (0, 0))] for part in rule)
         return value, index
 
@@ -326,7 +327,7 @@ class Lists(States):
         with self.flow.loop(i64(0), i64(self.kernel.length), name="entries") as place:
             value, index = self._load_entry(self._entry_at(other, place.index))
             if shift:
-                value, index = self._rotated(value, shift), self._rotated(index, shift)
+                value, index = self.code.rotated(value, shift), self.code.rotated(index, shift)
                 bits = [ir.Constant(ir.IntType(1), lane < shift) for lane in range(width)]
                 below = ir.Constant(self.simd.mask_type, bits)
                 value = b.select(below, value, self.simd.constant(math.inf))

@@ -19,9 +19,9 @@ from ..lower.schedule import Plan
 from .codegen import Codegen
 from .machine import new_target_machine, target_machine
 from .probe import write_probe
+from .scratch import Layout
 from .screening import Screened
 from .sweeping import Sweeping
-from .writer import Layout
 
 log = logging.getLogger("pairfold")
 

@@ -13,9 +13,9 @@ from llvmlite import ir
 
 from ..lower.bounds import MODERATE
 from ..lower.kernel import COLUMN, ONCE, ROW, Argument
+from .context import Code, Context
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import BYTES, I64, i64
-from .writer import Writer
 
 _INTERLEAVED = 8
 # Bytes ahead of what is packed that memory is asked for, to come while lanes compute; cache lines.
@@ -23,18 +23,17 @@ _AHEAD, _LINE = 16384, 64
 _PIECE = 16  # bytes: what shuffles within vectors reach on every x86 processor
 
 
-class Packing(Writer):
-    """Writes the functions that fill the buffers."""
+class Packing:
+    """The functions of a module that pack rows, columns or both, and calls of them.
 
-    copy: ir.Function
-    interleaved: dict[int, ir.Function]
-    transpose: ir.Function | None
-    pack_rows: ir.Function | None
-    pack_columns: ir.Function | None
+    `stages` are those to pack; a function that has nothing to do is None.
+    """
 
-    def _write_packing(self, stages: tuple[int, ...]) -> None:
-        """The functions that pack rows, columns or both."""
-        self.pack_rows = self.pack_columns = None
+    def __init__(self, context: Context, stages: tuple[int, ...]) -> None:
+        self.context, self.kernel, self.plan = context, context.kernel, context.plan
+        self.item, self.storage = context.item, context.storage
+        self.pack_rows: ir.Function | None = None
+        self.pack_columns: ir.Function | None = None
         if not stages:
             return
         self.copy = self._copy_function()
@@ -42,7 +41,7 @@ class Packing(Writer):
         self.interleaved = {
             dim: self._interleaved_function(dim) for dim in dims if 2 <= dim <= _INTERLEAVED
         }
-        self.transpose = None
+        self.transpose: ir.Function | None = None
         if max(dims, default=0) > _INTERLEAVED and self.plan.width >= _PIECE // self.item:
             self.transpose = self._transpose_function()
         if ROW in stages:
@@ -58,22 +57,23 @@ class Packing(Writer):
         if not self.kernel.stages[stage].size:
             return None
         name = "pack_rows" if stage == ROW else "pack_columns"
-        args, scratch, batch, start, count, destination = self._function(
-            name, BYTES, BYTES, I64, I64, I64, BYTES
-        )
+        code = self.context.function(name, BYTES, BYTES, I64, I64, I64, BYTES)
+        args, scratch, batch, start, count, destination = code.given
         group = self.plan.row_group if stage == ROW else self.plan.block
-        whole = (stage == ROW) == self.row_major
-        padded = self._round_up(count, self.plan.lane_count if whole else self.plan.width)
+        whole = (stage == ROW) == self.context.row_major
+        padded = code.round_up(count, self.plan.lane_count if whole else self.plan.width)
         for argument in self.kernel.arguments:
             if argument.stage == stage:
-                self._copy_argument(argument, args, batch, start, count, padded, destination, group)
-        self._compute_slots(args, stage, scratch, padded, destination, group)
-        self._check_slots(args, stage, padded, destination, group)
-        self.builder.ret_void()
-        return self.module.get_global(name)
+                self._copy_argument(
+                    code, argument, args, batch, start, count, padded, destination, group
+                )
+        self._compute_slots(code, args, stage, scratch, padded, destination, group)
+        self._check_slots(code, args, stage, padded, destination, group)
+        return code.done()
 
     def _copy_argument(
         self,
+        code: Code,
         argument: Argument,
         args: ir.Value,
         batch: ir.Value,
@@ -84,8 +84,8 @@ class Packing(Writer):
         group: int,
     ) -> None:
         """Transpose `count` rows of an argument into its raw slots."""
-        flow, b = self.flow, self.builder
-        base, stride, step = self._argument(argument, args, batch)
+        flow, b = code.flow, code.builder
+        base, stride, step = code.argument(argument, args, batch)
         offset = self.kernel.stages[argument.stage].raw[argument.position] * group * self.item
         raw = flow.at(destination, i64(offset))
         source = flow.at(base, b.mul(start, stride))
@@ -108,10 +108,9 @@ class Packing(Writer):
         Adjacent numbers go by whole vectors, everything else, whatever its strides, one by one;
         lanes from `count` to `padded` repeat the last row. Rows below `done` are already there.
         """
-        source, stride, step, dim, done, count, padded, raw, spacing = self._function(
-            "copy", BYTES, I64, I64, I64, I64, I64, I64, BYTES, I64
-        )
-        flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        code = self.context.function("copy", BYTES, I64, I64, I64, I64, I64, I64, BYTES, I64)
+        source, stride, step, dim, done, count, padded, raw, spacing = code.given
+        flow, b, item, width = code.flow, code.builder, self.item, self.plan.width
         storage, stored = self.storage, self.storage.item
         whole = b.and_(count, i64(-width))
         adjacent = b.icmp_signed("==", stride, i64(stored))
@@ -132,10 +131,9 @@ class Packing(Writer):
                 flow.store(storage.opened(b, value), here, item)
             with flow.loop(count, padded, name="pad") as lane:
                 last = flow.at(slot, flow.times(b.sub(count, i64(1)), item))
-                value = flow.load(self.simd.scalar, last, item)
+                value = flow.load(code.simd.scalar, last, item)
                 flow.store(value, flow.at(slot, flow.times(lane.index, item)), item)
-        b.ret_void()
-        return self.module.get_global("copy")
+        return code.done()
 
     def _interleaved_function(self, dim: int) -> ir.Function:
         """split(source, stride, step, count, raw, spacing) -> rows done.
@@ -144,10 +142,9 @@ class Packing(Writer):
         [row][component] to [component][row] by shuffles. Other layouts: 0 rows done.
         """
         name = f"split{dim}"
-        source, stride, step, count, raw, spacing = self._function(
-            name, BYTES, I64, I64, I64, BYTES, I64, returns=I64
-        )
-        flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        code = self.context.function(name, BYTES, I64, I64, I64, BYTES, I64, returns=I64)
+        source, stride, step, count, raw, spacing = code.given
+        flow, b, item, width = code.flow, code.builder, self.item, self.plan.width
         storage, stored = self.storage, self.storage.item
         packed = b.and_(
             b.icmp_signed("==", stride, i64(dim * stored)), b.icmp_signed("==", step, i64(stored))
@@ -167,8 +164,7 @@ class Packing(Writer):
                 part = b.shuffle_vector(value, ir.Constant(wide, ir.Undefined), mask)
                 to = flow.at(slot, b.mul(spacing, i64(component)))
                 flow.store(storage.opened(b, part), to, 4)
-        b.ret(whole)
-        return self.module.get_global(name)
+        return code.done(whole)
 
     def _transpose_function(self) -> ir.Function:
         """transpose(source, stride, step, dim, count, raw, spacing) -> rows done.
@@ -176,10 +172,11 @@ class Packing(Writer):
         Rows of many adjacent components, a vector of rows and 16 bytes of their components at a
         time; the last piece begins early enough to end with the row. Other layouts: 0 rows done.
         """
-        source, stride, step, dim, count, raw, spacing = self._function(
+        code = self.context.function(
             "transpose", BYTES, I64, I64, I64, I64, BYTES, I64, returns=I64
         )
-        flow, b, item, width = self.flow, self.builder, self.item, self.plan.width
+        source, stride, step, dim, count, raw, spacing = code.given
+        flow, b, item, width = code.flow, code.builder, self.item, self.plan.width
         stored, size = self.storage.item, _PIECE // self.item
         adjacent = b.icmp_signed("==", step, i64(stored))
         whole = b.select(adjacent, b.and_(count, i64(-width)), i64(0))
@@ -194,20 +191,19 @@ class Packing(Writer):
                     flow.load(kind, flow.at(here, b.mul(stride, i64(n))), 1) for n in range(width)
                 ]
                 slot = flow.at(to, b.mul(first, spacing))
-                for n, vector in enumerate(self._transposed(pieces)):
+                for n, vector in enumerate(self._transposed(code, pieces)):
                     flow.store(vector, flow.at(slot, b.mul(spacing, i64(n))), 4)
-        b.ret(whole)
-        return self.module.get_global("transpose")
+        return code.done(whole)
 
-    def _transposed(self, pieces: list[ir.Value]) -> list[ir.Value]:
+    def _transposed(self, code: Code, pieces: list[ir.Value]) -> list[ir.Value]:
         """One vector per component, from the short vectors of components of all lanes.
 
         Lanes n, n + size, n + 2 size ... are joined; what is left are transpositions of squares of
         `size` numbers next to each other, each a few rounds of interleaving.
         """
         width, size = self.plan.width, _PIECE // self.item
-        rows = [self._joined(pieces[n::size]) for n in range(size)]
-        rows = [self.storage.opened(self.builder, row) for row in rows]
+        rows = [self._joined(code, pieces[n::size]) for n in range(size)]
+        rows = [self.storage.opened(code.builder, row) for row in rows]
         half = size // 2
         low = [
             lane + source * width
@@ -218,25 +214,20 @@ class Packing(Writer):
         high = [lane + half for lane in low]
         for _ in range(size.bit_length() - 1):
             pairs = zip(rows[:half], rows[half:], strict=True)
-            rows = [self._shuffled(x, y, lanes) for x, y in pairs for lanes in (low, high)]
+            rows = [_shuffled(code, x, y, lanes) for x, y in pairs for lanes in (low, high)]
         return rows
 
-    def _joined(self, parts: list[ir.Value]) -> ir.Value:
+    def _joined(self, code: Code, parts: list[ir.Value]) -> ir.Value:
         """Short vectors one after the other as a long one."""
         while len(parts) > 1:
             lanes = list(range(2 * self.plan.width // len(parts)))
             pairs = zip(parts[::2], parts[1::2], strict=True)
-            parts = [self._shuffled(x, y, lanes) for x, y in pairs]
+            parts = [_shuffled(code, x, y, lanes) for x, y in pairs]
         return parts[0]
-
-    def _shuffled(self, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
-        word = ir.IntType(32)
-        kind = ir.VectorType(word, len(lanes))
-        mask = ir.Constant(kind, [ir.Constant(word, lane) for lane in lanes])
-        return self.builder.shuffle_vector(x, y, mask)
 
     def _compute_slots(
         self,
+        code: Code,
         args: ir.Value,
         stage: int,
         scratch: ir.Value,
@@ -248,35 +239,40 @@ class Packing(Writer):
         computed = self.kernel.stages[stage].computed
         if not computed:
             return
-        flow, item = self.flow, self.item
-        emitter = Emitter(self.kernel, self.plan, self.simd, flow, stage)
-        emitter.report = lambda mask: self.refuse(args, mask)
-        self._equipped(emitter, scratch)
-        once = flow.at(scratch, i64(self.layout.offset["once"]))
+        flow, item = code.flow, self.item
+        emitter = code.emitter(stage, scratch)
+        emitter.report = lambda mask: code.refuse(args, mask)
+        once = code.part(scratch, "once")
         with flow.loop(i64(0), padded, self.plan.width, name="computed") as lane:
             shift = flow.times(lane.index, item)
 
             def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
-                place = flow.times(self.builder.add(i64(offset), index), item)
+                place = flow.times(code.builder.add(i64(offset), index), item)
                 if where == ONCE:
-                    return self.simd.splat(flow.load(self.simd.scalar, flow.at(once, place), item))
-                address = flow.at(destination, self.builder.add(flow.times(place, group), shift))
-                return flow.load(self.simd.type, address, 4)
+                    return code.simd.splat(flow.load(code.simd.scalar, flow.at(once, place), item))
+                address = flow.at(destination, code.builder.add(flow.times(place, group), shift))
+                return flow.load(code.simd.type, address, 4)
 
             def keep(value: ir.Value, slot: ir.Value) -> None:
-                place = self.builder.add(flow.times(slot, group * item), shift)
+                place = code.builder.add(flow.times(slot, group * item), shift)
                 flow.store(value, flow.at(destination, place), 4)
 
-            self._each_computed(stage, emitter, leaf, keep)
+            self._each_computed(code, stage, emitter, leaf, keep)
 
     def _check_slots(
-        self, args: ir.Value, stage: int, padded: ir.Value, destination: ir.Value, group: int
+        self,
+        code: Code,
+        args: ir.Value,
+        stage: int,
+        padded: ir.Value,
+        destination: ir.Value,
+        group: int,
     ) -> None:
         """Refuse numbers that are too large for exponents to be bounded."""
         ranges = self.kernel.bounds.slots.get(stage, ())
         if not ranges:
             return
-        flow, simd, item = self.flow, self.simd, self.item
+        flow, simd, item = code.flow, code.simd, self.item
         excess = ir.Constant(ir.VectorType(ir.IntType(1), self.plan.width), None)
         for first, end in ranges:
             with flow.loop(i64(first), i64(end), 1, [excess], name="slots") as slot:
@@ -285,16 +281,14 @@ class Packing(Writer):
                     i64(0), padded, self.plan.width, slot.values, name="checked"
                 ) as lane:
                     value = flow.load(simd.type, flow.at(start, flow.times(lane.index, item)), 4)
-                    lane.next = [simd.mask_or(lane.values[0], self._excessive(value))]
+                    lane.next = [simd.mask_or(lane.values[0], _excessive(code, value))]
                 slot.next = lane.results
             excess = slot.results[0]
-        self.refuse(args, excess)
-
-    def _excessive(self, value: ir.Value) -> ir.Value:
-        return self.simd.compare(">", self.simd.abs(value), self.simd.constant(MODERATE))
+        code.refuse(args, excess)
 
     def _each_computed(
         self,
+        code: Code,
         stage: int,
         emitter: Emitter,
         leaf: Leaf,
@@ -308,64 +302,76 @@ class Packing(Writer):
                 continue
             # What does not vary with the component is computed once, and so is a table.
             emitter.emit([value], [(0, 0)], known, leaf)
-            with self.flow.loop(i64(0), i64(slot.loop.n), name="table") as body:
+            with code.flow.loop(i64(0), i64(slot.loop.n), name="table") as body:
                 local = {**known, (slot.loop.index, (0, 0)): body.index}
                 component = value
                 if value.what == "table":
                     component = self.kernel.scalars.entry(value, slot.loop.index)
                 emitter.emit([component], [(0, 0)], local, leaf, frozenset((slot.loop,)))
-                keep(local[component, (0, 0)], self.builder.add(i64(slot.offset), body.index))
+                keep(local[component, (0, 0)], code.builder.add(i64(slot.offset), body.index))
 
-    def _pack_once(self, args: ir.Value, scratch: ir.Value, batch: ir.Value) -> None:
+    def once(self, code: Code, args: ir.Value, scratch: ir.Value, batch: ir.Value) -> None:
         """Parameters, and what is computed from them alone: one number per slot."""
-        flow, b, item = self.flow, self.builder, self.item
-        once = flow.at(scratch, i64(self.layout.offset["once"]))
+        flow, b, item = code.flow, code.builder, self.item
+        once = code.part(scratch, "once")
         for argument in self.kernel.arguments:
             if argument.stage == ONCE:
-                base, _, step = self._argument(argument, args, batch)
+                base, _, step = code.argument(argument, args, batch)
                 raw = self.kernel.stages[ONCE].raw[argument.position]
                 with flow.loop(i64(0), i64(argument.dim), name="parameters") as k:
                     source = flow.at(base, b.mul(k.index, step))
                     value = self.storage.opened(b, flow.load(self.storage.element, source, 1))
                     place = flow.times(b.add(k.index, i64(raw)), item)
                     flow.store(value, flow.at(once, place), item)
-        emitter = Emitter(self.kernel, self.plan, self.simd, flow, ONCE)
-        self._equipped(emitter, scratch)
+        emitter = code.emitter(ONCE, scratch)
 
         def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
             place = flow.times(b.add(i64(offset), index), item)
-            return self.simd.splat(flow.load(self.simd.scalar, flow.at(once, place), item))
+            return code.simd.splat(flow.load(code.simd.scalar, flow.at(once, place), item))
 
         def keep(value: ir.Value, slot: ir.Value) -> None:
             first = b.extract_element(value, ir.Constant(ir.IntType(32), 0))
             flow.store(first, flow.at(once, flow.times(slot, item)), item)
 
-        self._each_computed(ONCE, emitter, leaf, keep)
+        self._each_computed(code, ONCE, emitter, leaf, keep)
         for first, end in self.kernel.bounds.slots.get(ONCE, ()):
             with flow.loop(i64(first), i64(end), name="checked") as slot:
                 place = flow.at(once, flow.times(slot.index, item))
-                value = self.simd.splat(flow.load(self.simd.scalar, place, item))
-                self.refuse(args, self._excessive(value))
+                value = code.simd.splat(flow.load(code.simd.scalar, place, item))
+                code.refuse(args, _excessive(code, value))
 
-    def _pack_row_groups(
+    def rows(
         self,
+        code: Code,
         args: ir.Value,
         scratch: ir.Value,
         batch: ir.Value,
         first: ir.Value,
         count: ir.Value,
     ) -> None:
+        """The rows of a task from number `first` on, unit after unit."""
         if self.pack_rows is None:
             return
-        flow, b = self.flow, self.builder
-        rows = flow.at(scratch, i64(self.layout.offset["rows"]))
-        if not self.row_major:
+        flow, b = code.flow, code.builder
+        rows = code.part(scratch, "rows")
+        if not self.context.row_major:
             b.call(self.pack_rows, [args, scratch, batch, first, count, rows])
             return
         lanes = self.plan.lane_count
         with flow.loop(i64(0), count, lanes, name="groups") as group:
             here = flow.minimum(i64(lanes), b.sub(count, group.index))
             unit = b.sdiv(group.index, i64(lanes))
-            where = self._unit_rows(rows, unit)
+            where = code.unit_rows(rows, unit)
             start = b.add(first, group.index)
             b.call(self.pack_rows, [args, scratch, batch, start, here, where])
+
+
+def _shuffled(code: Code, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
+    word = ir.IntType(32)
+    kind = ir.VectorType(word, len(lanes))
+    mask = ir.Constant(kind, [ir.Constant(word, lane) for lane in lanes])
+    return code.builder.shuffle_vector(x, y, mask)
+
+
+def _excessive(code: Code, value: ir.Value) -> ir.Value:
+    return code.simd.compare(">", code.simd.abs(value), code.simd.constant(MODERATE))

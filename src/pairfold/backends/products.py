@@ -79,7 +79,7 @@ class Products(Folds):
             self._holes(starts[0], places)
         per_output = self._carried()
         step = 1 if self.row_major else self.plan.lane_count
-        stop = self.count if self.row_major else self._round_up(self.count, step)
+        stop = self.count if self.row_major else self.code.round_up(self.count, step)
         starting = self._starting(places)
         with self.flow.loop(i64(0), stop, step, starting, name="product") as columns:
             shared: Known = {}
@@ -102,7 +102,7 @@ class Products(Folds):
         total, instances = self.kernel.total, self._instances()
         assert total is not None
         step = 1 if self.row_major else self.plan.lane_count
-        stop = self.count if self.row_major else self._round_up(self.count, step)
+        stop = self.count if self.row_major else self.code.round_up(self.count, step)
         with self.flow.loop(i64(0), stop, step, self._initial(), name="total") as columns:
             local: Known = {}
             self._recall_shared(local, instances, columns.index)

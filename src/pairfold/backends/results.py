@@ -8,6 +8,7 @@ from llvmlite import ir
 
 from ..core.scalars import Loop, reachable
 from ..lower.kernel import PAIR
+from .context import no_leaf
 from .emitter import Emitter, Known, Leaf
 from .flow import BYTES, I8, I64, i64
 from .lists import Lists
@@ -24,7 +25,7 @@ class Results(Lists):
     def _reset(self, state: ir.Value, units: ir.Value) -> None:
         """States of empty rows."""
         with self.flow.loop(i64(0), units, name="units") as unit:
-            base = self._unit_state(state, unit.index)
+            base = self.code.unit_state(state, unit.index)
             if self.kernel.reduction.listed:
                 self._reset_lists(base)
             else:
@@ -48,9 +49,9 @@ class Results(Lists):
         self.args, self.scratch, self.folded = args, scratch, columns
         self._enter(scratch)
         listed = self.kernel.reduction.listed
-        with flow.loop(i64(0), self._units(count), name="units") as unit:
-            self.row_buffer = self._unit_rows(self.places["rows"], unit.index)
-            base = self._unit_state(state, unit.index)
+        with flow.loop(i64(0), self.code.units(count), name="units") as unit:
+            self.row_buffer = self.code.unit_rows(self.places["rows"], unit.index)
+            base = self.code.unit_state(state, unit.index)
             if not self.row_major:
                 (self._gather_lists if listed else self._gather_anchors)(base)
             if listed:
@@ -143,7 +144,7 @@ class Results(Lists):
             for value in reachable(targets)
             if value.what == "hole"
         }
-        emitter.emit(targets, [(0, 0)], known, self._no_leaf)
+        emitter.emit(targets, [(0, 0)], known, no_leaf)
         return [known[target, emitter.key(target, (0, 0))] for target in targets]
 
     def _times_factor(
@@ -157,8 +158,7 @@ class Results(Lists):
         factor = self.kernel.factors[place]
         if factor is None:
             return result
-        emitter = Emitter(self.kernel, self.plan, self.simd, self.flow, PAIR)
-        self._equipped(emitter, self.scratch)
+        emitter = self.code.emitter(PAIR, self.scratch)
         known: Known = {}
         inside: frozenset[Loop] = frozenset()
         if self.kernel.output_loop is not None:
@@ -166,8 +166,8 @@ class Results(Lists):
             inside = frozenset((self.kernel.output_loop,))
         emitter.emit([factor], [(0, r)], known, leaf or self._pair_leaf(i64(0)), inside)
         value = known[factor, emitter.key(factor, (0, r))]
-        self.refuse(self.args, self.simd.isnan(self.simd.sub(value, value)))
-        return self.builder.fmul(self._to_outer(value), result)
+        self.code.refuse(self.args, self.simd.isnan(self.simd.sub(value, value)))
+        return self.builder.fmul(self.code.to_outer(value), result)
 
     def _element(self, number: int) -> tuple[ir.Type, int]:
         """The type of a result while it is kept, and its bytes."""
@@ -198,7 +198,7 @@ class Results(Lists):
     ) -> None:
         """Copy finished rows to an output array, whatever its strides."""
         flow, b = self.flow, self.builder
-        base, stride, step = self._array(number, args, batch)
+        base, stride, step = self.code.array(number, args, batch)
         element, item = self._element(number)
         kind = self.kernel.reduction.results[number].kind
         target = flow.at(base, b.mul(first, stride))

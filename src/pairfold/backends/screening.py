@@ -82,7 +82,7 @@ class Screened(Codegen):
         self._choose_grid(units)
         slots = i64(self.distance.row * lanes * item)
         with flow.loop(i64(0), units, name="units") as unit:
-            rows = self._unit_rows(self.places["rows"], unit.index)
+            rows = self.code.unit_rows(self.places["rows"], unit.index)
             with flow.loop(i64(0), i64(self.plan.vectors), name="vectors") as r:
                 lane = flow.times(r.index, self.plan.width)
                 start = flow.at(flow.at(rows, slots), flow.times(lane, item))
@@ -103,7 +103,7 @@ class Screened(Codegen):
         self._enter(scratch)
         flow, b, simd, item, block = self.flow, self.builder, self.simd, self.item, self.plan.block
         slots = flow.at(self.places["columns"], i64(self.distance.column * block * item))
-        stop = self._round_up(count, self.plan.width)
+        stop = self.code.round_up(count, self.plan.width)
         zero = simd.constant(0)
         with flow.loop(i64(0), stop, self.plan.width, [zero, zero], name="points") as lane:
             start = flow.at(slots, flow.times(lane.index, item))
@@ -154,11 +154,11 @@ class Screened(Codegen):
         with flow.loop(i64(0), i64(self.distance.dim), carried=[zero], name="ranges") as k:
             ends = [simd.constant(largest), simd.constant(-largest)]
             with flow.loop(i64(0), units, carried=ends, name="units") as unit:
-                row = self._unit_rows(start, unit.index)
+                row = self.code.unit_rows(start, unit.index)
                 row = flow.at(row, flow.times(k.index, lanes * item))
                 low, high = unit.values
                 for r in range(self.plan.vectors):
-                    value = flow.load(simd.type, flow.at(row, i64(self._vector((0, r)))), 4)
+                    value = flow.load(simd.type, flow.at(row, i64(self.code.vector((0, r)))), 4)
                     finite = simd.compare("<=", simd.abs(value), simd.constant(largest))
                     low = simd.lesser(simd.select(finite, value, low), low)
                     high = simd.greater(simd.select(finite, value, high), high)
@@ -283,7 +283,7 @@ class Screened(Codegen):
         output, instances, known = kernel.outputs[0], self._instances(jam), {}
         self._invariant([output], instances, known)
         nothing = self.simd.constant(math.nan)
-        stop, starting = self._round_up(count, jam), self._starting([i64(0)])
+        stop, starting = self.code.round_up(count, jam), self._starting([i64(0)])
         with self.flow.loop(i64(0), stop, jam, starting, name="picked") as columns:
             local = dict(known)
             self.emitter.emit([output], instances, local, self._pair_leaf(columns.index))
@@ -314,7 +314,7 @@ class Screened(Codegen):
         flow, b, simd, plan = self.flow, self.builder, self.simd, self.plan
         kind = ir.VectorType(I32, plan.width)
         words = flow.at(self.row_buffer, i64(self.layout.screen.row["words"]))
-        stop = self._round_up(self.count, _COLUMNS)
+        stop = self.code.round_up(self.count, _COLUMNS)
         instances = [(u, r) for u in range(_COLUMNS) for r in range(plan.vectors)]
 
         def read(name: str, number: ir.Value) -> ir.Value:

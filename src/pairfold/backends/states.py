@@ -14,6 +14,7 @@ from llvmlite import ir
 from ..core.scalars import number, reachable, to_float
 from ..lower.kernel import PAIR
 from .anchors import Anchors
+from .context import no_leaf
 from .emitter import Emitter, Known
 from .flow import i64
 from .simd import Simd
@@ -95,7 +96,7 @@ class States(Anchors):
         for r in range(vectors):
             block: list[Part] = []
             for n, kind in enumerate(kinds):
-                value = self._to_outer(states[n * vectors + r])
+                value = self.code.to_outer(states[n * vectors + r])
                 block.append((self.outer.add(value, start) if kind == "index" else value, None))
             self._merge_vector(state, place, r, block, ("rescale", None))
 
@@ -129,7 +130,7 @@ class States(Anchors):
         for hole in (v for v in reachable(self.kernel.merges) if v.what == "hole"):
             name, place = hole.data
             known[hole, (0, 0)] = (a if name == "a" else b)[place][0]
-        emitter.emit(self.kernel.merges, [(0, 0)], known, self._no_leaf)
+        emitter.emit(self.kernel.merges, [(0, 0)], known, no_leaf)
         return [(known[value, emitter.key(value, (0, 0))], None) for value in self.kernel.merges]
 
     @staticmethod
@@ -158,7 +159,10 @@ class States(Anchors):
         states, shift = current[0], self.plan.width // 2
         while shift:
             moved: list[Part] = [
-                (self._rotated(high, shift), None if low is None else self._rotated(low, shift))
+                (
+                    self.code.rotated(high, shift),
+                    None if low is None else self.code.rotated(low, shift),
+                )
                 for high, low in states
             ]
             states = self._merged(self.outer, states, moved)

@@ -19,6 +19,7 @@ from ..lower.schedule import ITEM
 from .codegen import Codegen
 from .emitter import Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
+from .packing import Packing
 from .simd import Simd
 from .states import Part
 from .words import (
@@ -43,7 +44,7 @@ class Sweeping(Codegen):
 
     def write(self, entry: str) -> ir.Module:
         """The module, with both entry points: every call needs both, and they share the packing."""
-        self._write_packing((ROW, COLUMN))
+        self.packing = Packing(self.context, (ROW, COLUMN))
         self.unit = self._unit_function()
         self.gather = self._gather_function()
         self.finish_rows = self._finish_rows_function()
@@ -87,7 +88,7 @@ class Sweeping(Codegen):
                         n, i64(n), columns.next[part], [instance], local, columns.index
                     )
                 for n, output in enumerate(self.kernel.outputs[places:]):
-                    value = self._to_inner(local[output, self.emitter.key(output, instance)])
+                    value = self.code.to_inner(local[output, self.emitter.key(output, instance)])
                     added = self.builder.fadd(sums[n], value, flags=("contract",))
                     sums[n] = self.builder.select(mask, added, sums[n])
             for address, value in zip(where, sums, strict=True):
@@ -101,7 +102,7 @@ class Sweeping(Codegen):
     def _masks(self, valid: ir.Value) -> list[ir.Value]:
         """For each vector of rows, which of its lanes are rows of their own."""
         b, width = self.builder, self.plan.width
-        lanes = self._lane_numbers()
+        lanes = self.code.lane_numbers()
         left = b.trunc(self.flow.minimum(valid, i64(self.plan.lane_count)), ir.IntType(32))
         starts = (ir.Constant(ir.IntType(32), r * width) for r in range(self.plan.vectors))
         return [b.icmp_signed("<", lanes, self.simd.splat(b.sub(left, s))) for s in starts]
@@ -128,7 +129,10 @@ class Sweeping(Codegen):
         flow, b, lanes = self.flow, self.builder, self.plan.lane_count
         rows = flow.at(scratch, i64(self.layout.offset["rows"]))
         with flow.loop(i64(0), units, name="units") as unit:
-            where, own = self._unit_rows(rows, unit.index), self._unit_state(state, unit.index)
+            where, own = (
+                self.code.unit_rows(rows, unit.index),
+                self.code.unit_state(state, unit.index),
+            )
             valid = b.sub(self.valid, flow.times(unit.index, lanes))
             b.call(self.unit, [scratch, where, own, count, valid])
         here = flow.at(self.sums, flow.times(b.sub(base, self.start), self.layout.outer_item))
@@ -149,7 +153,7 @@ class Sweeping(Codegen):
             vectors: list[ir.Value] = []
             for n in range(width):
                 place = self._sum_place(self.builder.add(column.index, i64(n)), output.index)
-                vectors.append(self._to_outer(flow.load(self.inner.type, place, 4)))
+                vectors.append(self.code.to_outer(flow.load(self.inner.type, place, 4)))
                 flow.store(self.inner.constant(0), place, 4)
             total = _sums_of_lanes(self.outer, vectors)
             high, low = self._sum_addresses(sums, stride, column.index, output.index)
@@ -182,7 +186,7 @@ class Sweeping(Codegen):
     def _sizes(self, args: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Bytes of a task's sums: of its rows, of its columns, and of one output's columns."""
         flow = self.flow
-        units = self._units(flow.word(args, ROWS_PER_TASK))
+        units = self.code.units(flow.word(args, ROWS_PER_TASK))
         stride = flow.times(flow.word(args, COLUMNS_PER_SPLIT), self.layout.outer_item)
         count = self.kernel.across * self.layout.components
         return flow.times(units, self.layout.unit_state), flow.times(stride, count), stride
@@ -203,14 +207,14 @@ class Sweeping(Codegen):
         of_rows, of_columns, self.stride = self._sizes(args)
         state = flow.at(flow.pointer(args, PARTIALS), b.mul(which, of_rows))
         self.sums = flow.at(flow.pointer(args, ACROSS), b.mul(which, of_columns))
-        self._pack_once(args, scratch, batch)
-        self._reset(state, self._units(count))
+        self.packing.once(self.code, args, scratch, batch)
+        self._reset(state, self.code.units(count))
         self._clear(self.sums, of_columns)
         self._clear(self.places["across"], i64(self.layout.across))
         with self._pieces(count) as (piece, self.valid):
-            self._pack_row_groups(args, scratch, batch, b.add(first, piece), self.valid)
-            own = self._unit_state(state, self._units(piece))
-            units = self._units(self.valid)
+            self.packing.rows(self.code, args, scratch, batch, b.add(first, piece), self.valid)
+            own = self.code.unit_state(state, self.code.units(piece))
+            units = self.code.units(self.valid)
             self._fold_interval((args, scratch, control), batch, units, own, self.start, stop)
         b.ret_void()
         return self.module.get_global("task")
@@ -239,7 +243,7 @@ class Sweeping(Codegen):
         each = b.add(panels, splits)
         batch, number = b.sdiv(which, each), b.srem(which, each)
         first_task = b.mul(b.mul(batch, panels), splits)
-        self._pack_once(args, scratch, batch)
+        self.packing.once(self.code, args, scratch, batch)
         with flow.when(b.icmp_signed("<", number, panels)):
             self._combine_rows(args, scratch, batch, number, first_task)
         with flow.when(b.icmp_signed(">=", number, panels)):
@@ -260,8 +264,8 @@ class Sweeping(Codegen):
         with self._pieces(count) as (piece, here):
             start = b.add(first, piece)
             if any(self.kernel.factors[: self._first]):
-                self._pack_row_groups(args, scratch, batch, start, here)
-            own = self._unit_state(state, self._units(piece))
+                self.packing.rows(self.code, args, scratch, batch, start, here)
+            own = self.code.unit_state(state, self.code.units(piece))
             b.call(self.finish_rows, [args, scratch, batch, start, here, own])
 
     def _finish_rows_function(self) -> ir.Function:
@@ -276,9 +280,9 @@ class Sweeping(Codegen):
         self.args, self.scratch = args, scratch
         self._enter(scratch)
         of_rows, _, _ = self._sizes(args)
-        with flow.loop(i64(0), self._units(count), name="units") as unit:
-            self.row_buffer = self._unit_rows(self.places["rows"], unit.index)
-            base = self._unit_state(state, unit.index)
+        with flow.loop(i64(0), self.code.units(count), name="units") as unit:
+            self.row_buffer = self.code.unit_rows(self.places["rows"], unit.index)
+            base = self.code.unit_state(state, unit.index)
             with flow.loop(i64(1), flow.word(args, SPLITS), name="splits") as split:
                 self._merge_states(base, flow.at(base, b.mul(split.index, of_rows)))
             for output in range(self._first):
@@ -302,9 +306,9 @@ class Sweeping(Codegen):
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(b.add(task, split), of_columns))
         with flow.loop(start, stop, block, name="blocks") as column:
             count = flow.minimum(i64(block), b.sub(stop, column.index))
-            if self.pack_columns is not None and any(self.kernel.factors[self._first :]):
+            if self.packing.pack_columns is not None and any(self.kernel.factors[self._first :]):
                 into = self.places["columns"]
-                b.call(self.pack_columns, [args, scratch, batch, column.index, count, into])
+                b.call(self.packing.pack_columns, [args, scratch, batch, column.index, count, into])
             shift = flow.times(b.sub(column.index, start), self.layout.outer_item)
             own = flow.at(sums, shift)
             b.call(self.finish_columns, [args, scratch, batch, column.index, count, own])
