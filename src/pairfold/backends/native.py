@@ -16,12 +16,10 @@ from ..core.locks import fork_safe_lock, hold_across_forks
 from ..core.uninterrupted import uninterrupted
 from ..lower.kernel import Kernel
 from ..lower.schedule import Plan
-from .codegen import Codegen
 from .machine import new_target_machine, target_machine
 from .probe import write_probe
+from .program import write
 from .scratch import Layout
-from .screening import Screened
-from .sweeping import Sweeping
 
 log = logging.getLogger("pairfold")
 
@@ -134,10 +132,7 @@ class Native:
 
 def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
     """The LLVM module of a kernel under a plan, with one entry point."""
-    writer = Codegen if plan.screen is None else Screened
-    if kernel.pieces:
-        writer = Sweeping
-    module = writer(kernel, plan).write(entry)
+    module = write(kernel, plan, entry)
     write_probe(module, target_machine(plan.machine).triple)
     return module
 

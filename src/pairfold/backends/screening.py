@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from ..lower.distance import Distance
-from ..lower.kernel import Kernel
-from ..lower.schedule import Plan
-from .codegen import Codegen
+from .block import Block
+from .context import Code, Context, Places
+from .emitter import Known
 from .flow import BYTES, I64, i64
-from .shorts import I32, product
+from .shorts import I32, Product, product
+from .states import Form
 
 _UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 # Grids are no finer than this, and squares below it may have lost digits.
@@ -52,56 +53,72 @@ class _Sums:
     whole: ir.Value
 
 
-class Screened(Codegen):
-    """A code generator whose units look at bounds first."""
+class _Memory:
+    """The parts of a screen's memory, in one function being written."""
 
-    def __init__(self, kernel: Kernel, plan: Plan) -> None:
-        super().__init__(kernel, plan)
-        assert plan.screen is not None
-        self.distance: Distance = plan.screen
-        self.product = product(plan, plan.screen)
-        self.words = self.layout.screen.words
+    def __init__(self, code: Code, places: Places, distance: Distance) -> None:
+        self.code, self.plan, self.places, self.distance = code, code.plan, places, distance
+        self.flow, self.builder, self.simd, self.item = (
+            code.flow,
+            code.builder,
+            code.simd,
+            code.item,
+        )
+        self.product: Product = product(code.plan, distance)
 
-    # -- points to words ----------------------------------------------------------------------
+    def integers(self, value: int) -> ir.Value:
+        """A vector of words, every lane equal to `value`."""
+        return self.simd.splat(ir.Constant(I32, value))
 
-    def _write_screen(self) -> None:
-        self.screen_rows = self._rows_function()
-        self.screen_columns = self._columns_function()
+    def part(self, rows: ir.Value, name: str, place: ir.Value, item: int) -> ir.Value:
+        """The address of entry `place` of a part of a unit's screen."""
+        start = self.flow.at(rows, i64(self.code.layout.screen.row[name]))
+        return self.flow.at(start, self.flow.times(place, item))
 
-    def _rows_packed(self, scratch: ir.Value, units: ir.Value) -> None:
-        self.builder.call(self.screen_rows, [scratch, units])
+    def scalar(self, name: str, place: ir.Value | None = None) -> ir.Value:
+        """One number of a part of scratch memory."""
+        shift = self.flow.times(i64(0) if place is None else place, self.item)
+        address = self.flow.at(self.places[name], shift)
+        return self.flow.load(self.simd.scalar, address, self.item)
 
-    def _columns_packed(self, scratch: ir.Value, count: ir.Value) -> None:
-        self.builder.call(self.screen_columns, [scratch, count])
+    def across_lanes(self, name: str, value: ir.Value) -> ir.Value:
+        """The smallest or largest lane."""
+        full = f"llvm.vector.reduce.{name}.v{self.simd.width}f{self.simd.bits}"
+        return self.simd.intrinsic(full, self.simd.scalar, value)
 
-    def _rows_function(self) -> ir.Function:
-        """screen_rows(scratch, units): the grid of a task, and its rows on it."""
-        scratch, units = self._function("screen_rows", BYTES, I64)
-        self._enter(scratch)
-        flow, lanes, item = self.flow, self.plan.lane_count, self.item
-        self._choose_grid(units)
+
+class _Grid:
+    """Rounds packed points to words, in one function being written."""
+
+    def __init__(self, memory: _Memory) -> None:
+        self.memory, self.code, self.places = memory, memory.code, memory.places
+        self.plan, self.distance, self.product = memory.plan, memory.distance, memory.product
+        self.flow, self.builder, self.simd = memory.flow, memory.builder, memory.simd
+        self.item = memory.item
+
+    def rows(self, units: ir.Value) -> None:
+        """The grid of a task, and its rows on it."""
+        flow, lanes, item, part = self.flow, self.plan.lane_count, self.item, self.memory.part
+        self._choose(units)
         slots = i64(self.distance.row * lanes * item)
         with flow.loop(i64(0), units, name="units") as unit:
             rows = self.code.unit_rows(self.places["rows"], unit.index)
             with flow.loop(i64(0), i64(self.plan.vectors), name="vectors") as r:
                 lane = flow.times(r.index, self.plan.width)
                 start = flow.at(flow.at(rows, slots), flow.times(lane, item))
-                words = self._part(rows, "words", lane, 4)
+                words = part(rows, "words", lane, 4)
                 sums = self._rounded(start, words, lanes, self.product.offset)
-                flow.store(sums.norm, self._part(rows, "norm", lane, 4), 4)
+                flow.store(sums.norm, part(rows, "norm", lane, 4), 4)
                 for name, error in (("rounding", sums.rounding), ("whole", sums.whole)):
-                    flow.store(error, self._part(rows, name, lane, item), 4)
+                    flow.store(error, part(rows, name, lane, item), 4)
             # The first blocks of a list are all evaluated.
-            first = -(-2 * self.kernel.length // self.plan.block)
-            flow.store(i64(first), self._part(rows, "rest", i64(0), 8), 8)
-        self.builder.ret_void()
-        return self.module.get_global("screen_rows")
+            first = -(-2 * self.code.kernel.length // self.plan.block)
+            flow.store(i64(first), part(rows, "rest", i64(0), 8), 8)
 
-    def _columns_function(self) -> ir.Function:
-        """screen_columns(scratch, count): a packed block of columns on the grid."""
-        scratch, count = self._function("screen_columns", BYTES, I64)
-        self._enter(scratch)
+    def columns(self, count: ir.Value) -> None:
+        """A packed block of columns on the grid."""
         flow, b, simd, item, block = self.flow, self.builder, self.simd, self.item, self.plan.block
+        integers = self.memory.integers
         slots = flow.at(self.places["columns"], i64(self.distance.column * block * item))
         stop = self.code.round_up(count, self.plan.width)
         zero = simd.constant(0)
@@ -110,38 +127,17 @@ class Screened(Codegen):
             words = flow.at(self.places["screen words"], flow.times(lane.index, 4))
             sums = self._rounded(start, words, block, 0)
             # X.Y - |Y|^2/2, without what the offset of X adds, starts from here.
-            half = b.ashr(sums.norm, self._integers(1))
-            raised = b.mul(sums.sum, self._integers(self.product.offset))
+            half = b.ashr(sums.norm, integers(1))
+            raised = b.mul(sums.sum, integers(self.product.offset))
             begin = b.neg(b.add(half, raised))
             flow.store(begin, flow.at(self.places["screen starts"], flow.times(lane.index, 4)), 4)
             new = (sums.rounding, sums.whole)
             lane.next = [simd.greater(x, y) for x, y in zip(new, lane.values, strict=True)]
         for place, error in enumerate(lane.results):
-            most = self._across_lanes("fmax", error)
+            most = self.memory.across_lanes("fmax", error)
             flow.store(most, flow.at(self.places["screen errors"], i64(place * item)), item)
-        b.ret_void()
-        return self.module.get_global("screen_columns")
 
-    def _across_lanes(self, name: str, value: ir.Value) -> ir.Value:
-        simd = self.simd
-        full = f"llvm.vector.reduce.{name}.v{simd.width}f{simd.bits}"
-        return simd.intrinsic(full, simd.scalar, value)
-
-    def _integers(self, value: int) -> ir.Value:
-        return self.simd.splat(ir.Constant(I32, value))
-
-    def _part(self, rows: ir.Value, name: str, place: ir.Value, item: int) -> ir.Value:
-        """The address of entry `place` of a part of a unit's screen."""
-        start = self.flow.at(rows, i64(self.layout.screen.row[name]))
-        return self.flow.at(start, self.flow.times(place, item))
-
-    def _scalar(self, name: str, place: ir.Value | None = None) -> ir.Value:
-        """One number of a part of scratch memory."""
-        shift = self.flow.times(i64(0) if place is None else place, self.item)
-        address = self.flow.at(self.places[name], shift)
-        return self.flow.load(self.simd.scalar, address, self.item)
-
-    def _choose_grid(self, units: ir.Value) -> None:
+    def _choose(self, units: ir.Value) -> None:
         """Centre: the middle of the rows' range, component by component; width: from the largest.
 
         Numbers that are not finite have no part in it.
@@ -164,7 +160,7 @@ class Screened(Codegen):
                     high = simd.greater(simd.select(finite, value, high), high)
                 unit.next = [low, high]
             low, high = (
-                self._across_lanes(name, simd.mul(value, half))
+                self.memory.across_lanes(name, simd.mul(value, half))
                 for name, value in zip(("fmin", "fmax"), unit.results, strict=True)
             )
             centre = flow.at(self.places["screen centre"], flow.times(k.index, item))
@@ -179,20 +175,20 @@ class Screened(Codegen):
     def _rounded(self, start: ir.Value, words: ir.Value, group: int, offset: int) -> _Sums:
         """A vector of points from slots at `start`, `group` apart, into words likewise."""
         flow, simd, dim = self.flow, self.simd, self.distance.dim
-        scale, each = simd.splat(self._scalar("screen scale")), self.product.group
-        integer, real = self._integers(0), simd.constant(0)
+        scale, each = simd.splat(self.memory.scalar("screen scale")), self.product.group
+        integer, real = self.memory.integers(0), simd.constant(0)
         state: list[ir.Value] = [integer, integer, real, real]
 
         def word(number: ir.Value, parts: int, sums: Sequence[ir.Value]) -> list[ir.Value]:
-            packed, after = self._integers(0), list(sums)
+            packed, after = self.memory.integers(0), list(sums)
             for part in range(parts):
                 k = self.builder.add(flow.times(number, each), i64(part))
                 address = flow.at(start, flow.times(k, group * self.item))
                 value = flow.load(simd.type, address, 4)
-                centre = simd.splat(self._scalar("screen centre", k))
+                centre = simd.splat(self.memory.scalar("screen centre", k))
                 value = simd.mul(simd.sub(value, centre), scale)
                 bits, after = self._component(value, after, offset)
-                shift = self._integers(part * 32 // each)
+                shift = self.memory.integers(part * 32 // each)
                 packed = self.builder.or_(packed, self.builder.shl(bits, shift))
             flow.store(packed, flow.at(words, flow.times(number, 4 * group)), 4)
             return after
@@ -223,7 +219,7 @@ class Screened(Codegen):
             simd.fma(far, far, sums[3]),
         ]
         mask = (1 << (32 // self.product.group)) - 1
-        return b.and_(b.add(whole, self._integers(offset)), self._integers(mask)), after
+        return b.and_(b.add(whole, self.memory.integers(offset)), self.memory.integers(mask)), after
 
     def _errors(self, rounding: ir.Value, whole: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Lengths from squares, rounded up, and with what was lost on the way to the grid.
@@ -238,13 +234,58 @@ class Screened(Codegen):
         found = [simd.add(simd.mul(simd.sqrt(square), more), lost) for square in (rounding, whole)]
         return found[0], simd.lesser(found[1], simd.constant(float("inf")))
 
-    # -- a unit -------------------------------------------------------------------------------
 
-    def _fold_block(self) -> None:
-        """Bounds of all pairs, then, vector by vector of rows, the columns that are left."""
-        flow, b = self.flow, self.builder
-        rows, state, count = self.row_buffer, self.state, self.count
-        rest = self._part(rows, "rest", i64(0), 8)
+class Screen:
+    """A screen of a module: its functions, what a task does with them, the loop of its units.
+
+    screen_rows(scratch, units): the grid of a task, and its rows on it; screen_columns(scratch,
+    count): a packed block of columns on the grid.
+    """
+
+    def __init__(self, context: Context, distance: Distance) -> None:
+        self.context, self.distance = context, distance
+        self.screen_rows = self._rows_function()
+        self.screen_columns = self._columns_function()
+
+    def _rows_function(self) -> ir.Function:
+        code = self.context.function("screen_rows", BYTES, I64)
+        scratch, units = code.given
+        _Grid(_Memory(code, code.places(scratch), self.distance)).rows(units)
+        return code.done()
+
+    def _columns_function(self) -> ir.Function:
+        code = self.context.function("screen_columns", BYTES, I64)
+        scratch, count = code.given
+        _Grid(_Memory(code, code.places(scratch), self.distance)).columns(count)
+        return code.done()
+
+    def rows_packed(self, code: Code, scratch: ir.Value, units: ir.Value) -> None:
+        """Put the rows of a task on its grid."""
+        code.builder.call(self.screen_rows, [scratch, units])
+
+    def columns_packed(self, code: Code, scratch: ir.Value, count: ir.Value) -> None:
+        """Put a block of columns on the grid."""
+        code.builder.call(self.screen_columns, [scratch, count])
+
+    def loop(self, block: Block, form: Form, places: Places) -> ScreenedLoop:
+        """The loop over a block that looks at bounds first."""
+        return ScreenedLoop(block, form, places, self.distance)
+
+
+class ScreenedLoop:
+    """Bounds of all pairs, then, vector by vector of rows, the columns that are left."""
+
+    def __init__(self, block: Block, form: Form, places: Places, distance: Distance) -> None:
+        self.block, self.form, self.places, self.code = block, form, places, block.code
+        self.memory = _Memory(block.code, places, distance)
+        self.plan, self.item = block.code.plan, block.code.item
+        self.flow, self.builder, self.simd = block.code.flow, block.code.builder, block.code.simd
+
+    def fold(self) -> None:
+        """Write the loop."""
+        flow, b, block = self.flow, self.builder, self.block
+        rows, count = block.slots.rows, block.count
+        rest = self.memory.part(rows, "rest", i64(0), 8)
         resting = flow.load(I64, rest, 8)
         screened = b.icmp_signed("==", resting, i64(0))
         some = self.places["screen count"]
@@ -253,55 +294,52 @@ class Screened(Codegen):
             flow.store(i64(0), rest, 8)
             self._bounds()
         with flow.when(b.not_(screened)):
-            self._pick_all(count)
+            self._pick_all()
         with flow.loop(i64(0), i64(self.plan.vectors), carried=[i64(0)], name="vectors") as r:
             lane = flow.times(r.index, self.plan.width)
-            self.row_buffer = flow.at(rows, flow.times(lane, self.item))
-            self.state = flow.at(state, flow.times(lane, self._lane_bytes()))
+            own = flow.at(rows, flow.times(lane, self.item))
+            state = flow.at(block.state, flow.times(lane, self.form.lane_bytes))
             flow.store(count, some, 8)
             with flow.when(screened):
-                flow.store(self._pick(rows, lane, count), some, 8)
+                flow.store(self._pick(rows, state, lane), some, 8)
             left = flow.word(some, 0)
             with flow.when(b.icmp_signed("!=", left, i64(0))):
-                self._fold_picked(left)
+                self._fold_picked(block.narrowed(own, state, self.places["screen picks"]), left)
             r.next = [b.add(r.values[0], left)]
         most = b.mul(count, i64(self.plan.vectors))
         useless = b.icmp_signed(">", b.mul(r.results[0], i64(2)), most)
         with flow.when(b.and_(screened, useless)):
             flow.store(i64(_REST), rest, 8)
 
-    def _fold_picked(self, count: ir.Value) -> None:
+    def _fold_picked(self, block: Block, count: ir.Value) -> None:
         """Fold the picked columns into the states of one vector of rows, as all would be.
 
         Where fewer are left than go together, the values of the others are NaN.
         """
-        b, kernel, jam = self.builder, self.kernel, self.plan.jam
-        self.picked, self.vectors = self.places["screen picks"], 1
+        b, jam, form = self.builder, self.plan.jam, self.form
         for extra in range(jam - 1):
             place = self.flow.times(b.add(count, i64(extra)), 8)
-            self.flow.store(i64(0), self.flow.at(self.picked, place), 8)
-        output, instances, known = kernel.outputs[0], self._instances(jam), {}
-        self._invariant([output], instances, known)
+            self.flow.store(i64(0), self.flow.at(self.places["screen picks"], place), 8)
+        output, instances, component = self.code.kernel.outputs[0], block.instances(jam), i64(0)
+        known: Known = {}
+        block.invariant([output], instances, known)
         nothing = self.simd.constant(math.nan)
-        stop, starting = self.code.round_up(count, jam), self._starting([i64(0)])
-        with self.flow.loop(i64(0), stop, jam, starting, name="picked") as columns:
+        stop, begin = self.code.round_up(count, jam), form.begin(block, [component])
+        with self.flow.loop(i64(0), stop, jam, begin, name="picked") as columns:
             local = dict(known)
-            self.emitter.emit([output], instances, local, self._pair_leaf(columns.index))
+            block.emit([output], instances, local, columns.index)
             for instance in instances[1:]:
                 here = b.icmp_signed("<", b.add(columns.index, i64(instance[0])), count)
-                key = output, self.emitter.key(output, instance)
+                key = output, block.key(output, instance)
                 local[key] = b.select(here, local[key], nothing)
-            columns.next = self._step(0, i64(0), columns.values, instances, local, columns.index)
-        self._flush_all([i64(0)], columns.results)
-        self.picked, self.vectors = None, self.plan.vectors
+            columns.next = form.step(
+                block, (0, component), columns.values, instances, local, columns.index
+            )
+        form.end(block, [component], columns.results)
 
-    def _lane_bytes(self) -> int:
-        """What the states of one lane are apart from those of the next."""
-        listed = self.kernel.reduction.listed
-        return self.item if listed else self.layout.outer_item
-
-    def _pick_all(self, count: ir.Value) -> None:
-        with self.flow.loop(i64(0), count, name="all") as each:
+    def _pick_all(self) -> None:
+        """All columns."""
+        with self.flow.loop(i64(0), self.block.count, name="all") as each:
             where = self.flow.at(self.places["screen picks"], self.flow.times(each.index, 8))
             self.flow.store(each.index, where, 8)
 
@@ -313,19 +351,21 @@ class Screened(Codegen):
         """X.Y - |Y|^2/2 of all pairs of the block, and the largest for each row."""
         flow, b, simd, plan = self.flow, self.builder, self.simd, self.plan
         kind = ir.VectorType(I32, plan.width)
-        words = flow.at(self.row_buffer, i64(self.layout.screen.row["words"]))
-        stop = self.code.round_up(self.count, _COLUMNS)
+        words = flow.at(self.block.slots.rows, i64(self.code.layout.screen.row["words"]))
+        stop = self.code.round_up(self.block.count, _COLUMNS)
         instances = [(u, r) for u in range(_COLUMNS) for r in range(plan.vectors)]
 
         def read(name: str, number: ir.Value) -> ir.Value:
             return flow.load(I32, flow.at(self.places[name], flow.times(number, 4)), 4)
 
-        low = [self._integers(-(2**31))] * plan.vectors
+        low = [self.memory.integers(-(2**31))] * plan.vectors
         with flow.loop(i64(0), stop, _COLUMNS, low, name="bounds") as column:
             places = [b.add(column.index, i64(u)) for u in range(_COLUMNS)]
             starts = [simd.splat(read("screen starts", place)) for place in places]
             sums = [starts[u] for u, _ in instances]
-            with flow.loop(i64(0), i64(self.words), carried=sums, name="products") as k:
+            with flow.loop(
+                i64(0), i64(self.code.layout.screen.words), carried=sums, name="products"
+            ) as k:
                 shift = flow.times(k.index, 4 * plan.lane_count)
                 here = flow.at(words, shift)
                 x = [
@@ -335,7 +375,7 @@ class Screened(Codegen):
                 line = flow.times(k.index, plan.block)
                 y = [simd.splat(read("screen words", b.add(line, place))) for place in places]
                 k.next = [
-                    self.product.dot(simd, value, x[r], y[u])
+                    self.memory.product.dot(simd, value, x[r], y[u])
                     for (u, r), value in zip(instances, k.values, strict=True)
                 ]
             column.next = list(column.values)
@@ -348,13 +388,13 @@ class Screened(Codegen):
             where = flow.at(self.places["screen tops"], i64(4 * r * plan.width))
             flow.store(value, where, 4)
 
-    def _pick(self, rows: ir.Value, lane: ir.Value, count: ir.Value) -> ir.Value:
+    def _pick(self, rows: ir.Value, state: ir.Value, lane: ir.Value) -> ir.Value:
         """The columns that some row of a vector may be near enough to: how many were written."""
         flow, b, plan = self.flow, self.builder, self.plan
         kind = ir.VectorType(I32, plan.width)
         bits = ir.IntType(plan.width)
-        bound = self._bound(rows, lane)
-        with flow.loop(i64(0), count, carried=[i64(0)], name="pick") as column:
+        bound = self._bound(rows, state, lane)
+        with flow.loop(i64(0), self.block.count, carried=[i64(0)], name="pick") as column:
             sums = flow.load(kind, self._sums_address(column.index, lane), 4)
             near = b.bitcast(b.icmp_signed(">", sums, bound), bits)
             number = column.values[0]
@@ -364,30 +404,33 @@ class Screened(Codegen):
             column.next = [b.add(number, b.zext(some, I64))]
         return column.results[0]
 
-    def _bound(self, rows: ir.Value, lane: ir.Value) -> ir.Value:
+    def _bound(self, rows: ir.Value, state: ir.Value, lane: ir.Value) -> ir.Value:
         """What the sums of columns exceed that may be near enough to a vector of rows.
 
         |x - y|^2, as it is computed, differs from the exact one by a factor within 1 +- slack, and
         by squares that underflow.
         """
-        flow, b, dim = self.flow, self.builder, self.distance.dim
+        flow, b, dim = self.flow, self.builder, self.memory.distance.dim
         wide = self.simd.resized("float64")
         slack = 2 * (dim + 8) * _UNIT[self.plan.dtype] + 2.0**-40
         more, tiny = wide.constant(1 + slack), wide.constant(_TINY[self.plan.dtype] * dim)
-        scale = wide.splat(self._double(self._scalar("screen scale")))
-        norm = self._double(self._vector_at(self._part(rows, "norm", lane, 4), I32))
+        scale = wide.splat(self._double(self.memory.scalar("screen scale")))
+        norm = self._double(self._vector_at(self.memory.part(rows, "norm", lane, 4), I32))
         rounding, whole = (
-            self._double(self._vector_at(self._part(rows, name, lane, self.item), self.simd.scalar))
+            self._double(
+                self._vector_at(self.memory.part(rows, name, lane, self.item), self.simd.scalar)
+            )
             for name in ("rounding", "whole")
         )
         errors = [
-            wide.splat(self._double(self._scalar("screen errors", i64(place)))) for place in (0, 1)
+            wide.splat(self._double(self.memory.scalar("screen errors", i64(place))))
+            for place in (0, 1)
         ]
-        limit = self._double(self._farthest())
-        if self.distance.root:
+        limit = self._double(self.form.limit(state))
+        if self.memory.distance.root:
             limit = wide.mul(limit, limit)
         limit = wide.fma(limit, more, tiny)
-        if not self.kernel.reduction.listed:
+        if not self.code.kernel.reduction.listed:
             # The column with the largest sum is no farther than this.
             top = flow.at(self.places["screen tops"], flow.times(lane, 4))
             top = self._double(self._vector_at(top, I32))
@@ -403,12 +446,6 @@ class Screened(Codegen):
         bound = wide.floor(wide.sub(bound, wide.constant(2)))
         bound = wide.lesser(wide.greater(bound, wide.constant(-_FAR)), wide.constant(_FAR))
         return b.fptosi(bound, ir.VectorType(I32, self.plan.width))
-
-    def _farthest(self) -> ir.Value:
-        """What the values of a vector of rows must be smaller than to count."""
-        if self.kernel.reduction.listed:
-            return self._limit(self.state, i64(0), 0)
-        return self.flow.load(self.outer.type, self._lane_address(self.state, i64(0), 0, 0), 8)
 
     def _vector_at(self, address: ir.Value, kind: ir.Type) -> ir.Value:
         return self.flow.load(ir.VectorType(kind, self.plan.width), address, 4)

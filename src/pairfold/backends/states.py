@@ -1,131 +1,177 @@
 """States of rows in memory: reset, and merge, block after block or split after split.
 
 Layout: [unit][component][state][lane], each state followed by the correction of its compensated
-sum where the plan asks for one; the total counts as one more component. Anchors lie behind. A unit
-is a tile of rows, or one row spread over the lanes.
+sum where the plan asks for one; the total counts as one more component. Running maxima lie behind.
+A unit is a tile of rows, or one row spread over the lanes.
+
+A `Form` says what the states of a kernel are and what becomes of them; there is one for running
+states (here), one for terms that are measured from running maxima, and one for lists of the K
+smallest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from llvmlite import ir
 
-from ..core.scalars import number, reachable, to_float
+from ..core import scalars
+from ..core.scalars import reachable, to_float
 from ..lower.kernel import PAIR
-from .anchors import Anchors
-from .context import no_leaf
-from .emitter import Emitter, Known
+from .block import Block
+from .context import Code, no_leaf
+from .emitter import Key, Known
 from .flow import i64
 from .simd import Simd
 
 # A number with its correction, where sums are compensated.
 Part = tuple[ir.Value, ir.Value | None]
+# What vector r of the states of a component is multiplied by before it is merged.
+Scale = Callable[[Sequence[Part], ir.Value, int], list[Part]]
 
 
-class States(Anchors):
-    """Writes what happens to running states outside the inner loop."""
+@dataclass(frozen=True)
+class Finished:
+    """A vector of finished values: component `at` of a result, for vector r of the unit's rows.
 
-    args: ir.Value
+    `output`: the number of the output that it is made of and its component, whose factor is yet
+    missing; None if there is no such factor.
+    """
 
-    def _identity(self, dtype: str) -> list[float]:
-        return [to_float(number(value), dtype) for value in self.kernel.reduction.identity]
+    number: int
+    at: ir.Value
+    r: int
+    value: ir.Value
+    output: tuple[int, ir.Value] | None
 
-    def _anchor_of(self, place: ir.Value) -> ir.Value:
-        """The anchor that a component's sum is measured from."""
-        return place if self.kernel.weight is None else i64(0)
 
-    def _reset_states(self, state: ir.Value) -> None:
+class Form(Protocol):
+    """The states of a kernel's rows, in one function being written.
+
+    `state` is always the address of a unit's states, or of those of one vector of its rows.
+    """
+
+    @property
+    def lane_bytes(self) -> int:
+        """What the states of one lane are apart from those of the next."""
+        ...
+
+    def reset(self, state: ir.Value) -> None:
         """The states of an empty unit."""
-        flow = self.flow
-        with flow.loop(i64(0), i64(self.kernel.places), name="reset") as place:
-            for n, value in enumerate(self._identity(self.plan.dtype)):
-                for r in range(self.plan.vectors):
-                    address = self._lane_address(state, place.index, n, r)
-                    flow.store(self.outer.constant(value), address, 8)
-                    if self.plan.accumulation.compensated:
-                        flow.store(self.outer.constant(0), self._correction(address), 8)
-        self._reset_anchors(state)
+        ...
 
-    def _state_address(self, state: ir.Value, place: ir.Value, n: int) -> ir.Value:
+    def merge(self, into: ir.Value, other: ir.Value) -> None:
+        """Join the states of two units."""
+        ...
+
+    def begin(self, block: Block, components: Sequence[ir.Value]) -> list[ir.Value]:
+        """What a loop over a block carries for these components: [component][state][vector]."""
+        ...
+
+    def step(
+        self,
+        block: Block,
+        output: tuple[int, ir.Value],
+        carried: Sequence[ir.Value],
+        instances: Sequence[Key],
+        local: Known,
+        at: ir.Value,
+    ) -> list[ir.Value]:
+        """What is carried for one component after the pairs of these instances.
+
+        `output`: the number of the output and its component; `local` has the pairs' values.
+        """
+        ...
+
+    def end(
+        self, block: Block, components: Sequence[ir.Value], carried: Sequence[ir.Value]
+    ) -> None:
+        """Merge what the loop over a block has carried into the states."""
+        ...
+
+    def gather(self, state: ir.Value) -> None:
+        """When lanes are columns: what has to be common to all lanes of a row becomes so."""
+        ...
+
+    def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
+        """The results of a unit, after so many columns."""
+        ...
+
+    def limit(self, state: ir.Value) -> ir.Value:
+        """What a value of the first component must be smaller than to count."""
+        ...
+
+
+class States:
+    """Numbers with a rule to merge them, in memory."""
+
+    def __init__(self, code: Code) -> None:
+        self.code, self.kernel, self.plan = code, code.kernel, code.plan
+        self.flow, self.builder, self.outer = code.flow, code.builder, code.outer
+        self.compensated = code.plan.accumulation.compensated
+        self.row_bytes = code.plan.lane_count * code.layout.outer_item
+
+    def identity(self) -> list[float]:
+        """The states of no columns."""
+        return [
+            to_float(scalars.number(v), self.plan.dtype) for v in self.kernel.reduction.identity
+        ]
+
+    # -- memory ---------------------------------------------------------------------------------
+
+    def address(self, state: ir.Value, place: ir.Value, n: int) -> ir.Value:
         """Lanes of state number n (with its correction after it) of component `place`."""
-        bytes_per_word = self.plan.lane_count * self.layout.outer_item
-        start = self.flow.times(place, self.layout.place_words * bytes_per_word)
-        shift = i64(n * self.layout.components * bytes_per_word)
+        layout = self.code.layout
+        start = self.flow.times(place, layout.place_words * self.row_bytes)
+        shift = i64(n * layout.components * self.row_bytes)
         return self.flow.at(state, self.builder.add(start, shift))
 
-    def _lane_address(self, state: ir.Value, place: ir.Value, n: int, r: int) -> ir.Value:
-        shift = r * self.plan.width * self.layout.outer_item
-        return self.flow.at(self._state_address(state, place, n), i64(shift))
+    def lane_address(self, state: ir.Value, place: ir.Value, n: int, r: int) -> ir.Value:
+        """The same of vector r."""
+        shift = r * self.plan.width * self.code.layout.outer_item
+        return self.flow.at(self.address(state, place, n), i64(shift))
 
     def _correction(self, address: ir.Value) -> ir.Value:
-        return self.flow.at(address, i64(self.plan.lane_count * self.layout.outer_item))
+        return self.flow.at(address, i64(self.row_bytes))
 
-    def _loaded(self, state: ir.Value, place: ir.Value, r: int) -> list[Part]:
+    def reset(self, state: ir.Value) -> None:
+        """The states of an empty unit."""
+        with self.flow.loop(i64(0), i64(self.kernel.places), name="reset") as place:
+            for n, value in enumerate(self.identity()):
+                for r in range(self.plan.vectors):
+                    address = self.lane_address(state, place.index, n, r)
+                    self.flow.store(self.outer.constant(value), address, 8)
+                    if self.compensated:
+                        self.flow.store(self.outer.constant(0), self._correction(address), 8)
+
+    def load(self, state: ir.Value, place: ir.Value, r: int) -> list[Part]:
         """Vector r of the states of component `place`."""
         found: list[Part] = []
         for n in range(len(self.kernel.reduction.identity)):
-            address = self._lane_address(state, place, n, r)
+            address = self.lane_address(state, place, n, r)
             low = None
-            if self.plan.accumulation.compensated:
+            if self.compensated:
                 low = self.flow.load(self.outer.type, self._correction(address), 8)
             found.append((self.flow.load(self.outer.type, address, 8), low))
         return found
 
-    def _rescaled(self, name: str, parts: Sequence[Part], place: ir.Value, r: int) -> list[Part]:
-        """Sums brought from the anchor they were measured from to the present one."""
-        if not self.kernel.anchors:
-            return list(parts)
-        address = self._scale_address(name, self._anchor_of(place), r)
-        factor = self.flow.load(self.outer.type, address, 8)
-        return [
-            (self.outer.mul(high, factor), None if low is None else self.outer.mul(low, factor))
-            for high, low in parts
-        ]
-
-    def _flush(
-        self, state: ir.Value, place: ir.Value, states: Sequence[ir.Value], base: ir.Value
-    ) -> None:
-        """Merge a block's accumulators into the states of component `place`.
-
-        Column numbers count from the start of the block, at column `base`.
-        """
-        vectors = self.vectors
-        kinds = self.kernel.reduction.kinds
-        start = self.outer.splat(self.builder.sitofp(base, self.outer.scalar))
-        for r in range(vectors):
-            block: list[Part] = []
-            for n, kind in enumerate(kinds):
-                value = self.code.to_outer(states[n * vectors + r])
-                block.append((self.outer.add(value, start) if kind == "index" else value, None))
-            self._merge_vector(state, place, r, block, ("rescale", None))
-
-    def _merge_vector(
-        self,
-        state: ir.Value,
-        place: ir.Value,
-        r: int,
-        other: Sequence[Part],
-        scales: tuple[str | None, str | None],
-    ) -> None:
-        """state = merge(state, other) for vector r of component `place`."""
-        current = self._loaded(state, place, r)
-        if scales[0]:
-            current = self._rescaled(scales[0], current, place, r)
-        if scales[1]:
-            other = self._rescaled(scales[1], other, place, r)
-        merged = self._merged(self.outer, current, other)
-        for n, (high, low) in enumerate(merged):
-            address = self._lane_address(state, place, n, r)
+    def store(self, parts: Sequence[Part], state: ir.Value, place: ir.Value, r: int) -> None:
+        """Keep vector r of the states of component `place`."""
+        for n, (high, low) in enumerate(parts):
+            address = self.lane_address(state, place, n, r)
             self.flow.store(high, address, 8)
             if low is not None:
                 self.flow.store(low, self._correction(address), 8)
 
-    def _merged(self, simd: Simd, a: Sequence[Part], b: Sequence[Part]) -> list[Part]:
+    # -- merging --------------------------------------------------------------------------------
+
+    def merged(self, a: Sequence[Part], b: Sequence[Part]) -> list[Part]:
         """The reduction's merge; compensated sums keep the rounding error of every addition."""
-        if self.plan.accumulation.compensated:
-            return [self._two_sum(simd, x, y) for x, y in zip(a, b, strict=True)]
-        emitter = Emitter(self.kernel, self.plan, simd, self.flow, PAIR)
+        if self.compensated:
+            return [two_sum(self.outer, x, y) for x, y in zip(a, b, strict=True)]
+        emitter = self.code.rules(PAIR, self.outer)
         known: Known = {}
         for hole in (v for v in reachable(self.kernel.merges) if v.what == "hole"):
             name, place = hole.data
@@ -133,38 +179,223 @@ class States(Anchors):
         emitter.emit(self.kernel.merges, [(0, 0)], known, no_leaf)
         return [(known[value, emitter.key(value, (0, 0))], None) for value in self.kernel.merges]
 
-    @staticmethod
-    def _two_sum(simd: Simd, a: Part, b: Part) -> tuple[ir.Value, ir.Value]:
-        """Knuth's TwoSum: high = a + b rounded; what the rounding lost joins the correction."""
-        high = simd.add(a[0], b[0])
-        back = simd.sub(high, a[0])
-        lost = simd.add(simd.sub(a[0], simd.sub(high, back)), simd.sub(b[0], back))
-        low = lost if a[1] is None else simd.add(a[1], lost)
-        return high, low if b[1] is None else simd.add(low, b[1])
+    def merge_vector(
+        self,
+        state: ir.Value,
+        place: ir.Value,
+        r: int,
+        other: Sequence[Part],
+        scales: tuple[Scale | None, Scale | None] = (None, None),
+    ) -> None:
+        """state = merge(state, other) for vector r of component `place`, either scaled first."""
+        current = self.load(state, place, r)
+        if scales[0]:
+            current = scales[0](current, place, r)
+        if scales[1]:
+            other = scales[1](other, place, r)
+        self.store(self.merged(current, other), state, place, r)
 
-    def _merge_states(self, into: ir.Value, other: ir.Value) -> None:
+    def merge(
+        self,
+        into: ir.Value,
+        other: ir.Value,
+        scales: tuple[Scale | None, Scale | None] = (None, None),
+    ) -> None:
         """Join the states of two units."""
-        self._merge_anchors(into, other)
         with self.flow.loop(i64(0), i64(self.kernel.places), name="merging") as place:
             for r in range(self.plan.vectors):
-                there = self._loaded(other, place.index, r)
-                self._merge_vector(into, place.index, r, there, ("rescale", "rescale other"))
+                there = self.load(other, place.index, r)
+                self.merge_vector(into, place.index, r, there, scales)
 
-    def _across(self, vectors: Sequence[Sequence[Part]]) -> list[Part]:
+    def across(self, vectors: Sequence[Sequence[Part]]) -> list[Part]:
         """Merge all lanes into lane 0, halving: vectors first, then halves of the vector."""
         current = [list(states) for states in vectors]
         while len(current) > 1:
             half = len(current) // 2
-            current = [self._merged(self.outer, current[n], current[n + half]) for n in range(half)]
-        states, shift = current[0], self.plan.width // 2
+            current = [self.merged(current[n], current[n + half]) for n in range(half)]
+        states, shift, rotated = current[0], self.plan.width // 2, self.code.rotated
         while shift:
             moved: list[Part] = [
-                (
-                    self.code.rotated(high, shift),
-                    None if low is None else self.code.rotated(low, shift),
-                )
+                (rotated(high, shift), None if low is None else rotated(low, shift))
                 for high, low in states
             ]
-            states = self._merged(self.outer, states, moved)
+            states = self.merged(states, moved)
             shift //= 2
         return states
+
+    # -- loops over a block ---------------------------------------------------------------------
+
+    def initial(self, vectors: int) -> list[ir.Value]:
+        """The accumulators of a component that a block starts from: [state][vector]."""
+        values = self.identity()
+        return [self.code.inner.constant(value) for value in values for _ in range(vectors)]
+
+    def step(
+        self,
+        block: Block,
+        number: int,
+        states: Sequence[ir.Value],
+        instances: Sequence[Key],
+        local: Known,
+        at: ir.Value,
+    ) -> list[ir.Value]:
+        """The accumulators of output `number` after the pairs of these instances."""
+        vectors, current = block.vectors, list(states)
+        emitter = self.code.rules(PAIR, self.code.inner)
+        steps, output = self.kernel.steps[number], self.kernel.folded[number]
+        for instance in instances:
+            r = instance[1]
+            value = self.code.to_inner(local[output, block.key(output, instance)])
+            known: Known = {(output, emitter.key(output, instance)): value}
+            for hole in (v for v in reachable(steps) if v.what == "hole"):
+                name, part = hole.data
+                if name == "column":
+                    known[hole, instance] = block.column_vector(at, instance)
+                elif name == "acc":
+                    known[hole, instance] = current[part * vectors + r]
+            leaf = block.slots.inner_leaf(at)
+            emitter.emit(steps, [instance], known, leaf, output.loops)
+            for n, step in enumerate(steps):
+                after = known[step, emitter.key(step, instance)]
+                before = current[n * vectors + r]
+                current[n * vectors + r] = block.only_valid(after, before, at, r)
+        return current
+
+    def end(
+        self,
+        block: Block,
+        components: Sequence[ir.Value],
+        carried: Sequence[ir.Value],
+        scale: Scale | None = None,
+    ) -> None:
+        """Merge accumulators, component after component, into the states."""
+        size = len(carried) // len(components)
+        for n, place in enumerate(components):
+            self._end(block, place, carried[n * size : (n + 1) * size], scale)
+
+    def _end(
+        self, block: Block, place: ir.Value, states: Sequence[ir.Value], scale: Scale | None
+    ) -> None:
+        """Column numbers count from the start of the block."""
+        vectors = block.vectors
+        start = self.outer.splat(self.builder.sitofp(block.base, self.outer.scalar))
+        for r in range(vectors):
+            own: list[Part] = []
+            for n, kind in enumerate(self.kernel.reduction.kinds):
+                value = self.code.to_outer(states[n * vectors + r])
+                own.append((self.outer.add(value, start) if kind == "index" else value, None))
+            self.merge_vector(block.state, place, r, own, (scale, None))
+
+    # -- finishing ------------------------------------------------------------------------------
+
+    def components(self) -> Iterable[tuple[int, ir.Value]]:
+        """(number of the output, component) pairs; a long output is one loop."""
+        if self.kernel.output_loop is None:
+            for place in range(self.kernel.dim):
+                yield place, i64(place)
+        else:
+            with self.flow.loop(i64(0), i64(self.kernel.dim), name="finishing") as body:
+                yield 0, body.index
+
+    def vectors(
+        self, state: ir.Value, component: ir.Value, scale: Scale | None = None
+    ) -> list[list[Part]]:
+        """The states of a component, a vector of rows each; one vector where lanes are columns."""
+        vectors = [self.load(state, component, r) for r in range(self.plan.vectors)]
+        if self.code.row_major:
+            return vectors
+        if scale is not None:
+            vectors = [scale(parts, component, r) for r, parts in enumerate(vectors)]
+        return [self.across(vectors)]
+
+
+class Running:
+    """States that columns are merged into as they come: sums, extremes, indices."""
+
+    def __init__(self, code: Code) -> None:
+        self.code, self.states = code, States(code)
+        self.lane_bytes = code.layout.outer_item
+
+    def reset(self, state: ir.Value) -> None:
+        """The states of an empty unit."""
+        self.states.reset(state)
+
+    def merge(self, into: ir.Value, other: ir.Value) -> None:
+        """Join the states of two units."""
+        self.states.merge(into, other)
+
+    def begin(self, block: Block, components: Sequence[ir.Value]) -> list[ir.Value]:
+        """The accumulators of a block."""
+        return self.states.initial(block.vectors) * len(components)
+
+    def step(
+        self,
+        block: Block,
+        output: tuple[int, ir.Value],
+        carried: Sequence[ir.Value],
+        instances: Sequence[Key],
+        local: Known,
+        at: ir.Value,
+    ) -> list[ir.Value]:
+        """The accumulators after some pairs."""
+        return self.states.step(block, output[0], carried, instances, local, at)
+
+    def end(
+        self, block: Block, components: Sequence[ir.Value], carried: Sequence[ir.Value]
+    ) -> None:
+        """Merge accumulators into the states."""
+        self.states.end(block, components, carried)
+
+    def gather(self, state: ir.Value) -> None:
+        """Lanes have nothing in common."""
+
+    def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
+        """The results of a unit."""
+        for place, component in self.states.components():
+            for r, parts in enumerate(self.states.vectors(state, component)):
+                values = finished(self.code, columns, [closed(self.code.outer, *p) for p in parts])
+                for number, value in enumerate(values):
+                    yield Finished(number, component, r, value, (place, component))
+
+    def limit(self, state: ir.Value) -> ir.Value:
+        """The best value so far."""
+        address = self.states.lane_address(state, i64(0), 0, 0)
+        return self.code.flow.load(self.code.outer.type, address, 8)
+
+
+def two_sum(simd: Simd, a: Part, b: Part) -> tuple[ir.Value, ir.Value]:
+    """Knuth's TwoSum: high = a + b rounded; what the rounding lost joins the correction."""
+    high = simd.add(a[0], b[0])
+    back = simd.sub(high, a[0])
+    lost = simd.add(simd.sub(a[0], simd.sub(high, back)), simd.sub(b[0], back))
+    low = lost if a[1] is None else simd.add(a[1], lost)
+    return high, low if b[1] is None else simd.add(low, b[1])
+
+
+def closed(simd: Simd, high: ir.Value, low: ir.Value | None) -> ir.Value:
+    """A compensated sum as one number; an infinite sum has no meaningful correction."""
+    if low is None:
+        return high
+    return simd.select(simd.isnan(low), high, simd.add(high, low))
+
+
+def finished(
+    code: Code,
+    columns: ir.Value,
+    states: Sequence[ir.Value],
+    maximum: ir.Value | None = None,
+    total: ir.Value | None = None,
+) -> list[ir.Value]:
+    """The reduction's finish: one value per result."""
+    emitter = code.rules(PAIR, code.outer)
+    count = code.outer.splat(code.builder.sitofp(columns, code.outer.scalar))
+    given = {"a": states, "top": [maximum], "total": [total], "count": [count]}
+    targets = code.kernel.finished
+    known: Known = {}
+    for value in reachable(targets):
+        if value.what == "hole":
+            part = given[value.data[0]][value.data[1]]
+            assert part is not None
+            known[value, (0, 0)] = part
+    emitter.emit(targets, [(0, 0)], known, no_leaf)
+    return [known[target, emitter.key(target, (0, 0))] for target in targets]

@@ -1,0 +1,218 @@
+"""A packed block of columns, as a function sees it that folds it into some vectors of rows.
+
+Packed numbers are read here; which lanes count, and which column a lane is, is said here. Loops
+over the block are written here, their bodies elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from llvmlite import ir
+
+from ..core.scalars import Loop, Value
+from ..lower.kernel import COLUMN, ONCE, PAIR, ROW
+from .context import Code, Places
+from .emitter import Emitter, Key, Known, Leaf, operands
+from .flow import I64, Carried, i64
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Reads the packed slots of one unit: what is computed once, rows, and columns.
+
+    `columns` are the packed columns, as each vector of rows sees them. `picked`, if it is not
+    None, is the address of the numbers of the columns that are folded; else all are.
+    """
+
+    code: Code
+    once: ir.Value
+    rows: ir.Value
+    columns: Sequence[ir.Value] = ()
+    picked: ir.Value | None = None
+
+    def column(self, at: ir.Value, u: int) -> ir.Value:
+        """The number in the block of column u of a jam, where lanes are rows."""
+        flow = self.code.flow
+        column = self.code.builder.add(at, i64(u))
+        if self.picked is None:
+            return column
+        return flow.load(I64, flow.at(self.picked, flow.times(column, 8)), 8)
+
+    def leaf(self, at: ir.Value) -> Leaf:
+        """Reads slots for column (or vector of columns) number `at` of the block."""
+        code = self.code
+        flow, b, item, simd, plan = code.flow, code.builder, code.item, code.simd, code.plan
+
+        def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
+            slot = b.add(i64(offset), index)
+            if where == ONCE:
+                address = flow.at(self.once, flow.times(slot, item))
+                return simd.splat(flow.load(simd.scalar, address, item))
+            if where == ROW:
+                place = flow.times(slot, plan.row_group * item)
+                if not code.row_major:
+                    return simd.splat(flow.load(simd.scalar, flow.at(self.rows, place), item))
+                address = flow.at(self.rows, b.add(place, i64(code.vector(key))))
+                return flow.load(simd.type, address, 4)
+            place = flow.times(slot, plan.block * item)
+            if code.row_major:
+                column = self.column(at, key[0])
+                address = flow.at(self.columns[key[1]], b.add(place, flow.times(column, item)))
+                return simd.splat(flow.load(simd.scalar, address, item))
+            shift = b.add(flow.times(at, item), i64(code.vector(key)))
+            return flow.load(simd.type, flow.at(self.columns[0], b.add(place, shift)), 4)
+
+        return leaf
+
+    def inner_leaf(self, at: ir.Value) -> Leaf:
+        """The slots in the dtype of accumulators."""
+        leaf = self.leaf(at)
+        return lambda *where: self.code.to_inner(leaf(*where))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of columns and the unit that it is folded into.
+
+    `count` columns, the first of which is column number `base` of all; `state`: the address of the
+    unit's states; `vectors` of lanes are handled at once.
+    """
+
+    code: Code
+    slots: Slots
+    emitter: Emitter
+    state: ir.Value
+    count: ir.Value
+    base: ir.Value
+    vectors: int
+
+    def narrowed(self, rows: ir.Value, state: ir.Value, picked: ir.Value) -> Block:
+        """Some columns of the block, and one vector of rows of the unit."""
+        slots = replace(self.slots, rows=rows, picked=picked)
+        return replace(self, slots=slots, state=state, vectors=1)
+
+    def leaf(self, at: ir.Value) -> Leaf:
+        """Reads slots for column (or vector of columns) number `at`."""
+        return self.slots.leaf(at)
+
+    def instances(self, jam: int = 1) -> list[Key]:
+        """Pairs in lock-step: columns of a jam, vectors of lanes."""
+        return [(u, r) for u in range(jam) for r in range(self.vectors)]
+
+    def key(self, value: Value, instance: Key) -> Key:
+        """The part of an instance that a value depends on."""
+        return self.emitter.key(value, instance)
+
+    def emit(
+        self,
+        targets: Sequence[Value],
+        instances: Sequence[Key],
+        known: Known,
+        at: ir.Value,
+        inside: frozenset[Loop] = frozenset(),
+    ) -> None:
+        """Compute values of pairs; they are entered in `known`."""
+        self.emitter.emit(targets, instances, known, self.leaf(at), inside)
+
+    def invariant(self, targets: Sequence[Value], instances: Sequence[Key], known: Known) -> None:
+        """Read once, before the loop over columns, what does not vary in it."""
+        leaf, kernel = self.leaf(i64(0)), self.code.kernel
+        for value in kernel.needed(targets, PAIR):
+            if value.kind == "index" or value.loops or value.stage & COLUMN:
+                continue
+            if kernel.is_leaf(value, PAIR):
+                self.emitter.emit([value], instances, known, leaf)
+
+    # -- loops ----------------------------------------------------------------------------------
+
+    def step(self) -> int:
+        """Columns that one instance of a loop takes."""
+        return 1 if self.code.row_major else self.code.plan.lane_count
+
+    def stop(self) -> ir.Value:
+        """Where a loop ends that takes that many."""
+        return self.count if self.code.row_major else self.code.round_up(self.count, self.step())
+
+    def columns(
+        self, carried: Sequence[ir.Value], body: Callable[[Carried, int], None]
+    ) -> list[ir.Value]:
+        """The loop over a block: `jam` columns at a time, then the rest one by one."""
+        code, state = self.code, list(carried)
+        flow, b, plan = code.flow, code.builder, code.plan
+        if not code.row_major:
+            with flow.loop(i64(0), self.stop(), self.step(), state, name="pairs") as columns:
+                body(columns, 1)
+            return columns.results
+        jam = plan.jam
+        start: ir.Value = i64(0)
+        if jam > 1:
+            jammed = b.mul(b.sdiv(self.count, i64(jam)), i64(jam))
+            with flow.loop(start, jammed, jam, state, name="pairs") as columns:
+                body(columns, jam)
+            start, state = jammed, columns.results
+        with flow.loop(start, self.count, 1, state, name="pairs" if jam == 1 else "rest") as c:
+            body(c, 1)
+        return c.results
+
+    # -- columns, as numbers and as lanes -------------------------------------------------------
+
+    def column_number(self, at: ir.Value, instance: Key) -> ir.Value:
+        """The number of an instance's (first) column."""
+        u, r = instance
+        if self.code.row_major:
+            return self.slots.column(at, u)
+        return self.code.builder.add(at, i64(r * self.code.plan.width))
+
+    def column_vector(self, at: ir.Value, instance: Key) -> ir.Value:
+        """Numbers of columns, lane by lane, counted from the start of the block."""
+        inner = self.code.inner
+        number = self.code.builder.sitofp(self.column_number(at, instance), inner.scalar)
+        column = inner.splat(number)
+        if self.code.row_major:
+            return column
+        return inner.add(column, inner.lanes(list(range(self.code.plan.width))))
+
+    def valid(self, at: ir.Value, r: int) -> ir.Value:
+        """When lanes are columns: which of them lie within the block."""
+        b, width = self.code.builder, self.code.plan.width
+        left = b.sub(self.count, b.add(at, i64(r * width)))
+        left = self.code.flow.minimum(left, i64(width))
+        bound = self.code.simd.splat(b.trunc(left, ir.IntType(32)))
+        return b.icmp_signed("<", self.code.lane_numbers(), bound)
+
+    def only_valid(self, after: ir.Value, before: ir.Value, at: ir.Value, r: int) -> ir.Value:
+        """When lanes are columns, those past the end of the block change nothing."""
+        if self.code.row_major:
+            return after
+        return self.code.builder.select(self.valid(at, r), after, before)
+
+    # -- memory of a block ----------------------------------------------------------------------
+
+    def cell(self, buffer: ir.Value, start: int, at: ir.Value, key: Key) -> ir.Value:
+        """The address of a vector of lanes of one column (or vector of columns) in a buffer.
+
+        The buffer has a vector for each pair of the block, from byte `start` on.
+        """
+        code = self.code
+        flow, b, plan, item = code.flow, code.builder, code.plan, code.item
+        lanes = plan.lane_count if code.row_major else 1
+        column = b.add(at, i64(key[0])) if code.row_major else at
+        shift = b.add(flow.times(column, lanes * item), i64(code.vector(key)))
+        return flow.at(buffer, b.add(i64(start), shift))
+
+
+def open_block(code: Code, places: Places, scratch: ir.Value, given: Sequence[ir.Value]) -> Block:
+    """What a unit's function is given, (rows, state, count, base), as a block.
+
+    Vectors of rows that read operands from memory see the columns at addresses of their own.
+    """
+    rows, state, count, base = given
+    columns = [places["columns"]]
+    if operands(code.kernel, code.plan):
+        for _ in range(1, code.plan.vectors):
+            columns.append(code.flow.opaque(columns[-1]))
+    slots = Slots(code, places["once"], rows, columns)
+    emitter = code.emitter(PAIR, scratch)
+    return Block(code, slots, emitter, state, count, base, code.plan.vectors)

@@ -1,0 +1,453 @@
+"""Fused sums: sums of rows and sums of columns from one pass over the pairs.
+
+Lanes hold rows. Their own sums stay in registers over a block of columns, as everywhere. The sums
+of columns are vectors of partial sums in the task's memory, one per column of the block and
+output, to which every tile of rows adds; when all tiles are through with the block, lanes are added
+up, in the wider dtype. Each task leaves its sums of rows and of columns; `combine` merges them in
+order, and finishes rows and columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from ..lower.kernel import COLUMN, ROW
+from ..lower.schedule import ITEM
+from .block import Block, Slots, open_block
+from .context import Code, Context, Places
+from .emitter import Key, Known, Leaf
+from .flow import BYTES, I64, Carried, i64
+from .outputs import Outputs
+from .packing import Packing
+from .shared import Shared
+from .simd import Simd
+from .states import Part, Running, States, closed
+from .tasks import Task, Walk, task_parts
+from .words import (
+    ACROSS,
+    COLUMNS,
+    COLUMNS_PER_SPLIT,
+    PANELS,
+    PARTIALS,
+    ROWS_PER_TASK,
+    SPLITS,
+)
+
+
+class LaneSums:
+    """The lanes' sums of the columns of a block, in one function being written."""
+
+    def __init__(self, code: Code, places: Places) -> None:
+        self.code, self.across = code, code.kernel.across
+        self.buffer = places["across"]
+
+    def address(self, column: ir.Value, output: int | ir.Value) -> ir.Value:
+        """Where those of a column of the block and an output are kept."""
+        flow, b = self.code.flow, self.code.builder
+        place = flow.times(column, self.across)
+        number = i64(output) if isinstance(output, int) else output
+        item = ITEM[self.code.plan.accumulation.inner]
+        shift = flow.times(b.add(place, number), self.code.plan.width * item)
+        return flow.at(self.buffer, shift)
+
+    def load(self, address: ir.Value) -> ir.Value:
+        """A vector of them."""
+        return self.code.flow.load(self.code.inner.type, address, 4)
+
+
+class ColumnSums:
+    """The sums of columns that tasks leave, in one function being written.
+
+    Those of an output lie `stride` bytes apart from those of the next; corrections of compensated
+    sums lie between.
+    """
+
+    def __init__(self, code: Code, stride: ir.Value) -> None:
+        self.code, self.stride, self.states = code, stride, States(code)
+
+    def addresses(
+        self, sums: ir.Value, column: ir.Value, output: ir.Value
+    ) -> tuple[ir.Value, ir.Value]:
+        """A task's sums, from some column on, for an output, and their corrections if any."""
+        flow, b, layout = self.code.flow, self.code.builder, self.code.layout
+        start = b.mul(flow.times(output, layout.components), self.stride)
+        high = flow.at(sums, b.add(start, flow.times(column, layout.outer_item)))
+        return high, flow.at(high, self.stride)
+
+    def load(self, high: ir.Value, low: ir.Value) -> Part:
+        """A vector of sums."""
+        flow, outer = self.code.flow, self.code.outer
+        correction = flow.load(outer.type, low, 8) if self.states.compensated else None
+        return flow.load(outer.type, high, 8), correction
+
+    def store(self, part: Part, high: ir.Value, low: ir.Value) -> None:
+        """Keep a vector of sums."""
+        self.code.flow.store(part[0], high, 8)
+        if part[1] is not None:
+            self.code.flow.store(part[1], low, 8)
+
+    def add(self, other: Part, high: ir.Value, low: ir.Value) -> None:
+        """Merge a vector of sums into those at these addresses."""
+        (merged,) = self.states.merged([self.load(high, low)], [other])
+        self.store(merged, high, low)
+
+
+class FusedLoop:
+    """The loop over a block that adds to sums of rows in registers, and to sums of columns.
+
+    Lanes from `valid` on repeat other rows: they add nothing to sums of columns.
+    """
+
+    def __init__(self, block: Block, form: Running, places: Places, valid: ir.Value) -> None:
+        self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
+        self.shared, self.sums = Shared(block, places), LaneSums(block.code, places)
+        self.valid = valid
+
+    def fold(self) -> None:
+        """Write the loop."""
+        block, kernel, form, sums = self.block, self.kernel, self.form, self.sums
+        masks = self._masks()
+        known: Known = {}
+        instances = block.instances()
+        self.shared.fill({})
+        block.invariant(kernel.outputs, instances, known)
+        components = [i64(n) for n in range(kernel.places)]
+
+        def body(columns: Carried, jam: int) -> None:
+            local, at = dict(known), columns.index
+            self.shared.recall(local, instances, at)
+            where = [sums.address(at, n) for n in range(kernel.across)]
+            added = [sums.load(address) for address in where]
+            columns.next = list(columns.values)
+            size = len(columns.values) // len(components)
+            for instance, mask in zip(instances, masks, strict=True):
+                block.emit(kernel.outputs, [instance], local, at)
+                for n, component in enumerate(components):
+                    part = slice(n * size, (n + 1) * size)
+                    columns.next[part] = form.step(
+                        block, (n, component), columns.next[part], [instance], local, at
+                    )
+                self._add(added, instance, mask, local)
+            for address, value in zip(where, added, strict=True):
+                self.code.flow.store(value, address, 4)
+
+        form.end(block, components, block.columns(form.begin(block, components), body))
+
+    def _add(self, sums: list[ir.Value], instance: Key, mask: ir.Value, local: Known) -> None:
+        """Add the pairs of an instance to the sums of columns."""
+        b = self.code.builder
+        for n, output in enumerate(self.kernel.outputs[self.kernel.places :]):
+            value = self.code.to_inner(local[output, self.block.key(output, instance)])
+            added = b.fadd(sums[n], value, flags=("contract",))
+            sums[n] = b.select(mask, added, sums[n])
+
+    def _masks(self) -> list[ir.Value]:
+        """For each vector of rows, which of its lanes are rows of their own."""
+        code, b, plan = self.code, self.code.builder, self.code.plan
+        word, lanes = ir.IntType(32), code.lane_numbers()
+        left = b.trunc(code.flow.minimum(self.valid, i64(plan.lane_count)), word)
+        starts = (ir.Constant(word, r * plan.width) for r in range(plan.vectors))
+        return [b.icmp_signed("<", lanes, code.simd.splat(b.sub(left, s))) for s in starts]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes of a task's sums: of its rows, of its columns, and of one output's columns."""
+
+    rows: ir.Value
+    columns: ir.Value
+    stride: ir.Value
+
+
+class FusedTasks:
+    """The functions of a module of fused sums, and the tasks that call them."""
+
+    def __init__(self, context: Context, packing: Packing, walk: Walk) -> None:
+        self.context, self.kernel, self.plan = context, context.kernel, context.plan
+        self.packing, self.walk = packing, walk
+        self.unit = self._unit_function()
+        self.gather = self._gather_function()
+        self.finish_rows = self._finish_rows_function()
+        self.finish_columns = self._finish_columns_function()
+
+    @property
+    def _first(self) -> int:
+        """The number of the first output that is folded across."""
+        return self.kernel.places
+
+    def _unit_function(self) -> ir.Function:
+        """unit(scratch, rows, state, count, valid): a packed block of columns and a tile of rows.
+
+        Lanes from `valid` on repeat other rows.
+        """
+        code = self.context.function("unit", BYTES, BYTES, BYTES, I64, I64)
+        scratch, rows, state, count, valid = code.given
+        places = code.places(scratch)
+        block = open_block(code, places, scratch, [rows, state, count, i64(0)])
+        FusedLoop(block, Running(code), places, valid).fold()
+        return code.done()
+
+    def _gather_function(self) -> ir.Function:
+        """gather(scratch, count, sums, stride): lanes added up and joined to the task's sums.
+
+        The lanes' sums are 0 afterwards.
+        """
+        code = self.context.function("gather", BYTES, I64, BYTES, I64)
+        scratch, count, sums, stride = code.given
+        flow, width = code.flow, self.plan.width
+        lanes, columns = LaneSums(code, code.places(scratch)), ColumnSums(code, stride)
+        with (
+            flow.loop(i64(0), count, width, name="columns") as column,
+            flow.loop(i64(0), i64(self.kernel.across), name="outputs") as output,
+        ):
+            vectors: list[ir.Value] = []
+            for n in range(width):
+                place = lanes.address(code.builder.add(column.index, i64(n)), output.index)
+                vectors.append(code.to_outer(lanes.load(place)))
+                flow.store(code.inner.constant(0), place, 4)
+            total = _sums_of_lanes(code.outer, vectors)
+            where = columns.addresses(sums, column.index, output.index)
+            columns.add((total, None), *where)
+        return code.done()
+
+    # -- tasks ----------------------------------------------------------------------------------
+
+    def _sizes(self, code: Code, args: ir.Value) -> _Sizes:
+        flow, layout = code.flow, self.context.layout
+        units = code.units(flow.word(args, ROWS_PER_TASK))
+        stride = flow.times(flow.word(args, COLUMNS_PER_SPLIT), layout.outer_item)
+        count = self.kernel.across * layout.components
+        return _Sizes(flow.times(units, layout.unit_state), flow.times(stride, count), stride)
+
+    def _stretch(self, code: Code, args: ir.Value, split: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """(first column, the one after the last) of a split."""
+        flow, b = code.flow, code.builder
+        start = b.mul(split, flow.word(args, COLUMNS_PER_SPLIT))
+        stop = b.add(start, flow.word(args, COLUMNS_PER_SPLIT))
+        return start, flow.minimum(stop, flow.word(args, COLUMNS))
+
+    def run(self) -> ir.Function:
+        """task(args, scratch, control, which): a panel of rows and a stretch of columns."""
+        code = self.context.function("task", BYTES, BYTES, BYTES, I64)
+        args, scratch, control, which = code.given
+        flow, b, form, lanes = code.flow, code.builder, Running(code), self.plan.lane_count
+        places = code.places(scratch)
+        batch, first, count, split = task_parts(code, args, which, flow.word(args, SPLITS))
+        start, stop = self._stretch(code, args, split)
+        sizes = self._sizes(code, args)
+        state = flow.at(flow.pointer(args, PARTIALS), b.mul(which, sizes.rows))
+        sums = flow.at(flow.pointer(args, ACROSS), b.mul(which, sizes.columns))
+        self.packing.once(code, args, scratch, batch)
+        with flow.loop(i64(0), code.units(count), name="units") as unit:
+            form.reset(code.unit_state(state, unit.index))
+        self._clear(code, sums, sizes.columns)
+        self._clear(code, places["across"], i64(self.context.layout.across))
+        with self._pieces(code, count) as (piece, here):
+            self.packing.rows(code, args, scratch, batch, b.add(first, piece), here)
+            own = code.unit_state(state, code.units(piece))
+            units = code.units(here)
+            self.walk.rows_packed(code, scratch, units)
+
+            def fold(columns: ir.Value, base: ir.Value) -> None:
+                rows = code.part(scratch, "rows")
+                with flow.loop(i64(0), units, name="units") as unit:
+                    where = code.unit_rows(rows, unit.index), code.unit_state(own, unit.index)
+                    valid = b.sub(here, flow.times(unit.index, lanes))
+                    b.call(self.unit, [scratch, *where, columns, valid])
+                shift = flow.times(b.sub(base, start), self.context.layout.outer_item)
+                b.call(self.gather, [scratch, columns, flow.at(sums, shift), sizes.stride])
+
+            self.walk.columns(code, Task(args, scratch, control, batch), start, stop, fold)
+        return code.done()
+
+    @contextlib.contextmanager
+    def _pieces(
+        self, code: Code, count: ir.Value
+    ) -> Generator[tuple[ir.Value, ir.Value], None, None]:
+        """The rows of a panel, as many at a time as are packed: (first, how many)."""
+        step = self.plan.rows_per_task
+        with code.flow.loop(i64(0), count, step, name="pieces") as piece:
+            left = code.builder.sub(count, piece.index)
+            yield piece.index, code.flow.minimum(i64(step), left)
+
+    def _clear(self, code: Code, start: ir.Value, size: ir.Value) -> None:
+        step = self.plan.width * self.context.layout.outer_item
+        with code.flow.loop(i64(0), size, step, name="clear") as place:
+            code.flow.store(code.outer.constant(0), code.flow.at(start, place.index), 8)
+
+    # -- merging and finishing ------------------------------------------------------------------
+
+    def combine(self) -> ir.Function:
+        """combine_task(args, scratch, control, which): a panel of rows, or a stretch of columns."""
+        code = self.context.function("combine_task", BYTES, BYTES, BYTES, I64)
+        args, scratch, _, which = code.given
+        flow, b = code.flow, code.builder
+        places = code.places(scratch)
+        panels, splits = flow.word(args, PANELS), flow.word(args, SPLITS)
+        each = b.add(panels, splits)
+        batch, number = b.sdiv(which, each), b.srem(which, each)
+        first_task = b.mul(b.mul(batch, panels), splits)
+        self.packing.once(code, args, scratch, batch)
+        with flow.when(b.icmp_signed("<", number, panels)):
+            self._combine_rows(code, args, scratch, batch, number, first_task)
+        with flow.when(b.icmp_signed(">=", number, panels)):
+            split = b.sub(number, panels)
+            self._combine_columns(code, args, scratch, batch, split, first_task, places)
+        return code.done()
+
+    def _combine_rows(
+        self,
+        code: Code,
+        args: ir.Value,
+        scratch: ir.Value,
+        batch: ir.Value,
+        panel: ir.Value,
+        task: ir.Value,
+    ) -> None:
+        """All splits of a panel; `task` is the first task of the batch element."""
+        flow, b = code.flow, code.builder
+        which = b.add(b.mul(batch, flow.word(args, PANELS)), panel)
+        _, first, count, _ = task_parts(code, args, which, i64(1))
+        sizes = self._sizes(code, args)
+        task = b.add(task, b.mul(panel, flow.word(args, SPLITS)))
+        state = flow.at(flow.pointer(args, PARTIALS), b.mul(task, sizes.rows))
+        with self._pieces(code, count) as (piece, here):
+            start = b.add(first, piece)
+            if any(self.kernel.factors[: self._first]):
+                self.packing.rows(code, args, scratch, batch, start, here)
+            own = code.unit_state(state, code.units(piece))
+            b.call(self.finish_rows, [args, scratch, batch, start, here, own])
+
+    def _finish_rows_function(self) -> ir.Function:
+        """finish_rows(args, scratch, batch, first, count, state): sums of rows to results.
+
+        `state`: those of the first split.
+        """
+        code = self.context.function("finish_rows", BYTES, BYTES, I64, I64, I64, BYTES)
+        args, scratch, batch, first, count, state = code.given
+        flow, b, lanes, form = code.flow, code.builder, self.plan.lane_count, Running(code)
+        places = code.places(scratch)
+        outputs = Outputs(code, args, scratch, places)
+        sizes = self._sizes(code, args)
+        with flow.loop(i64(0), code.units(count), name="units") as unit:
+            slots = Slots(code, places["once"], code.unit_rows(places["rows"], unit.index))
+            base = code.unit_state(state, unit.index)
+            with flow.loop(i64(1), flow.word(args, SPLITS), name="splits") as split:
+                form.merge(base, flow.at(base, b.mul(split.index, sizes.rows)))
+            for output in range(self._first):
+                for r in range(self.plan.vectors):
+                    (part,) = form.states.load(base, i64(output), r)
+                    self._finish_sum(outputs, output, r, part, slots.leaf(i64(0)))
+            start = flow.times(unit.index, lanes)
+            here = flow.minimum(i64(lanes), b.sub(count, start))
+            for number in self._results(ROW):
+                outputs.write(batch, number, b.add(first, start), here)
+        return code.done()
+
+    def _combine_columns(
+        self,
+        code: Code,
+        args: ir.Value,
+        scratch: ir.Value,
+        batch: ir.Value,
+        split: ir.Value,
+        task: ir.Value,
+        places: Places,
+    ) -> None:
+        """All panels of a stretch of columns; `task` is the first task of the batch element."""
+        flow, b, block, pack = code.flow, code.builder, self.plan.block, self.packing.pack_columns
+        start, stop = self._stretch(code, args, split)
+        sizes = self._sizes(code, args)
+        sums = flow.at(flow.pointer(args, ACROSS), b.mul(b.add(task, split), sizes.columns))
+        with flow.loop(start, stop, block, name="blocks") as column:
+            count = flow.minimum(i64(block), b.sub(stop, column.index))
+            if pack is not None and any(self.kernel.factors[self._first :]):
+                into = places["columns"]
+                b.call(pack, [args, scratch, batch, column.index, count, into])
+            shift = flow.times(b.sub(column.index, start), self.context.layout.outer_item)
+            own = flow.at(sums, shift)
+            b.call(self.finish_columns, [args, scratch, batch, column.index, count, own])
+
+    def _finish_columns_function(self) -> ir.Function:
+        """finish_columns(args, scratch, batch, first, count, sums): a block to results.
+
+        `sums`: those of the first panel.
+        """
+        code = self.context.function("finish_columns", BYTES, BYTES, I64, I64, I64, BYTES)
+        args, scratch, batch, first, count, sums = code.given
+        flow, b, width = code.flow, code.builder, self.plan.width
+        places = code.places(scratch)
+        outputs = Outputs(code, args, scratch, places)
+        sizes = self._sizes(code, args)
+        columns = ColumnSums(code, sizes.stride)
+        apart = b.mul(flow.word(args, SPLITS), sizes.columns)
+        with flow.loop(i64(0), count, width, name="columns") as column:
+            leaf = _column_leaf(code, places, column.index)
+            for n in range(self.kernel.across):
+                high, low = columns.addresses(sums, column.index, i64(n))
+                with flow.loop(i64(1), flow.word(args, PANELS), name="panels") as panel:
+                    shift = b.mul(panel.index, apart)
+                    other = columns.load(flow.at(high, shift), flow.at(low, shift))
+                    columns.add(other, high, low)
+                part = columns.load(high, low)
+                self._finish_sum(outputs, self._first + n, 0, part, leaf)
+            here = flow.minimum(i64(width), b.sub(count, column.index))
+            for number in self._results(COLUMN):
+                outputs.write(batch, number, b.add(first, column.index), here)
+        return code.done()
+
+    def _results(self, stage: int) -> list[int]:
+        """The numbers of the results that are sums of rows, or of columns."""
+        starts = [sum(self.kernel.pieces[:n]) for n in range(len(self.kernel.pieces))]
+        return [n for n, start in enumerate(starts) if (start < self._first) == (stage == ROW)]
+
+    def _finish_sum(self, outputs: Outputs, output: int, r: int, part: Part, leaf: Leaf) -> None:
+        """One vector of sums as components of a result, times the factor that had left them."""
+        value = closed(outputs.code.outer, *part)
+        value = outputs.times_factor(value, output, i64(0), r, leaf)
+        for number, size in enumerate(self.kernel.pieces):
+            if output < size:
+                outputs.keep(number, i64(output), r, value)
+                return
+            output -= size
+
+
+def _column_leaf(code: Code, places: Places, at: ir.Value) -> Leaf:
+    """Reads slots of columns as vectors, from column `at` of the block on."""
+    flow, b, item = code.flow, code.builder, code.item
+    elsewhere = Slots(code, places["once"], places["rows"]).leaf(i64(0))
+
+    def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
+        if where != COLUMN:
+            return elsewhere(where, offset, index, key)
+        slot = flow.times(b.add(i64(offset), index), code.plan.block * item)
+        address = flow.at(places["columns"], b.add(slot, flow.times(at, item)))
+        return flow.load(code.simd.type, address, 4)
+
+    return leaf
+
+
+def _sums_of_lanes(simd: Simd, vectors: Sequence[ir.Value]) -> ir.Value:
+    """Lane n is the sum of all lanes of vector n, for as many vectors as there are lanes.
+
+    Two vectors are joined at a time: half of the lanes of the sum belong to either.
+    """
+    b, word, width = simd.builder, ir.IntType(32), simd.width
+    current, bit = list(vectors), 1
+    while len(current) > 1:
+        joined: list[ir.Value] = []
+        for even, odd in zip(current[::2], current[1::2], strict=True):
+            parts: list[ir.Value] = []
+            for flip in (0, bit):
+                lanes = [(n ^ flip) + (width if n & bit else 0) for n in range(width)]
+                mask = ir.Constant(
+                    ir.VectorType(word, width), [ir.Constant(word, n) for n in lanes]
+                )
+                parts.append(b.shuffle_vector(even, odd, mask))
+            joined.append(simd.add(*parts))
+        current, bit = joined, 2 * bit
+    return current[0]

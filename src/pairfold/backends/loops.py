@@ -1,0 +1,160 @@
+"""Loops over a packed block of columns: accumulators in registers, states merged after it.
+
+A loop evaluates the formula for a few columns and vectors of rows in lock-step. With few
+components all are carried at once; long outputs are computed a few components at a time, from what
+all of them share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from llvmlite import ir
+
+from ..core.scalars import Loop, Value
+from ..lower.kernel import COLUMN, PAIR
+from .block import Block
+from .context import Places
+from .emitter import Key, Known
+from .flow import Carried, i64
+from .logits import Logits
+from .shared import Shared
+from .states import Form
+
+
+class BlockLoop(Protocol):
+    """A loop over the pairs of a block and the rows of one unit, in the function being written."""
+
+    def fold(self) -> None:
+        """Write the loop, and what merges its accumulators into the states."""
+        ...
+
+
+def block_loop(block: Block, form: Form, places: Places) -> BlockLoop:
+    """The loop that suits the outputs of a kernel."""
+    short = block.code.kernel.output_loop is None
+    return ShortOutputs(block, form, places) if short else LongOutputs(block, form, places)
+
+
+class ShortOutputs:
+    """All components at once, their accumulators in registers."""
+
+    def __init__(self, block: Block, form: Form, places: Places) -> None:
+        self.block, self.form, self.code = block, form, block.code
+        self.logits = Logits(block, places) if block.code.kernel.anchors else None
+
+    def fold(self) -> None:
+        """Write the loop."""
+        kernel, block, form, logits = self.code.kernel, self.block, self.form, self.logits
+        known: Known = {}
+        if logits is not None:
+            logits.fill([i64(place) for place in range(len(kernel.scores))], {})
+            logits.enter_maxima(known, [i64(place) for place in range(kernel.anchors)])
+        block.invariant(kernel.folded, block.instances(self.code.plan.jam), known)
+        components = [i64(place) for place in range(len(kernel.folded))]
+
+        def body(columns: Carried, jam: int) -> None:
+            instances = block.instances(jam)
+            local = dict(known)
+            if logits is not None:
+                logits.recall(local, instances, columns.index)
+            block.emit(kernel.folded, instances, local, columns.index)
+            columns.next = []
+            size = len(columns.values) // len(components)
+            for n, component in enumerate(components):
+                carried = columns.values[n * size : (n + 1) * size]
+                columns.next += form.step(
+                    block, (n, component), carried, instances, local, columns.index
+                )
+
+        form.end(block, components, block.columns(form.begin(block, components), body))
+
+
+class LongOutputs:
+    """Shared pair values to a buffer, then the components, a few at a time, as a product."""
+
+    def __init__(self, block: Block, form: Form, places: Places) -> None:
+        self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
+        loop = self.kernel.output_loop
+        assert loop is not None
+        self.loop: Loop = loop
+        self.shared = Shared(block, places)
+        # Exponents of all components, or one for each of them.
+        logits = Logits(block, places) if self.kernel.anchors else None
+        weighted = self.kernel.weight is not None
+        self.common = logits if weighted else None
+        self.own = None if weighted else logits
+
+    def fold(self) -> None:
+        """Write the loops."""
+        known: Known = {}
+        if self.common is not None:
+            self.common.fill([i64(0)], {})
+            if self.shared.values:
+                self.common.enter_maxima(known, [i64(0)])
+        self.shared.fill(known, None if self.common is None else self.common.recall)
+        jam, n = min(self.code.plan.output_jam, self.loop.n), self.loop.n
+        if self.kernel.reduction.listed or self.own is not None:
+            jam = 1
+        whole = n // jam * jam
+        with self.code.flow.loop(i64(0), i64(whole), jam, name="outputs") as outputs:
+            self._components(outputs.index, jam)
+        if whole < n:
+            self._components(i64(whole), n - whole)
+        if self.kernel.total is not None:
+            self._total()
+
+    def _components(self, first: ir.Value, jam: int) -> None:
+        """Components first ... first+jam-1 of every pair of the block."""
+        block, form, loop, own = self.block, self.form, self.loop, self.own
+        output, instances = self.kernel.outputs[0], block.instances()
+        inside = frozenset((loop,))
+        components = [self.code.builder.add(first, i64(extra)) for extra in range(jam)]
+        starts: list[Known] = []
+        for component in components:
+            known: Known = {(loop.index, (0, 0)): component}
+            self._invariant([output, *self.kernel.scores], instances, known)
+            starts.append(known)
+        if own is not None:
+            own.fill(components, starts[0], self.shared, inside)
+            own.enter_maxima(starts[0], components)
+        stop, begin = block.stop(), form.begin(block, components)
+        size = len(begin) // jam
+        with self.code.flow.loop(i64(0), stop, block.step(), begin, name="product") as columns:
+            shared: Known = {}
+            self.shared.recall(shared, instances, columns.index)
+            if own is not None:
+                own.recall(shared, instances, columns.index)
+            columns.next = []
+            for extra, component in enumerate(components):
+                local = {**shared, **starts[extra]}
+                block.emit([output], instances, local, columns.index, inside)
+                carried = columns.values[extra * size : (extra + 1) * size]
+                columns.next += form.step(
+                    block, (0, component), carried, instances, local, columns.index
+                )
+        form.end(block, components, columns.results)
+
+    def _total(self) -> None:
+        """The terms without weights, read from the buffer of shared values."""
+        block, form, component = self.block, self.form, i64(self.kernel.dim)
+        instances, number = block.instances(), len(self.kernel.outputs)
+        stop, begin = block.stop(), form.begin(block, [component])
+        with self.code.flow.loop(i64(0), stop, block.step(), begin, name="total") as columns:
+            local: Known = {}
+            self.shared.recall(local, instances, columns.index)
+            columns.next = form.step(
+                block, (number, component), columns.values, instances, local, columns.index
+            )
+        form.end(block, [component], columns.results)
+
+    def _invariant(self, targets: Sequence[Value], instances: Sequence[Key], known: Known) -> None:
+        """What depends on the component and the row, but not on the column."""
+        kernel, loop = self.kernel, self.loop
+        leaf = self.block.leaf(i64(0))
+        for value in kernel.needed(targets, PAIR):
+            if value.kind == "index" or value.stage & COLUMN or not value.loops <= {loop}:
+                continue
+            if kernel.is_leaf(value, PAIR):
+                self.block.emitter.emit([value], instances, known, leaf, frozenset((loop,)))

@@ -1,0 +1,122 @@
+"""From states to results: factors that had left a sum, and output arrays of any strides."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ..core.scalars import Loop
+from ..lower.kernel import PAIR
+from .block import Slots
+from .context import Code, Context, Places
+from .emitter import Known, Leaf
+from .flow import BYTES, I8, I64, i64
+from .forms import Forms
+
+
+class Outputs:
+    """Results of a unit, in one function being written: kept in scratch memory, then written out.
+
+    `args` is the table of the call, `scratch` the task's memory with its `places`.
+    """
+
+    def __init__(self, code: Code, args: ir.Value, scratch: ir.Value, places: Places) -> None:
+        self.code, self.kernel = code, code.kernel
+        self.args, self.scratch, self.places = args, scratch, places
+
+    def times_factor(
+        self, value: ir.Value, output: int, component: ir.Value, r: int, leaf: Leaf
+    ) -> ir.Value:
+        """A finished value times the factor that had left its sum; `leaf` reads what that needs.
+
+        inf * sum is not the sum of inf * terms: a factor that is not finite is reported, and the
+        caller folds again with the factor inside.
+        """
+        code, simd = self.code, self.code.simd
+        factor = self.kernel.factors[output]
+        if factor is None:
+            return value
+        emitter = code.emitter(PAIR, self.scratch)
+        known: Known = {}
+        inside: frozenset[Loop] = frozenset()
+        if self.kernel.output_loop is not None:
+            known[self.kernel.output_loop.index, (0, 0)] = component
+            inside = frozenset((self.kernel.output_loop,))
+        emitter.emit([factor], [(0, r)], known, leaf, inside)
+        found = known[factor, emitter.key(factor, (0, r))]
+        code.refuse(self.args, simd.isnan(simd.sub(found, found)))
+        return code.builder.fmul(code.to_outer(found), value)
+
+    def _element(self, number: int) -> tuple[ir.Type, int]:
+        """The type of a result while it is kept, and its bytes."""
+        if self.kernel.reduction.results[number].kind == "value":
+            return self.code.simd.scalar, self.code.item
+        return I64, 8
+
+    def keep(self, number: int, component: ir.Value, r: int, value: ir.Value) -> None:
+        """Keep one component of a result of a unit, to be written when the unit is finished."""
+        code, b, width = self.code, self.code.builder, self.code.plan.width
+        kind = self.kernel.reduction.results[number].kind
+        element, item = self._element(number)
+        if kind == "index":
+            value = b.fptosi(value, ir.VectorType(element, width))
+        elif kind == "truth":
+            value = b.zext(
+                code.outer.compare("!=", value, code.outer.constant(0)),
+                ir.VectorType(element, width),
+            )
+        elif value.type != code.simd.type:
+            value = b.fptrunc(value, code.simd.type)
+        start = code.flow.times(component, code.plan.lane_count * item)
+        place = b.add(start, i64(r * width * item))
+        code.flow.store(value, code.flow.at(self.places[f"result {number}"], place), 4)
+
+    def write(self, batch: ir.Value, number: int, first: ir.Value, count: ir.Value) -> None:
+        """Copy finished rows to an output array, whatever its strides."""
+        code, flow, b = self.code, self.code.flow, self.code.builder
+        base, stride, step = code.array(number, self.args, batch)
+        element, item = self._element(number)
+        kind = self.kernel.reduction.results[number].kind
+        target = flow.at(base, b.mul(first, stride))
+        size = self.kernel.results[number]
+        with flow.loop(i64(0), i64(size), name="write_components") as component:
+            source = flow.at(
+                self.places[f"result {number}"],
+                flow.times(component.index, code.plan.lane_count * item),
+            )
+            to = flow.at(target, b.mul(component.index, step))
+            with flow.loop(i64(0), count, name="write") as row:
+                value = flow.load(element, flow.at(source, flow.times(row.index, item)), item)
+                if kind == "truth":
+                    value = b.trunc(value, I8)
+                elif kind == "value":
+                    value = code.context.storage.closed(b, value)
+                flow.store(value, flow.at(to, b.mul(row.index, stride)), 1)
+
+
+def finish_function(context: Context, forms: Forms) -> ir.Function:
+    """finish(args, scratch, batch, first, count, columns, state): states of rows to results.
+
+    `columns` is how many of them were folded.
+    """
+    code = context.function("finish", BYTES, BYTES, I64, I64, I64, I64, BYTES)
+    args, scratch, batch, first, count, columns, state = code.given
+    flow, b, lanes = code.flow, code.builder, context.plan.lane_count
+    places = code.places(scratch)
+    form, outputs = forms.form(code, places), Outputs(code, args, scratch, places)
+    with flow.loop(i64(0), code.units(count), name="units") as unit:
+        slots = Slots(code, places["once"], code.unit_rows(places["rows"], unit.index))
+        own = code.unit_state(state, unit.index)
+        if not context.row_major:
+            form.gather(own)
+        for part in form.finish(own, columns):
+            value = part.value
+            if part.output is not None:
+                value = outputs.times_factor(value, *part.output, part.r, slots.leaf(i64(0)))
+            outputs.keep(part.number, part.at, part.r, value)
+        start = flow.times(unit.index, lanes if context.row_major else 1)
+        here = i64(1)
+        if context.row_major:
+            here = flow.minimum(i64(lanes), b.sub(count, start))
+        for number in range(len(context.kernel.results)):
+            outputs.write(batch, number, b.add(first, start), here)
+    return code.done()

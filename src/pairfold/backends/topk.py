@@ -1,0 +1,433 @@
+"""Sorted lists of the K smallest (value, index) pairs, one per row and component.
+
+Layout: [component][row of the list][lane]: values, then indices, as integers as wide as the values.
+Lanes being rows or columns as ever, a vector of pairs is inserted into as many lists at once: place
+l takes what it has, what place l-1 had, or the new pair, without a branch. The inner loop only
+compares with the last values of the lists, kept in registers; a vector none of whose lanes is
+smaller is left out.
+
+In long lists most lanes of such a vector change nothing, K times. There, pairs that are smaller are
+put aside, lane by lane; when a lane has no room left, all are inserted, those of every lane
+together. The last values are those of the lists, so they are larger than need be for a while.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from llvmlite import ir
+
+from ..core.scalars import Value, reachable
+from ..lower.kernel import PAIR
+from .block import Block
+from .context import Code, Context, no_leaf
+from .emitter import Emitter, Key, Known
+from .flow import BYTES, I64, i64
+from .states import Finished, States, finished
+
+# A value and its index, lane by lane.
+Entry = tuple[ir.Value, ir.Value]
+
+
+class _Placed(Protocol):
+    """What a place of a list holds after an insertion."""
+
+    def __call__(
+        self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value], /
+    ) -> Entry: ...
+
+
+class Lists:
+    """Vectors of lists in memory, in one function being written; `lists` is the address of one."""
+
+    def __init__(self, code: Code) -> None:
+        self.code, self.kernel, self.plan, self.layout = code, code.kernel, code.plan, code.layout
+        self.flow, self.builder, self.simd, self.item = (
+            code.flow,
+            code.builder,
+            code.simd,
+            code.item,
+        )
+
+    def row(self, lists: ir.Value, number: ir.Value) -> ir.Value:
+        """The address of a row of lanes."""
+        return self.flow.at(lists, self.flow.times(number, self.plan.lane_count * self.item))
+
+    def entry_at(self, lists: ir.Value, place: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Addresses of values and indices at a place."""
+        index = self.builder.add(place, i64(self.layout.list_places))
+        return self.row(lists, place), self.row(lists, index)
+
+    def aside_at(self, lists: ir.Value, place: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Addresses of values and indices that were put aside."""
+        first = self.builder.add(place, i64(2 * self.layout.list_places))
+        return self.row(lists, first), self.row(
+            lists, self.builder.add(first, i64(self.layout.list_aside))
+        )
+
+    def counts_at(self, lists: ir.Value) -> ir.Value:
+        """The address of how many were put aside."""
+        return self.row(lists, i64(2 * (self.layout.list_places + self.layout.list_aside)))
+
+    def load(self, where: tuple[ir.Value, ir.Value]) -> Entry:
+        """The entry at these addresses."""
+        value, index = where
+        load = self.flow.load
+        return load(self.simd.type, value, self.item), load(self.simd.int_type, index, self.item)
+
+    def store(self, entry: Sequence[ir.Value], where: tuple[ir.Value, ir.Value]) -> None:
+        """Keep an entry at these addresses."""
+        for part, address in zip(entry, where, strict=True):
+            self.flow.store(part, address, self.item)
+
+    def last(self, lists: ir.Value) -> ir.Value:
+        """The last values."""
+        where = self.row(lists, i64(self.kernel.length - 1))
+        return self.flow.load(self.simd.type, where, self.item)
+
+    def nothing(self) -> Entry:
+        """What stands in an empty list: infinite values with index 0."""
+        return self.simd.constant(math.inf), self.simd.int_constant(0)
+
+    def front(self) -> Entry:
+        """What stands before the first place."""
+        return self.simd.constant(-math.inf), self.simd.int_constant(0)
+
+    def clear(self, lists: ir.Value) -> None:
+        """Empty lists."""
+        nothing = self.nothing()
+        with self.flow.loop(i64(0), i64(self.layout.list_places), name="places") as each:
+            self.store(nothing, self.entry_at(lists, each.index))
+        self.flow.store(self.simd.int_constant(0), self.counts_at(lists), self.item)
+
+    def opened(self, entry: Sequence[ir.Value]) -> Entry:
+        """An entry in the type of states."""
+        index = self.builder.uitofp(entry[1], self.code.outer.type)
+        return self.code.to_outer(entry[0]), index
+
+    # -- rules ----------------------------------------------------------------------------------
+
+    def later_placed(
+        self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value], /
+    ) -> Entry:
+        """The reduction's step: indices are selected as they are, and never compared."""
+        rule, output = self.kernel.steps[0], self.kernel.folded[0]
+        emitter = self.code.rules(PAIR, self.simd)
+        known: Known = {(output, emitter.key(output, (0, 0))): new[0]}
+        return _applied(emitter, rule, {"acc": [*before, *here], "column": [new[1]]}, known)
+
+    def placed(
+        self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value], /
+    ) -> Entry:
+        """The reduction's merge, whose indices are numbers."""
+        emitter = self.code.rules(PAIR, self.code.outer)
+        old = [*self.opened(before), *self.opened(here)]
+        value, index = _applied(
+            emitter, self.kernel.merges, {"a": old, "b": list(self.opened(new))}, {}
+        )
+        if self.simd.scalar != self.code.outer.scalar:
+            value = self.builder.fptrunc(value, self.simd.type)
+        return value, self.builder.fptoui(index, self.simd.int_type)
+
+    def insert(self, lists: ir.Value, new: Sequence[ir.Value], placed: _Placed) -> None:
+        """Apply a rule to all places, the last ones first."""
+        flow, b, step = self.flow, self.builder, self.layout.list_step
+        places = self.layout.list_places
+        front, last = self.front(), i64(places - 1)
+        here = self.load(self.entry_at(lists, last))
+        with flow.loop(i64(0), i64((places - 1) // step), carried=here, name="places") as chunk:
+            here = chunk.values
+            for extra in range(step):
+                done = b.add(flow.times(chunk.index, step), i64(extra))
+                place = b.sub(last, done)
+                before = self.load(self.entry_at(lists, b.sub(place, i64(1))))
+                self.store(placed(before, here, new), self.entry_at(lists, place))
+                here = before
+            chunk.next = list(here)
+        self.store(placed(front, chunk.results, new), self.entry_at(lists, i64(0)))
+
+    # -- pairs that were put aside --------------------------------------------------------------
+
+    def keep_vector(
+        self, lists: ir.Value, value: ir.Value, column: ir.Value, some: ir.Value
+    ) -> ir.Value:
+        """Put a whole vector of pairs aside if some of them are to be inserted; whether it is full.
+
+        It is written in any case, and counted or not: there is no branch to predict.
+        """
+        b, flow, item = self.builder, self.flow, self.item
+        kind = self.simd.scalar_int
+        counts = self.counts_at(lists)
+        count = flow.load(kind, counts, item)
+        place = count if kind == I64 else b.zext(count, I64)
+        values, numbers = self.aside_at(lists, place)
+        flow.store(value, values, item)
+        flow.store(column if kind == I64 else b.trunc(column, kind), numbers, item)
+        count = b.add(count, b.zext(some, kind))
+        flow.store(count, counts, item)
+        return b.icmp_signed("==", count, ir.Constant(kind, self.layout.list_aside))
+
+    def keep_lanes(
+        self, lists: ir.Value, value: ir.Value, column: ir.Value, lanes: ir.Value
+    ) -> ir.Value:
+        """Put the pairs of some lanes (bits) aside; whether one of these lanes is full."""
+        b, flow, item = self.builder, self.flow, self.item
+        kind = self.simd.scalar_int
+        counts = self.counts_at(lists)
+        values = self.row(counts, i64(1))
+        flow.store(value, values, item)
+        body, done = b.append_basic_block("aside"), b.append_basic_block("aside.end")
+        before = b.block
+        b.branch(body)
+        b.position_at_end(body)
+        left, most = b.phi(I64, "left"), b.phi(kind, "most")
+        left.add_incoming(lanes, before)
+        most.add_incoming(ir.Constant(kind, 0), before)
+        lane = self.simd.intrinsic("llvm.cttz.i64", I64, left, ir.Constant(ir.IntType(1), 1))
+        shift = flow.times(lane, item)
+        own = flow.at(counts, shift)
+        count = flow.load(kind, own, item)
+        place = count if kind == I64 else b.zext(count, I64)
+        number = column if self.code.row_major else b.add(column, lane)
+        number = number if kind == I64 else b.trunc(number, kind)
+        parts = flow.load(self.simd.scalar, flow.at(values, shift), item), number
+        for part, row in zip(parts, self.aside_at(lists, place), strict=True):
+            flow.store(part, flow.at(row, shift), item)
+        count = b.add(count, ir.Constant(kind, 1))
+        flow.store(count, own, item)
+        larger = b.select(b.icmp_signed(">", count, most), count, most)
+        rest = b.and_(left, b.sub(left, i64(1)))
+        left.add_incoming(rest, b.block)
+        most.add_incoming(larger, b.block)
+        b.cbranch(b.icmp_signed("!=", rest, i64(0)), body, done)
+        b.position_at_end(done)
+        return b.icmp_signed("==", larger, ir.Constant(kind, self.layout.list_aside))
+
+    def settle_lanes(self, lists: ir.Value, insert: ir.Function) -> None:
+        """Insert what was put aside, where each lane has its own pairs."""
+        flow, b, simd = self.flow, self.builder, self.simd
+        counts = flow.load(simd.int_type, self.counts_at(lists), self.item)
+        name = f"llvm.vector.reduce.smax.v{simd.width}i{simd.bits}"
+        most = simd.intrinsic(name, simd.scalar_int, counts)
+        most = most if simd.bits == 64 else b.zext(most, I64)
+        with flow.loop(i64(0), most, name="aside") as each:
+            value, number = self.load(self.aside_at(lists, each.index))
+            index = each.index if simd.bits == 64 else b.trunc(each.index, simd.scalar_int)
+            here = b.icmp_signed("<", simd.splat(index), counts)
+            value = b.select(here, value, simd.constant(math.inf))
+            b.call(insert, [lists, value, number])
+
+    def settle_vectors(self, lists: ir.Value) -> None:
+        """The same where whole vectors were put aside: the lists stay in registers meanwhile."""
+        flow, b, simd = self.flow, self.builder, self.simd
+        count = flow.load(simd.scalar_int, self.counts_at(lists), self.item)
+        count = count if simd.bits == 64 else b.zext(count, I64)
+        places = [self.entry_at(lists, i64(place)) for place in range(self.kernel.length)]
+        old = [part for place in places for part in self.load(place)]
+        with flow.loop(i64(0), count, carried=old, name="aside") as each:
+            values, numbers = self.aside_at(lists, each.index)
+            number = simd.splat(flow.load(simd.scalar_int, numbers, self.item))
+            if not self.code.row_major:
+                lanes = [ir.Constant(simd.scalar_int, n) for n in range(simd.width)]
+                number = b.add(number, ir.Constant(simd.int_type, lanes))
+            new = flow.load(simd.type, values, self.item), number
+            entries = [self.front(), *zip(each.values[::2], each.values[1::2], strict=True)]
+            each.next = [
+                part
+                for before, here in itertools.pairwise(entries)
+                for part in self.later_placed(before, here, new)
+            ]
+        results = each.results
+        for place, entry in zip(places, zip(results[::2], results[1::2], strict=True), strict=True):
+            self.store(entry, place)
+
+
+class ListFunctions:
+    """The functions of a module that change lists.
+
+    insert(list, value, index) -> last values, of pairs that come later than all before; join, the
+    same for any; settle(list): insert what was put aside. `list` is the address of a vector of
+    lists.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.insert: ir.Function | None = None
+        if context.layout.list_long:
+            self.insert = self._insertion("insert", later=True)
+        self.join = self._insertion("join", later=False)
+        self.settle = self._settle()
+
+    def _insertion(self, name: str, later: bool) -> ir.Function:
+        plan, item = self.context.plan, self.context.item
+        real = ir.VectorType(ir.FloatType() if item == 4 else ir.DoubleType(), plan.width)
+        whole = ir.VectorType(ir.IntType(8 * item), plan.width)
+        code = self.context.function(name, BYTES, real, whole, returns=real)
+        address, *new = code.given
+        lists = Lists(code)
+        lists.insert(address, new, lists.later_placed if later else lists.placed)
+        return code.done(lists.last(address))
+
+    def _settle(self) -> ir.Function:
+        code = self.context.function("settle", BYTES)
+        (address,) = code.given
+        lists = Lists(code)
+        if self.insert is not None:
+            lists.settle_lanes(address, self.insert)
+        else:
+            lists.settle_vectors(address)
+        code.flow.store(code.simd.int_constant(0), lists.counts_at(address), code.item)
+        return code.done()
+
+
+class TopK:
+    """The K smallest values of each component, with their indices, as the states of rows."""
+
+    def __init__(self, code: Code, functions: ListFunctions) -> None:
+        self.code, self.kernel, self.plan = code, code.kernel, code.plan
+        self.flow, self.builder = code.flow, code.builder
+        self.functions, self.lists, self.states = functions, Lists(code), States(code)
+        self.lane_bytes = code.item
+
+    def _at(self, state: ir.Value, place: ir.Value, r: int) -> ir.Value:
+        """The address of the lists of vector r of component `place`."""
+        shift = i64(self.code.vector((0, r)))
+        return self.flow.at(self.states.address(state, place, 0), shift)
+
+    def _each(self) -> Iterator[tuple[ir.Value, int]]:
+        """(component, vector) of the lists of a unit."""
+        with self.flow.loop(i64(0), i64(self.kernel.dim), name="lists") as place:
+            for r in range(self.plan.vectors):
+                yield place.index, r
+
+    def reset(self, state: ir.Value) -> None:
+        """Empty lists."""
+        for place, r in self._each():
+            self.lists.clear(self._at(state, place, r))
+
+    def _settle(self, state: ir.Value) -> None:
+        """Nothing is left aside in a unit's lists."""
+        for place, r in self._each():
+            self.builder.call(self.functions.settle, [self._at(state, place, r)])
+
+    def merge(self, into: ir.Value, other: ir.Value) -> None:
+        """Insert the pairs of another unit's lists."""
+        self._settle(into)
+        self._settle(other)
+        for place, r in self._each():
+            self._join(self._at(into, place, r), self._at(other, place, r))
+
+    def _join(self, into: ir.Value, other: ir.Value, shift: int = 0) -> None:
+        """Insert the pairs of other lists; those of the lanes `shift` ahead in lanes below it."""
+        b, code, lists = self.builder, self.code, self.lists
+        with self.flow.loop(i64(0), i64(self.kernel.length), name="entries") as place:
+            value, index = lists.load(lists.entry_at(other, place.index))
+            if shift:
+                value, index = code.rotated(value, shift), code.rotated(index, shift)
+                bits = [ir.Constant(ir.IntType(1), n < shift) for n in range(self.plan.width)]
+                below = ir.Constant(code.simd.mask_type, bits)
+                nothing = lists.nothing()
+                value = b.select(below, value, nothing[0])
+                index = b.select(below, index, nothing[1])
+            b.call(self.functions.join, [into, value, index])
+
+    def begin(self, block: Block, components: Sequence[ir.Value]) -> list[ir.Value]:
+        """The last values of the lists; all else stays in memory."""
+        return [
+            self.lists.last(self._at(block.state, place, r))
+            for place in components
+            for r in range(block.vectors)
+        ]
+
+    def step(
+        self,
+        block: Block,
+        output: tuple[int, ir.Value],
+        carried: Sequence[ir.Value],
+        instances: Sequence[Key],
+        local: Known,
+        at: ir.Value,
+    ) -> list[ir.Value]:
+        """The last values after some pairs have been offered."""
+        number, place = output
+        limits, formula = list(carried), self.kernel.folded[number]
+        for instance in instances:
+            r = instance[1]
+            value = local[formula, block.key(formula, instance)]
+            column = self.builder.add(block.base, block.column_number(at, instance))
+            if not self.code.row_major:
+                nothing = self.code.simd.constant(math.inf)
+                value = self.builder.select(block.valid(at, r), value, nothing)
+            lists = self._at(block.state, place, r)
+            limits[r] = self._offer(limits[r], lists, value, column)
+        return limits
+
+    def _offer(
+        self, limit: ir.Value, lists: ir.Value, value: ir.Value, column: ir.Value
+    ) -> ir.Value:
+        """Take in a vector of pairs where they are smaller than the lists' last values, `limit`;
+        the last values after. `column` is the number of the (first) column.
+        """
+        b, settle = self.builder, self.functions.settle
+        smaller = self.code.simd.compare("<", value, limit)
+        lanes = b.bitcast(smaller, ir.IntType(self.plan.width))
+        some = b.icmp_unsigned("!=", lanes, ir.Constant(lanes.type, 0))
+        if self.code.layout.list_long:
+            with self.flow.when(some, rare=True):
+                full = self.lists.keep_lanes(lists, value, column, b.zext(lanes, I64))
+                with self.flow.when(full, rare=True):
+                    b.call(settle, [lists])
+        else:
+            full = self.lists.keep_vector(lists, value, column, some)
+            with self.flow.when(full, rare=True):
+                b.call(settle, [lists])
+        return self.lists.last(lists)
+
+    def end(
+        self, block: Block, components: Sequence[ir.Value], carried: Sequence[ir.Value]
+    ) -> None:
+        """Lists are in memory already."""
+
+    def gather(self, state: ir.Value) -> None:
+        """When lanes are columns: the lists of all lanes into that of lane 0."""
+        self._settle(state)
+        with self.flow.loop(i64(0), i64(self.kernel.dim), name="lists") as place:
+            first = self._at(state, place.index, 0)
+            for r in range(1, self.plan.vectors):
+                self._join(first, self._at(state, place.index, r))
+            shift = self.plan.width // 2
+            while shift:
+                self._join(first, first, shift)
+                shift //= 2
+
+    def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
+        """The results of a unit: values and indices, place after place."""
+        b, dim, lists = self.builder, self.kernel.dim, self.lists
+        self._settle(state)
+        with self.flow.loop(i64(0), i64(dim * self.kernel.length), name="lists") as which:
+            position = b.sdiv(which.index, i64(dim))
+            place = b.srem(which.index, i64(dim))
+            for r in range(self.plan.vectors if self.code.row_major else 1):
+                entry = lists.load(lists.entry_at(self._at(state, place, r), position))
+                for number, value in enumerate(finished(self.code, columns, lists.opened(entry))):
+                    yield Finished(number, which.index, r, value, None)
+
+    def limit(self, state: ir.Value) -> ir.Value:
+        """The last values of the lists."""
+        return self.lists.last(self._at(state, i64(0), 0))
+
+
+def _applied(
+    emitter: Emitter, rule: Sequence[Value], holes: dict[str, list[ir.Value]], given: Known
+) -> Entry:
+    known = dict(given)
+    for hole in (v for v in reachable(rule) if v.what == "hole"):
+        name, part = hole.data
+        known[hole, (0, 0)] = holes[name][part]
+    inside = frozenset().union(*(value.loops for value in rule))
+    emitter.emit(rule, [(0, 0)], known, no_leaf, inside)
+    value, index = (known[part, emitter.key(part, (0, 0))] for part in rule)
+    return value, index
