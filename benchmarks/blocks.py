@@ -86,8 +86,8 @@ def counting() -> Generator[list[_Module], None, None]:
     """Count in every module that is compiled meanwhile; the list grows with them."""
     import llvmlite.binding as llvm
 
-    from pairfold.backends import native
-    from pairfold.backends.machine import new_target_machine
+    from pairfold.backends.llvm import native
+    from pairfold.backends.llvm.machine import new_target_machine
 
     made: list[_Module] = []
     plain = native.optimized

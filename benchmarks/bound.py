@@ -164,7 +164,7 @@ def bound(
 ) -> Bound:
     """Measure one case on one thread, and weigh the blocks that ran."""
     from pairfold import settings
-    from pairfold.backends.machine import machine
+    from pairfold.backends.llvm.machine import machine
 
     host = machine()
     work = GenredPeer("pairfold").prepare(case, case.arrays(0, *size))

@@ -21,7 +21,7 @@ import programs
 import torch
 
 import pairfold
-from pairfold.backends import native
+from pairfold.backends.llvm import native
 
 TARGETS: tuple[dict[str, Any], ...] = ({}, {"target": "avx2"}, {"target": "baseline"})
 FORCED = [s for s in programs.SETTINGS if "target" not in s and "check" not in s]

@@ -25,7 +25,7 @@ from llvmlite import ir
 from scipy import special
 
 from pairfold.backends.approximations import FUNCTIONS
-from pairfold.backends.machine import machine
+from pairfold.backends.llvm.machine import machine
 from pairfold.backends.simd import Simd
 
 Array = npt.NDArray[Any]

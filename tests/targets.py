@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pairfold.backends.machine import machine
+from pairfold.backends.llvm.machine import machine
 from pairfold.errors import OptionError
 
 NAMES = ("native", "avx512", "avx2", "baseline")

@@ -19,7 +19,7 @@ from sweep_math import exact_reference, ulp_error, wide_reference
 from targets import NAMES, crossed, left_out
 
 import pairfold
-from pairfold.backends.native import write_module
+from pairfold.backends.llvm.native import write_module
 from pairfold.backends.reference import evaluate
 from pairfold.core.node import Kind, topological
 from pairfold.frontends.accuracy import Accuracy

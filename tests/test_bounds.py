@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pairfold import settings
 from pairfold.backends import exponentials
 from pairfold.backends.approximations import FUNCTIONS
-from pairfold.backends.launch import Call, Launcher
+from pairfold.backends.llvm.launch import Call, Launcher
 from pairfold.lower.bounds import BOUNDED, MODERATE
 from pairfold.lower.kernel import ROW
 from pairfold.numpy import Genred

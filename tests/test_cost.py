@@ -10,7 +10,7 @@ from checks import assert_close
 from numpy.typing import NDArray
 
 from pairfold import settings
-from pairfold.backends.launch import Launcher
+from pairfold.backends.llvm.launch import Launcher
 from pairfold.lower.cost import Estimate
 from pairfold.lower.schedule import Plan, partition
 from pairfold.numpy import Genred

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pairfold import Genred, KernelSolve, LazyTensor, Vi, Vj, explain, generic_sum
-from pairfold.backends.machine import machine
+from pairfold.backends.llvm.machine import machine
 from pairfold.errors import ArgumentError, ArrayTypeError, ShapeError
 from pairfold.settings import settings
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pairfold.backends import machine as module
+from pairfold.backends.llvm import machine as module
 from pairfold.errors import OptionError, UnsupportedError
 
 

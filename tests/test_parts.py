@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.backends.block import open_block
-from pairfold.backends.context import Code, Context
-from pairfold.backends.flow import BYTES, I64, i64
-from pairfold.backends.forms import Forms
-from pairfold.backends.fused import ColumnSums
-from pairfold.backends.loops import block_loop
-from pairfold.backends.machine import machine, new_target_machine, target_machine
-from pairfold.backends.native import optimized
-from pairfold.backends.outputs import Outputs
-from pairfold.backends.packing import Packing
-from pairfold.backends.program import unit_function
-from pairfold.backends.screening import Screen
-from pairfold.backends.shifted import MaxShifted
-from pairfold.backends.states import Running
-from pairfold.backends.topk import TopK
-from pairfold.backends.words import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
+from pairfold.backends.llvm.abi import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
+from pairfold.backends.llvm.block import open_block
+from pairfold.backends.llvm.context import Code, Context
+from pairfold.backends.llvm.flow import BYTES, I64, i64
+from pairfold.backends.llvm.forms import Forms
+from pairfold.backends.llvm.fused import ColumnSums
+from pairfold.backends.llvm.loops import block_loop
+from pairfold.backends.llvm.machine import machine, new_target_machine, target_machine
+from pairfold.backends.llvm.native import optimized
+from pairfold.backends.llvm.outputs import Outputs
+from pairfold.backends.llvm.packing import Packing
+from pairfold.backends.llvm.program import unit_function
+from pairfold.backends.llvm.screening import Screen
+from pairfold.backends.llvm.shifted import MaxShifted
+from pairfold.backends.llvm.states import Running
+from pairfold.backends.llvm.topk import TopK
 from pairfold.core.node import Kind
 from pairfold.frontends.accuracy import Accuracy
 from pairfold.frontends.parse import parse

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from checks import assert_same_bits
 
-from pairfold.backends import pool
-from pairfold.backends.machine import target_machine
-from pairfold.backends.native import write_module
-from pairfold.backends.words import AT_ONCE, STOP
+from pairfold.backends.llvm import pool
+from pairfold.backends.llvm.abi import AT_ONCE, STOP
+from pairfold.backends.llvm.machine import target_machine
+from pairfold.backends.llvm.native import write_module
 from pairfold.core import uninterrupted
 from pairfold.errors import MemoryLimitError
 from pairfold.lower.schedule import Machine

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.backends.launch import Launcher
-from pairfold.backends.machine import machine
-from pairfold.backends.scratch import Layout
+from pairfold.backends.llvm.launch import Launcher
+from pairfold.backends.llvm.machine import machine
+from pairfold.backends.llvm.scratch import Layout
 from pairfold.core.node import Kind
 from pairfold.core.scalars import Scalars
 from pairfold.errors import InternalError, MemoryLimitError, PairfoldError

@@ -99,7 +99,7 @@ def _versions() -> list[str]:
 
 
 def _processor() -> list[str]:
-    from .backends.machine import machine
+    from .backends.llvm.machine import machine
 
     which = machine(current().target)
     bits = 8 * which.vector_bytes

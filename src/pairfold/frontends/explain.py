@@ -27,7 +27,7 @@ from .ranges import Ranges, checked_ranges
 from .shown import Shown, shortened
 
 if TYPE_CHECKING:
-    from ..backends.native import Native
+    from ..backends.llvm.native import Native
 
 _LARGE = 100_000
 _TAKEN_IN = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..backends import reference
 from ..backends.gpu.launch import GpuLauncher
-from ..backends.launch import Launcher
+from ..backends.llvm.launch import Launcher
 from ..calculus.derive import pull_back, push_forward
 from ..core.node import Kind, Node
 from ..core.show import formula_text

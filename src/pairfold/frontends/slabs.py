@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..backends.gpu.launch import new_flag
-from ..backends.pool import progress_bar
+from ..backends.llvm.pool import progress_bar
 from ..backends.storage import BYTES_STORED
 from ..core.node import Kind
 from ..errors import MemoryLimitError

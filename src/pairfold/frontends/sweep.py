@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from ..backends.sweeps import SweepLauncher
+from ..backends.llvm.sweeps import SweepLauncher
 from ..core.node import Kind
 from ..lower.bounds import assume_moderate
 from ..lower.kernel import Kernel, lower

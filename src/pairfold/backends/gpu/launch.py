@@ -1,8 +1,8 @@
 """From a kernel and sizes to launches on a GPU: tiling, grid, memory of torch's, order of passes.
 
-The counterpart of `backends.launch`: a launcher belongs to a kernel and dtype, a call to shapes and
-strides; a call takes tensors, and enqueues its programs on the current stream of their device. It
-waits for nothing, so that a CUDA graph can record it.
+The counterpart of `backends.llvm.launch`: a launcher belongs to a kernel and dtype, a call to
+shapes and strides; a call takes tensors, and enqueues its programs on the current stream of their
+device. It waits for nothing, so that a CUDA graph can record it.
 """
 
 from __future__ import annotations

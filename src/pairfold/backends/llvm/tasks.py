@@ -11,11 +11,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from .context import Code, Context
-from .flow import BYTES, I64, i64
-from .packing import Packing
-from .screening import Screen
-from .words import (
+from .abi import (
     ACTIVE,
     AT_ONCE,
     CHUNK,
@@ -28,6 +24,10 @@ from .words import (
     STOP,
     TOTAL,
 )
+from .context import Code, Context
+from .flow import BYTES, I64, i64
+from .packing import Packing
+from .screening import Screen
 
 # Folds the block that was packed, (number of columns, first of them), into the rows of a task.
 Fold = Callable[[ir.Value, ir.Value], None]

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from llvmlite import ir
 
-from ..core.scalars import Loop, Value
-from ..lower.kernel import COLUMN, PAIR
+from ...core.scalars import Loop, Value
+from ...lower.kernel import COLUMN, PAIR
 from .block import Block
 from .context import Places
 from .emitter import Key, Known

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ..lower.cost import Estimate, estimate
-from ..lower.kernel import Kernel
-from ..lower.schedule import Accumulation, Partition, Plan
-from ..lower.sweep import can_sweep, sweep_partition, sweep_plan
-from ..settings import Settings
+from ...lower.cost import Estimate, estimate
+from ...lower.kernel import Kernel
+from ...lower.schedule import Accumulation, Partition, Plan
+from ...lower.sweep import can_sweep, sweep_partition, sweep_plan
+from ...settings import Settings
 from . import pool
+from .abi import ACROSS, PARTIALS
 from .launch import SECONDS_PER_BYTE, Call, Launcher
 from .machine import machine
-from .words import ACROSS, PARTIALS
 
 _ALIGNED = 64
 

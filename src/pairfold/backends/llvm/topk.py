@@ -20,8 +20,8 @@ from typing import Protocol
 
 from llvmlite import ir
 
-from ..core.scalars import Value, reachable
-from ..lower.kernel import PAIR
+from ...core.scalars import Value, reachable
+from ...lower.kernel import PAIR
 from .block import Block
 from .context import Code, Context, no_leaf
 from .emitter import Emitter, Key, Known

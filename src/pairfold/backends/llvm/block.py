@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
-from ..core.scalars import Loop, Value
-from ..lower.kernel import COLUMN, ONCE, PAIR, ROW
+from ...core.scalars import Loop, Value
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW
 from .context import Code, Places
 from .emitter import Emitter, Key, Known, Leaf, operands
 from .flow import I64, Carried, i64

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import MemoryLimitError
-from ..lower.kernel import COLUMN, ONCE, ROW, Kernel
-from ..lower.schedule import ITEM, Plan, cells, frontier
+from ...errors import MemoryLimitError
+from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.schedule import ITEM, Plan, cells, frontier
+from .abi import PANEL
 from .shorts import ScreenPlaces
 from .tables import TablePlaces
-from .words import PANEL
 
 _MOST_MEMORY = 2**30
 _LONG_LIST = 16

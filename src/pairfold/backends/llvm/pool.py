@@ -21,9 +21,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from ..errors import MemoryLimitError
-from ..settings import current, thread_count
-from .words import ACTIVE, AT_ONCE, CONTROL, DONE, NEXT, SOON, STOP, TOTAL
+from ...errors import MemoryLimitError
+from ...settings import current, thread_count
+from .abi import ACTIVE, AT_ONCE, CONTROL, DONE, NEXT, SOON, STOP, TOTAL
 
 Control = ctypes.c_int64 * CONTROL
 _CHUNKS = 512

@@ -7,8 +7,8 @@ from functools import partial
 
 from llvmlite import ir
 
-from ..core.scalars import Value
-from ..lower.schedule import cells, frontier
+from ...core.scalars import Value
+from ...lower.schedule import cells, frontier
 from .block import Block
 from .context import Places
 from .emitter import Key, Known

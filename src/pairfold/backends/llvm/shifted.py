@@ -13,9 +13,9 @@ from functools import partial
 
 from llvmlite import ir
 
-from ..core.scalars import to_float
-from ..errors import InternalError
-from . import approximations
+from ...core.scalars import to_float
+from ...errors import InternalError
+from .. import approximations
 from .block import Block
 from .context import Code, Places
 from .emitter import Key, Known

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ..lower.distance import Distance
+from ...lower.distance import Distance
 from .block import Block
 from .context import Code, Context, Places
 from .emitter import Known

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from ..core.scalars import Loop, reachable
+from ...core.scalars import Loop, reachable
 from .block import Block
 from .context import Places
 from .emitter import Key, Known

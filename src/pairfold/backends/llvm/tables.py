@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from ..core.scalars import Loop, Value
-from ..errors import InternalError
-from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
-from ..lower.schedule import ITEM, Plan, frontier, tables
+from ...core.scalars import Loop, Value
+from ...errors import InternalError
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
+from ...lower.schedule import ITEM, Plan, frontier, tables
 from .flow import Flow, i64
 
 Key = tuple[int, int]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from ..lower.bounds import MODERATE
-from ..lower.kernel import COLUMN, ONCE, ROW, Argument
+from ...lower.bounds import MODERATE
+from ...lower.kernel import COLUMN, ONCE, ROW, Argument
 from .context import Code, Context
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import BYTES, I64, i64

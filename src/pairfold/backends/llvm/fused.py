@@ -15,19 +15,10 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ..lower.kernel import COLUMN, ROW
-from ..lower.schedule import ITEM
-from .block import Block, Slots, open_block
-from .context import Code, Context, Places
-from .emitter import Key, Known, Leaf
-from .flow import BYTES, I64, Carried, i64
-from .outputs import Outputs
-from .packing import Packing
-from .shared import Shared
-from .simd import Simd
-from .states import Part, Running, States, closed
-from .tasks import Task, Walk, task_parts
-from .words import (
+from ...lower.kernel import COLUMN, ROW
+from ...lower.schedule import ITEM
+from ..simd import Simd
+from .abi import (
     ACROSS,
     COLUMNS,
     COLUMNS_PER_SPLIT,
@@ -36,6 +27,15 @@ from .words import (
     ROWS_PER_TASK,
     SPLITS,
 )
+from .block import Block, Slots, open_block
+from .context import Code, Context, Places
+from .emitter import Key, Known, Leaf
+from .flow import BYTES, I64, Carried, i64
+from .outputs import Outputs
+from .packing import Packing
+from .shared import Shared
+from .states import Part, Running, States, closed
+from .tasks import Task, Walk, task_parts
 
 
 class LaneSums:

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 
-from ..core.locks import fork_safe_lock, hold_across_forks
-from ..core.uninterrupted import uninterrupted
-from ..lower.kernel import Kernel
-from ..lower.schedule import Plan
+from ...core.locks import fork_safe_lock, hold_across_forks
+from ...core.uninterrupted import uninterrupted
+from ...lower.kernel import Kernel
+from ...lower.schedule import Plan
 from .machine import new_target_machine, target_machine
 from .probe import write_probe
 from .program import write

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UnsupportedError
-from ..lower.cost import Estimate, alternatives
-from ..lower.kernel import ONCE, Kernel, literally
-from ..lower.pattern import Pattern, sparse_partition
-from ..lower.schedule import (
+from ...errors import UnsupportedError
+from ...lower.cost import Estimate, alternatives
+from ...lower.kernel import ONCE, Kernel, literally
+from ...lower.pattern import Pattern, sparse_partition
+from ...lower.schedule import (
     Accumulation,
     Partition,
     Plan,
@@ -25,11 +25,10 @@ from ..lower.schedule import (
     operations,
     partition,
 )
-from ..settings import Settings
+from ...settings import Settings
+from ..storage import STORED
 from . import pool
-from .machine import machine
-from .storage import STORED
-from .words import (
+from .abi import (
     COLUMNS,
     FIRST_RESULT,
     INTERVALS,
@@ -40,6 +39,7 @@ from .words import (
     SPARSE_PANELS,
     WORDS_PER_ARRAY,
 )
+from .machine import machine
 
 if TYPE_CHECKING:
     from .native import Native

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..core.scalars import Loop
-from ..lower.kernel import PAIR
+from ...core.scalars import Loop
+from ...lower.kernel import PAIR
 from .block import Slots
 from .context import Code, Context, Places
 from .emitter import Known, Leaf

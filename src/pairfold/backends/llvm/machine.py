@@ -11,9 +11,9 @@ import functools
 import sys
 from typing import Any
 
-from ..core.uninterrupted import uninterrupted
-from ..errors import OptionError, UnsupportedError
-from ..lower.schedule import Machine
+from ...core.uninterrupted import uninterrupted
+from ...errors import OptionError, UnsupportedError
+from ...lower.schedule import Machine
 
 _X86_LEVELS = {"avx512": ("x86-64-v4", 64, 32), "avx2": ("x86-64-v3", 32, 16)}
 _LEVEL_HAS = {

@@ -11,21 +11,11 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ..errors import InternalError
-from ..lower.kernel import COLUMN, ROW, Kernel
-from ..lower.pattern import PANEL_WORDS
-from ..lower.schedule import Plan
-from .block import open_block
-from .context import Code, Context
-from .flow import BYTES, I64, i64
-from .forms import Forms
-from .fused import FusedTasks
-from .loops import block_loop
-from .outputs import finish_function
-from .packing import Packing
-from .screening import Screen
-from .tasks import Task, Walk, entry_point, task_parts
-from .words import (
+from ...errors import InternalError
+from ...lower.kernel import COLUMN, ROW, Kernel
+from ...lower.pattern import PANEL_WORDS
+from ...lower.schedule import Plan
+from .abi import (
     COLUMN_COUNT,
     COLUMNS,
     COLUMNS_PER_SPLIT,
@@ -40,6 +30,16 @@ from .words import (
     SPARSE_PANELS,
     SPLITS,
 )
+from .block import open_block
+from .context import Code, Context
+from .flow import BYTES, I64, i64
+from .forms import Forms
+from .fused import FusedTasks
+from .loops import block_loop
+from .outputs import finish_function
+from .packing import Packing
+from .screening import Screen
+from .tasks import Task, Walk, entry_point, task_parts
 
 
 def write(kernel: Kernel, plan: Plan, entry: str) -> ir.Module:
