@@ -226,7 +226,7 @@ def test_processors_decide_how_the_axis_is_split(gpu):
             gpu.launched.clear()
             reduction("Square(x)+b", "Max" if gpu.processors == 1 else "Min")(*data())
             assert gpu.launched[0][2]["splits"] == splits, gpu.processors
-            pairfold.frontends.fold._launchers.clear()
+            pairfold.clear_cache()
 
 
 def test_programs_are_enqueued_on_the_device_of_the_tensors(gpu):

@@ -283,6 +283,36 @@ def test_functions_are_short(path):
     assert not long, f"{name_of(path)}: {', '.join(long)}"
 
 
+# -- what is kept between calls --------------------------------------------------------------------
+
+# Facts of the process; tables that are complete after the import, or that hold nothing alive.
+KEPT = {
+    *("backends/llvm/machine.py: _llvm", "backends/llvm/machine.py: target_machine"),
+    *("backends/llvm/native.py: _passes", "frontends/arrays.py: _objects_are_read"),
+    *("core/cache.py: _limits", "core/node.py: _interned"),
+    *("ops/table.py: OPERATIONS", "ops/reductions.py: REDUCTIONS"),
+}
+
+
+def kept(path: Path) -> Iterator[str]:
+    """Functions whose results functools keeps, and empty tables of a module."""
+    for node in ast.walk(tree_of(path)):
+        decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+        if any(re.search(r"\b(lru_)?cache\b", ast.unparse(each)) for each in decorators):
+            assert isinstance(node, ast.FunctionDef)
+            yield node.name
+    for node in tree_of(path).body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        if ast.unparse(node.value) in ("{}", "dict()", "OrderedDict()"):
+            yield ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+
+
+def test_what_is_kept_between_calls_has_a_limit():
+    found = {f"{name_of(path)}: {name}" for path in FILES for name in kept(path)}
+    assert found == KEPT
+
+
 # -- the examples ------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from checks import assert_same_bits
 
-from pairfold.backends.llvm import pool
+from pairfold.backends.llvm import native, pool
 from pairfold.backends.llvm.abi import AT_ONCE, STOP
 from pairfold.backends.llvm.machine import target_machine
 from pairfold.backends.llvm.native import write_module
@@ -213,7 +213,7 @@ def test_engines_are_freed_by_threads_that_are_not_interrupted() -> None:
 
     x = cloud(30)
     found: Any = Genred("Exp(-77*SqDist(x,y))", ALIASES, axis=1).explain(x, x)
-    owner = type(found.native._engine)(Engine())
+    owner = native._Engine(Engine())
     del owner
     assert freed == []
     found.native.llvm()

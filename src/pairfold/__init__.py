@@ -15,6 +15,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import cluster as cluster
+    from .core.cache import cache_info as cache_info
+    from .core.cache import clear_cache as clear_cache
     from .errors import PairfoldError as PairfoldError
     from .frontends.complextensor import ComplexLazyTensor as ComplexLazyTensor
     from .frontends.explain import explain as explain
@@ -35,6 +37,8 @@ _PLACES = {
     "Genred": "frontends.genred",
     "KernelSolve": "frontends.solve",
     "PairfoldError": "errors",
+    "cache_info": "core.cache",
+    "clear_cache": "core.cache",
     "explain": "frontends.explain",
     "generic_argkmin": "frontends.generic",
     "generic_argmin": "frontends.generic",
@@ -51,6 +55,8 @@ __all__ = [
     "Vi",
     "Vj",
     "__version__",
+    "cache_info",
+    "clear_cache",
     "cluster",
     "explain",
     "generic_argkmin",

@@ -112,6 +112,17 @@ class Settings:
         most=2,
     )
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(tuple(self.__dict__[name] for name in _FIELDS))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the hash: those of texts differ from process to process.
+        return Settings, tuple(self.__dict__[name] for name in _FIELDS)
+
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.cache import Cache, Limit
 from ..core.node import Kind, Node, topological
 from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
@@ -189,7 +190,7 @@ class _Vector:
         return self.reader(self.block * self.dim + (0 if self.dim == 1 else k))
 
 
-_each: dict[tuple[Op, tuple[bool, ...]], Op] = {}
+_each: Cache[Op] = Cache(Limit("operations of batches", 1024))
 
 
 def each(op: Op, batched: tuple[bool, ...]) -> Op:
@@ -197,10 +198,7 @@ def each(op: Op, batched: tuple[bool, ...]) -> Op:
 
     `batched` says which operands are batches; the others are the same vector for all.
     """
-    found = _each.get((op, batched))
-    if found is None:
-        found = _each.setdefault((op, batched), _derived(op, batched))
-    return found
+    return _each.of((op, batched), lambda: _derived(op, batched))
 
 
 _NOT_DERIVED: dict[str, Any] = {

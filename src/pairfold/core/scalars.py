@@ -241,6 +241,11 @@ class Scalars:
         self._remembered: dict[Any, Any] = {}
         self._ids = itertools.count()
 
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return len(self._known)
+
     def _make(
         self,
         what: str,

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.cache import cached
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
 from . import gate
@@ -28,7 +29,7 @@ WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64
 SUPPORTED = ("float32", "float64", "float16", "bfloat16")
 
 
-@functools.lru_cache(maxsize=64)  # NumPy makes the name anew each time, in microseconds
+@cached("dtype names", 64)  # NumPy makes the name anew each time, in microseconds
 def _dtype_name(dtype: np.dtype[Any]) -> str:
     return dtype.name if dtype.isnative else f"{dtype.name} in foreign byte order"
 
@@ -288,7 +289,7 @@ class TorchArrays(TorchOperations):
             return array.numpy(force=True)
 
 
-@functools.lru_cache(maxsize=256)  # a copy to a GPU waits for it, and no CUDA graph records one
+@cached("numbers on devices", 256)  # a copy to a GPU waits for it, and no CUDA graph records one
 def _numbers_there(values: tuple[float, ...], dtype: Any, device: Any) -> Any:
     return sys.modules["torch"].tensor(values, dtype=dtype, device=device)
 

@@ -17,6 +17,7 @@ from ..backends import reference
 from ..backends.gpu.launch import GpuLauncher
 from ..backends.llvm.launch import Launcher
 from ..calculus.derive import pull_back, push_forward
+from ..core.cache import Cache, Limit
 from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import (
@@ -50,11 +51,13 @@ from .arrays import (
 from .ranges import Ranges
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-_KEPT = 64
-_CALLS = 8
-_LAUNCHERS = 1024
 _MANY = 2**24  # results that there may be no memory for
-_launchers: dict[Any, Any] = {}
+_CALLS = 8
+# Kernels are kept by their formula, the rest with each reduction. What holds a kernel counts it.
+_KERNEL_BYTES = 64 * 2**20
+_launchers: Cache[Any] = Cache(Limit("kernels", 1024, _KERNEL_BYTES))
+_BINDINGS = Limit("bindings", 1024, _KERNEL_BYTES)
+_DERIVED = Limit("derived reductions", 4096)
 
 
 class Binding:
@@ -130,8 +133,8 @@ class Fold:
         self.weight = weight
         self.length = length
         self.asked = kept if asked is None else asked
-        self._bindings: dict[Any, Binding] = {}
-        self._derived: dict[Any, Any] = {}
+        self._bindings: Cache[Binding] = Cache(_BINDINGS)
+        self._derived: Cache[Any] = Cache(_DERIVED)
         check_formulas(self.row, formula, weight, self.names)
 
     @property
@@ -172,9 +175,7 @@ class Fold:
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` gives, kept with this fold."""
-        if key not in self._derived:
-            self._derived[key] = make()
-        return self._derived[key]
+        return self._derived.of(key, make)
 
     def _saved(self) -> list[Node]:
         """Variables for the results, where derivatives read them: passed after the arguments."""
@@ -298,10 +299,9 @@ class Fold:
         )
         found = _launchers.get(key)
         if found is None:
-            made = launches(self.kernel(options), dtype, accumulation)
-            if len(_launchers) >= _LAUNCHERS:
-                _launchers.pop(next(iter(tuple(_launchers))), None)  # folds in use keep theirs
-            found = _launchers.setdefault(key, made)
+            kernel = self.kernel(options)
+            made = launches(kernel, dtype, accumulation)
+            found = _launchers.put(key, made, kernel.bytes)
         return found
 
     # -- calls ----------------------------------------------------------------------------------
@@ -414,9 +414,8 @@ class Fold:
         binding = self._bindings.get(key)
         if binding is None:
             binding = self._bind(adapter, arrays, options)
-            if len(self._bindings) >= _KEPT:
-                self._bindings.clear()
-            self._bindings[key] = binding
+            size = binding.launcher.kernel.bytes
+            binding = self._bindings.put(key, binding, size)
         return binding
 
     def _bind(self, adapter: Any, arrays: Sequence[Any], options: Settings) -> Binding:

@@ -7,12 +7,12 @@ and a reduction over i or j folds the graph. Data are held by reference, never c
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..core.cache import cached
 from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import (
@@ -307,7 +307,7 @@ class Tensor(Foreign):
         return found
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
+@cached("operations of lazy tensors", 4096, typed=True)
 def _built(rules: str, name: str, *operands: Any) -> Node:
     """The node of an operation; programs make the same lazy tensors again and again."""
     return build(OPERATIONS[name], *operands)

@@ -8,7 +8,6 @@ lowest first: a program that makes the same lazy tensors again and again makes t
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..calculus.substitute import substitute
+from ..core.cache import Cache, Limit, cached
 from ..core.node import Kind, Node
 from ..errors import DTypeError
 from ..ops.table import variable
@@ -27,7 +27,7 @@ from .opaque import opaque
 
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
 _positions = itertools.count(1)
-_adapters: dict[type, Any] = {}
+_adapters: Cache[Any] = Cache(Limit("array classes", 256))
 _free: list[int] = []  # a heap; each use of it is one step for the interpreter, so no lock
 
 
@@ -130,7 +130,7 @@ def _position() -> int:
         return next(_positions)
 
 
-@functools.lru_cache(maxsize=1024)
+@cached("variables of lazy tensors", 1024)
 def placed_variable(position: int, dim: int, kind: Kind) -> Node:
     """The node of an argument; the last ones made are kept."""
     return variable(position, dim, kind)
@@ -151,10 +151,11 @@ def _restored(kind: Kind, form: Kind, owner: Any) -> Leaf:
 
 def adapter_for(x: object) -> Any:
     """The adapter of an array's library, None for what is not an array."""
-    kind = type(x)
-    if kind not in _adapters:
-        _adapters[kind] = next((adapter for adapter in ADAPTERS if adapter.owns(x)), None)
-    return _adapters[kind]
+    found = _adapters.get(type(x))
+    if found is None:
+        owner = next((adapter for adapter in ADAPTERS if adapter.owns(x)), False)
+        found = _adapters.put(type(x), owner)
+    return found or None
 
 
 def viewed(owner: Any, form: Kind) -> Any:
@@ -242,7 +243,7 @@ def numbered(
     return [None if node is None else _renumbered(node, moved) for node in nodes], order
 
 
-@functools.lru_cache(maxsize=1024)
+@cached("formulas of lazy tensors", 1024)
 def _renumbered(node: Node, moved: tuple[tuple[Node, int], ...]) -> Node:
     """The graph with each of these variables at its new position."""
     return substitute(node, {old: variable(new, *old.params[1:]) for old, new in moved})

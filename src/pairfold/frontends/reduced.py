@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..core.cache import Cache, Limit
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
@@ -20,8 +20,7 @@ from .given import as_float, plain_number
 from .internals import CALL_OPTIONS
 from .leaves import COMPLEX, Leaf, adapter_for, numbered, parts, placed_variable
 
-_KEPT = 512
-_folds: collections.OrderedDict[Any, Fold] = collections.OrderedDict()
+_folds: Cache[Fold] = Cache(Limit("reductions of lazy tensors", 512))
 _SHOWN = {
     *("formula", "variables", "symbolic_variables", "symbols", "shape", "dtype", "ndim", "ni"),
     *("nj", "batchdims", "nbatchdims", "is_complex", "tools", "device", "ranges", "backend"),
@@ -335,10 +334,6 @@ def fold_of(
     assert formula is not None
     variables = tuple(placed_variable(k, leaf.dim, leaf.kind) for k, leaf in enumerate(order))
     key = (formula, weight, variables, name, kept, length, accuracy)
-    found = _folds.get(key)
-    if found is None:
-        found = Fold(formula, variables, name, kept, None, accuracy, weight, length)
-        _folds[key] = found
-        if len(_folds) > _KEPT:
-            _folds.popitem(last=False)
-    return found
+    return _folds.of(
+        key, lambda: Fold(formula, variables, name, kept, None, accuracy, weight, length)
+    )

@@ -26,6 +26,9 @@ _MOST_FACTORS = 64
 # What compiles within some tens of seconds.
 _MOST_NODES = 50_000
 
+# What a kernel takes of memory, and each of its values, with what is kept beside them.
+_KERNEL_BYTES, _VALUE_BYTES = 24 * 1024, 640
+
 # Levels of a formula that are lowered at once, where what they read is short, and anywhere.
 _SHALLOW, _DEEP = 16, 32
 
@@ -104,6 +107,11 @@ class Kernel:
     across: int = 0
     pieces: tuple[int, ...] = ()
     bounds: Bounds = Bounds()
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        return _KERNEL_BYTES + _VALUE_BYTES * self.scalars.size
 
     @cached_property
     def read_at(self) -> dict[int, int]:

@@ -8,8 +8,8 @@ kernel, from the formulas joined end to end; here it gets its plan and its parti
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
+from ..core.cache import cached
 from ..ops.reductions import REDUCTIONS, Reduction, Result
 from ..settings import Settings
 from .kernel import ROW, Kernel
@@ -42,7 +42,7 @@ _ROWS = 1024
 _BLOCKS = 2
 
 
-@cache
+@cached("reductions of sweeps", 64)
 def sums(count: int) -> Reduction:
     """The reduction of a sweep: Sum, with so many results."""
     return replace(REDUCTIONS["Sum"], results=(Result(),) * count)

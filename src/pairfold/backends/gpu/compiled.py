@@ -5,7 +5,6 @@ The text lives in a module of its own, under a file name that debuggers and trac
 
 from __future__ import annotations
 
-import functools
 import importlib.abc
 import importlib.util
 import linecache
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from ...core.cache import cached
 from ...errors import DeviceError, InternalError
 from ...lower.kernel import Kernel
 from ...lower.tiling import Tiling
@@ -64,9 +64,20 @@ class _Loader(importlib.abc.InspectLoader):
         return self.source_to_code(self.text, self.filename)
 
 
-@functools.lru_cache(maxsize=1024)
-def module_of(text: str, name: str, interpreted: bool) -> ModuleType:
-    """The module that a printed text is; `interpreted` tells apart what Triton made of it."""
+class _Printed:
+    """A module, and the places where Python and its debuggers find it, until it is dropped."""
+
+    def __init__(self, module: ModuleType, filename: str) -> None:
+        self.module, self.filename = module, filename
+
+    def __del__(self) -> None:
+        if sys.modules is not None and linecache.cache is not None:  # else the program ends
+            sys.modules.pop(self.module.__name__, None)
+            linecache.cache.pop(self.filename, None)
+
+
+@cached("GPU modules", 1024)
+def _printed(text: str, name: str, interpreted: bool) -> _Printed:
     triton()
     kind = ".interpreted" if interpreted else ""
     full = f"pairfold.kernels.{name}.{abs(hash(text)):x}{kind}"
@@ -79,7 +90,12 @@ def module_of(text: str, name: str, interpreted: bool) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[full] = module
     spec.loader.exec_module(module)
-    return module
+    return _Printed(module, filename)
+
+
+def module_of(text: str, name: str, interpreted: bool) -> ModuleType:
+    """The module that a printed text is; `interpreted` tells apart what Triton made of it."""
+    return _printed(text, name, interpreted).module
 
 
 class Program:

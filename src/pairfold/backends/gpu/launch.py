@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...core.cache import Cache, Limit
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
@@ -23,7 +24,8 @@ from .compiled import Program, interpreting, triton
 
 Strides = tuple[int, int]
 
-_KEPT = 256
+# What is kept with each launcher: the programs of tilings, and grids for sizes.
+_PROGRAMS, _SIZES = Limit("GPU programs", 4096), Limit("GPU sizes", 4096)
 _MANY_ROWS = 1 << 16
 # What one launch may use for tables, and the most programs of one launch.
 _SCRATCH_BYTES = 1 << 27
@@ -77,8 +79,8 @@ class GpuLauncher:
         self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
         self.dtype = STORED[stored]
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
-        self._bound: dict[Any, Bound] = {}
-        self._programs: dict[Tiling, tuple[Program, Program | None]] = {}
+        self._bound: Cache[Bound] = Cache(_SIZES)
+        self._programs: Cache[tuple[Program, Program | None]] = Cache(_PROGRAMS)
         self._literal: Kernel | None = None
 
     def alternatives(self, rows: int, options: Settings) -> list[Tiling]:
@@ -95,7 +97,7 @@ class GpuLauncher:
                 if self._literal is None:
                     self._literal = literally(self.kernel)
                 literal = Program(self._literal, self._without(tiling), guarded=True)
-            found = self._programs.setdefault(tiling, (main, literal))
+            found = self._programs.put(tiling, (main, literal))
         return found
 
     def _without(self, tiling: Tiling) -> Tiling:
@@ -126,9 +128,7 @@ class GpuLauncher:
 
     def keep(self, bound: Bound, device: Any) -> None:
         """Use these programs and this grid for their sizes from now on."""
-        if len(self._bound) >= _KEPT:
-            self._bound.clear()
-        self._bound[(*bound.sizes, bound.options, str(device))] = bound
+        self._bound.replace((*bound.sizes, bound.options, str(device)), bound)
 
     def bound(
         self, tiling: Tiling, sizes: tuple[int, int, int], options: Settings, device: Any

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...core.cache import Cache, Limit
 from ...errors import UnsupportedError
 from ...lower.cost import Estimate, alternatives
 from ...lower.kernel import ONCE, Kernel, literally
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
 
 Strides = tuple[int, int]
 
+# What is kept with each launcher: the plans thought of for sizes, the code of plans, and its tasks.
+_PLANS, _CODES, _SIZES = Limit("plans", 4096), Limit("compiled plans", 4096), Limit("sizes", 4096)
+
 _SECONDS_PER_OPERATION = 0.5e-9
 SECONDS_PER_BYTE = 0.2e-9
-_KEPT = 256
 _MANY_ROWS, _MANY_COLUMNS = 2048, 2**17
 _MOST_LISTED = 2**32  # indices in lists are as wide as values
 
@@ -128,9 +131,9 @@ class Launcher:
         self.dtype = STORED[stored]
         self.work = operations(kernel)
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
-        self._bound: dict[Any, Bound] = {}
-        self._plans: dict[Any, list[Estimate]] = {}
-        self._native: dict[Plan, Native] = {}
+        self._bound: Cache[Bound] = Cache(_SIZES)
+        self._plans: Cache[list[Estimate]] = Cache(_PLANS)
+        self._native: Cache[Native] = Cache(_CODES)
         self._literal: Launcher | None = None
 
     def plan(self, rows: int, columns: int, options: Settings) -> Plan:
@@ -143,13 +146,9 @@ class Launcher:
         Sizes count as far as they matter for plans: a formula is compiled for few of them.
         """
         key = (min(rows, _MANY_ROWS), min(1 << columns.bit_length(), _MANY_COLUMNS), options)
-        found = self._plans.get(key)
-        if found is None:
-            found = alternatives(self.kernel, self._planned, options, key[0], key[1])
-            if len(self._plans) >= _KEPT:
-                self._plans.clear()
-            self._plans[key] = found
-        return found
+        return self._plans.of(
+            key, lambda: alternatives(self.kernel, self._planned, options, key[0], key[1])
+        )
 
     def _planned(self, options: Settings) -> Plan:
         which = machine(options.target)
@@ -164,9 +163,9 @@ class Launcher:
         """The machine code for a plan, compiled at the first request."""
         found = self._native.get(plan)
         if found is None:
-            from .native import native  # LLVM is loaded with the first kernel
+            from .native import Native  # LLVM is loaded with the first kernel
 
-            found = native(self._native, self.kernel, plan)
+            found = self._native.put(plan, Native(self.kernel, plan))
         return found
 
     def bind(self, rows: int, columns: int, batches: int, options: Settings) -> Bound:
@@ -178,9 +177,7 @@ class Launcher:
             parts = self._parts(plan, rows, columns, batches, options)
             seconds = rows * columns * batches * self.work / plan.width * _SECONDS_PER_OPERATION
             bound = Bound(self.native(plan), parts, seconds, options)
-            if len(self._bound) >= _KEPT:
-                self._bound.clear()
-            self._bound[key] = bound
+            bound = self._bound.put(key, bound)
         return bound
 
     def bind_sparse(self, rows: int, batches: int, options: Settings, pattern: Pattern) -> Bound:

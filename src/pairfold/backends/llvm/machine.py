@@ -11,6 +11,7 @@ import functools
 import sys
 from typing import Any
 
+from ...core.cache import cached
 from ...core.uninterrupted import uninterrupted
 from ...errors import OptionError, UnsupportedError
 from ...lower.schedule import Machine
@@ -39,7 +40,7 @@ def _llvm() -> Any:
     return llvm
 
 
-@functools.cache
+@cached("processors", 16)
 def machine(target: str = "native") -> Machine:
     """The machine that kernels are compiled for.
 

@@ -1,10 +1,16 @@
-"""LLVM IR to callable machine code, compiled once per (kernel, plan) and kept with it."""
+"""LLVM IR to callable machine code, compiled once per (kernel, plan), and again where it is gone.
+
+Machine code is in caches that are bounded by its bytes. What runs is a C function that owns the
+engine with its code: that of a call that runs stays until the call is over, whatever the caches do.
+"""
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +18,7 @@ from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 
+from ...core.cache import Cache, Limit
 from ...core.locks import fork_safe_lock, hold_across_forks
 from ...core.uninterrupted import uninterrupted
 from ...lower.kernel import Kernel
@@ -39,6 +46,9 @@ _compiling = fork_safe_lock()
 # Engines that nobody needs: they are freed by the next of these threads.
 _unused: deque[Any] = deque()
 
+# An engine has, beside its code, tables and pages that are not full.
+_ENGINE_BYTES = 48 * 1024
+
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -56,22 +66,24 @@ def _without_interrupts(work: Callable[[], _T]) -> _T:
 
     def alone() -> _T:
         with _compiling:
-            _unused.clear()
-            return work()
+            try:
+                return work()
+            finally:
+                _unused.clear()
 
     return uninterrupted(alone)
 
 
-def native(cache: dict[Plan, Native], kernel: Kernel, plan: Plan) -> Native:
-    """The machine code for a plan, compiled unless it is in the cache, and kept there."""
+def _free_unused() -> None:
+    """Free engines, and give their memory back to the system where the C library keeps it."""
+    _without_interrupts(lambda: None)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
 
-    def found_or_compiled() -> Native:
-        found = cache.get(plan)  # another thread may have compiled it meanwhile
-        if found is None:
-            found = cache[plan] = Native(kernel, plan)
-        return found
 
-    return _without_interrupts(found_or_compiled)
+_CODE = Limit("machine code", 1024, 64 * 2**20, _free_unused)
 
 
 class _Engine:
@@ -85,34 +97,56 @@ class _Engine:
 
 
 class Native:
-    """Machine code of one kernel under one plan.
+    """Machine code of one kernel under one plan, compiled when it is first used.
 
-    `run` does tasks; `combine`, which merges a split reduced axis, is compiled when first used,
-    unless the module of `run` has it.
-    The engines that own the code live as long as this object, which `native` makes.
+    `run` does tasks; `combine` merges a split reduced axis. Both are C functions; hold on to one
+    for as long as it runs.
     """
 
     def __init__(self, kernel: Kernel, plan: Plan) -> None:
-        start = time.perf_counter()
         self.kernel, self.plan = kernel, plan
         self.layout = Layout(kernel, plan)
-        self.run, self._engine = _compiled(kernel, plan, "run")
-        self._combine: Any = None
-        self.seconds = time.perf_counter() - start
-        log.debug("compiled %s in %.1f ms", kernel.formula, 1e3 * self.seconds)
+        self._code: Cache[Any] = Cache(_CODE)
+        self._seconds = 0.0
+
+    @property
+    def run(self) -> Any:
+        """The entry point that does tasks."""
+        found = self._code.get("run")
+        return self._compiled("run") if found is None else found
 
     @property
     def combine(self) -> Any:
         """The entry point that merges splits."""
-        found = self._combine or _without_interrupts(self._add_combine)
-        return found[0]
+        if self.kernel.pieces:
+            return self.run.combine
+        found = self._code.get("combine")
+        return self._compiled("combine") if found is None else found
 
-    def _add_combine(self) -> Any:
-        if self._combine is None and self.kernel.pieces:
-            self._combine = _entry(self._engine, "combine"), self._engine
-        elif self._combine is None:
-            self._combine = _compiled(self.kernel, self.plan, "combine")
-        return self._combine
+    @property
+    def seconds(self) -> float:
+        """How long it took to compile `run`."""
+        if not self._seconds:
+            self._compiled("run")
+        return self._seconds
+
+    def _compiled(self, entry: str) -> Any:
+        def found_or_compiled() -> Any:
+            found = self._code.peek(entry)  # another thread may have compiled it meanwhile
+            return self._add(entry) if found is None else found
+
+        return _without_interrupts(found_or_compiled)
+
+    def _add(self, entry: str) -> Any:
+        start = time.perf_counter()
+        owner, size = _compiled(self.kernel, self.plan, entry)
+        found = _entry(owner, entry)
+        if self.kernel.pieces:  # one module has all entry points of a sweep
+            found.combine = _entry(owner, "combine")
+        if entry == "run":
+            self._seconds = time.perf_counter() - start
+            log.debug("compiled %s in %.1f ms", self.kernel.formula, 1e3 * self._seconds)
+        return self._code.put(entry, found, size)
 
     def assembly(self) -> str:
         """The machine code of `run` as assembly text (compiled again for the purpose)."""
@@ -137,33 +171,44 @@ def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
     return module
 
 
-def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Any, _Engine]:
-    """An entry point as a C function, and the engine that owns its code."""
+def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
+    """An engine that owns the machine code of an entry point, and about how many bytes that is."""
     module = optimized(str(write_module(kernel, plan, entry)), plan)
-    code = llvm.ObjectFileRef.from_data(target_machine(plan.machine).emit_object(module))
+    written = target_machine(plan.machine).emit_object(module)
+    code = llvm.ObjectFileRef.from_data(written)
     # An engine that is given the object, not the module, keeps the code alone: 65 kB, not 900.
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(plan.machine))
     engine.add_object_file(code)
     engine.finalize_object()
-    owner = _Engine(engine)
-    return _entry(owner, entry), owner
+    return _Engine(engine), len(written) + _ENGINE_BYTES
 
 
 def _entry(owner: _Engine, name: str) -> Any:
-    return _ENTRY(owner.engine.get_function_address(name))
+    """An entry point as a C function, which keeps the engine."""
+    found: Any = _ENTRY(owner.engine.get_function_address(name))
+    found.owner = owner
+    return found
 
 
 def optimized(text: str, plan: Plan) -> Any:
     """Parse and clean up: the code generator already chose loops, lanes and unrolling."""
     machine = target_machine(plan.machine)
-    module = llvm.parse_assembly(text)
+    # LLVM never frees the constants of its global context: each module has a context of its own.
+    module = llvm.parse_assembly(text, llvm.create_context())
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
+    # A builder is for one run: it keeps what observed the last.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     builder = llvm.create_pass_builder(machine, options)
+    _passes().run(module, builder)
+    return module
+
+
+@functools.cache
+def _passes() -> Any:
+    """The passes over a module; to make them anew each time would lose kilobytes."""
     passes = llvm.create_new_module_pass_manager()
     passes.add_instruction_combine_pass()
     passes.add_new_gvn_pass()
     passes.add_simplify_cfg_pass()
-    passes.run(module, builder)
-    return module
+    return passes

@@ -56,12 +56,13 @@ class SweepLauncher(Launcher):
 
     def alternatives(self, rows: int, columns: int, options: Settings) -> list[Estimate]:
         """The one plan of a sweep; what else there is are separate folds."""
-        found = self._plans.get(options)
-        if found is None:
+
+        def only() -> list[Estimate]:
             given = (self.dtype, self.accumulation, options, self.stored)
             plan = sweep_plan(self.kernel, machine(options.target), *given)
-            found = self._plans[options] = [estimate(self.kernel, plan, rows, columns)]
-        return found
+            return [estimate(self.kernel, plan, rows, columns)]
+
+        return self._plans.of(options, only)
 
     def _parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
