@@ -109,8 +109,15 @@ def test_functions_are_called_once_for_the_same_arguments() -> None:
 
     assert [double(1), double(1), double(1.0), double(3)] == [2, 2, 2.0, 6]
     assert [type(x) for x in calls] == [int, float, int]
-    with pytest.raises(TypeError):
-        double(x=1)
+    for clear in (False, True):
+        if clear:
+            caches._limits["test"].clear()
+        row = cache_info()["test"]
+        assert (row.entries, row.bound, row.hits, row.misses) == (0 if clear else 3, 8, 1, 3)
+    for n in range(12):
+        double(n)
+    row = cache_info()["test"]
+    assert (row.entries, row.hits, row.misses, row.evictions) == (8, 1, 15, 4)
 
 
 @pytest.mark.parametrize("step", range(45))

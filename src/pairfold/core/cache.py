@@ -69,10 +69,9 @@ class Limit:
         self.members: set[weakref.ref[Cache[Any]]] = set()
         _limits[name] = self
 
-    @property
-    def hits(self) -> int:
-        """How often a value was there. The clock counts those, and values that are put."""
-        return self.clock - self.puts
+    def counts(self) -> tuple[int, int, int]:
+        """How often a value was there, was not, and was dropped: the clock counts puts, too."""
+        return self.clock - self.puts, self.misses, self.evictions
 
     def caches(self) -> Iterator[Cache[Any]]:
         """The caches that are alive."""
@@ -189,27 +188,38 @@ class Cache(Generic[V]):
         self.table.clear()
 
 
+class _Results(Limit):
+    """The cache of a function: functools keeps it, as fast as C is; counts outlast `clear`."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self, name: str, most: int, kept: Any) -> None:
+        super().__init__(name, most)
+        self.kept = kept
+
+    def held(self) -> tuple[int, int]:
+        return self.kept.cache_info().currsize, 0
+
+    def counts(self) -> tuple[int, int, int]:
+        found = self.kept.cache_info()
+        dropped = max(0, found.misses - found.currsize)
+        return self.clock + found.hits, self.misses + found.misses, self.evictions + dropped
+
+    def clear(self) -> None:
+        self.clock, self.misses, self.evictions = self.counts()
+        self.kept.cache_clear()
+
+
 def cached(name: str, most: int, typed: bool = False) -> Callable[[Callable[P, V]], Callable[P, V]]:
-    """Keep what a function of positional arguments returned for the last `most` of them.
+    """Keep what a function returned for the `most` arguments that were used last.
 
     `typed`: arguments of different types are different, as 1 and 1.0.
     """
 
     def decorate(function: Callable[P, V]) -> Callable[P, V]:
-        cache: Cache[V] = Cache(Limit(name, most))
-        table, limit, put = cache.table, cache.limit, cache.put
-
-        @functools.wraps(function)
-        def inside(*args: Any) -> V:
-            key = (*args, *map(type, args)) if typed else args
-            entry = table.get(key)
-            if entry is None:
-                limit.misses += 1
-                return put(key, function(*args))  # pyright: ignore[reportCallIssue]
-            entry.used = limit.clock = limit.clock + 1
-            return entry.value
-
-        return cast("Callable[P, V]", inside)
+        kept = functools.lru_cache(maxsize=most, typed=typed)(function)
+        _Results(name, most, kept)
+        return cast("Callable[P, V]", kept)
 
     return decorate
 
@@ -292,8 +302,7 @@ def cache_info() -> CacheInfo:
     for limit in tuple(_limits.values()):
         bounds = limit.most, limit.most_bytes
         entries, size = limit.held()
-        counts = limit.hits, limit.misses, limit.evictions
-        rows.append(CacheRow(limit.name, entries, bounds[0], size, bounds[1], *counts))
+        rows.append(CacheRow(limit.name, entries, bounds[0], size, bounds[1], *limit.counts()))
     return CacheInfo(tuple(rows))
 
 

@@ -55,8 +55,8 @@ _MANY = 2**24  # results that there may be no memory for
 _CALLS = 8
 # Kernels are kept by their formula, the rest with each reduction. What holds a kernel counts it.
 _KERNEL_BYTES = 64 * 2**20
-_launchers: Cache[Any] = Cache(Limit("kernels", 1024, _KERNEL_BYTES))
-_BINDINGS = Limit("bindings", 1024, _KERNEL_BYTES)
+_launchers: Cache[Any] = Cache(Limit("kernels", 512, _KERNEL_BYTES))
+_BINDINGS = Limit("bindings", 512, _KERNEL_BYTES)
 _DERIVED = Limit("derived reductions", 4096)
 
 

@@ -151,11 +151,11 @@ def _restored(kind: Kind, form: Kind, owner: Any) -> Leaf:
 
 def adapter_for(x: object) -> Any:
     """The adapter of an array's library, None for what is not an array."""
-    found = _adapters.get(type(x))
-    if found is None:
-        owner = next((adapter for adapter in ADAPTERS if adapter.owns(x)), False)
-        found = _adapters.put(type(x), owner)
-    return found or None
+    known = _adapters.table.get(type(x))  # used so often that it is not counted
+    if known is not None:
+        return known.value
+    owner = next((adapter for adapter in ADAPTERS if adapter.owns(x)), None)
+    return _adapters.put(type(x), owner)
 
 
 def viewed(owner: Any, form: Kind) -> Any:
