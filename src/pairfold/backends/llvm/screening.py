@@ -58,12 +58,8 @@ class _Memory:
 
     def __init__(self, code: Code, places: Places, distance: Distance) -> None:
         self.code, self.plan, self.places, self.distance = code, code.plan, places, distance
-        self.flow, self.builder, self.simd, self.item = (
-            code.flow,
-            code.builder,
-            code.simd,
-            code.item,
-        )
+        self.flow, self.builder = code.flow, code.builder
+        self.simd, self.item = code.simd, code.item
         self.product: Product = product(code.plan, distance)
 
     def integers(self, value: int) -> ir.Value:

@@ -60,7 +60,7 @@ class Maxima:
         return self.flow.load(self.outer.type, self._address(state, which, r), 8)
 
     def load_narrow(self, which: ir.Value, r: int) -> ir.Value:
-        """The same in the dtype of pairs, after the last `grow`."""
+        """Vector r of a maximum in the dtype of pairs, as the last `grow` left it."""
         address = self._kept("maxima", self.code.item, which, r)
         return self.flow.load(self.code.simd.type, address, 4)
 

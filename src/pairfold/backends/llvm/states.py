@@ -129,7 +129,7 @@ class States:
         return self.flow.at(state, self.builder.add(start, shift))
 
     def lane_address(self, state: ir.Value, place: ir.Value, n: int, r: int) -> ir.Value:
-        """The same of vector r."""
+        """Vector r of the lanes of state number n of component `place`."""
         shift = r * self.plan.width * self.code.layout.outer_item
         return self.flow.at(self.address(state, place, n), i64(shift))
 

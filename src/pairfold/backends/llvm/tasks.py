@@ -1,7 +1,7 @@
 """What tasks have in common: the columns of a task, block after block, and the entry points.
 
 run(args, scratch, control)      takes tasks off a shared counter until none is left
-combine(args, scratch, control)  the same, of tasks that merge what those of `run` have left
+combine(args, scratch, control)  likewise, tasks that merge what those of `run` have left
 """
 
 from __future__ import annotations

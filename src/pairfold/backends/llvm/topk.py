@@ -45,12 +45,8 @@ class Lists:
 
     def __init__(self, code: Code) -> None:
         self.code, self.kernel, self.plan, self.layout = code, code.kernel, code.plan, code.layout
-        self.flow, self.builder, self.simd, self.item = (
-            code.flow,
-            code.builder,
-            code.simd,
-            code.item,
-        )
+        self.flow, self.builder = code.flow, code.builder
+        self.simd, self.item = code.simd, code.item
 
     def row(self, lists: ir.Value, number: ir.Value) -> ir.Value:
         """The address of a row of lanes."""
@@ -221,7 +217,7 @@ class Lists:
             b.call(insert, [lists, value, number])
 
     def settle_vectors(self, lists: ir.Value) -> None:
-        """The same where whole vectors were put aside: the lists stay in registers meanwhile."""
+        """Insert vectors that were put aside whole; the lists stay in registers meanwhile."""
         flow, b, simd = self.flow, self.builder, self.simd
         count = flow.load(simd.scalar_int, self.counts_at(lists), self.item)
         count = count if simd.bits == 64 else b.zext(count, I64)
