@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+import weakref
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -68,12 +69,14 @@ class _Printed:
     """A module, and the places where Python and its debuggers find it, until it is dropped."""
 
     def __init__(self, module: ModuleType, filename: str) -> None:
-        self.module, self.filename = module, filename
+        self.module = module
+        dropped = weakref.finalize(self, _forget, module.__name__, filename)
+        dropped.atexit = False
 
-    def __del__(self) -> None:
-        if sys.modules is not None and linecache.cache is not None:  # else the program ends
-            sys.modules.pop(self.module.__name__, None)
-            linecache.cache.pop(self.filename, None)
+
+def _forget(name: str, filename: str) -> None:
+    sys.modules.pop(name, None)
+    linecache.cache.pop(filename, None)
 
 
 @cached("GPU modules", 1024)
