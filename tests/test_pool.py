@@ -178,6 +178,26 @@ def test_compilation_survives_threads_that_do_not_start_or_end_at_once(
     assert len(begun) > 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_work_that_waits_is_not_begun_once_nobody_waits_for_it() -> None:
+    lock, begun = threading.Lock(), list[int]()
+
+    def leave(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, leave)
+    try:
+        with lock:
+            for number in range(3):
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                with pytest.raises(KeyboardInterrupt):
+                    uninterrupted.uninterrupted(lambda number=number: begun.append(number), lock)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    uninterrupted.uninterrupted(lambda: begun.append(3), lock)
+    assert begun == [3]
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
 def test_work_that_is_not_interrupted_goes_on_when_its_caller_is() -> None:
     done = threading.Event()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -20,18 +21,19 @@ class _Alive:
     """Held by a thread as long as it runs."""
 
 
-def uninterrupted(work: Callable[[], _T]) -> _T:
-    """What `work` returns or raises.
+def uninterrupted(work: Callable[[], _T], lock: Any = None) -> _T:
+    """What `work` returns or raises; it is done while a lock is held, if one is given.
 
-    The caller can be interrupted; then the work is still done to its end, but nobody waits for it.
-    Where no thread can be started, it is done here.
+    The caller can be interrupted; then work that has begun is still done to its end, but nobody
+    waits for it, and work that waits for the lock is not begun. Where no thread can be started, it
+    is done here.
 
     >>> uninterrupted(lambda: 6 * 7)
     42
     """
     outcome: list[tuple[bool, Any]] = []
     for _ in range(_TRIES):
-        if not _begun(work, outcome):
+        if not _begun(work, outcome, lock or nullcontext()):
             break
         if outcome:
             returned, found = outcome.pop()
@@ -41,10 +43,11 @@ def uninterrupted(work: Callable[[], _T]) -> _T:
                 raise found
             finally:
                 del found  # its traceback refers to this frame
-    return work()
+    with lock or nullcontext():
+        return work()
 
 
-def _begun(work: Callable[[], _T], outcome: list[tuple[bool, Any]]) -> bool:
+def _begun(work: Callable[[], _T], outcome: list[tuple[bool, Any]], lock: Any) -> bool:
     """Whether a thread could be started; it has ended, and written down how, if it came so far.
 
     An exception that is sent to a thread just as it starts another goes to the new one before
@@ -52,10 +55,13 @@ def _begun(work: Callable[[], _T], outcome: list[tuple[bool, Any]]) -> bool:
     """
     alive, done = _Alive(), allocate_lock()
     done.acquire()
+    left: list[bool] = []
 
     def inside(alive: _Alive) -> None:
         try:
-            outcome.append((True, work()))
+            with lock:
+                if not left:
+                    outcome.append((True, work()))
         except BaseException as error:
             outcome.append((False, error))
         done.release()
@@ -66,6 +72,10 @@ def _begun(work: Callable[[], _T], outcome: list[tuple[bool, Any]]) -> bool:
         return False
     alive = weakref.ref(alive)
     # In steps: an exception sent to this thread arrives between them.
-    while not done.acquire(timeout=_POLL) and alive() is not None:
-        pass
+    try:
+        while not done.acquire(timeout=_POLL) and alive() is not None:
+            pass
+    except BaseException:
+        left.append(True)
+        raise
     return True

@@ -65,13 +65,12 @@ def _without_interrupts(work: Callable[[], _T]) -> _T:
     """What `work` returns, from a thread that nobody interrupts and that compiles alone."""
 
     def alone() -> _T:
-        with _compiling:
-            try:
-                return work()
-            finally:
-                _unused.clear()
+        try:
+            return work()
+        finally:
+            _unused.clear()
 
-    return uninterrupted(alone)
+    return uninterrupted(alone, _compiling)
 
 
 def _free_unused() -> None:
