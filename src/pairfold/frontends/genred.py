@@ -295,6 +295,8 @@ def listed_aliases(aliases: Any) -> list[str]:
         parse_aliases(given)  # refuses, with the list that was meant
     try:
         return list(given)
+    except MemoryError:
+        raise
     except Exception:
         raise FormulaError(
             "aliases must be a list of strings",

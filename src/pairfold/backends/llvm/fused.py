@@ -123,7 +123,7 @@ class FusedLoop:
             where = [sums.address(at, n) for n in range(kernel.across)]
             added = [sums.load(address) for address in where]
             columns.next = list(columns.values)
-            size = len(columns.values) // len(components)
+            size = len(columns.values) // max(len(components), 1)
             for instance, mask in zip(instances, masks, strict=True):
                 block.emit(kernel.outputs, [instance], local, at)
                 for n, component in enumerate(components):

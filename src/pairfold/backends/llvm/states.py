@@ -269,7 +269,7 @@ class States:
         scale: Scale | None = None,
     ) -> None:
         """Merge accumulators, component after component, into the states."""
-        size = len(carried) // len(components)
+        size = len(carried) // max(len(components), 1)
         for n, place in enumerate(components):
             self._end(block, place, carried[n * size : (n + 1) * size], scale)
 
