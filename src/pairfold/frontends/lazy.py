@@ -31,6 +31,7 @@ from .copies import Steps, converted, copied, packed, unpacked, with_owners
 from .foreign import Foreign
 from .given import plain_number
 from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
+from .opaque import opaque
 from .ranges import same_ranges
 
 # What a result has in common with all operands, None where an operand does not know.
@@ -211,6 +212,7 @@ class Tensor(Foreign):
                 "Incompatible batch dimensions", found=f"{self.batch}, {other.batch}"
             ) from None
 
+    @opaque
     def _apply(self, name: str, *operands: Any) -> Any:
         """An operation on tensors of this class, nodes and parameters, in the row's order."""
         tensors = [operand for operand in operands if isinstance(operand, Tensor)]
