@@ -308,9 +308,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "IfElse": lambda c, x, y: _where(c >= 0, x, y),
     "Where": lambda m, x, y: _where(m != 0, x, y),
     "Clamp": _clamp,
-    "ClampInt": lambda x, a, b: torch.where(
-        x < a, float(a), torch.where(x > b, float(b), _number(x))
-    ),
+    "ClampInt": lambda x, a, b: torch.where(x < a, float(a), torch.where(x > b, float(b), x)),
     "Asin": torch.asin,
     "Acos": torch.acos,
     "Atan": torch.atan,
