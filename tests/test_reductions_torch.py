@@ -435,6 +435,21 @@ def test_gradients_of_selections_in_half_precision_are_rounded_once(dtype: Any) 
     assert abs(gradient.double() - want) < torch.finfo(dtype).eps * abs(want)
 
 
+@pytest.mark.parametrize("name", [n for n in SELECTING if not n.startswith("Arg")])
+def test_selected_values_beyond_half_precision_have_gradients(name: str) -> None:
+    """The infinity that stands for such a value is also the one that stands for no column."""
+    sign = -1.0 if "Max" in name else 1.0
+    x = torch.tensor([[sign * 6e4], [sign]], dtype=torch.float16, requires_grad=True)
+    y = torch.tensor([[sign * 6e4], [sign * 5e4]], dtype=torch.float16)
+    length = {"opt_arg": 2} if name.startswith("K") else {}
+    genred = pairfold.torch.Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **length)
+    found = genred(x, y)
+    value = found[0] if isinstance(found, tuple) else found
+    assert value[0].tolist() == [sign * math.inf] * value.shape[1]
+    (gradient,) = torch.autograd.grad(value, x, torch.ones_like(value))
+    assert gradient.flatten().tolist() == [value.shape[1]] * 2
+
+
 def test_ties_send_the_gradient_to_the_lowest_index() -> None:
     x = torch.zeros(2, 1, requires_grad=True)
     y = torch.tensor([[1.0], [0.0], [0.0], [2.0], [2.0]], requires_grad=True)

@@ -238,12 +238,15 @@ def _selected(
     one per result, so the derivatives of any order cost as much as the result is long.
     """
     located = _variant(fold, how.located)
-    found = apply(located, library, list(map(library.detached, arrays)), ranges)
+    # A value that half precision has no number for is not that of nothing: infinity.
+    wide = [widened(library, array) for array in arrays]
+    found = apply(located, library, list(map(library.detached, wide)), ranges)
     kinds = [result.kind for result in located.row.results]
     given = dict(zip(kinds, found, strict=True))
     if set(given) != {"value", "index"} or any(r.kind not in given for r in fold.row.results):
         raise _wrong(fold, f"results of {located.reduction}: {', '.join(kinds)}")
-    given["value"] = _at_selected(fold, located, library, arrays, apply, **given)
+    value = _at_selected(fold, located, library, wide, apply, **given)
+    given["value"] = library.cast(value, library.dtype(arrays[0]))
     return tuple(given[result.kind] for result in fold.row.results)
 
 
@@ -261,14 +264,11 @@ def _at_selected(
         # Nothing is selected: constants that stand in the graph, so that gradients are zeros.
         (nothing,) = apply(fold.variant("Sum"), library, arrays, None)
         return value + library.concatenated([nothing] * (value.shape[-1] // fold.dim))
-    # Gradients of what is gathered are added up: in float32, and rounded once.
-    wide = [widened(library, array) for array in arrays]
     parts: list[Any] = []
     for component in range(fold.dim):
         places = index[..., component :: fold.dim]
         at_pairs = component_at_pairs(fold, component)
-        (part,) = apply(at_pairs, library, _gathered(fold, library, wide, places), None)
-        part = library.cast(part, library.dtype(value))
+        (part,) = apply(at_pairs, library, _gathered(fold, library, arrays, places), None)
         # A formula of parameters has one row only.
         part = library.expanded(part, (*places.shape[:-2], math.prod(places.shape[-2:]), 1))
         parts.append(part.reshape(places.shape))
