@@ -131,11 +131,35 @@ def _clamp(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return _where(x < a, a, _where(x > b, b, _number(x)))
 
 
-def _mod(x: Tensor, n: Tensor, o: Tensor) -> Tensor:
-    """The remainder in [o, o+n): where rounding leads out of it, it is o."""
-    inside = x - n * ((x - o) / n).floor()
+def _mod(r: Rounding, x: Tensor, n: Tensor, o: Tensor) -> Tensor:
+    """The remainder in [o, o+n): where rounding leads out of it, it is o.
+
+    Of numbers so large that rounding moves them by more than n it may be any number in there.
+    """
+    count = (x - o) / n
+    inside = x - n * count.floor()
     place = (inside - o) / n
-    return inside + torch.where((place < 0) | (place >= 1), o - inside, 0.0).detach()
+    found = inside + torch.where((place < 0) | (place >= 1), o - inside, 0.0).detach()
+    if not r.size:
+        return found
+    anywhere = o + n * (r.slight(found) / r.size + 1) / 2
+    return found + torch.where(r.size * count.abs() > 1, anywhere - found, 0.0).detach()
+
+
+class _Tanh(torch.autograd.Function):
+    """The hyperbolic tangent, whose slope is 1 less a rounded square."""
+
+    @staticmethod
+    def forward(ctx: Any, r: Rounding, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.rounding = r
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor]:
+        (x,) = ctx.saved_tensors
+        r = ctx.rounding
+        return None, r(g * (1 - r(_Tanh.apply(r, x) ** 2)))
 
 
 def _angle(r: Rounding, z: Tensor) -> Tensor:
@@ -148,7 +172,7 @@ def _complex_exp(z: Tensor) -> Tensor:
 
 
 def _complex_abs(r: Rounding, z: Tensor) -> Tensor:
-    return _sqrt(r(z[..., ::2] ** 2) + r(z[..., 1::2] ** 2))
+    return _sqrt(r.slope(r(z[..., ::2] ** 2) + r(z[..., 1::2] ** 2)))
 
 
 def _sinc(x: Tensor) -> Tensor:
@@ -296,7 +320,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "Log": torch.log,
     "Sin": torch.sin,
     "Cos": torch.cos,
-    "Tanh": torch.tanh,
+    "Tanh": _Tanh.apply,
     "Abs": torch.abs,
     "Sign": lambda x: torch.where(x.isnan(), 0.0, x.sign()),
     "Step": lambda x: torch.where(x < 0, 0.0, 1.0).to(x.dtype),
@@ -323,7 +347,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "SumT": lambda x, n: x.expand(*x.shape[:-1], n),
     "Scalprod": lambda r, x, y: _sum(r, x * y),
     "SqNorm2": lambda r, x: _sum(r, x * x),
-    "Norm2": lambda r, x: _sqrt(_sum(r, x * x)),
+    "Norm2": lambda r, x: _sqrt(r.slope(_sum(r, x * x))),
     "SqDist": lambda r, x, y: _sum(r, r(x - y) ** 2),
     "Normalize": lambda r, x: x * _where_zero(r.slope(_sum(r, x * x)), torch.rsqrt, 0.0),
     "WeightedSqNorm": _weighted,
@@ -385,12 +409,12 @@ _ROUNDLESS = set(
     Floor SumT Concat Extract ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot Tile Stretch
     Diag Diagonal Complex ComplexReal ComplexImag Real2Complex Imag2Complex Conj""")
 )
-# Sums and angles: they are told how to round what is inside.
+# Sums, angles and others that are told how to round what is inside.
 _SUMS = set(
     words("""
         Sum Scalprod SqNorm2 Norm2 SqDist Normalize WeightedSqNorm WeightedSqDist MatVecMult
     VecMatMult TensorDot SumOfBlocks BlockSums ComplexSum ComplexAbs ComplexSquareAbs ComplexAngle
-    Atan2 SoftDTW_SqDist""")
+    Atan2 SoftDTW_SqDist Tanh Mod""")
 )
 DERIVATIVES = ("Grad", "Diff", "GradMatrix", "Divergence", "Laplacian")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import math
 import multiprocessing
 import os
 import sys
@@ -294,8 +295,9 @@ class Judge:
             self.exact = self.want.run(plain)
             # Infinities times parts of complex numbers that are 0 may be left out.
             self.order, self.hides = plain.order, _has(program, lambda f: f.is_complex)
-            # Angles at the origin have no derivative: NaN, also times 0.
-            self.turns = _has(program, lambda f: f.op in ("Atan2", "ComplexAngle"))
+            # Angles at the origin have no derivative: NaN, also times 0. Nor has what is 0 times a
+            # slope that is infinite: torch selects where others multiply by 0 or 1.
+            self.turns = _has(program, lambda f: f.op in NOT_SMOOTH)
             over = plain.overflow if program.axis else plain.overflow.mT
             over = over.expand(self.want.values[0].shape[:-1])
             if self.hides:
@@ -303,8 +305,10 @@ class Judge:
             self.overflows = over.any(-1).numpy()
             if program.reduction == "Prod":  # of the factors that are not 0, in any order
                 f = self.want.values[0].abs()
-                logs = torch.where(f.isfinite() & (f != 0), f, 1.0).log().clamp_min(0)
-                self.overflows |= (logs.sum(-2) > 700).any(-1).numpy()
+                logs = torch.where(f.isfinite() & (f != 0), f, 1.0).log()
+                self.overflows |= (logs.clamp_min(0).sum(-2) > 700).any(-1).numpy()
+                least = math.log(_LEAST["float64" if program.dtype == "float64" else "float32"])
+                self.overflows |= (logs.clamp_max(0).sum(-2) < least).any(-1).numpy()
             self.values = self.want.values
             if self.values[1] is not None and not bool(self.values[1].isfinite().all()):
                 self.hides = True  # e^F may be 0
@@ -316,7 +320,26 @@ class Judge:
                 self._take(Rounding(8 * unit, seed, whole=program.order == 0), torch.float64)
             if program.dtype != "float64":
                 self._take(Rounding(), torch.float32)
-        self.unit = unit
+            self.unit, self.parts = unit, self._parts()
+
+    def _parts(self) -> list[Array] | None:
+        """How large the gradients are that are added up to one, of an array that is several
+        arguments: each is rounded to the arrays' dtype."""
+        program = self.program
+        if program.order != 1 or all(a.same is None for a in program.arguments):
+            return None
+        alone = tuple(dataclasses.replace(a, same=None) for a in program.arguments)
+        apart = Wanted(dataclasses.replace(program, arguments=alone), self.want.given)
+        apart.met, apart.incoming = self.want.met, self.want.incoming
+        results = len(self.exact) - sum(a.same is None for a in program.arguments)
+        found = apart.run(Rounding(order=self.order))[results:]
+        if len(found) != len(alone):
+            return None
+        sums = {k: np.abs(x) for k, x in enumerate(found) if program.arguments[k].same is None}
+        for x, argument in zip(found, program.arguments, strict=True):
+            if argument.same is not None:
+                sums[argument.same] = sums[argument.same] + np.abs(x)
+        return [np.zeros(x.shape) for x in self.exact[:results]] + list(sums.values())
 
     def more(self) -> None:
         """More samples, of smaller and larger changes: to be sure of a mismatch.
@@ -383,9 +406,12 @@ class Judge:
         unit, least = _UNIT[dtype], _LEAST[dtype]
         with np.errstate(all="ignore"):
             same = (got == want) | (np.isnan(got) & np.isnan(want))
-            allowed = 4 * self.spread[k] + 8 * unit * np.abs(want) + least
+            size = np.abs(want) if self.parts is None else np.maximum(abs(want), self.parts[k])
+            allowed = 4 * self.spread[k] + 8 * unit * size + least
             close = np.isfinite(got) & np.isfinite(want) & (np.abs(got - want) <= allowed)
-        vague = self.vague[k] | (np.abs(want) > _MOST[dtype]) | self._overflows(got, results > 0)
+        vague = self.vague[k] | self._overflows(got, results > 0)
+        with np.errstate(all="ignore"):
+            vague |= np.abs(want) + allowed > _MOST[dtype]
         if self.hides:
             vague |= ~np.isfinite(want)
         if results:  # gradients, whose NaN is a matter of taste, but no number may become one
@@ -397,9 +423,17 @@ class Judge:
             whole = [np.abs(self.exact[n]).max(initial=0) < _MOST[dtype] for n in sources]
             whole += [not self.vague[n].any() for n in sources]
             vague |= ~np.isfinite(got) & (not all(whole) or self.turns)
+            vague |= self._is_arbitrary()
         self.numbers, self.unclear = self.numbers + want.size, self.unclear + int(vague.sum())
         ranked = False if results else self._ranked(got, got, unit)
         self._raise(label, got, want, same | close | vague | ranked, allowed)
+
+    def _is_arbitrary(self) -> bool:
+        """Whether rounding may make results of weights anything: their gradients use them."""
+        if self.program.reduction != "SumSoftMaxWeight":
+            return False
+        with np.errstate(all="ignore"):
+            return bool((self.spread[0] > 0.01 + 0.1 * np.abs(self.exact[0])).any())
 
     def _ranked(self, got: Array, values: Array, unit: float = 0.0) -> Array:
         """Whether values, shaped like the selected ones, may stand where they do in the order.
@@ -477,6 +511,7 @@ class Judge:
         )
 
 
+NOT_SMOOTH = ("Atan2", "ComplexAngle", "ReLU", "Clamp", "ClampInt")
 SELECTIONS = {*programs.SELECTING, "ArgMin", "ArgMax", "ArgKMin"}
 REDUCTIONS_RESULTS = {"Min_ArgMin": (0, 1), "Max_ArgMax": (0, 1), "KMin_ArgKMin": (0, 1)}
 

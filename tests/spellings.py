@@ -10,6 +10,7 @@ import numpy as np
 from dense_torch import Expr, words
 
 from pairfold import LazyTensor, Pm, Vi, Vj
+from pairfold.ops.truth import is_truth
 
 Array = Any
 
@@ -61,7 +62,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "Subtract": operator.sub,
     "Mult": operator.mul,
     "Divide": operator.truediv,
-    "Scalprod": operator.or_,
+    "Scalprod": lambda x, y: (x * y).sum(-1) if _are_truths(x, y) else x | y,
     "LessThan": operator.lt,
     "LessOrEqual": operator.le,
     "Equal": operator.eq,
@@ -121,6 +122,11 @@ _SAME_NAME = words("""
 
 class NotLazy(Exception):
     """The formula has an operation that lazy tensors have no method for."""
+
+
+def _are_truths(*operands: Any) -> bool:
+    """Whether x | y means that one of them holds."""
+    return all(isinstance(x, LazyTensor) and is_truth(x.node) for x in operands)
 
 
 def _method(name: str) -> Callable[..., Any]:

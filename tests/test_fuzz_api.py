@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import fuzz_api
 import programs
-from dense_torch import OPERATIONS, Expr
+from dense_torch import OPERATIONS, REDUCTIONS, Expr
 
 
 @pytest.mark.parametrize("seed", range(5000, 5018))
@@ -58,3 +58,55 @@ def test_a_program_that_fails_is_reduced_and_written_out(monkeypatch: pytest.Mon
     left = fuzz_api.reduced(gauss(), "Mismatch result", 60)
     assert (left.rows, left.columns) == (1, 1)
     assert "pairfold.Genred('Exp(SqDist(v0, v1))'" in fuzz_api.reproduction(left, way)
+
+
+def slope(function: Any) -> Any:
+    """The same function with derivatives a hundredth too large."""
+
+    def changed(*given: Any) -> Any:
+        found = function(*given)
+        return found.detach() + (found - found.detach()) * 1.01
+
+    return changed
+
+
+def value(function: Any) -> Any:
+    """A thousandth too much."""
+    return lambda *given: function(*given) * 1.001
+
+
+def without_last(function: Any) -> Any:
+    """A reduction that leaves out the last column."""
+
+    def changed(r: Any, f: Any, g: Any, length: int, met: Any) -> Any:
+        met = met.clone()
+        met[..., -1] = False
+        return function(r, f, g, length, met)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [(name, value) for name in ("Sin", "Exp", "SqDist", "Divide", "Norm2", "Atan", "IfElse")]
+    + [(name, slope) for name in ("Sin", "Square", "Tanh", "Powf", "Concat")]
+    + [(name, without_last) for name in ("Sum", "Mean", "LogSumExp", "SumSoftMaxWeight", "KMin")],
+)
+def test_a_fault_is_noticed_in_one_of_ten_formulas(
+    monkeypatch: pytest.MonkeyPatch, name: str, change: Any
+) -> None:
+    """It is planted in the dense program, which is as much as in pairfold."""
+    table = REDUCTIONS if change is without_last else OPERATIONS
+    monkeypatch.setitem(table, name, change(table[name]))
+    formulas = 0
+    for seed in range(600000, 606000, programs.VARIANTS):
+        program = programs.draw(seed)
+        used = fuzz_api._has(program, lambda f: f.op == name) or program.reduction == name
+        if not used or not program.rows or (change is slope and not program.order):
+            continue
+        formulas += 1
+        if formulas > 10:
+            break
+        if fuzz_api.failure(program) is not None:
+            return
+    pytest.fail("nobody noticed")

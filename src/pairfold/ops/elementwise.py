@@ -546,7 +546,8 @@ relu = elementwise(
     known=((-3, 0), (0, 0), (2, 2)),
     domain={"x": (0.2, 3)},
     derivative="Step(x)",
-    conventions="the derivative is 1 at 0; NaN stays NaN",
+    conventions="the derivative is 1 at 0, and a factor: 0 times an infinite one is NaN; NaN stays "
+    "NaN",
 )
 
 # ----- comparison and selection ------------------------------------------------------------------
