@@ -8,6 +8,8 @@ from typing import Any
 import interpreted  # imports Triton before any test does
 import pytest
 
+from pairfold import settings
+
 
 @pytest.fixture
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -33,3 +35,10 @@ def on_gpu(interpreter: None, monkeypatch: pytest.MonkeyPatch) -> None:
         return call(self, *arrays, backend=backend, **named)
 
     monkeypatch.setattr(Genred, "__call__", there)
+
+
+@pytest.fixture(scope="module")
+def interpreted_kernels() -> Iterator[None]:
+    """Kernels are interpreted by NumPy: for tests of what is asked, not of machine code."""
+    with settings(backend="reference"):
+        yield

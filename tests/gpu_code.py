@@ -15,8 +15,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu_cases import TIMED
+from pairfold.backends.chosen import TRITON
 from pairfold.backends.gpu.compiled import Program
-from pairfold.backends.gpu.launch import GpuLauncher
 from pairfold.frontends.fold import Fold
 from pairfold.lower.tiling import threads_hold
 from pairfold.ops.differentiation import Composition
@@ -57,7 +57,7 @@ def folds() -> Iterator[tuple[str, Fold, str]]:
 def programs(fold: Fold, dtype: str) -> tuple[Program, Program | None]:
     """What runs for many rows, and what follows it where data are refused."""
     options = current()
-    launcher = fold.launcher(dtype, options, GpuLauncher)
+    launcher = fold.launcher(dtype, options, TRITON)
     return launcher.programs(launcher.alternatives(ROWS, options)[0])
 
 

@@ -12,6 +12,8 @@ import torch
 from pairfold.errors import ArrayTypeError
 from pairfold.numpy import ComplexLazyTensor, LazyTensor, Pm, Vi, Vj
 
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
+
 RNG = np.random.default_rng(0)
 M, N, D = 5, 7, 3
 

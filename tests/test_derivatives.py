@@ -9,7 +9,7 @@ import pytest
 from checks import assert_close
 from formulas import dense, operand_values
 
-from pairfold.backends import reference
+from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back, push_forward
 from pairfold.core.node import Kind, topological
 from pairfold.errors import DerivativeError

@@ -14,7 +14,7 @@ from test_derivatives import CASES as DERIVED
 from test_derivatives import POINTS, Row
 from test_rows import CASES, KINDS, case_id, random_arrays, sample_params, seed_of, spread
 
-from pairfold.backends import reference
+from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back
 from pairfold.core.node import Kind
 from pairfold.frontends.devices import DeviceTensors

@@ -21,6 +21,8 @@ from pairfold.errors import (
 )
 from pairfold.numpy import ComplexLazyTensor, LazyTensor, Pm, Var, Vi, Vj
 
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
+
 RNG = np.random.default_rng(5)
 M, N, D = 17, 23, 3
 X, Y = RNG.uniform(0.5, 1.5, (M, 1, D)), RNG.uniform(0.5, 1.5, (1, N, D))

@@ -14,6 +14,8 @@ from pairfold.errors import DimError, FormulaError, OptionError
 from pairfold.numpy import ComplexLazyTensor, LazyTensor, Vi, Vj
 from pairfold.ops.table import OPERATIONS
 
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
+
 RNG = np.random.default_rng(6)
 S, T = RNG.normal(size=(M, 1, 1)), RNG.normal(size=(1, N, 1))
 A, W = RNG.normal(size=(M, 1, 6)), RNG.uniform(0.5, 1.5, (1, 1, 9))

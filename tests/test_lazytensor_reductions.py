@@ -15,6 +15,8 @@ from test_lazytensor import D, M, N, X, Y
 from pairfold.errors import ArgumentError, ArrayTypeError, DTypeError, OptionError, ShapeError
 from pairfold.numpy import LazyTensor, Pm, Vi, Vj
 
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
+
 RNG = np.random.default_rng(7)
 Z = X - Y
 F = (Z**2).sum(-1, keepdims=True)

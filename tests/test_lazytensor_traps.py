@@ -16,6 +16,8 @@ from pairfold.frontends import lazytensor
 from pairfold.numpy import LazyTensor, Pm, Vi, Vj, where
 from pairfold.ops.table import OPERATIONS
 
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
+
 RNG = np.random.default_rng(11)
 M, N = 13, 17
 # Some coordinates are shared, so that comparisons meet equal numbers.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.backends import reference
+from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back
 from pairfold.calculus.operators import LINEAR_IN
 from pairfold.core.node import Kind, Node, topological

@@ -12,9 +12,9 @@ import pytest
 from checks import assert_close, assert_same_bits
 
 from pairfold.backends.llvm import launch, native
+from pairfold.backends.llvm.explained import innermost_loop
 from pairfold.backends.llvm.machine import machine, target_machine
 from pairfold.backends.llvm.probe import write_probe
-from pairfold.frontends.explain import innermost_loop
 from pairfold.lower.schedule import Machine, make_plan
 from pairfold.numpy import Genred
 from pairfold.settings import current, settings

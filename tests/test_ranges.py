@@ -14,7 +14,7 @@ import test_reductions as plain
 from checks import assert_close, assert_same_bits
 
 from pairfold import cluster
-from pairfold.backends import reference
+from pairfold.backends.reference import interpreter as reference
 from pairfold.errors import DTypeError, InternalError, OptionError, RangeError, ShapeError
 from pairfold.lower.pattern import Pattern
 from pairfold.numpy import Genred, KernelSolve, LazyTensor, Vi, Vj

@@ -24,6 +24,9 @@ from pairfold.errors import (  # noqa: E402
     ShapeError,
 )
 from pairfold.ops.reductions import REDUCTIONS  # noqa: E402
+from pairfold.settings import settings  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
 
 Tensor = Any
 ROWS, COLUMNS, SEED = 9, 11, 3
@@ -151,6 +154,7 @@ def test_vmap_is_one_more_batch_axis(name: str) -> None:
         torch.testing.assert_close(grads[k], want)
 
 
+@settings(backend="llvm")  # many calls
 def test_gradcheck_passes() -> None:
     run, _ = sparse("LogSumExp", True, 1)
     tensors = plain.arguments(rows=ROWS, columns=COLUMNS)

@@ -12,7 +12,7 @@ from formulas import dense, formulas, operand_values, random_formula, variable_t
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairfold.backends import reference
+from pairfold.backends.reference import interpreter as reference
 from pairfold.core.node import Kind, topological
 from pairfold.errors import DimError, FormulaError
 from pairfold.frontends.methods import is_for_complex

@@ -14,7 +14,7 @@ from formulas import formulas
 from hypothesis import given
 from hypothesis import settings as profile
 
-from pairfold.backends import reference
+from pairfold.backends.reference import interpreter as reference
 from pairfold.core.node import Kind, Node, intern_node, topological
 from pairfold.errors import Refusal
 from pairfold.frontends.arrays import NumpyArrays

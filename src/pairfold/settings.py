@@ -38,6 +38,13 @@ class Settings:
         "Threads a reduction may use; 0: OMP_NUM_THREADS, else the CPUs this process may run on.",
         most=4096,
     )
+    backend: str = _option(
+        "auto",
+        "What runs kernels: LLVM's machine code on arrays of the host, Triton's programs on a GPU "
+        "(arrays of the host are copied there), or NumPy's interpreter, which is slow and says "
+        "what is right; auto: by the memory that holds the arrays.",
+        valid=("auto", "llvm", "triton", "reference"),
+    )
     target: str = _option(
         "native",
         "Instruction set of the CPU kernels; the narrower ones serve tests.",

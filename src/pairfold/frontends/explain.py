@@ -1,166 +1,29 @@
-"""Explanations of a reduction: formula, stages, loop nest, cost, and code on request."""
+"""Explanations of a reduction: what is reduced, for which sizes; backends say how."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..backends.storage import BYTES_STORED
+from ..backends.chosen import asked
+from ..backends.gpu.explained import GpuExplanation
+from ..backends.llvm.explained import Explanation
+from ..backends.reference.explained import ReferenceExplanation
+from ..backends.shown import Subject
 from ..core.node import Kind, topological
-from ..core.scalars import PRIMITIVES
 from ..core.show import formula_text, tree_text
 from ..errors import ArgumentError, ArrayTypeError, check_option
-from ..lower.cost import Estimate, registers
-from ..lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
-from ..lower.pattern import sparse_partition
-from ..lower.schedule import Plan, frontier, partition
 from ..settings import current
-from .arrays import SUPPORTED, adapter_of
+from .arrays import SUPPORTED
 from .devices import BACKENDS
-from .explaingpu import GpuExplanation, explain_on_gpu
 from .fold import Fold
 from .given import checked
-from .ranges import Ranges, checked_ranges
-from .shown import Shown, shortened
+from .ranges import checked_ranges
 
-if TYPE_CHECKING:
-    from ..backends.llvm.native import Native
+Explained = Explanation | GpuExplanation | ReferenceExplanation
 
 _LARGE = 100_000
-_TAKEN_IN = {
-    "running": "pair values; accumulate in registers",
-    "anchored": "terms e^(F - anchor); accumulate in registers",
-    "listed": "pair values; compared with the last of the list, inserted where smaller",
-}
-
-
-@dataclass(frozen=True, repr=False)
-class Explanation(Shown):
-    """How one reduction is computed; print it, or read its fields.
-
-    `formula` is what was written, `simplified` the same after expansions and rules; `stages` says
-    what is computed how often, `plan` how the loops are cut.
-    `flops_per_pair` counts arithmetic as written (an exponential is one); `bytes_per_pair` is
-    memory traffic from beyond the L1 cache; `registers` estimates the vectors alive in the inner
-    loop; `estimates` are the plans that the settings leave open, with cycles per pair on one
-    thread, the chosen one first (settings such as `lanes` and `row_vectors` force any). With
-    ranges, `rows` and `columns` are those of a block, on average. `llvm()`, `assembly()` and
-    `inner_loop()` give the code.
-    """
-
-    formula: str
-    simplified: str
-    reduction: str
-    dim: int
-    nodes: int
-    stages: dict[str, list[str]]
-    plan: Plan
-    tasks: int
-    splits: int
-    rows: int
-    columns: int
-    pairs: int
-    sparse: bool
-    flops_per_pair: float
-    bytes_per_pair: float
-    registers: int
-    estimates: tuple[Estimate, ...]
-    native: Native
-    tree: str
-    shared: int
-    form: str
-
-    @property
-    def summary(self) -> str:
-        """One line: what is reduced, over which sizes, and at what estimated cost."""
-        cycles = f"about {self.estimates[0].cycles:.3g} cycles per pair"
-        sizes = f"{self.rows} x {self.columns} {self.plan.dtype}"
-        return f"{self.reduction}, F = {shortened(self.formula)}: {sizes}, {cycles}"
-
-    def llvm(self) -> str:
-        """The LLVM IR, after optimisation."""
-        return self.native.llvm()
-
-    def assembly(self) -> str:
-        """The machine code as assembly text."""
-        return self.native.assembly()
-
-    def inner_loop(self) -> list[str]:
-        """The instructions of the innermost loop over pairs."""
-        return innermost_loop(self.assembly())
-
-    @property
-    def pairs_per_iteration(self) -> int:
-        """Pairs that one run through the innermost loop handles."""
-        return self.plan.lane_count * self.plan.jam
-
-    def instructions_per_vector(self) -> float:
-        """Instructions of the innermost loop per vector of pairs (component loops: per pass)."""
-        return len(self.inner_loop()) / (self.plan.vectors * self.plan.jam)
-
-    def __str__(self) -> str:
-        p = self.plan
-        lines = [
-            f"formula    {self.formula}",
-            f"by rules   {self.simplified}",
-            f"reduction  {self.reduction}, dimension {self.dim}, {self.nodes} nodes",
-            "",
-            "stages",
-        ]
-        for stage, values in self.stages.items():
-            lines.append(f"  {stage:<7}{', '.join(values) or '-'}")
-        lines += ["", f"loops for {self.rows} rows x {self.columns} columns, {p.dtype}{self._cut}"]
-        lines += [f"  {line}" for line in self._nest()]
-        acc = p.accumulation
-        lines += [
-            "",
-            f"states     {acc.inner} inside a block, {acc.outer} across blocks"
-            + (", compensated" if acc.compensated else ""),
-            f"per pair   {self.flops_per_pair:g} operations, {self.bytes_per_pair:.3g} bytes",
-            f"registers  about {self.registers} of {p.machine.registers} vectors",
-            f"machine    {p.machine.cpu}, {8 * p.machine.vector_bytes}-bit vectors",
-            f"compiled   in {1e3 * self.native.seconds:.1f} ms",
-            "",
-            "estimated cycles per pair, on one thread",
-        ]
-        lines += [f"  {e.name:<34} {e}" for e in self.estimates]
-        return "\n".join(lines)
-
-    @property
-    def _cut(self) -> str:
-        return f"; the average block of {self.pairs} pairs in ranges" if self.sparse else ""
-
-    def _nest(self) -> list[str]:
-        p = self.plan
-        lines = [
-            f"for task in {self.tasks} tasks ({self.splits} splits of the columns):  # threads"
-        ]
-        lines.append(f"  for block of {p.block} columns:  # packed, column values computed")
-        if p.lanes == "row":
-            lines.append(f"    for tile of {p.lane_count} rows ({p.vectors} vectors of {p.width}):")
-            jam = f", {p.jam} at a time" if p.jam > 1 else ""
-            columns = f"      for column in block{jam}:  # row values in lanes"
-        else:
-            lines.append("    for row in panel:")
-            columns = f"      for {p.lane_count} columns in block:  # column values in lanes"
-        if p.screen is not None:
-            lines.append("      bounds of all pairs; of columns that they rule out, nothing more")
-        if self.form == "anchored":
-            lines += [columns, "        exponents, into a buffer in L1"]
-            lines.append("      their largest moves the anchor up, if it is larger")
-        lines.append(columns)
-        if self.shared:
-            lines.append("        pair values that all components share, into a buffer in L1")
-            lines.append(f"      for {p.output_jam} components of {self.dim}:")
-            lines.append("        for column in block: accumulate in registers")
-        else:
-            lines.append(f"        {_TAKEN_IN[self.form]}")
-        if self.form != "listed":
-            lines.append("      add the block to the row's state")
-        return lines
 
 
 def explain_fold(
@@ -170,7 +33,7 @@ def explain_fold(
     text: str | None = None,
     backend: str = "auto",
     ranges: Any = None,
-) -> Explanation | GpuExplanation:
+) -> Any:
     """Explain a fold for arrays, or for large sizes of a dtype; `text` is what was written.
 
     Raises:
@@ -185,142 +48,37 @@ def explain_fold(
         raise ArgumentError(
             "ranges are explained for the arrays that they cut", hint="explain(x, y, ranges=...)"
         )
-    device = None
-    if arrays:
-        arrays, (adapter, *_) = checked(fold, arrays, None)
-        device = adapter.device(arrays[0])
-    if backend.startswith("GPU") or device is not None:
-        return explain_on_gpu(fold, arrays, dtype, text, device, pairs)
-    return _explain_on_cpu(fold, arrays, dtype, text, pairs)
-
-
-def _explain_on_cpu(
-    fold: Fold, arrays: Sequence[Any], dtype: str, text: str | None, ranges: Ranges | None
-) -> Explanation:
-    options = current()
+    options, device, pattern = current(), None, None
     rows = columns = _LARGE
     batches = 1
-    pattern = None
     if arrays:
-        adapter = adapter_of(arrays, fold.names, None)
-        binding = fold.binding(adapter, arrays)
-        rows, columns, batches = binding.rows, binding.columns, max(1, binding.count)
-        dtype = binding.dtype
-        pattern = None if ranges is None else fold.pattern(ranges, binding.sizes)
-    launcher = fold.launcher(dtype, options)
-    kernel = launcher.kernel
-    sizes = (rows, columns) if pattern is None else pattern.typical
-    estimates = launcher.alternatives(*sizes, options)
-    plan = estimates[0].plan
-    if pattern is None:
-        parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
-    else:
-        parts = sparse_partition(plan, pattern, rows, batches)
+        arrays, (adapter, sizes, dtype) = checked(fold, arrays, None)
+        device = adapter.device(arrays[0])
+        rows = sizes.of(fold.kept)
+        columns = sizes.of(Kind.J if fold.kept == Kind.I else Kind.I)
+        batches = max(1, math.prod(sizes.batch))
+        pattern = None if pairs is None else fold.pattern(pairs, sizes)
     kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
-    reread = kernel.stages[COLUMN].raw_size * BYTES_STORED[dtype] / parts.rows_per_task
-    return Explanation(
-        formula=text or formula_text(fold.formula, fold.names),
-        simplified=formula_text(fold.formula, fold.names),
+    simplified = formula_text(fold.formula, fold.names)
+    subject = Subject(
+        formula=text or simplified,
+        simplified=simplified,
+        reduction=f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})",
         dim=fold.dim,
         nodes=len(topological([fold.formula, *([fold.weight] if fold.weight else [])])),
-        reduction=f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})",
-        stages=_stages(kernel, fold),
-        plan=plan,
-        tasks=parts.tasks,
-        splits=parts.splits,
-        rows=sizes[0],
-        columns=sizes[1],
-        pairs=batches * (rows * columns if pattern is None else pattern.pairs),
-        sparse=pattern is not None,
-        flops_per_pair=_flops(kernel),
-        bytes_per_pair=reread,
-        registers=registers(kernel, plan),
-        estimates=tuple(estimates),
-        native=launcher.native(plan),
         tree=tree_text(fold.formula, fold.names),
-        shared=len(frontier(kernel)),
-        form=kernel.reduction.form,
+        names=fold.names,
+        rows=rows,
+        columns=columns,
+        batches=batches,
+        pattern=pattern,
+        device=device,
     )
+    runs = asked(options, device, backend)
+    return runs.explain(subject, fold.launcher(dtype, options, runs), options)
 
 
-def _stages(kernel: Kernel, fold: Fold) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for stage in (ONCE, ROW, COLUMN):
-        names = [
-            f"{fold.names.get(a.position, f'#{a.position}')}[{a.dim}]"
-            for a in kernel.arguments
-            if a.stage == stage
-        ]
-        counted = Counter(value.what for value in kernel.stages[stage].computed)
-        names += [f"{what} x{count}" for what, count in counted.items()]
-        found[STAGES[stage]] = names
-    counts: Counter[str] = Counter()
-    for value in kernel.needed(kernel.folded, PAIR):
-        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
-            times = 1
-            for loop in value.loops:
-                times *= loop.n
-            counts[value.what] += times
-    found["pair"] = [f"{what} x{count}" for what, count in counts.items()]
-    if kernel.output_loop is not None:
-        found["shared"] = [value.what for value in frontier(kernel)]
-    found["leaves"] = (
-        [f"{kernel.dim - kernel.factors.count(None)} factors leave the sum"]
-        if any(factor is not None for factor in kernel.factors)
-        else []
-    )
-    return found
-
-
-def _flops(kernel: Kernel) -> float:
-    count = float(kernel.places)
-    for value in kernel.needed(kernel.folded, PAIR):
-        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
-            times = 1
-            for loop in value.loops:
-                times *= loop.n
-            count += times
-    return count
-
-
-# Comments begin with one of these; on AArch64 "#12" is a number.
-_COMMENT = re.compile(r"(//|;|#(?![-\d])).*")
-_JUMP = re.compile(r"(?:j\w+|b\.\w+|cbn?z|tbn?z)\s(?:.*[\s,])?([\w.$]+)")
-# Additions and multiplications of vectors: of x86, of AArch64.
-_ARITHMETIC = re.compile(
-    r"v?(fn?m(add|sub)|mul|add|sub)\w*p[sd]\s|f(ml[as]|mul|add|sub)(\.\d[sd])?\s+v\d"
-)
-
-
-def innermost_loop(assembly: str) -> list[str]:
-    """The instructions of the loop body without inner jumps that has the most vector arithmetic.
-
-    Reads assembly of x86 and AArch64 as LLVM writes it for any system: a block of the function
-    `unit` that ends in a conditional jump to its own label.
-    """
-    best: list[str] = []
-    most = 0
-    label, body = "", list[str]()
-    inside = ""
-    for line in assembly.splitlines():
-        code = _COMMENT.sub("", line).strip()
-        if re.match(r"^[\w.$]+:", code):
-            label, body = code.split(":")[0], []
-            if not label.startswith((".", "LBB")):
-                inside = label.lstrip("_")
-            continue
-        if not code or code.startswith("."):
-            continue
-        body.append(code)
-        jump = _JUMP.fullmatch(code)
-        if jump and jump.group(1) == label and inside == "unit":
-            weight = sum(1 for instruction in body if _ARITHMETIC.match(instruction))
-            if weight > most:
-                best, most = list(body), weight
-    return best
-
-
-def explain(reduction: Any, *args: Any, **options: Any) -> Explanation | GpuExplanation:
+def explain(reduction: Any, *args: Any, **options: Any) -> Explained:
     """How a reduction is computed; the same as its `explain` method. Nothing is computed.
 
     Args:

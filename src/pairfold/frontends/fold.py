@@ -6,16 +6,14 @@ data: only the graph, the reduction and the options, and what it learnt about si
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..backends import reference
-from ..backends.gpu.launch import GpuLauncher
-from ..backends.llvm.launch import Launcher
+from ..backends.chosen import REFERENCE, chosen
+from ..backends.interface import Backend
 from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
 from ..core.node import Kind, Node
@@ -34,9 +32,10 @@ from ..ops.differentiation import PullBack
 from ..ops.reductions import REDUCTIONS, Reduction
 from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
-from ..settings import Settings, current
+from ..settings import Settings, current, settings
 from .accuracy import Accuracy
 from .arrays import (
+    NumpyArrays,
     Sizes,
     adapter_of,
     aligned_strides,
@@ -107,8 +106,7 @@ class Fold:
     the index that the results of the user's reduction are kept on, whose derivative this may be.
     """
 
-    # What runs it, and how the kernel is split beyond what formula and reduction say: see Sweep.
-    launches: type[Launcher] = Launcher
+    # How the kernel is split beyond what formula and reduction say: see Sweep.
     split: tuple[int, ...] = ()
 
     def __init__(
@@ -268,20 +266,13 @@ class Fold:
             assume_moderate(kernel)
         return kernel
 
-    def launcher(
-        self,
-        dtype: str,
-        options: Settings,
-        launches: type[Launcher] | type[GpuLauncher] | None = None,
-    ) -> Any:
+    def launcher(self, dtype: str, options: Settings, backend: Backend | None = None) -> Any:
         """The launcher for a dtype; folds of the same graph share it.
 
-        By default it runs on the CPU. Kernels for GPUs have short loops written out: their
-        registers hold the components.
+        By default that of the backend for arrays of the host.
         """
-        launches = launches or self.launches
-        if launches is GpuLauncher:
-            options = dataclasses.replace(options, unroll_pairs=options.unroll)
+        backend = backend or chosen(options, None)
+        options = backend.lowering(options)
         accumulation = self.accuracy.for_dtype(dtype, self.row)
         key = (
             self.formula,
@@ -295,12 +286,12 @@ class Fold:
             options.unroll_pairs,
             options.rules,
             self.split,
-            launches,
+            backend.name,
         )
         found = _launchers.get(key)
         if found is None:
             kernel = self.kernel(options)
-            made = launches(kernel, dtype, accumulation)
+            made = backend.launcher(kernel, dtype, accumulation)
             found = _launchers.put(key, made, kernel.bytes)
         return found
 
@@ -428,8 +419,7 @@ class Fold:
         binding.count = math.prod(sizes.batch)
         binding.out_shapes = self.out_shapes(sizes)
         binding.device = adapter.device(arrays[0])
-        launches = self.launches if binding.device is None else GpuLauncher
-        binding.launcher = self.launcher(dtype, options, launches)
+        binding.launcher = self.launcher(dtype, options, chosen(options, binding.device))
         binding.positions = tuple(
             (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
             for a in binding.launcher.kernel.arguments
@@ -446,15 +436,14 @@ class Fold:
         return adapter.need(arrays[position], label_of(position, self.names)) if ready else None
 
     def bound(self, binding: Binding, ranges: Ranges | None) -> Any:
-        """Machine code and tasks, for all pairs kept with the binding."""
-        launcher, options = binding.launcher, binding.options
-        where = () if binding.device is None else (binding.device,)
+        """What the launcher makes for the sizes; that for all pairs is kept with the binding."""
+        launcher, options, device = binding.launcher, binding.options, binding.device
         if ranges is not None:
             pattern = self.pattern(ranges, binding.sizes)
-            return launcher.bind_sparse(binding.rows, binding.count, options, pattern, *where)
+            return launcher.bind_sparse(binding.rows, binding.count, options, pattern, device)
         if binding.bound is None:
             sizes = (binding.rows, binding.columns, binding.count)
-            binding.bound = launcher.bind(*sizes, options, *where)
+            binding.bound = launcher.bind(*sizes, options, device)
         return binding.bound
 
     def pattern(self, ranges: Ranges, sizes: Sizes) -> Pattern:
@@ -480,11 +469,7 @@ class Fold:
             return
         # `alive` holds copies, where there are some, until the call is over.
         call, alive = self.call(adapter, arrays, results, binding, ranges, foreign)
-        addresses = adapter.addresses(alive, binding.needs)
-        if binding.device is None:
-            call(addresses, alive)
-        else:
-            call(alive)
+        call(adapter.addresses(alive, binding.needs), alive)
 
     def call(
         self,
@@ -565,8 +550,8 @@ class Fold:
         binding: Binding,
         ranges: Ranges | None,
     ) -> None:
-        """With `check=2`: every batch element against the reference interpreter."""
-        wanted = self.reference(adapter, arrays, binding.sizes, ranges)
+        """With `check=2`: against the reference."""
+        wanted = self.reference(adapter, arrays, ranges)
         for result, array, want in zip(self.row.results, results, wanted, strict=True):
             if result.kind != "value":
                 # Near ties may be decided by rounding; the values themselves are compared.
@@ -587,38 +572,12 @@ class Fold:
                 )
 
     def reference(
-        self, adapter: Any, arrays: Sequence[Any], sizes: Sizes, ranges: Ranges | None = None
-    ) -> list[Any]:
-        """The results as the NumPy interpreter has them, in float64."""
-        kernel = lower(
-            self.formula,
-            self.row,
-            self.kept,
-            current().unroll,
-            weight=self.weight,
-            length=self.length,
-        )
-        views: dict[int, Any] = {}
-        for argument in kernel.arguments:
-            array = np.asarray(adapter.to_numpy(adapter.ready(arrays[argument.position])))
-            own = 1 if self.variables[argument.position].params[2] == Kind.PARAMETER else 2
-            lead = array.ndim - own
-            tail = array.shape[lead:]
-            head = array.shape[:lead][-len(sizes.batch) :] if sizes.batch else ()
-            array = array.reshape((*head, *tail))
-            views[argument.position] = np.broadcast_to(array, (*sizes.batch, *tail))
-        found = [np.empty(shape) for shape in self.out_shapes(sizes)]
-        columns = sizes.of(Kind.J if self.kept == Kind.I else Kind.I)
-        for index in np.ndindex(*sizes.batch):
-            batch = {position: view[index] for position, view in views.items()}
-            if ranges is None:
-                wanted = reference.evaluate_all(kernel, batch, sizes.of(self.kept), columns)
-            else:
-                pattern = self.pattern(ranges, sizes)
-                wanted = reference.evaluate_sparse(kernel, batch, sizes.of(self.kept), pattern)
-            for array, want in zip(found, wanted, strict=True):
-                array[index] = want
-        return found
+        self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
+    ) -> Sequence[Any]:
+        """The results as the interpreter of kernels has them, as NumPy arrays."""
+        given = [np.asarray(adapter.to_numpy(adapter.ready(array))) for array in arrays]
+        with settings(backend=REFERENCE.name, check=0):
+            return self.run(NumpyArrays, given, ranges)
 
 
 def _dot(x: Node, y: Node) -> Node:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.node import Kind
 from ..errors import FormulaError, OptionError, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
+from ..settings import current
 from .accuracy import Accuracy
 from .advice import kind_name
 from .arrays import ADAPTERS, adapter_of, check_count
@@ -26,8 +27,7 @@ from .ranges import checked_ranges
 from .raw import fill_raw, is_raw
 
 if TYPE_CHECKING:
-    from .explain import Explanation
-    from .explaingpu import GpuExplanation
+    from .explain import Explained
 
 SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
 ACCUMULATORS = ("auto", "float16", "float32", "float64")
@@ -169,7 +169,7 @@ class Genred:
 
     def explain(
         self, *args: Any, dtype: str = "float32", backend: str = "auto", ranges: Any = None
-    ) -> Explanation | GpuExplanation:
+    ) -> Explained:
         """How the reduction is computed: formula, stages, loops, cost, and the code on request.
 
         Args:
@@ -236,6 +236,8 @@ def call_fold(
         check_count(len(fold.variables), len(args), fold.names)
     try:
         adapter = _adapter(args, fold, library)
+        if backend is AUTO and current().backend == "triton":
+            backend = "GPU"
         if backend is not AUTO or device_id is not ANY_DEVICE:
             adapter = placed(adapter, args, backend, device_id)
         if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):

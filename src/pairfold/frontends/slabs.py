@@ -196,7 +196,7 @@ class Slabs:
         if ranges is not None and binding.rows < self.whole.rows:
             ranges = ranges.of_rows(fold.kept, part.start, part.stop)
         call, taken = fold.call(self.tensors, tensors, results, binding, ranges)
-        call(taken)
+        call(self.tensors.addresses(taken, binding.needs), taken)
         step()
         return results
 

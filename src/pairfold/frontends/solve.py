@@ -36,8 +36,7 @@ from .preconditioners import NAMES, checked_preconditioner
 from .ranges import checked_ranges
 
 if TYPE_CHECKING:
-    from .explain import Explanation
-    from .explaingpu import GpuExplanation
+    from .explain import Explained
 
 _VARIABLE = re.compile(r"\bVar\((\d+),\d+,\d\)")
 # A preconditioner that nobody asked for: no sooner, no fewer columns, no more bytes, no smaller
@@ -470,7 +469,7 @@ class KernelSolve:
         request = Request(stop, chosen, callback, call, columns)
         return solve_system(self._system, args, self.library, alpha, request)
 
-    def explain(self, *args: Any, **options: Any) -> Explanation | GpuExplanation:
+    def explain(self, *args: Any, **options: Any) -> Explained:
         """How the products K a are computed, one for each iteration; see `Genred.explain`.
 
         Args:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from ..backends.llvm.sweeps import SweepLauncher
+from ..backends.chosen import chosen
 from ..core.node import Kind
 from ..lower.bounds import assume_moderate
 from ..lower.kernel import Kernel, lower
@@ -30,8 +30,6 @@ class Sweep(Fold):
 
     `order` are the numbers of the folds as results have them: first those that keep `kept`.
     """
-
-    launches = SweepLauncher
 
     def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
         self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
@@ -71,11 +69,11 @@ class Sweep(Fold):
         return kernel
 
     def reference(
-        self, adapter: Any, arrays: Sequence[Any], sizes: Sizes, ranges: Ranges | None = None
-    ) -> list[Any]:
-        """The results as the NumPy interpreter has them: those of the folds, one by one."""
-        given = (adapter, arrays, sizes, ranges)
-        return [result for fold in self.folds for result in fold.reference(*given)]
+        self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
+    ) -> Sequence[Any]:
+        """The results as the interpreter of kernels has them: those of the folds, one by one."""
+        found = (fold.reference(adapter, arrays, ranges) for fold in self.folds)
+        return [result for results in found for result in results]
 
     def fits(self, options: Settings) -> bool:
         """Whether its formulas are short enough to be worth lowering as one."""
@@ -87,23 +85,22 @@ def sweep(
 ) -> list[Any] | None:
     """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it.
 
-    On a GPU they always are.
+    Not every backend has such passes.
     """
     options = current()
-    if adapter.device(arrays[0]) is not None:
+    if not chosen(options, adapter.device(arrays[0])).fuses:
         return None
     if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
         return None
-    chosen = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
-    found = _in_lanes(fold, positions, chosen)
+    kept = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
+    found = _in_lanes(fold, positions, kept)
     if not found.fits(options):
         return None
     binding = found.binding(adapter, arrays)
-    assert isinstance(binding.launcher, SweepLauncher)
     if not binding.launcher.sweeps or not binding.rows * binding.columns * binding.count:
         return None
     if binding.rows < _SHORT and binding.rows < binding.columns:
-        found = _in_lanes(fold, positions, Kind.I if chosen == Kind.J else Kind.J)
+        found = _in_lanes(fold, positions, Kind.I if kept == Kind.J else Kind.J)
     results = found.run(adapter, arrays)
     return [results[found.order.index(n)] for n in range(len(positions))]
 

@@ -3,7 +3,7 @@
 Every value has a stage: *once* (parameters only), *row* (the kept index), *column* (the reduced
 index) or *pair*. Values below the pair stage that pairs need are *exported*: computed once per
 batch, row or column into numbered slots, so the inner loop holds pair work only. The kernel is the
-common text of all backends; `backends.reference` is what it means.
+common text of all backends; `backends.reference.interpreter` is what it means.
 """
 
 from __future__ import annotations

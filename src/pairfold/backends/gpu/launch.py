@@ -73,8 +73,6 @@ class Bound:
 class GpuLauncher:
     """Runs one kernel on tensors of one dtype and any size."""
 
-    by_address = False
-
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
         self.dtype = STORED[stored]
@@ -185,7 +183,7 @@ class GpuCall:
         self.strides, self.offsets = strides, offsets
         self._uploaded: dict[Any, Any] = {}
 
-    def __call__(self, tensors: Sequence[Any]) -> None:
+    def __call__(self, addresses: Sequence[int], tensors: Sequence[Any]) -> None:
         """Fold the tensors: results, then arguments."""
         device = tensors[0].device
         with on_device(device):

@@ -168,7 +168,9 @@ class Launcher:
             found = self._native.put(plan, Native(self.kernel, plan))
         return found
 
-    def bind(self, rows: int, columns: int, batches: int, options: Settings) -> Bound:
+    def bind(
+        self, rows: int, columns: int, batches: int, options: Settings, device: Any = None
+    ) -> Bound:
         """Machine code and tasks for these sizes."""
         key = (rows, columns, batches, options)
         bound = self._bound.get(key)
@@ -180,7 +182,9 @@ class Launcher:
             bound = self._bound.put(key, bound)
         return bound
 
-    def bind_sparse(self, rows: int, batches: int, options: Settings, pattern: Pattern) -> Bound:
+    def bind_sparse(
+        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: Any = None
+    ) -> Bound:
         """Machine code and tasks for a pattern; not kept, since a pattern belongs to its caller."""
         plan = self.plan(*pattern.typical, options)
         parts = sparse_partition(plan, pattern, rows, batches)

@@ -1,22 +1,13 @@
-"""Explanations of a reduction on a GPU: tiles, grid, registers, alternatives, the program."""
+"""Explanations of programs for GPUs: tiles, grid, registers, alternatives, the program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..backends.gpu.launch import GpuLauncher
-from ..core.node import Kind
-from ..core.show import formula_text
-from ..lower.tiling import Grid, Tiling, cost, registers
-from ..settings import current
-from .arrays import adapter_of
-from .fold import Fold
-from .ranges import Ranges
-from .shown import Shown, shortened
-
-_LARGE = 100_000
+from ...lower.tiling import Grid, Tiling, cost, registers
+from ...settings import Settings
+from ..shown import Shown, Subject, shortened
+from .launch import GpuLauncher
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,39 +70,23 @@ class GpuExplanation(Shown):
         return "\n".join(lines)
 
 
-def explain_on_gpu(
-    fold: Fold,
-    arrays: Sequence[Any],
-    dtype: str,
-    text: str | None,
-    device: Any,
-    ranges: Ranges | None = None,
-) -> GpuExplanation:
-    """Explain a fold on a device (None: any), for arrays or for large sizes of a dtype."""
-    options = current()
-    rows = columns = _LARGE
-    batches = 1
-    pattern = None
-    if arrays:
-        _, sizes, dtype = fold.check(arrays, adapter_of(arrays, fold.names, None).name)
-        rows, columns = sizes.of(fold.kept), sizes.i + sizes.j - sizes.of(fold.kept)
-        for size in sizes.batch:
-            batches *= size
-        pattern = None if ranges is None else fold.pattern(ranges, sizes)
-    launcher = fold.launcher(dtype, options, GpuLauncher)
+def explain(subject: Subject, launcher: GpuLauncher, options: Settings) -> GpuExplanation:
+    """How a program does it, on a device or (None) on any."""
+    rows, columns, pattern = subject.rows, subject.columns, subject.pattern
     if pattern is None:
-        bound = launcher.bind(max(1, rows), columns, max(1, batches), options, device)
+        sizes = (max(1, rows), columns, max(1, subject.batches))
+        bound = launcher.bind(*sizes, options, subject.device)
     else:
-        bound = launcher.bind_sparse(rows, max(1, batches), options, pattern, device)
+        batches = max(1, subject.batches)
+        bound = launcher.bind_sparse(rows, batches, options, pattern, subject.device)
         rows, columns = pattern.typical
     kernel, tiling = launcher.kernel, bound.program.tiling
-    kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
     found = launcher.alternatives(rows, options)
     return GpuExplanation(
-        formula=text or formula_text(fold.formula, fold.names),
-        simplified=formula_text(fold.formula, fold.names),
-        reduction=f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})",
-        dim=fold.dim,
+        formula=subject.formula,
+        simplified=subject.simplified,
+        reduction=subject.reduction,
+        dim=subject.dim,
         rows=rows,
         columns=columns,
         tiling=tiling,

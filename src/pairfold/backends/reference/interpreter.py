@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.scalars import PRIMITIVES, Loop, Value, number, reachable, to_float
-from ..errors import InternalError
-from ..lower.kernel import COLUMN, ONCE, ROW, Kernel, hole
-from ..lower.pattern import Pattern
+from ...core.scalars import PRIMITIVES, Loop, Value, number, reachable, to_float
+from ...errors import InternalError
+from ...lower.kernel import COLUMN, ONCE, ROW, Kernel, hole
+from ...lower.pattern import Pattern
 
 Array = Any
 

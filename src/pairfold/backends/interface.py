@@ -1,0 +1,99 @@
+"""What a backend is: what makes, of a kernel and sizes, something to call with arrays.
+
+A `Launcher` belongs to a kernel and a dtype and fits any sizes; `bind` fixes the sizes, or the
+pattern of pairs, and `call` the strides: what is then called takes arrays and fills the results
+among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ..lower.kernel import Kernel
+from ..lower.pattern import Pattern
+from ..lower.schedule import Accumulation
+from ..settings import Settings
+from .shown import Shown, Subject
+
+Strides = tuple[int, int]
+
+
+class Call(Protocol):
+    """A reduction with everything bound but its arrays."""
+
+    def __call__(self, addresses: Sequence[int], arrays: Any, /) -> None:
+        """Reduce arrays: results, which are filled, then the arguments in the kernel's order.
+
+        `addresses` are those of their first elements; `arrays` keeps the memory there.
+        """
+        ...
+
+
+class Launcher(Protocol):
+    """Runs one kernel on arrays of one dtype and any size."""
+
+    kernel: Kernel
+
+    def bind(
+        self, rows: int, columns: int, batches: int, options: Settings, device: Any = None
+    ) -> Any:
+        """What is made for such sizes, to be given to `call`."""
+        ...
+
+    def bind_sparse(
+        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: Any = None
+    ) -> Any:
+        """The same for the pairs of a pattern."""
+        ...
+
+    def call(
+        self, bound: Any, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+    ) -> Call:
+        """A reduction of these sizes.
+
+        `strides`: (of rows, of components) in bytes, of the results, then of the arguments in the
+        order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
+        None for a single batch element.
+        """
+        ...
+
+
+class Fused(Launcher, Protocol):
+    """Runs several sums of one kernel, of rows and of columns, in one pass over the pairs."""
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it can, and as accurately as the separate sums would."""
+        ...
+
+
+class Backend(Protocol):
+    """One way of running kernels."""
+
+    @property
+    def name(self) -> str:
+        """What `settings(backend=...)` calls it."""
+        ...
+
+    @property
+    def on_devices(self) -> bool:
+        """Whether arrays have to be on a device that torch names, or in the host's memory."""
+        ...
+
+    @property
+    def fuses(self) -> bool:
+        """Whether sums of rows and of columns may come from one pass over the pairs."""
+        ...
+
+    def lowering(self, options: Settings) -> Settings:
+        """The settings under which kernels are lowered for it."""
+        ...
+
+    def launcher(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> Launcher:
+        """A launcher of a kernel; a `Fused` one, where it fuses, of a kernel of several sums."""
+        ...
+
+    def explain(self, subject: Subject, launcher: Any, options: Settings) -> Shown:
+        """How one of its launchers runs its kernel for some sizes; nothing is computed."""
+        ...

@@ -1,0 +1,32 @@
+"""Machine code for the host's processor, as a backend."""
+
+from __future__ import annotations
+
+from ...lower.kernel import Kernel
+from ...lower.schedule import Accumulation
+from ...settings import Settings
+from ..shown import Subject
+from .explained import Explanation, explain
+from .launch import Launcher
+from .sweeps import SweepLauncher
+
+
+class Llvm:
+    """Kernels as machine code, on arrays in the host's memory."""
+
+    name = "llvm"
+    on_devices = False
+    fuses = True
+
+    def lowering(self, options: Settings) -> Settings:
+        """The settings as they are."""
+        return options
+
+    def launcher(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> Launcher:
+        """A launcher of a kernel."""
+        made = SweepLauncher if kernel.pieces else Launcher
+        return made(kernel, dtype, accumulation)
+
+    def explain(self, subject: Subject, launcher: Launcher, options: Settings) -> Explanation:
+        """How a launcher's kernel is run for some sizes."""
+        return explain(subject, launcher, options)

@@ -1,0 +1,256 @@
+"""Explanations of machine code: stages, loop nest, cost, and the code on request."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...core.scalars import PRIMITIVES
+from ...lower.cost import Estimate, registers
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
+from ...lower.pattern import sparse_partition
+from ...lower.schedule import Plan, frontier, partition
+from ...settings import Settings
+from ..shown import Shown, Subject, flops, shortened
+from ..storage import BYTES_STORED
+from .launch import Launcher
+
+if TYPE_CHECKING:
+    from .native import Native
+
+_TAKEN_IN = {
+    "running": "pair values; accumulate in registers",
+    "anchored": "terms e^(F - anchor); accumulate in registers",
+    "listed": "pair values; compared with the last of the list, inserted where smaller",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
+    """How one reduction is computed; print it, or read its fields.
+
+    `formula` is what was written, `simplified` the same after expansions and rules; `stages` says
+    what is computed how often, `plan` how the loops are cut.
+    `flops_per_pair` counts arithmetic as written (an exponential is one); `bytes_per_pair` is
+    memory traffic from beyond the L1 cache; `registers` estimates the vectors alive in the inner
+    loop; `estimates` are the plans that the settings leave open, with cycles per pair on one
+    thread, the chosen one first (settings such as `lanes` and `row_vectors` force any). With
+    ranges, `rows` and `columns` are those of a block, on average. `llvm()`, `assembly()` and
+    `inner_loop()` give the code.
+    """
+
+    formula: str
+    simplified: str
+    reduction: str
+    dim: int
+    nodes: int
+    stages: dict[str, list[str]]
+    plan: Plan
+    tasks: int
+    splits: int
+    rows: int
+    columns: int
+    pairs: int
+    sparse: bool
+    flops_per_pair: float
+    bytes_per_pair: float
+    registers: int
+    estimates: tuple[Estimate, ...]
+    native: Native
+    tree: str
+    shared: int
+    form: str
+
+    @property
+    def summary(self) -> str:
+        """One line: what is reduced, over which sizes, and at what estimated cost."""
+        cycles = f"about {self.estimates[0].cycles:.3g} cycles per pair"
+        sizes = f"{self.rows} x {self.columns} {self.plan.dtype}"
+        return f"{self.reduction}, F = {shortened(self.formula)}: {sizes}, {cycles}"
+
+    def llvm(self) -> str:
+        """The LLVM IR, after optimisation."""
+        return self.native.llvm()
+
+    def assembly(self) -> str:
+        """The machine code as assembly text."""
+        return self.native.assembly()
+
+    def inner_loop(self) -> list[str]:
+        """The instructions of the innermost loop over pairs."""
+        return innermost_loop(self.assembly())
+
+    @property
+    def pairs_per_iteration(self) -> int:
+        """Pairs that one run through the innermost loop handles."""
+        return self.plan.lane_count * self.plan.jam
+
+    def instructions_per_vector(self) -> float:
+        """Instructions of the innermost loop per vector of pairs (component loops: per pass)."""
+        return len(self.inner_loop()) / (self.plan.vectors * self.plan.jam)
+
+    def __str__(self) -> str:
+        p = self.plan
+        lines = [
+            f"formula    {self.formula}",
+            f"by rules   {self.simplified}",
+            f"reduction  {self.reduction}, dimension {self.dim}, {self.nodes} nodes",
+            "",
+            "stages",
+        ]
+        for stage, values in self.stages.items():
+            lines.append(f"  {stage:<7}{', '.join(values) or '-'}")
+        lines += ["", f"loops for {self.rows} rows x {self.columns} columns, {p.dtype}{self._cut}"]
+        lines += [f"  {line}" for line in self._nest()]
+        acc = p.accumulation
+        lines += [
+            "",
+            f"states     {acc.inner} inside a block, {acc.outer} across blocks"
+            + (", compensated" if acc.compensated else ""),
+            f"per pair   {self.flops_per_pair:g} operations, {self.bytes_per_pair:.3g} bytes",
+            f"registers  about {self.registers} of {p.machine.registers} vectors",
+            f"machine    {p.machine.cpu}, {8 * p.machine.vector_bytes}-bit vectors",
+            f"compiled   in {1e3 * self.native.seconds:.1f} ms",
+            "",
+            "estimated cycles per pair, on one thread",
+        ]
+        lines += [f"  {e.name:<34} {e}" for e in self.estimates]
+        return "\n".join(lines)
+
+    @property
+    def _cut(self) -> str:
+        return f"; the average block of {self.pairs} pairs in ranges" if self.sparse else ""
+
+    def _nest(self) -> list[str]:
+        p = self.plan
+        lines = [
+            f"for task in {self.tasks} tasks ({self.splits} splits of the columns):  # threads"
+        ]
+        lines.append(f"  for block of {p.block} columns:  # packed, column values computed")
+        if p.lanes == "row":
+            lines.append(f"    for tile of {p.lane_count} rows ({p.vectors} vectors of {p.width}):")
+            jam = f", {p.jam} at a time" if p.jam > 1 else ""
+            columns = f"      for column in block{jam}:  # row values in lanes"
+        else:
+            lines.append("    for row in panel:")
+            columns = f"      for {p.lane_count} columns in block:  # column values in lanes"
+        if p.screen is not None:
+            lines.append("      bounds of all pairs; of columns that they rule out, nothing more")
+        if self.form == "anchored":
+            lines += [columns, "        exponents, into a buffer in L1"]
+            lines.append("      their largest moves the anchor up, if it is larger")
+        lines.append(columns)
+        if self.shared:
+            lines.append("        pair values that all components share, into a buffer in L1")
+            lines.append(f"      for {p.output_jam} components of {self.dim}:")
+            lines.append("        for column in block: accumulate in registers")
+        else:
+            lines.append(f"        {_TAKEN_IN[self.form]}")
+        if self.form != "listed":
+            lines.append("      add the block to the row's state")
+        return lines
+
+
+def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanation:
+    """How machine code does it; it is compiled."""
+    kernel, pattern, dtype = launcher.kernel, subject.pattern, launcher.stored
+    rows, columns, batches = subject.rows, subject.columns, subject.batches
+    sizes = (rows, columns) if pattern is None else pattern.typical
+    estimates = launcher.alternatives(*sizes, options)
+    plan = estimates[0].plan
+    if pattern is None:
+        parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
+    else:
+        parts = sparse_partition(plan, pattern, rows, batches)
+    reread = kernel.stages[COLUMN].raw_size * BYTES_STORED[dtype] / parts.rows_per_task
+    return Explanation(
+        formula=subject.formula,
+        simplified=subject.simplified,
+        dim=subject.dim,
+        nodes=subject.nodes,
+        reduction=subject.reduction,
+        stages=_stages(kernel, subject),
+        plan=plan,
+        tasks=parts.tasks,
+        splits=parts.splits,
+        rows=sizes[0],
+        columns=sizes[1],
+        pairs=batches * (rows * columns if pattern is None else pattern.pairs),
+        sparse=pattern is not None,
+        flops_per_pair=flops(kernel),
+        bytes_per_pair=reread,
+        registers=registers(kernel, plan),
+        estimates=tuple(estimates),
+        native=launcher.native(plan),
+        tree=subject.tree,
+        shared=len(frontier(kernel)),
+        form=kernel.reduction.form,
+    )
+
+
+def _stages(kernel: Kernel, subject: Subject) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for stage in (ONCE, ROW, COLUMN):
+        names = [
+            f"{subject.names.get(a.position, f'#{a.position}')}[{a.dim}]"
+            for a in kernel.arguments
+            if a.stage == stage
+        ]
+        counted = Counter(value.what for value in kernel.stages[stage].computed)
+        names += [f"{what} x{count}" for what, count in counted.items()]
+        found[STAGES[stage]] = names
+    counts: Counter[str] = Counter()
+    for value in kernel.needed(kernel.folded, PAIR):
+        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
+            times = 1
+            for loop in value.loops:
+                times *= loop.n
+            counts[value.what] += times
+    found["pair"] = [f"{what} x{count}" for what, count in counts.items()]
+    if kernel.output_loop is not None:
+        found["shared"] = [value.what for value in frontier(kernel)]
+    found["leaves"] = (
+        [f"{kernel.dim - kernel.factors.count(None)} factors leave the sum"]
+        if any(factor is not None for factor in kernel.factors)
+        else []
+    )
+    return found
+
+
+# Comments begin with one of these; on AArch64 "#12" is a number.
+_COMMENT = re.compile(r"(//|;|#(?![-\d])).*")
+_JUMP = re.compile(r"(?:j\w+|b\.\w+|cbn?z|tbn?z)\s(?:.*[\s,])?([\w.$]+)")
+# Additions and multiplications of vectors: of x86, of AArch64.
+_ARITHMETIC = re.compile(
+    r"v?(fn?m(add|sub)|mul|add|sub)\w*p[sd]\s|f(ml[as]|mul|add|sub)(\.\d[sd])?\s+v\d"
+)
+
+
+def innermost_loop(assembly: str) -> list[str]:
+    """The instructions of the loop body without inner jumps that has the most vector arithmetic.
+
+    Reads assembly of x86 and AArch64 as LLVM writes it for any system: a block of the function
+    `unit` that ends in a conditional jump to its own label.
+    """
+    best: list[str] = []
+    most = 0
+    label, body = "", list[str]()
+    inside = ""
+    for line in assembly.splitlines():
+        code = _COMMENT.sub("", line).strip()
+        if re.match(r"^[\w.$]+:", code):
+            label, body = code.split(":")[0], []
+            if not label.startswith((".", "LBB")):
+                inside = label.lstrip("_")
+            continue
+        if not code or code.startswith("."):
+            continue
+        body.append(code)
+        jump = _JUMP.fullmatch(code)
+        if jump and jump.group(1) == label and inside == "unit":
+            weight = sum(1 for instruction in body if _ARITHMETIC.match(instruction))
+            if weight > most:
+                best, most = list(body), weight
+    return best

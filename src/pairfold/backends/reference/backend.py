@@ -1,0 +1,151 @@
+"""The interpreter as a backend: slow, and what every other is compared with.
+
+It computes in float64 on kernels that nothing has rearranged, and rounds results once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.pattern import Pattern
+from ...lower.schedule import Accumulation
+from ...settings import Settings
+from ..interface import Strides
+from ..shown import Subject
+from . import interpreter
+from .explained import ReferenceExplanation, explain
+
+_RESULT = {"index": "int64", "truth": "bool"}
+
+
+class ReferenceCall:
+    """A reduction with everything bound but its arrays."""
+
+    def __init__(
+        self,
+        launcher: ReferenceLauncher,
+        pattern: Pattern | None,
+        sizes: tuple[int, int],
+        strides: Sequence[Strides],
+        offsets: Any,
+    ) -> None:
+        self.launcher, self.pattern, self.sizes = launcher, pattern, sizes
+        self.strides = list(strides)
+        self.offsets = np.zeros((1, len(strides)), np.int64) if offsets is None else offsets
+
+    def __call__(self, addresses: Sequence[int], arrays: Any = None) -> None:
+        """Interpret the kernel for one batch element after the other."""
+        launcher, kernel = self.launcher, self.launcher.kernel
+        shapes, dtypes = launcher.shapes(*self.sizes), launcher.dtypes
+        count = len(kernel.results)
+        for offsets in self.offsets:
+            views = [
+                _view(address + int(offset), shape, strides, dtype)
+                for address, offset, shape, strides, dtype in zip(
+                    addresses, offsets, shapes, self.strides, dtypes, strict=True
+                )
+            ]
+            given = {
+                argument.position: _widened(view[0] if argument.stage == ONCE else view)
+                for argument, view in zip(kernel.arguments, views[count:], strict=True)
+            }
+            for view, values in zip(views, self._results(given), strict=False):
+                view[...] = _stored(values, view.dtype)
+
+    def _results(self, given: dict[int, Any]) -> list[Any]:
+        rows, columns = self.sizes
+        if self.pattern is None:
+            return interpreter.evaluate_all(self.launcher.kernel, given, rows, columns)
+        return interpreter.evaluate_sparse(self.launcher.kernel, given, rows, self.pattern)
+
+
+class ReferenceLauncher:
+    """Interprets one kernel on arrays of one dtype and any size."""
+
+    def __init__(self, kernel: Kernel, stored: str) -> None:
+        self.kernel, self.stored = kernel, stored
+        results = [_RESULT.get(result.kind, stored) for result in kernel.reduction.results]
+        self.dtypes = results + [stored] * len(kernel.arguments)
+
+    def shapes(self, rows: int, columns: int) -> list[tuple[int, int]]:
+        """Of one batch element of results and arguments."""
+        length = {ONCE: 1, ROW: rows, COLUMN: columns}
+        found = [(rows, width) for width in self.kernel.results]
+        return found + [(length[a.stage], a.dim) for a in self.kernel.arguments]
+
+    def bind(
+        self, rows: int, columns: int, batches: int, options: Settings, device: Any = None
+    ) -> None:
+        """Nothing is made for sizes."""
+
+    def bind_sparse(
+        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: Any = None
+    ) -> Pattern:
+        """The pattern itself."""
+        return pattern
+
+    def call(
+        self, bound: Any, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+    ) -> ReferenceCall:
+        """A reduction of these sizes, over all pairs or those of the pattern that is bound."""
+        return ReferenceCall(self, bound, (rows, columns), strides, offsets)
+
+
+class Reference:
+    """Kernels interpreted by NumPy, on arrays in the host's memory."""
+
+    name = "reference"
+    on_devices = False
+    fuses = False
+
+    def lowering(self, options: Settings) -> Settings:
+        """Without rearrangement: what a formula says is what is computed."""
+        return dataclasses.replace(options, rules="exact")
+
+    def launcher(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> ReferenceLauncher:
+        """A launcher of a kernel; sums are in float64 however they are to be accumulated."""
+        return ReferenceLauncher(kernel, dtype)
+
+    def explain(
+        self, subject: Subject, launcher: ReferenceLauncher, options: Settings
+    ) -> ReferenceExplanation:
+        """How a launcher's kernel is run for some sizes."""
+        return explain(subject, launcher.kernel)
+
+
+def _view(address: int, shape: tuple[int, int], strides: Strides, dtype: str) -> Any:
+    """The memory of one batch element as an array, bfloat16 as the bits it has."""
+    bits = np.dtype({"bfloat16": "uint16"}.get(dtype, dtype))
+    if not all(shape):
+        return np.empty(shape, bits)
+    where = {
+        "data": (address, False),
+        "shape": shape,
+        "strides": strides,
+        "typestr": bits.str,
+        "version": 3,
+    }
+    return np.asarray(type("Memory", (), {"__array_interface__": where})())
+
+
+def _widened(view: Any) -> Any:
+    """Values in float64; of bfloat16, whose bits are the upper half of a float32."""
+    if view.dtype != np.uint16:
+        return view.astype(np.float64)
+    return (view.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def _stored(values: Any, dtype: Any) -> Any:
+    """Values rounded to what memory holds; to bfloat16 with ties to even bits."""
+    if dtype != np.uint16:
+        with np.errstate(all="ignore"):
+            return values.astype(dtype)
+    with np.errstate(all="ignore"):
+        bits = values.astype(np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
