@@ -5,7 +5,8 @@
 # into the folder (by default .aarch64, kept for the next time; 400 MB) and installs nothing: no
 # root, no binfmt. PROCESSORS: those to emulate, one after the other, as qemu calls them: by default
 # an old one, and one with all that qemu knows, SVE and scalar products among it (a64fx has the one,
-# neoverse-n1 the other). TESTS: others than the core, and options. The core takes half an hour each.
+# neoverse-n1 the other). TESTS: others than the core, and options. The core takes a quarter of an
+# hour each.
 set -euo pipefail
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "${1:-$checkout/.aarch64}"
