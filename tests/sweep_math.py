@@ -1,6 +1,6 @@
 """Measure the error of the SIMD elementary functions against a wider oracle.
 
-Turns a function of `pairfold.backends.approximations` into a machine-code kernel
+Turns a function of `pairfold.backends.functions.approximations` into a machine-code kernel
 for a chosen target, runs it over float32 bit patterns (all 2**32 by default when run
 as a script: ``python tests/sweep_math.py [names...]``) and prints the worst error in
 units in the last place.  The error is measured against the unrounded reference, never
@@ -24,9 +24,9 @@ import numpy.typing as npt
 from llvmlite import ir
 from scipy import special
 
-from pairfold.backends.approximations import FUNCTIONS
+from pairfold.backends.functions.approximations import FUNCTIONS
 from pairfold.backends.llvm.machine import machine
-from pairfold.backends.simd import Simd
+from pairfold.backends.llvm.simd import Simd
 
 Array = npt.NDArray[Any]
 

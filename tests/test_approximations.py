@@ -20,9 +20,10 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from sweep_math import BOUND_ULP, TWO_ARGUMENTS, Reference, kernel, ulp_error
 
-from pairfold.backends.approximations import FUNCTIONS
-from pairfold.backends.numerics import LN2, LOG2E, PI
-from pairfold.backends.simd import Simd, round_to_format
+from pairfold.backends.functions.approximations import FUNCTIONS
+from pairfold.backends.functions.arithmetic import round_to_format
+from pairfold.backends.functions.numerics import LN2, LOG2E, PI
+from pairfold.backends.llvm.simd import Simd
 
 Array = NDArray[Any]
 

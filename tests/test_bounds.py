@@ -11,8 +11,8 @@ from checks import assert_close
 from numpy.typing import NDArray
 
 from pairfold import settings
-from pairfold.backends import exponentials
-from pairfold.backends.approximations import FUNCTIONS
+from pairfold.backends.functions import exponentials
+from pairfold.backends.functions.approximations import FUNCTIONS
 from pairfold.backends.llvm.launch import Call, Launcher
 from pairfold.lower.bounds import BOUNDED, MODERATE
 from pairfold.lower.kernel import ROW

@@ -23,7 +23,7 @@ from test_approximations import (
     two_argument_case,
 )
 
-from pairfold.backends import approximations
+from pairfold.backends.functions import approximations
 from pairfold.backends.gpu.compiled import module_of
 from pairfold.backends.gpu.text import Printed, Text
 from pairfold.core.scalars import PRIMITIVES

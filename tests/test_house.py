@@ -137,6 +137,25 @@ def test_files_import_only_from_their_level_and_those_before_it(path):
     assert not wrong, f"{name_of(path)} imports from a later level: {'; '.join(wrong)}"
 
 
+@every_file
+def test_backends_are_known_by_their_interface_alone(path):
+    """Only machine code knows llvmlite; who is no backend does not know which there are."""
+    name = name_of(path)
+    if name in ("doctor.py", "backends/chosen.py"):  # one looks at the machine, the other chooses
+        return
+    if not name.startswith("backends/llvm/"):
+        assert "import llvmlite" not in path.read_text()
+        assert "from llvmlite" not in path.read_text()
+    own = re.match(r"backends/(llvm|gpu|reference)/", name)
+    wrong = [
+        f"line {line}: {target}"
+        for line, target in imported(path)
+        for kind in re.findall(r"^backends\.(llvm|gpu|reference)\b", target)
+        if own is None or kind != own[1]
+    ]
+    assert not wrong, f"{name} imports of a backend: {'; '.join(wrong)}"
+
+
 def test_every_file_has_a_level():
     unknown = {name_of(p).removesuffix(".py").partition("/")[0] for p in FILES} - set().union(
         *LEVELS

@@ -9,7 +9,7 @@ A *table* is a vector whose components are computed once, in order, and then rea
 times, at any index; a component may be computed from earlier ones of the same table.
 
 The primitives table is the only list of machine operations; each row carries its NumPy meaning
-(the definition) and the name of its LLVM spelling (`backends.simd` or `backends.approximations`).
+(the definition) and the name of its LLVM spelling (`backends.llvm.simd` or `backends.functions`).
 """
 
 from __future__ import annotations

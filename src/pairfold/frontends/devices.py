@@ -11,7 +11,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from ..backends.gpu.compiled import interpreting
+from ..backends.chosen import TRITON
 from ..errors import DeviceError, OptionError, check_option
 from .arrays import TorchArrays
 from .slabs import Slabs
@@ -58,7 +58,7 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) ->
         return adapter
     if not backend.startswith("GPU"):
         return adapter
-    return OnGpu(adapter, gpu(max(0, device_id)))
+    return OnGpu(adapter, TRITON.device(max(0, device_id)))
 
 
 def _checked_number(device_id: Any) -> int:
@@ -75,35 +75,6 @@ def _checked_number(device_id: Any) -> int:
             hint='device_id=0 for the first GPU, with backend="GPU" where arrays are of the host',
         )
     return number
-
-
-def gpu(number: int) -> Any:
-    """torch's device of that number; the CPU where Triton interprets its programs.
-
-    Raises:
-        DeviceError: torch is not there, sees no GPU, or not so many.
-    """
-    try:
-        import torch
-    except ImportError:
-        raise DeviceError(
-            'backend="GPU" needs torch, which owns the memory of GPUs',
-            hint="pip install torch triton",
-        ) from None
-    if interpreting():
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise DeviceError(
-            "there is no GPU that can be used",
-            found="torch.cuda.is_available() is False",
-            hint='backend="auto", or `python -m pairfold doctor` to see what is missing',
-        )
-    if number >= torch.cuda.device_count():
-        raise DeviceError(
-            "there is no such GPU",
-            found=f"device_id={number}, of {torch.cuda.device_count()} GPUs",
-        )
-    return torch.device("cuda", number)
 
 
 class DeviceTensors(TorchArrays):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.chosen import asked
-from ..backends.gpu.explained import GpuExplanation
-from ..backends.llvm.explained import Explanation
-from ..backends.reference.explained import ReferenceExplanation
 from ..backends.shown import Subject
 from ..core.node import Kind, topological
 from ..core.show import formula_text, tree_text
@@ -21,7 +18,12 @@ from .fold import Fold
 from .given import checked
 from .ranges import checked_ranges
 
-Explained = Explanation | GpuExplanation | ReferenceExplanation
+if TYPE_CHECKING:
+    from ..backends.gpu.explained import GpuExplanation
+    from ..backends.llvm.explained import Explanation
+    from ..backends.reference.explained import ReferenceExplanation
+
+    Explained = Explanation | GpuExplanation | ReferenceExplanation
 
 _LARGE = 100_000
 

@@ -15,10 +15,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends.gpu.launch import new_flag
-from ..backends.llvm.pool import progress_bar
-from ..backends.storage import BYTES_STORED
+from ..core.dtypes import BYTES_STORED
 from ..core.node import Kind
+from ..core.progress import progress_bar
 from ..errors import MemoryLimitError
 from ..settings import current
 from .ranges import Ranges
@@ -226,7 +225,7 @@ class Slabs:
                     results = fold.empty(adapter, tensors, binding)
                 call, taken = fold.call(adapter, tensors, results, binding)
                 if flag is None:
-                    flag = new_flag(call.bound, binding.device)
+                    flag = call.new_flag(binding.device)
                 left.append(call.leave(taken, flag, part.start, literal))
                 if not literal:
                     step()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+from ...errors import DeviceError
 from ...lower.kernel import Kernel
 from ...lower.schedule import Accumulation
 from ...settings import Settings
 from ..shown import Subject
+from .compiled import interpreting
 from .explained import GpuExplanation, explain
 from .launch import GpuLauncher
 
@@ -30,3 +33,31 @@ class Triton:
     def explain(self, subject: Subject, launcher: GpuLauncher, options: Settings) -> GpuExplanation:
         """How a launcher's kernel is run for some sizes."""
         return explain(subject, launcher, options)
+
+    def device(self, number: int) -> Any:
+        """torch's device of that number; the CPU where Triton interprets its programs.
+
+        Raises:
+            DeviceError: torch is not there, sees no GPU, or not so many.
+        """
+        try:
+            import torch
+        except ImportError:
+            raise DeviceError(
+                'backend="GPU" needs torch, which owns the memory of GPUs',
+                hint="pip install torch triton",
+            ) from None
+        if interpreting():
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise DeviceError(
+                "there is no GPU that can be used",
+                found="torch.cuda.is_available() is False",
+                hint='backend="auto", or `python -m pairfold doctor` to see what is missing',
+            )
+        if number >= torch.cuda.device_count():
+            raise DeviceError(
+                "there is no such GPU",
+                found=f"device_id={number}, of {torch.cuda.device_count()} GPUs",
+            )
+        return torch.device("cuda", number)

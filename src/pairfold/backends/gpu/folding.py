@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from ...core.scalars import Loop, Value, number, reachable, to_float
 from ...lower.kernel import Kernel, hole
 from ...lower.tiling import Tiling
-from .. import approximations
-from ..numerics import LOG2E
+from ..functions import approximations
+from ..functions.numerics import LOG2E
 from .text import Printed, Text, literal
 from .values import Known, Values
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.cache import Cache, Limit
+from ...core.dtypes import BYTES_STORED, STORED
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
 from ...lower.tiling import Grid, Tiling, grid, groups_of, tilings
 from ...settings import Settings
-from ..storage import BYTES_STORED, STORED
 from .compiled import Program, interpreting, triton
 
 Strides = tuple[int, int]
@@ -191,9 +191,16 @@ class GpuCall:
                 self._tune(tensors)
             self.launch(self.bound, tensors)
 
+    def new_flag(self, device: Any, bound: Bound | None = None) -> Any:
+        """A word that a program sets where it refuses its data; None where it assumes nothing."""
+        if (bound or self.bound).literal is None:
+            return None
+        torch = sys.modules["torch"]
+        return torch.zeros(1, dtype=torch.int32, device=device)
+
     def launch(self, bound: Bound, tensors: Sequence[Any]) -> None:
         """Enqueue the programs."""
-        flag = new_flag(bound, tensors[0].device)
+        flag = self.new_flag(tensors[0].device, bound)
         for program in (bound.program, bound.literal):
             if program is not None:
                 parts = grid_of(program, bound.grid)
@@ -363,14 +370,6 @@ def wave(program: Program, parts: Grid) -> int:
         return _MOST_PROGRAMS
     each = program.source.cells * cell_bytes(program) * parts.groups
     return max(1, min(parts.tasks, _SCRATCH_BYTES // each))
-
-
-def new_flag(bound: Bound, device: Any) -> Any:
-    """A word that a program sets where it refuses its data; None where it makes no assumptions."""
-    if bound.literal is None:
-        return None
-    torch = sys.modules["torch"]
-    return torch.zeros(1, dtype=torch.int32, device=device)
 
 
 def _once(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:

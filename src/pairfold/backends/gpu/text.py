@@ -1,6 +1,7 @@
-"""Python text of a Triton function: lines, names, and the arithmetic of `simd` in words.
+"""Python text of a Triton function: lines, names, and the arithmetic of elementary functions in
+words.
 
-`Printed` has the methods of `Simd`, but every value is the name of a Triton tensor: so the
+Every value of `Printed` is the name of a Triton tensor: so the
 elementary functions that were written for vectors of a CPU are printed by the same code. A tensor
 may be a number, a column of rows, a row of columns or a tile; Triton broadcasts them.
 """
@@ -12,7 +13,7 @@ import math
 from collections.abc import Generator
 from typing import Any
 
-from ..simd import Number, Simd, round_to_format
+from ..functions.arithmetic import Arithmetic, Number, round_to_format
 
 # Both are exact: integers of these widths hold the patterns of floats.
 _INTEGER = {"float32": "tl.int32", "float64": "tl.int64"}
@@ -70,17 +71,12 @@ def literal(value: float) -> str:
     return repr(value) if math.isfinite(value) else f'float("{value}")'
 
 
-class Printed(Simd):
+class Printed(Arithmetic):
     """Arithmetic on tensors of one dtype; values are names."""
 
     def __init__(self, text: Text, dtype: str) -> None:
-        super().__init__(None, dtype, 1, _FUSED)  # pyright: ignore[reportArgumentType]
+        super().__init__(dtype, _FUSED)
         self.text = text
-
-    @property
-    def has_avx512(self) -> bool:
-        """No."""
-        return False
 
     @property
     def triton(self) -> str:
@@ -118,13 +114,6 @@ class Printed(Simd):
 
     # ---- float arithmetic ------------------------------------------------------------
 
-    def float_intrinsic(self, name: str, *arguments: Any) -> Any:
-        """A function of Triton by its name."""
-        # The square root of float64 is rounded once in any case.
-        root = "tl.sqrt_rn" if self.dtype == "float32" else "tl.sqrt"
-        called = {"fabs": "tl.abs", "sqrt": root}.get(name, f"tl.{name}")
-        return self.let(f"{called}({', '.join(arguments)})")
-
     def add(self, a: Any, b: Any) -> Any:
         """a + b"""
         return self.let(f"{a} + {b}")
@@ -148,6 +137,34 @@ class Printed(Simd):
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once."""
         return self.let(f"tl.fma({a}, {b}, {c})")
+
+    def fused(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once."""
+        return self.fma(a, b, c)
+
+    def abs(self, a: Any) -> Any:
+        """Clear the sign bit."""
+        return self.let(f"tl.abs({a})")
+
+    def sqrt(self, a: Any) -> Any:
+        """The correctly rounded square root; that of float64 is in any case."""
+        return self.let(f"tl.sqrt_rn({a})" if self.dtype == "float32" else f"tl.sqrt({a})")
+
+    def floor(self, a: Any) -> Any:
+        """The largest integer not above a."""
+        return self.let(f"tl.floor({a})")
+
+    def rint(self, a: Any) -> Any:
+        """The nearest integer, ties to even."""
+        return self.let(f"tl.rint({a})")
+
+    def lesser(self, a: Any, b: Any) -> Any:
+        """a if a < b else b."""
+        return self.select(self.compare("<", a, b), a, b)
+
+    def greater(self, a: Any, b: Any) -> Any:
+        """a if a > b else b."""
+        return self.select(self.compare(">", a, b), a, b)
 
     def copysign(self, magnitude: Any, sign: Any) -> Any:
         """The magnitude of the one with the sign bit of the other."""

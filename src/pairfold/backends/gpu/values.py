@@ -15,8 +15,8 @@ from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.products import Scalar, scalar_product, squared_distance
 from ...lower.tiling import Tiling, power_of_two_above
-from .. import approximations
-from ..numerics import LOG2E
+from ..functions import approximations
+from ..functions.numerics import LOG2E
 from .text import Printed, Text
 
 Known = dict[Value, str]

@@ -14,12 +14,12 @@ from llvmlite import ir
 from ...errors import InternalError
 from ...lower.kernel import Argument, Kernel
 from ...lower.schedule import ITEM, Plan, code_size
-from ..simd import Simd
-from ..storage import Storage
 from .abi import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
 from .emitter import Emitter, Key
 from .flow import I64, Flow, i64
 from .scratch import Layout
+from .simd import Simd
+from .storage import Storage
 from .tables import TableMemory
 
 _LONG_CODE = 500

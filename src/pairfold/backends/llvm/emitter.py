@@ -14,11 +14,11 @@ from ...core.scalars import PRIMITIVES, Index, Loop, Value, reachable_through, t
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Plan
-from .. import approximations
-from ..exponentials import exp_of_bounded, exp_of_negative, exp_of_rounded, has_table
-from ..simd import Simd
+from ..functions import approximations
+from ..functions.exponentials import exp_of_bounded, exp_of_negative, exp_of_rounded, has_table
 from .flow import Flow, i64
 from .outline import call
+from .simd import Simd
 from .tables import TableMemory
 
 _ROUNDED = {"add", "sub", "apart", "mul", "div", "sqrt", "result", "memory"}

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...core.dtypes import BYTES_STORED
 from ...core.scalars import PRIMITIVES
 from ...lower.cost import Estimate, registers
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
@@ -14,7 +15,6 @@ from ...lower.pattern import sparse_partition
 from ...lower.schedule import Plan, frontier, partition
 from ...settings import Settings
 from ..shown import Shown, Subject, flops, shortened
-from ..storage import BYTES_STORED
 from .launch import Launcher
 
 if TYPE_CHECKING:

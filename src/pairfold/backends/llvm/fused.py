@@ -17,7 +17,6 @@ from llvmlite import ir
 
 from ...lower.kernel import COLUMN, ROW
 from ...lower.schedule import ITEM
-from ..simd import Simd
 from .abi import (
     ACROSS,
     COLUMNS,
@@ -34,6 +33,7 @@ from .flow import BYTES, I64, Carried, i64
 from .outputs import Outputs
 from .packing import Packing
 from .shared import Shared
+from .simd import Simd
 from .states import Part, Running, States, closed
 from .tasks import Task, Walk, task_parts
 

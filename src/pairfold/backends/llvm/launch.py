@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...core.cache import Cache, Limit
+from ...core.dtypes import STORED
 from ...errors import UnsupportedError
 from ...lower.cost import Estimate, alternatives
 from ...lower.kernel import ONCE, Kernel, literally
@@ -27,7 +28,6 @@ from ...lower.schedule import (
     partition,
 )
 from ...settings import Settings
-from ..storage import STORED
 from . import pool
 from .abi import (
     COLUMNS,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from ..simd import Simd
+from .simd import Simd
 
 
 def call(

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from ...core.progress import progress_bar
 from ...errors import MemoryLimitError
 from ...settings import current, thread_count
 from .abi import ACTIVE, AT_ONCE, CONTROL, DONE, NEXT, SOON, STOP, TOTAL
@@ -224,26 +225,3 @@ def _together(job: Job, threads: int, waits: bool) -> None:
             update(job.control[DONE])
     else:
         job.wait(workers)
-
-
-class progress_bar:
-    """A tqdm bar over tasks, or nothing when tqdm is not installed."""
-
-    def __init__(self, total: int) -> None:
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            self.bar: Any = None
-        else:
-            self.bar = tqdm(total=total, desc="pairfold", unit="task", leave=False)
-
-    def __enter__(self) -> Callable[[int], None]:
-        return self._update
-
-    def _update(self, done: int) -> None:
-        if self.bar is not None:
-            self.bar.update(done - self.bar.n)
-
-    def __exit__(self, *exc: object) -> None:
-        if self.bar is not None:
-            self.bar.close()

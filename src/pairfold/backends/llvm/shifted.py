@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from ...core.scalars import to_float
 from ...errors import InternalError
-from .. import approximations
+from ..functions import approximations
 from .block import Block
 from .context import Code, Places
 from .emitter import Key, Known

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from ...lower.distance import Distance
 from ...lower.schedule import ITEM, SHORT_PRODUCTS, Plan
-from ..simd import Simd
+from .simd import Simd
 
 I32 = ir.IntType(32)
 _HALVES = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd"}

@@ -20,11 +20,11 @@ from llvmlite import ir
 from ...core import scalars
 from ...core.scalars import reachable, to_float
 from ...lower.kernel import PAIR
-from ..simd import Simd
 from .block import Block
 from .context import Code, no_leaf
 from .emitter import Key, Known
 from .flow import i64
+from .simd import Simd
 
 # A number with its correction, where sums are compensated.
 Part = tuple[ir.Value, ir.Value | None]

@@ -11,8 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
-STORED = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
-BYTES_STORED = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+from ...core.dtypes import BYTES_STORED
 
 _I16, _I32, _F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 # float16: the exponent's offset is 15, float32's is 127, and 13 more bits follow the point.

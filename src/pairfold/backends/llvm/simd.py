@@ -1,4 +1,4 @@
-"""A thin typed arithmetic layer over an llvmlite IRBuilder.
+"""Arithmetic on vectors: a thin typed layer over an llvmlite IRBuilder.
 
 Turns calls such as ``s.fma(a, b, c)`` into vector instructions of one element
 type ("float32" or "float64") and one lane count.  The invariant: every value
@@ -9,41 +9,12 @@ lane.  It does not choose targets, lay out memory or build loops.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 from llvmlite import ir
 
-Number = int | float | Fraction
-
-# (bits of the stored fraction, exponent of the smallest subnormal, exponent of overflow)
-_FORMATS = {"float32": (23, -149, 128), "float64": (52, -1074, 1024)}
-
-
-def round_to_format(value: Number, dtype: str) -> float:
-    """Round an exact number to the nearest value of `dtype`, ties to even.
-
-    Going through a Python float first would round twice for float32, hence the
-    integer arithmetic: value = q * 2**e with q rounded once.
-    """
-    fraction_bits, smallest, overflow = _FORMATS[dtype]
-    if isinstance(value, float) and (not math.isfinite(value) or value == 0.0):
-        return value
-    exact = Fraction(value)
-    if exact == 0:
-        return 0.0
-    magnitude = abs(exact)
-    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
-    if magnitude < Fraction(2) ** exponent:
-        exponent -= 1
-    quantum = max(exponent - fraction_bits, smallest)
-    quotient = round(exact / Fraction(2) ** quantum)
-    if abs(quotient) * Fraction(2) ** quantum >= Fraction(2) ** overflow:
-        return math.inf if exact > 0 else -math.inf
-    # The product of a 53-bit integer and a power of two in range is exact.
-    return math.ldexp(quotient, quantum) if quotient else math.copysign(0.0, exact)
+from ..functions.arithmetic import Arithmetic, Number, round_to_format
 
 
 def _type_of(value: Any) -> Any:
@@ -70,7 +41,15 @@ def _is_plain(value: ir.Value) -> bool:
     return bool(number) and number == number
 
 
-class Simd:
+_CURRENT_ROUNDING = 4
+_PERMUTED = "llvm.x86.avx512.permvar.sf.512"
+
+
+def _i32(value: int) -> ir.Value:
+    return ir.Constant(ir.IntType(32), value)
+
+
+class Simd(Arithmetic):
     """Arithmetic on vectors of `width` lanes of `dtype`, emitted through `builder`.
 
     `builder` is a plain attribute: reassign it, or move it, at will.
@@ -79,15 +58,10 @@ class Simd:
     def __init__(
         self, builder: ir.IRBuilder, dtype: str, width: int, features: frozenset[str]
     ) -> None:
-        if dtype not in _FORMATS:
-            raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+        super().__init__(dtype, features)
         # Any, because type checkers see None returned by llvmlite's decorated methods.
         self.builder: Any = builder
-        self.dtype = dtype
         self.width = width
-        self.features = features
-        self.bits = 32 if dtype == "float32" else 64
-        self.fraction_bits = _FORMATS[dtype][0]
         self.scalar = ir.FloatType() if dtype == "float32" else ir.DoubleType()
         self.scalar_int = ir.IntType(self.bits)
         self.type = ir.VectorType(self.scalar, width)
@@ -100,19 +74,14 @@ class Simd:
         return self.builder.module
 
     @property
-    def has_fma(self) -> bool:
-        """Whether `fma` rounds once (a fused instruction) on this target."""
-        return bool(self.features & {"fma", "avx512f", "neon"})
-
-    @property
-    def has_neon(self) -> bool:
-        """Whether this is AArch64, whose fused operations overwrite their addend."""
-        return "neon" in self.features
-
-    @property
     def has_avx512(self) -> bool:
         """Whether vectors of this shape are whole AVX-512 registers."""
         return "avx512f" in self.features and self.bits * self.width == 512
+
+    @property
+    def has_root_steps(self) -> bool:
+        """Whether vectors of this shape are registers of AArch64."""
+        return self.has_neon and self.bits * self.width == 128
 
     def resized(self, dtype: str) -> Simd:
         """The same lanes with another element type, sharing the current builder."""
@@ -190,6 +159,10 @@ class Simd:
         `has_fma` first.
         """
         return self.float_intrinsic("fmuladd", a, b, c)
+
+    def fused(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a * b + c, rounded once; only where `has_fma`."""
+        return self.float_intrinsic("fma", a, b, c)
 
     def abs(self, a: ir.Value) -> ir.Value:
         """Clear the sign bit."""
@@ -343,6 +316,66 @@ class Simd:
     def shift_right_zero(self, a: ir.Value, count: int) -> ir.Value:
         """Shift every lane right, moving zeros in."""
         return self.builder.lshr(a, self.int_constant(count))
+
+    # ---- instructions of some processors ---------------------------------------------
+
+    def low_bits(self, wide: ir.Value) -> ir.Value:
+        """The lower halves of integers of 64 bits."""
+        return self.builder.trunc(wide, self.int_type)
+
+    def scaled(self, a: ir.Value, n: ir.Value) -> ir.Value:
+        """a 2^floor(n)."""
+        return self._masked("scalef", a, n)
+
+    def limited(self, a: ir.Value, bound: ir.Value) -> ir.Value:
+        """The one of smaller magnitude, with the sign of the first."""
+        return self._masked("range", a, bound, _i32(2))
+
+    def exponent(self, a: ir.Value) -> ir.Value:
+        """floor(log2 |a|)."""
+        return self._masked("getexp", a)
+
+    def mantissa(self, a: ir.Value) -> ir.Value:
+        """a over a power of two, in [3/4, 3/2); NaN of negative numbers: immediate 11."""
+        return self._masked("getmant", a, _i32(11))
+
+    def lookup(self, index: ir.Value, table: Sequence[Number]) -> ir.Value:
+        """table[index] from one register or two; only the low bits of the index count."""
+        if len(table) == self.width:
+            return self.intrinsic(_PERMUTED, self.type, self.lanes(table), index)
+        name = f"llvm.x86.avx512.vpermi2var.{self._suffix}"
+        first, second = self.lanes(table[: self.width]), self.lanes(table[self.width :])
+        return self.intrinsic(name, self.type, first, index, second)
+
+    def root_estimate(self, a: ir.Value) -> ir.Value:
+        """About 1 / sqrt(a)."""
+        if self.has_neon:
+            return self.intrinsic(f"llvm.aarch64.neon.frsqrte.{self._shape}", self.type, a)
+        name = f"llvm.x86.avx512.rsqrt14.{self._suffix}"
+        return self.intrinsic(name, self.type, a, self.constant(0), self._all_lanes)
+
+    def root_step(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """(3 - a b) / 2."""
+        return self.intrinsic(f"llvm.aarch64.neon.frsqrts.{self._shape}", self.type, a, b)
+
+    def _masked(self, name: str, *arguments: ir.Value) -> ir.Value:
+        """A masked AVX-512 instruction, with no mask and no rounding override."""
+        full = f"llvm.x86.avx512.mask.{name}.{self._suffix}"
+        tail = (self.constant(0), self._all_lanes, _i32(_CURRENT_ROUNDING))
+        return self.intrinsic(full, self.type, *arguments, *tail)
+
+    @property
+    def _suffix(self) -> str:
+        return "ps.512" if self.dtype == "float32" else "pd.512"
+
+    @property
+    def _shape(self) -> str:
+        return f"v{self.width}f{self.bits}"
+
+    @property
+    def _all_lanes(self) -> ir.Value:
+        """The write mask that makes a masked instruction an unmasked one."""
+        return ir.Constant(ir.IntType(self.width), -1)
 
     # ---- calls -----------------------------------------------------------------------
 

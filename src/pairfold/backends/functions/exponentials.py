@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import isqrt
 
-from llvmlite import ir
-
+from .arithmetic import Arithmetic, Value, round_to_format
 from .numerics import (
     INFINITY,
     LN2,
@@ -26,48 +25,6 @@ from .numerics import (
     subtract_multiple,
     two_product,
 )
-from .simd import Simd, round_to_format
-
-# ---- AVX-512 instructions ----------------------------------------------------------------
-
-
-def _suffix(s: Simd) -> str:
-    return "ps.512" if s.dtype == "float32" else "pd.512"
-
-
-def _i32(value: int) -> ir.Value:
-    return ir.Constant(ir.IntType(32), value)
-
-
-def _all_lanes(s: Simd) -> ir.Value:
-    """The write mask that makes a masked instruction an unmasked one."""
-    return ir.Constant(ir.IntType(s.width), -1)
-
-
-_CURRENT_ROUNDING = 4
-
-
-def _avx512(s: Simd, name: str, *arguments: ir.Value) -> ir.Value:
-    """A masked AVX-512 arithmetic instruction, with no mask and no rounding override."""
-    full = f"llvm.x86.avx512.mask.{name}.{_suffix(s)}"
-    tail = (s.constant(0), _all_lanes(s), _i32(_CURRENT_ROUNDING))
-    return s.intrinsic(full, s.type, *arguments, *tail)
-
-
-def _lookup16(s: Simd, index: ir.Value, table: Sequence[Fraction]) -> ir.Value:
-    """table[index mod 16] from registers; only the low four bits of the index count."""
-    if s.dtype == "float32":
-        name = "llvm.x86.avx512.permvar.sf.512"
-        return s.intrinsic(name, s.type, s.lanes(table), index)
-    name = "llvm.x86.avx512.vpermi2var.pd.512"
-    return s.intrinsic(name, s.type, s.lanes(table[:8]), index, s.lanes(table[8:]))
-
-
-def _lookup32(s: Simd, index: ir.Value, table: Sequence[Fraction]) -> ir.Value:
-    """table[index mod 32] from two registers, in float32."""
-    name = "llvm.x86.avx512.vpermi2var.ps.512"
-    return s.intrinsic(name, s.type, s.lanes(table[:16]), index, s.lanes(table[16:]))
-
 
 # ---- exponentials ------------------------------------------------------------------------
 
@@ -134,7 +91,7 @@ def _base_two(dtype: str) -> tuple[float, ...]:
     )
 
 
-def exp_of_rounded(s: Simd, x: ir.Value) -> ir.Value:
+def exp_of_rounded(s: Arithmetic, x: Value) -> Value:
     """e^x for an x that is itself the rounded result of an operation.
 
     Such an x is off by up to 2^-24 |x| (float32), and e^x with it. Reducing by a log2(e) of
@@ -154,7 +111,7 @@ def exp_of_rounded(s: Simd, x: ir.Value) -> ir.Value:
 BOUNDED = 2.0**86
 
 
-def exp_of_bounded(s: Simd, x: ir.Value, scale: ir.Value | None = None) -> ir.Value:
+def exp_of_bounded(s: Arithmetic, x: Value, scale: Value | None = None) -> Value:
     """e^x for a rounded x with |x| <= `BOUNDED`, or e^(x scale), for such a product.
 
     As `exp_of_rounded`, without guarding r. Far out, where n has lost the last bits of x and r is
@@ -171,35 +128,33 @@ def exp_of_bounded(s: Simd, x: ir.Value, scale: ir.Value | None = None) -> ir.Va
     n = s.sub(t, anchor)
     r = s.fma(x, factor, s.neg(n))
     if single:
-        table, coefficients = _lookup32(s, s.to_bits(t), _THIRTY_SECONDS), _BASE_TWO_SHORTER
+        table, coefficients = s.lookup(s.to_bits(t), _THIRTY_SECONDS), _BASE_TWO_SHORTER
     else:
-        table, coefficients = _lookup16(s, s.to_bits(t), _SIXTEENTHS), _base_two(s.dtype)
-    return _avx512(s, "scalef", _from_table(s, table, r, coefficients), n)
+        table, coefficients = s.lookup(s.to_bits(t), _SIXTEENTHS), _base_two(s.dtype)
+    return s.scaled(_from_table(s, table, r, coefficients), n)
 
 
-def _from_table(s: Simd, table: ir.Value, r: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+def _from_table(s: Arithmetic, table: Value, r: Value, coefficients: Sequence[float]) -> Value:
     """table + (table r) (c[0] + c[1] r + ...), with the two factors computed side by side."""
     first = s.mul(table, r)
     return s.fma(first, polynomial(s, r, coefficients), table)
 
 
-def _exp_table(
-    s: Simd, t: ir.Value, n: ir.Value, r: ir.Value, coefficients: Sequence[float]
-) -> ir.Value:
+def _exp_table(s: Arithmetic, t: Value, n: Value, r: Value, coefficients: Sequence[float]) -> Value:
     """Finish e^x = 2^n e^r on AVX-512, where n is a multiple of 1/16 and t holds 16 n.
 
     2^n = 2^floor(n) 2^(j/16): the low bits of t are j, and VSCALEF takes the floor of n,
     overflows and underflows by itself.  Huge, infinite or NaN x make n huge, infinite or
     NaN, which decides the result provided that the other factor is positive; hence the
     single VRANGE, which replaces a meaningless r (NaN included) by one of its sign within
-    1/16.  Its immediate 2 takes the smaller magnitude with the sign of the first operand.
+    1/16.
     """
-    r = _avx512(s, "range", r, s.constant(0.0625), _i32(2))
-    table = _lookup16(s, s.to_bits(t), _SIXTEENTHS)
-    return _avx512(s, "scalef", _from_table(s, table, r, coefficients), n)
+    r = s.limited(r, s.constant(0.0625))
+    table = s.lookup(s.to_bits(t), _SIXTEENTHS)
+    return s.scaled(_from_table(s, table, r, coefficients), n)
 
 
-def _scale(s: Simd, p: ir.Value, t: ir.Value) -> ir.Value:
+def _scale(s: Arithmetic, p: Value, t: Value) -> Value:
     """p 2^n, where the low bits of t hold i = n + 2 bias.
 
     2^n may be out of range though the result is not, so multiply by 2^floor(n/2) and
@@ -214,14 +169,12 @@ def _scale(s: Simd, p: ir.Value, t: ir.Value) -> ir.Value:
     return s.mul(s.mul(p, s.from_bits(first)), s.from_bits(second))
 
 
-def has_table(s: Simd) -> bool:
+def has_table(s: Arithmetic) -> bool:
     """Whether exponentials read powers of two from registers, which takes AVX-512."""
     return s.has_avx512 and "avx512dq" in s.features
 
 
-def _exp_parts(
-    s: Simd, x: ir.Value, base_two: bool, sign: int
-) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _exp_parts(s: Arithmetic, x: Value, base_two: bool, sign: int) -> tuple[Value, Value, Value]:
     """(t, n, r) with sign x = n ln 2 + sign r, or sign x = n + sign r / ln 2 if base_two.
 
     Adding a large "magic" number rounds to its last place, which is 1/16 for the table
@@ -244,8 +197,8 @@ def _exp_parts(
 
 
 def _exp(
-    s: Simd, x: ir.Value, low: ir.Value | None = None, base_two: bool = False, sign: int = 1
-) -> ir.Value:
+    s: Arithmetic, x: Value, low: Value | None = None, base_two: bool = False, sign: int = 1
+) -> Value:
     """e^(sign x + low) for a tiny correction `low`, or 2^x."""
     if not has_table(s):
         bounds = _EXP_RANGE[s.dtype]
@@ -260,7 +213,7 @@ def _exp(
     return _scale(s, _exp_small(s, r, sign), t)
 
 
-def _exp_small(s: Simd, r: ir.Value, sign: int) -> ir.Value:
+def _exp_small(s: Arithmetic, r: Value, sign: int) -> Value:
     """e^(sign r) for |r| <= ln(2)/2."""
     rest = [c * sign**k for k, c in enumerate(_EXP[s.dtype])]
     if not s.has_neon:
@@ -272,22 +225,22 @@ def _exp_small(s: Simd, r: ir.Value, sign: int) -> ir.Value:
     return s.add(s.constant(1), u) if sign > 0 else s.sub(s.constant(1), u)
 
 
-def exp_of_negative(s: Simd, x: ir.Value) -> ir.Value:
+def exp_of_negative(s: Arithmetic, x: Value) -> Value:
     """e^-x, the same as `exp` of the negative; without the table that takes no operation."""
     return exp(s, s.neg(x)) if has_table(s) else _exp(s, x, sign=-1)
 
 
-def exp(s: Simd, x: ir.Value) -> ir.Value:
+def exp(s: Arithmetic, x: Value) -> Value:
     """e^x."""
     return _exp(s, x)
 
 
-def exp2(s: Simd, x: ir.Value) -> ir.Value:
+def exp2(s: Arithmetic, x: Value) -> Value:
     """2^x."""
     return _exp(s, x, base_two=True)
 
 
-def _expm1_parts(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _expm1_parts(s: Arithmetic, x: Value) -> tuple[Value, Value, Value]:
     """(n, q, i): e^x - 1 = 2^n (1 + q) - 1, and i holds n + bias in its low bits."""
     bias = 127 if s.dtype == "float32" else 1023
     anchor = s.constant((3 << (s.fraction_bits - 1)) + bias)
@@ -300,7 +253,7 @@ def _expm1_parts(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
     return n, q, s.to_bits(t)
 
 
-def expm1(s: Simd, x: ir.Value) -> ir.Value:
+def expm1(s: Arithmetic, x: Value) -> Value:
     """e^x - 1, accurate near zero."""
     low, high = (-20.0, 89.0) if s.dtype == "float32" else (-50.0, 710.0)
     n, q, i = _expm1_parts(s, clamp(s, x, low, high))
@@ -314,7 +267,7 @@ def expm1(s: Simd, x: ir.Value) -> ir.Value:
     return s.copysign(result, x)
 
 
-def tanh(s: Simd, x: ir.Value) -> ir.Value:
+def tanh(s: Arithmetic, x: Value) -> Value:
     """The hyperbolic tangent.
 
     tanh(x) = t / (t + 2) with t = e^(2x) - 1, on |x| to keep t from cancelling.  A
@@ -368,7 +321,7 @@ _LOG_LONG = (
 )
 
 
-def _split(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _split(s: Arithmetic, x: Value) -> tuple[Value, Value]:
     """(e, m) with x = 2^e m and m in [3/4, 3/2), for positive finite x.
 
     AVX-512 has instructions for it, which also give e = +-inf, m = 1 for infinity and
@@ -376,10 +329,9 @@ def _split(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     subnormal x; zero, infinities, negative numbers and NaN come out as finite garbage.
     """
     if s.has_avx512:
-        e = _avx512(s, "getexp", x)
-        # Immediate 11: the interval [3/4, 3/2) and NaN for negative numbers.
-        m = _avx512(s, "getmant", x, _i32(11))
-        return s.sub(e, _avx512(s, "getexp", m)), m
+        e = s.exponent(x)
+        m = s.mantissa(x)
+        return s.sub(e, s.exponent(m)), m
     bits, bias = s.fraction_bits, 1 << (s.bits - 2 - s.fraction_bits)
     smallest = Fraction(2) ** (2 - bias)
     tiny = s.compare("<", x, s.constant(smallest))
@@ -398,7 +350,7 @@ def _split(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     return e, s.from_bits(s.int_sub(i, removed))
 
 
-def _log_sum(s: Simd, e: ir.Value, f: ir.Value) -> ir.Value:
+def _log_sum(s: Arithmetic, e: Value, f: Value) -> Value:
     """e ln 2 + log(1 + f).
 
     ln 2 comes in two parts of which e times the first is exact.  In float64,
@@ -418,7 +370,7 @@ def _log_sum(s: Simd, e: ir.Value, f: ir.Value) -> ir.Value:
     return s.fma(e, s.constant(high), result)
 
 
-def _log_special(s: Simd, x: ir.Value, result: ir.Value) -> ir.Value:
+def _log_special(s: Arithmetic, x: Value, result: Value) -> Value:
     """Put in the logarithms of zero, negative numbers, infinity and NaN."""
     zero, infinity = s.constant(0), s.constant(INFINITY)
     result = s.select(s.compare("<", x, infinity), result, x)
@@ -426,14 +378,14 @@ def _log_special(s: Simd, x: ir.Value, result: ir.Value) -> ir.Value:
     return s.select(s.compare("<", x, zero), s.constant(NAN), result)
 
 
-def log(s: Simd, x: ir.Value) -> ir.Value:
+def log(s: Arithmetic, x: Value) -> Value:
     """The natural logarithm."""
     e, m = _split(s, x)
     result = _log_sum(s, e, s.sub(m, s.constant(1)))
     return result if s.has_avx512 else _log_special(s, x, result)
 
 
-def log1p(s: Simd, x: ir.Value) -> ir.Value:
+def log1p(s: Arithmetic, x: Value) -> Value:
     """log(1 + x), accurate near zero.
 
     With 2^e m = 1 + x (rounded), f = 2^-e (1 + x) - 1 = 2^-e x + (2^-e - 1) has one
@@ -455,7 +407,7 @@ def log1p(s: Simd, x: ir.Value) -> ir.Value:
 # ---- powers ------------------------------------------------------------------------------
 
 
-def _log_pair(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _log_pair(s: Arithmetic, x: Value) -> tuple[Value, Value]:
     """log(x) as an unevaluated sum, relative error about 2^-63, for positive finite x.
 
     log(x) = e ln 2 + 2 s + s z (2/3 + z R(z)), s = f/(2 + f), z = s^2 <= 0.04, and every
@@ -486,7 +438,7 @@ def _log_pair(s: Simd, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     return ordered_sum(s, total, error)
 
 
-def _pow_magnitude(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
+def _pow_magnitude(s: Arithmetic, x: Value, y: Value) -> Value:
     """x^y for positive finite x.
 
     |log x| >= 2^-54 unless it is zero, so clamping y to 2^70 changes no result, and
@@ -507,7 +459,7 @@ def _pow_magnitude(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
     return _exp(s, p, s.select(small, pl, s.constant(0)))
 
 
-def _is_integer(s: Simd, magnitude: ir.Value) -> ir.Value:
+def _is_integer(s: Arithmetic, magnitude: Value) -> Value:
     """Whether a non-negative number is an integer; true for infinity."""
     anchor = s.constant(1 << s.fraction_bits)
     rounded = s.sub(s.add(magnitude, anchor), anchor)
@@ -515,7 +467,7 @@ def _is_integer(s: Simd, magnitude: ir.Value) -> ir.Value:
     return s.mask_or(large, s.compare("==", rounded, magnitude))
 
 
-def pow(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
+def pow(s: Arithmetic, x: Value, y: Value) -> Value:
     """x^y, with the special cases of C99 F.9.4.4."""
     zero, one, infinity = s.constant(0), s.constant(1), s.constant(INFINITY)
     ax, ay = s.abs(x), s.abs(y)
@@ -541,14 +493,13 @@ def pow(s: Simd, x: ir.Value, y: ir.Value) -> ir.Value:
     return s.select(trivial, one, result)
 
 
-def rsqrt(s: Simd, x: ir.Value) -> ir.Value:
+def rsqrt(s: Arithmetic, x: Value) -> Value:
     """1 / sqrt(x): infinity with the sign of a zero, NaN below zero."""
-    if s.has_neon and s.bits * s.width == 128:
+    if s.has_root_steps:
         return _rsqrt_neon(s, x)
     if not s.has_avx512:
         return s.div(s.constant(1), s.sqrt(x))
-    name = f"llvm.x86.avx512.rsqrt14.{_suffix(s)}"
-    y = s.intrinsic(name, s.type, x, s.constant(0), _all_lanes(s))
+    y = s.root_estimate(x)
     # With e = 1 - x y^2, |e| < 2^-12.9:  1/sqrt(x) = y (1 - e)^(-1/2)
     #   = y + y e (1/2 + 3/8 e + 5/16 e^2 + ...), one term for float32, three for float64.
     e = s.fma(s.neg(s.mul(x, y)), y, s.constant(1))
@@ -558,17 +509,16 @@ def rsqrt(s: Simd, x: ir.Value) -> ir.Value:
     return s.fma(s.mul(y, e), polynomial(s, e, terms), y)
 
 
-def _rsqrt_neon(s: Simd, x: ir.Value) -> ir.Value:
+def _rsqrt_neon(s: Arithmetic, x: Value) -> Value:
     """An estimate of 8 bits, then y (3 - x y^2)/2, which doubles them, the last time as
     y + y (1 - x y^2)/2, which leaves less than an ulp.
 
     x y comes first: y^2 overflows for subnormal x. Zero times infinity is NaN there, and any
     positive factor or term keeps y = inf and y = 0.
     """
-    suffix = f"v{s.width}f{s.bits}"
-    y = s.intrinsic(f"llvm.aarch64.neon.frsqrte.{suffix}", s.type, x)
+    y = s.root_estimate(x)
     for _ in range(1 if s.dtype == "float32" else 2):
-        step = s.intrinsic(f"llvm.aarch64.neon.frsqrts.{suffix}", s.type, s.mul(x, y), y)
+        step = s.root_step(s.mul(x, y), y)
         y = s.mul(y, s.lesser(step, s.constant(2)))
     e = s.fma(s.neg(s.mul(x, y)), y, s.constant(1))
     return s.fma(s.mul(y, s.lesser(e, s.constant(2.0**-10))), s.constant(0.5), y)
@@ -640,7 +590,7 @@ _ERF_LARGE = {
 }
 
 
-def erf(s: Simd, x: ir.Value) -> ir.Value:
+def erf(s: Arithmetic, x: Value) -> Value:
     """The error function."""
     magnitude = s.abs(x)
     z = s.mul(magnitude, magnitude)

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir
-
+from .arithmetic import Value
 from .exponentials import erf, exp, exp2, expm1, log, log1p, pow, rsqrt, tanh
 from .trigonometry import acos, asin, atan, atan2, cos, sin
 
-FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
+FUNCTIONS: dict[str, Callable[..., Value]] = {
     "exp": exp,
     "log": log,
     "sin": sin,

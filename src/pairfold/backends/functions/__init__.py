@@ -1,0 +1,1 @@
+"""Elementary functions, written once in arithmetic that every backend has."""
