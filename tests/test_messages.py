@@ -609,3 +609,37 @@ def test_frames_of_the_program_and_those_of_a_bug_are_kept(monkeypatch: Any) -> 
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert "check" in names
     assert names[-1] == "broken"
+
+
+class Exhausting:
+    """An object that memory does not suffice to look at."""
+
+    def __index__(self, *_: object, **__: object) -> Any:
+        raise MemoryError
+
+    __float__ = __bool__ = __eq__ = __iter__ = __array__ = __index__  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda it: Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], axis=it),
+        lambda it: Genred("x+y", it, axis=1),
+        lambda it: Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], "KMin", axis=1, opt_arg=it),
+        lambda it: Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], axis=1)(ONES, ONES, device_id=it),
+        lambda it: Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], axis=1)(ONES, ONES, backend=it),
+        lambda it: SYSTEM(ONES, ONES, ONES, alpha=it),
+        lambda it: SYSTEM(ONES, ONES, ONES, alpha=1.0, eps=it),
+        lambda it: SYSTEM(ONES, ONES, ONES, alpha=1.0, maxiter=it),
+    ],
+)
+def test_lack_of_memory_is_not_taken_for_a_bad_argument(call: Any) -> None:
+    with pytest.raises(MemoryError):
+        call(Exhausting())
+
+
+ONES = np.ones((3, 1))
+SYSTEM = pairfold.KernelSolve(
+    "Exp(-SqDist(x,y))*b", ["x = Vi(1)", "y = Vj(1)", "b = Vj(1)"], "b", axis=1
+)

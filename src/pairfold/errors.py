@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 class PairfoldError(Exception):
@@ -206,6 +207,21 @@ _SYNONYMS = {
 }
 
 
+def attempted(convert: Callable[[Any], _T], value: Any, otherwise: _T) -> _T:
+    """What `convert` makes of a value; `otherwise` where it does not take it, in whichever way it
+    says so. Arrays refuse to be compared, other objects anything; lack of memory is no refusal.
+
+    >>> attempted(int, "three", -1)
+    -1
+    """
+    try:
+        return convert(value)
+    except MemoryError:
+        raise
+    except Exception:
+        return otherwise
+
+
 def check_option(name: str, value: object, valid: Iterable[object]) -> None:
     """Raise unless `value` is one of the `valid` values of option `name`.
 
@@ -220,11 +236,7 @@ def check_option(name: str, value: object, valid: Iterable[object]) -> None:
         OptionError: naming the option, the value found and the valid ones.
     """
     choices = list(valid)
-    try:
-        known = value in choices
-    except Exception:  # an array, say, whose comparison is none
-        known = False
-    if not known:
+    if not attempted(choices.__contains__, value, False):
         listed = ", ".join(map(repr, choices))
         meant = _meant(value, [choice for choice in choices if isinstance(choice, str)])
         hint = f"one of {listed}" if meant is None else f"{name}={meant!r}; it is one of {listed}"

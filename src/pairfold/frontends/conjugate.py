@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OptionError, ShapeError, SolveError
+from ..errors import OptionError, ShapeError, SolveError, attempted
 from ..settings import current
 from .lanczos import CHECK, STANDING, Outlook, extremes, tridiagonal
 
@@ -72,18 +72,11 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
         OptionError: a tolerance below 0, or a number of iterations that is none.
     """
     for name, value in (("eps", eps), ("tol", 0.0 if tol is None else tol)):
-        try:
-            fine = float(value) >= 0
-        except Exception:  # what is no number, in whichever way it says so
-            fine = False
-        if not fine:
+        if not attempted(float, value, -1.0) >= 0:
             raise OptionError(
                 f"{name} must be a number from 0", found=f"{name}={value!r}", hint=f"{name}=1e-6"
             )
-    try:
-        most = None if maxiter is None else operator.index(maxiter)
-    except Exception:
-        most = -1
+    most = None if maxiter is None else attempted(operator.index, maxiter, -1)
     if isinstance(maxiter, bool) or (most is not None and most < 0):
         raise OptionError(
             "maxiter must be a whole number from 0",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..backends.chosen import TRITON
-from ..errors import DeviceError, OptionError, check_option
+from ..errors import DeviceError, OptionError, attempted, check_option
 from .arrays import TorchArrays
 from .slabs import Slabs
 
@@ -64,10 +64,7 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) ->
 def _checked_number(device_id: Any) -> int:
     if device_id is None:  # the index of torch.device("cpu")
         return -1
-    try:
-        number = -2 if isinstance(device_id, bool) else operator.index(device_id)
-    except Exception:  # what is none, an array among others
-        number = -2
+    number = -2 if isinstance(device_id, bool) else attempted(operator.index, device_id, -2)
     if number < -1:
         raise OptionError(
             "device_id must be None or an integer from -1",

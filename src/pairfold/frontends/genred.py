@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.node import Kind
-from ..errors import FormulaError, OptionError, check_option, closest
+from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
 from .accuracy import Accuracy
@@ -295,24 +295,19 @@ def listed_aliases(aliases: Any) -> list[str]:
     given: Any = aliases
     if isinstance(aliases, (str, bytes)):
         parse_aliases(given)  # refuses, with the list that was meant
-    try:
-        return list(given)
-    except MemoryError:
-        raise
-    except Exception:
+    found: list[str] | None = attempted(list, given, None)
+    if found is None:
         raise FormulaError(
             "aliases must be a list of strings",
             found=kind_name(aliases),
             hint="['x = Vi(3)', 'y = Vj(3)']",
-        ) from None
+        )
+    return found
 
 
 def is_given(option: object) -> bool:
     """Whether an option that may be None, "" or 0 is something; arrays and the like are."""
-    try:
-        return bool(option)
-    except Exception:
-        return True
+    return attempted(bool, option, True)
 
 
 def check_axis(axis: object) -> None:
@@ -321,11 +316,7 @@ def check_axis(axis: object) -> None:
     Raises:
         OptionError: another value than 0 or 1.
     """
-    try:
-        known = axis in (0, 1) and not isinstance(axis, bool)
-    except Exception:  # an array: its comparison is none
-        known = False
-    if not known:
+    if isinstance(axis, bool) or not attempted((0, 1).__contains__, axis, False):
         raise OptionError(
             "axis must be 0 (reduce over i) or 1 (reduce over j)",
             found=f"axis={axis!r}",
@@ -358,10 +349,7 @@ def checked_length(row: Reduction, opt_arg: Any) -> int:
                 hint="KMin, ArgKMin and KMin_ArgKMin take one: how many to keep",
             )
         return 0
-    try:
-        length = 0 if isinstance(opt_arg, bool) else operator.index(opt_arg)
-    except Exception:  # what is none, an array among others
-        length = 0
+    length = 0 if isinstance(opt_arg, bool) else attempted(operator.index, opt_arg, 0)
     if length < 1:
         raise OptionError(
             f"{row.name} needs opt_arg, how many to keep: a whole number from 1",

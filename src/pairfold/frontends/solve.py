@@ -299,6 +299,8 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
         else:
             place = {} if xp is np else {"device": b.device}
             found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype, **place)
+    except MemoryError:
+        raise
     except Exception:  # what is no number, in whichever way it says so
         raise OptionError(
             "alpha must be a number or an array", found=f"alpha={alpha!r}", hint="alpha=0.1"
