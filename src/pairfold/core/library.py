@@ -34,6 +34,18 @@ class ArrayOperations(Protocol):
         """e^x."""
         ...
 
+    def log(self, array: Any, /) -> Any:
+        """log x."""
+        ...
+
+    def larger(self, one: Any, other: Any, /) -> Any:
+        """The larger of two numbers each; the second where they are not ordered."""
+        ...
+
+    def order(self, values: Any, indices: Any, /) -> Any:
+        """Places along the last axis that sort pairs by value, then by index."""
+        ...
+
     def clamped(self, array: Any, low: float, high: float, /) -> Any:
         """The numbers, none below `low` or above `high`."""
         ...

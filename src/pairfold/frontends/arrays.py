@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core.cache import cached
+from ..core.dtypes import RESULTS
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
 from . import gate
@@ -127,8 +128,8 @@ class NumpyArrays(NumpyOperations):
 
     @staticmethod
     def empty(shape: tuple[int, ...], like: Any, kind: str = "value") -> Any:
-        """A new array of that shape: of the dtype of another, or for indices or truth values."""
-        return np.empty(shape, {"index": np.int64, "truth": np.bool_}.get(kind, like.dtype))
+        """A new array of that shape: of the dtype of another, or that of a kind of results."""
+        return np.empty(shape, RESULTS.get(kind, like.dtype))
 
     @staticmethod
     def numbers(values: Sequence[float], like: Any) -> Any:
@@ -219,12 +220,12 @@ class TorchArrays(TorchOperations):
 
     @staticmethod
     def empty(shape: tuple[int, ...], like: Any, kind: str = "value") -> Any:
-        """A new tensor of that shape on the device of another: of its dtype, or for indices or
-        truth values."""
+        """A new tensor of that shape on the device of another: of its dtype, or that of a kind of
+        results."""
         torch = sys.modules["torch"]
         dtype = like.dtype
-        if kind != "value":
-            dtype = torch.int64 if kind == "index" else torch.bool
+        if kind in RESULTS:
+            dtype = getattr(torch, RESULTS[kind])
         return torch.empty(shape, dtype=dtype, device=like.device)
 
     @staticmethod

@@ -16,6 +16,7 @@ from ..backends.chosen import REFERENCE, chosen
 from ..backends.interface import Backend
 from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
+from ..core.dtypes import RESULTS
 from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import (
@@ -250,8 +251,8 @@ class Fold:
         options = options or current()
         rearrange = options.rules != "exact"
         row, length = self.row, self.length
-        if length == 1:  # a list of one place is a minimum
-            row, length = REDUCTIONS[row.name.replace("KMin", "Min")], 0
+        if length == 1:
+            row, length = REDUCTIONS[row.single], 0
         kernel = lower(
             self.formula,
             row,
@@ -539,8 +540,8 @@ class Fold:
             ) from error
 
     def _check_out(self, adapter: Any, out: Any, binding: Binding, like: Any) -> None:
-        wanted = {"value": binding.dtype, "index": "int64", "truth": "bool"}
-        check_out(adapter, out, binding.out_shapes[0], wanted[self.row.results[0].kind], like)
+        wanted = RESULTS.get(self.row.results[0].kind, binding.dtype)
+        check_out(adapter, out, binding.out_shapes[0], wanted, like)
 
     def _compare(
         self,
@@ -554,7 +555,8 @@ class Fold:
         wanted = self.reference(adapter, arrays, ranges)
         for result, array, want in zip(self.row.results, results, wanted, strict=True):
             if result.kind != "value":
-                # Near ties may be decided by rounding; the values themselves are compared.
+                # Near ties may be decided by rounding; the values themselves are compared. States
+                # depend on how sums are cut.
                 continue
             got = np.asarray(adapter.to_numpy(array), np.float64)
             finite = np.abs(want[np.isfinite(want)])

@@ -33,6 +33,21 @@ class NumpyOperations:
         return np.exp(array)
 
     @staticmethod
+    def log(array: Any) -> Any:
+        """log x."""
+        return np.log(array)
+
+    @staticmethod
+    def larger(one: Any, other: Any) -> Any:
+        """The larger of two numbers each."""
+        return np.where(one > other, one, other)
+
+    @staticmethod
+    def order(values: Any, indices: Any) -> Any:
+        """Places along the last axis that sort pairs by value, then by index."""
+        return np.lexsort((indices, values), axis=-1)
+
+    @staticmethod
     def clamped(array: Any, low: float, high: float) -> Any:
         """The numbers, none below `low` or above `high`."""
         return np.clip(array, low, high)
@@ -111,6 +126,23 @@ class TorchOperations:
     def exp(array: Any) -> Any:
         """e^x."""
         return array.exp()
+
+    @staticmethod
+    def log(array: Any) -> Any:
+        """log x."""
+        return array.log()
+
+    @staticmethod
+    def larger(one: Any, other: Any) -> Any:
+        """The larger of two numbers each."""
+        return sys.modules["torch"].where(one > other, one, other)
+
+    @staticmethod
+    def order(values: Any, indices: Any) -> Any:
+        """Places along the last axis that sort pairs by value, then by index."""
+        by_index = indices.argsort(dim=-1, stable=True)
+        by_value = values.gather(-1, by_index).argsort(dim=-1, stable=True)
+        return by_index.gather(-1, by_value)
 
     @staticmethod
     def clamped(array: Any, low: float, high: float) -> Any:

@@ -15,16 +15,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.dtypes import BYTES_STORED
+from ..core.dtypes import BYTES_OF_RESULTS, BYTES_STORED
 from ..core.node import Kind
 from ..core.progress import progress_bar
 from ..errors import MemoryLimitError
 from ..settings import current
+from .partial import States, finished, merged, partial, widths
 from .ranges import Ranges
 
 # The share of a GPU's free memory that a call fills: allocators round sizes up.
 _SHARE = 0.8
-_BYTES = {"index": 8, "truth": 1}
 
 
 def free_memory(device: Any) -> int:
@@ -83,7 +83,9 @@ class Slabs:
         (reduced,) = {Kind.I, Kind.J} - {kept}
         count = math.prod(cut.batch)
         for width, result in zip(self.fold.widths, self.fold.row.results, strict=True):
-            found[kept] += count * width * _BYTES.get(result.kind, item)
+            found[kept] += count * width * BYTES_OF_RESULTS.get(result.kind, item)
+        if cut.columns < self.whole.columns:  # states so far, of a slab, and of both
+            found[kept] += 3 * count * sum(widths(self.fold)) * BYTES_OF_RESULTS["state"]
         return found[Kind.PARAMETER], cut.rows * found[kept], cut.columns * found[reduced]
 
     def cut(self, free: int, ranges: Ranges | None) -> Cut:
@@ -126,7 +128,7 @@ class Slabs:
             bound = binding.launcher.bind_sparse(cut.rows, count, options, pattern, device)
             return bound.workspace() + pattern.intervals.nbytes
         bound = binding.launcher.bind(cut.rows, cut.columns, count, options, device)
-        return bound.workspace(-(-self.whole.columns // max(1, cut.columns)))
+        return bound.workspace()
 
     # -- slabs, one after the other -------------------------------------------------------------
 
@@ -206,34 +208,17 @@ class Slabs:
         columns: Sequence[slice],
         step: Callable[[], None],
     ) -> tuple[Any, ...]:
-        """The same, with columns that come in slabs.
-
-        Where a program refused its data, the one that makes no assumptions goes over them again.
-        """
-        torch, fold, adapter = sys.modules["torch"], self.fold, self.tensors
-        results: Any = None
-        flag: Any = None
-        for literal in (False, True):
-            left: list[Any] = []
-            call: Any = None
-            taken: Any = None
-            for part in columns:
-                here = {**given, **self._there(box, self._reduced, part)}
-                tensors = [here[position] for position in range(len(self.arrays))]
-                binding = fold.binding(adapter, tensors)
-                if results is None:
-                    results = fold.empty(adapter, tensors, binding)
-                call, taken = fold.call(adapter, tensors, results, binding)
-                if flag is None:
-                    flag = call.new_flag(binding.device)
-                left.append(call.leave(taken, flag, part.start, literal))
-                if not literal:
-                    step()
-            whole = torch.cat(left, dim=1)
-            call.merge(taken, flag, self.whole.columns, whole, literal)
-            if flag is None or not int(flag):
-                break
-        return results
+        """The same, with columns that come in slabs."""
+        fold, adapter = self.fold, self.tensors
+        states: States | None = None
+        for part in columns:
+            here = {**given, **self._there(box, self._reduced, part)}
+            tensors = [here[position] for position in range(len(self.arrays))]
+            found = partial(fold, adapter, tensors, part.start)
+            states = found if states is None else merged(fold, adapter, states, found)
+            step()
+        assert states is not None
+        return finished(fold, adapter, states, self.whole.columns, self.binding.dtype)
 
 
 def _slices(size: int, most: int) -> Iterator[slice]:

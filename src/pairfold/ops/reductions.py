@@ -48,8 +48,8 @@ GENERAL = (
 class Result:
     """One array that a reduction gives.
 
-    `kind`: value (the data's dtype), index (int64) or truth (bool). `per`: whether it has one
-    entry per folded component, per anchor, or per component and place of a list.
+    `kind`: value (the data's dtype), index (int64), truth (bool) or state (float64). `per`: whether
+    it has one entry per folded component, per anchor, or per component and place of a list.
     """
 
     kind: str = "value"
@@ -75,7 +75,8 @@ class Reduction:
     two states in any order; `finish(s, ends)` gives one component of each result.
     `linear`: factors of the row may leave it. `additive`: states are summed, so a summation scheme
     applies. `weighted`: whether a second formula multiplies the terms ("no", "may", "must").
-    `selects`: results are values of selected pairs. `differentiated` is the way that derivatives
+    `selects`: results are values of selected pairs. `single` is the reduction that a list of one
+    place is. `differentiated` is the way that derivatives
     take, `derivative` the same in words.
     """
 
@@ -92,6 +93,7 @@ class Reduction:
     anchored: bool = False
     totals: bool = False
     listed: bool = False
+    single: str = ""
     weighted: str = "no"
     scalar: bool = False
     selects: bool = False
@@ -371,6 +373,7 @@ def _smallest(name: str, says: str, gives: str) -> None:
         finish=lambda s, ends: [ends.state[place] for place in taken],
         results=tuple(Result(kinds[place], "list") for place in taken),
         listed=True,
+        single=name.replace("KMin", "Min"),
         selects=True,
         differentiated=None if gives == "index" else Selection("KMin_ArgKMin"),
         shape=f"{'two arrays ' * (gives == 'both')}(..., R, K, D), or (..., R, K) where D is 1",

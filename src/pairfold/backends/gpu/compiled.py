@@ -26,7 +26,7 @@ from .source import Source, places, source
 _POINTERS = {
     "float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat16": "*bf16",
 }  # fmt: skip
-_RESULTS = {"index": "*i64", "truth": "*i1"}
+_RESULTS = {"index": "*i64", "truth": "*i1", "state": "*fp64"}
 
 
 def triton() -> Any:

@@ -160,7 +160,7 @@ class Folding:
             else:
                 self.text.line(f"{joined} = tl.reduce(({listed}), 1, merge, keep_dims=True)")
         return [
-            self.text.let(f"tl.cast({part}, tl.int64) + (first_column + start)")
+            self.text.let(f"tl.cast({part}, tl.int64) + start")
             if kind == "index"
             else self.outer.cast(part)
             for part, kind in zip(found, self.kinds, strict=True)
@@ -432,9 +432,7 @@ class Listed(Folding):
                 f"tl.where({smaller}, {value} + tl.zeros((ROWS, COLUMNS), "
                 f'{self.values.simd.triton}), float("inf"))'
             )
-            self._insert(
-                instance.number, kept, "lanes", "first_column + block + tl.cast(lane, tl.int64)"
-            )
+            self._insert(instance.number, kept, "lanes", "block + tl.cast(lane, tl.int64)")
 
     def _insert(self, n: int, value: str, lanes: str, index: str) -> None:
         """Take in the values of a tile that are smaller than the largest of their row's list."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.cache import Cache, Limit
-from ...core.dtypes import BYTES_STORED, STORED
+from ...core.dtypes import BYTES_OF_RESULTS, BYTES_STORED, STORED
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
@@ -32,7 +32,6 @@ _SCRATCH_BYTES = 1 << 27
 _MOST_PROGRAMS = (1 << 31) - 1
 # Multiprocessors that the interpreter pretends to have.
 _INTERPRETED = 1
-_ITEM = {"index": 8, "truth": 1}
 _ENTRY_BYTES = 8
 
 
@@ -54,16 +53,15 @@ class Bound:
         self.sizes, self.options, self.pattern = sizes, options, pattern
         self.untuned = options.autotune and pattern is None and not interpreting()
 
-    def workspace(self, slabs: int = 1) -> int:
-        """Bytes of memory beside the arrays, where the columns come in so many slabs."""
+    def workspace(self) -> int:
+        """Bytes of memory beside the arrays."""
         most = 0
         for program in (self.program, self.literal):
             if program is None:
                 continue
             left, parts = 0, grid_of(program, self.grid)
-            if slabs > 1 or parts.splits > 1:
-                # Those of all slabs, and once more while they are joined.
-                left = slabs * entries(program, parts) * _ENTRY_BYTES * (1 + (slabs > 1))
+            if parts.splits > 1:
+                left = entries(program, parts) * _ENTRY_BYTES
             cells = program.source.cells and wave(program, parts) * parts.groups
             cells *= program.source.cells
             most = max(most, left + cells * cell_bytes(program))
@@ -158,7 +156,8 @@ class GpuLauncher:
         None for a single batch element.
         """
         items = [
-            _ITEM.get(r.kind, BYTES_STORED[self.stored]) for r in self.kernel.reduction.results
+            BYTES_OF_RESULTS.get(r.kind, BYTES_STORED[self.stored])
+            for r in self.kernel.reduction.results
         ]
         items += [BYTES_STORED[self.stored]] * len(self.kernel.arguments)
         given = [
@@ -191,16 +190,16 @@ class GpuCall:
                 self._tune(tensors)
             self.launch(self.bound, tensors)
 
-    def new_flag(self, device: Any, bound: Bound | None = None) -> Any:
-        """A word that a program sets where it refuses its data; None where it assumes nothing."""
-        if (bound or self.bound).literal is None:
-            return None
-        torch = sys.modules["torch"]
-        return torch.zeros(1, dtype=torch.int32, device=device)
-
     def launch(self, bound: Bound, tensors: Sequence[Any]) -> None:
-        """Enqueue the programs."""
-        flag = self.new_flag(tensors[0].device, bound)
+        """Enqueue the programs.
+
+        The first sets a flag where it refuses its data; the literal one, which assumes nothing,
+        then replaces its results.
+        """
+        flag = None
+        if bound.literal is not None:
+            torch = sys.modules["torch"]
+            flag = torch.zeros(1, dtype=torch.int32, device=tensors[0].device)
         for program in (bound.program, bound.literal):
             if program is not None:
                 parts = grid_of(program, bound.grid)
@@ -208,17 +207,12 @@ class GpuCall:
                 if left is not None:
                     self._merge(program, parts, tensors, flag, left)
 
-    def _leave(
-        self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any, first: int = 0
-    ) -> Any:
-        """The tasks of one program, and what they leave where the reduced axis is split.
-
-        `first`: the number of the first column.
-        """
+    def _leave(self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any) -> Any:
+        """The tasks of one program, and what they leave where the reduced axis is split."""
         torch = sys.modules["torch"]
         device, left = tensors[0].device, None
         values = self._values(program, parts, tensors)
-        values["flag"], values["first_column"] = flag, first
+        values["flag"] = flag
         if program.tiling.split:
             shape = (parts.batches, parts.splits, -1)
             left = torch.empty(entries(program, parts), dtype=torch.float64, device=device)
@@ -249,39 +243,6 @@ class GpuCall:
             function = program.combine if combine else program.main
             self._enqueue(function, program, programs, values, combine)
 
-    # ---- columns that come in slabs -----------------------------------------------------------
-
-    def _parted(self, literal: bool, device: Any) -> tuple[Program, Grid]:
-        """The program whose parts are merged, whether this call splits its columns or not.
-
-        All slabs of the same rows have the same tiling, so nothing that was tuned is used.
-        """
-        launcher, bound = self.launcher, self.bound
-        tiling = launcher.alternatives(bound.sizes[0], bound.options)[0]
-        parts = grid(tiling, launcher.kernel, bound.sizes, processors(device), bound.options)
-        shape = {"batched": bound.sizes[2] > 1, "split": True}
-        program = launcher.programs(dataclasses.replace(tiling, **shape))[literal]
-        assert program is not None
-        return program, grid_of(program, parts)
-
-    def leave(self, tensors: Sequence[Any], flag: Any, first: int, literal: bool) -> Any:
-        """What this slab of columns leaves: a tensor (batches, splits, entries)."""
-        device = tensors[0].device
-        with on_device(device):
-            return self._leave(*self._parted(literal, device), tensors, flag, first)
-
-    def merge(
-        self, tensors: Sequence[Any], flag: Any, columns: int, left: Any, literal: bool
-    ) -> None:
-        """Merge what slabs left, joined along their splits, of so many columns in all."""
-        device = tensors[0].device
-        program, parts = self._parted(literal, device)
-        parts = dataclasses.replace(parts, splits=left.shape[1])
-        sizes = self.sizes[0], columns
-        whole = GpuCall(self.launcher, self.bound, sizes, self.strides, self.offsets)
-        with on_device(device):
-            whole._merge(program, parts, tensors, flag, left)
-
     # ---- arguments ----------------------------------------------------------------------------
 
     def _enqueue(
@@ -300,7 +261,6 @@ class GpuCall:
         values: dict[str, Any] = {
             "M": rows,
             "N": columns,
-            "first_column": 0,
             "panels": parts.panels,
             "splits": parts.splits,
             "per_split": parts.per_split,

@@ -17,7 +17,7 @@ from .values import LETTERS, Values
 _HEADER = "import triton\nimport triton.language as tl\n\n\n"
 _LONGEST = 48
 # Numbers that are not compiled in, whatever their values: a new size never recompiles.
-SIZES = ("M", "N", "first_task", "first_column", "panels", "splits", "per_split")
+SIZES = ("M", "N", "first_task", "panels", "splits", "per_split")
 
 
 @dataclass(frozen=True)
@@ -366,6 +366,8 @@ class _Program:
             return f"tl.cast({value}, tl.int64)"
         if kind == "truth":
             return f"{value} != 0"
+        if kind == "state":
+            return f"tl.cast({value}, tl.float64)"
         if self.tiling.stored not in ("", self.tiling.dtype):
             # Not every target, nor the interpreter, rounds float64 to half precision at once.
             value = f"tl.cast({value}, tl.float32)"
@@ -373,18 +375,17 @@ class _Program:
 
     def _write_lists(self, folding: Listed) -> None:
         line, loop = self.text.line, self.kernel.output_loop
-        kinds = [result.kind for result in self.kernel.reduction.results]
+        parts = [value.data[1] for value in self.kernel.finished]
         for instance in folding.instances:
             folding.close(instance.number)
             mask = "own"
             if loop is not None:
                 mask += f" & ({instance.component} < {loop.n})"
             with self.text.block(f"for place in range(0, {self.kernel.length}):"):
-                value, column = folding.take(instance.number)
-                found = {"value": value, "index": column}
-                for n, kind in enumerate(kinds):
+                found = folding.take(instance.number)
+                for n, part in enumerate(parts):
                     at = f"o{n}_at + (place * {self.kernel.dim} + {instance.component}) * o{n}_c"
-                    line(f"tl.store({at}, {self._stored(n, found[kind])}, mask={mask})")
+                    line(f"tl.store({at}, {self._stored(n, found[part])}, mask={mask})")
 
 
 def _may_refuse(kernel: Kernel) -> bool:

@@ -48,9 +48,10 @@ class Outputs:
 
     def _element(self, number: int) -> tuple[ir.Type, int]:
         """The type of a result while it is kept, and its bytes."""
-        if self.kernel.reduction.results[number].kind == "value":
+        kind = self.kernel.reduction.results[number].kind
+        if kind == "value":
             return self.code.simd.scalar, self.code.item
-        return I64, 8
+        return ir.DoubleType() if kind == "state" else I64, 8
 
     def keep(self, number: int, component: ir.Value, r: int, value: ir.Value) -> None:
         """Keep one component of a result of a unit, to be written when the unit is finished."""
@@ -64,6 +65,9 @@ class Outputs:
                 code.outer.compare("!=", value, code.outer.constant(0)),
                 ir.VectorType(element, width),
             )
+        elif kind == "state":
+            wide = ir.VectorType(element, width)
+            value = value if value.type == wide else b.fpext(value, wide)
         elif value.type != code.simd.type:
             value = b.fptrunc(value, code.simd.type)
         start = code.flow.times(component, code.plan.lane_count * item)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.dtypes import RESULTS
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
@@ -19,8 +20,6 @@ from ..interface import Strides
 from ..shown import Subject
 from . import interpreter
 from .explained import ReferenceExplanation, explain
-
-_RESULT = {"index": "int64", "truth": "bool"}
 
 
 class ReferenceCall:
@@ -69,7 +68,7 @@ class ReferenceLauncher:
 
     def __init__(self, kernel: Kernel, stored: str) -> None:
         self.kernel, self.stored = kernel, stored
-        results = [_RESULT.get(result.kind, stored) for result in kernel.reduction.results]
+        results = [RESULTS.get(result.kind, stored) for result in kernel.reduction.results]
         self.dtypes = results + [stored] * len(kernel.arguments)
 
     def shapes(self, rows: int, columns: int) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.dtypes import RESULTS
 from ...core.scalars import PRIMITIVES, Loop, Value, number, reachable, to_float
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel, hole
@@ -134,7 +135,7 @@ def evaluate_all(
                 elif result.per == "component" or component < kernel.anchors:
                     array[:, component] = values
     return [
-        array.astype({"value": dtype, "index": np.int64, "truth": np.bool_}[result.kind])
+        array.astype(RESULTS.get(result.kind, dtype))
         for array, result in zip(found, kernel.reduction.results, strict=True)
     ]
 

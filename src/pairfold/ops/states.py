@@ -1,0 +1,177 @@
+"""Partial states: what some of the columns leave of a reduction, as arrays of float64.
+
+Parts of the reduced axis may be computed apart, by any backend, on other devices or in other
+processes: `states_of` is a reduction whose results are the states of another, so that whatever
+runs reductions gives them. `merged` and `finished` apply the rules of a row to such arrays, of any
+library. The arrays of a state have the shape (..., rows, components), in this order:
+
+- one for each part of the row's state (`identity`, `kinds`), its components those of the formula,
+  or, for a list, those of its places, K times as many;
+- for an anchored reduction the anchor, then, where the row wants it, the unweighted sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..core.dtypes import STORED
+from ..core.library import ArrayOperations
+from ..core.scalars import number, to_float
+from .reductions import REDUCTIONS, Ends, Reduction, Result
+
+# The arrays of a partial state.
+States = tuple[Any, ...]
+
+
+def states_of(name: str) -> str:
+    """The name of the reduction that gives the states of another.
+
+    >>> states_of("LogSumExp")
+    'LogSumExp (states)'
+    """
+    whole = f"{name} (states)"
+    if whole not in REDUCTIONS:
+        REDUCTIONS[whole] = _states_row(REDUCTIONS[name], whole)
+    return whole
+
+
+def _states_row(row: Reduction, name: str) -> Reduction:
+    per = "list" if row.listed else "component"
+    results = [Result("state", per) for _ in row.identity]
+    if row.anchored:
+        results += [Result("state", "anchor")] * (1 + row.totals)
+    return replace(
+        row,
+        name=name,
+        says=f"The states of {row.name}.",
+        finish=lambda s, ends: _all_parts(row, ends),
+        results=tuple(results),
+        single=states_of("Min_ArgMin") if row.listed else "",  # a list has values and indices
+        joined=False,
+        internal=True,
+        differentiated=None,
+    )
+
+
+def _all_parts(row: Reduction, ends: Ends) -> list[Any]:
+    parts = list(ends.state[: len(row.identity)])
+    if row.anchored:
+        parts += [ends.top, ends.total][: 1 + row.totals]
+    return parts
+
+
+class ArrayRules:
+    """What the rules of rows are written in, for arrays of a library instead of scalar values."""
+
+    def __init__(self, library: ArrayOperations, dtype: str = "float64") -> None:
+        self.library, self.dtype = library, STORED[dtype]
+
+    def constant(self, value: float | str) -> float:
+        """A number, or the name of one: `lowest` and `largest` are those of the data's dtype."""
+        return to_float(number(value), self.dtype)
+
+    def select(self, condition: Any, one: Any, other: Any) -> Any:
+        """`one` where the condition holds, `other` elsewhere."""
+        return self.library.where(condition, one, other)
+
+    def log(self, x: Any) -> Any:
+        """log x."""
+        return self.library.log(x)
+
+    def lt(self, x: Any, y: Any) -> Any:
+        """x < y."""
+        return x < y
+
+    def le(self, x: Any, y: Any) -> Any:
+        """x <= y."""
+        return x <= y
+
+    def eq(self, x: Any, y: Any) -> Any:
+        """x = y."""
+        return x == y
+
+    def both(self, x: Any, y: Any) -> Any:
+        """Whether both hold."""
+        return x & y
+
+    def either(self, x: Any, y: Any) -> Any:
+        """Whether one of them holds."""
+        return x | y
+
+
+def numbered(library: ArrayOperations, row: Reduction, states: States, start: int) -> States:
+    """The states of columns that were counted from 0 and whose first is number `start`.
+
+    Where nothing was selected there is no column to number.
+    """
+    if "index" not in row.kinds:
+        return states
+    nothing = to_float(number(row.identity[0]))
+    shift = library.where(states[0] == nothing, 0.0, float(start))
+    pairs = zip(states, row.kinds, strict=True)
+    return tuple(state + shift if kind == "index" else state for state, kind in pairs)
+
+
+def merged(
+    library: ArrayOperations, row: Reduction, a: States, b: States, length: int = 0
+) -> States:
+    """The states of all columns of both; `length` is the K of a list.
+
+    Parts may be merged in any order. Sums differ by rounding; what is selected does not.
+    """
+    with np.errstate(all="ignore"):
+        if row.listed:
+            return _merged_lists(library, a, b, length)
+        rules: Any = ArrayRules(library)
+        count = len(row.identity)
+        if not row.anchored:
+            return tuple(row.merge(rules, a, b))
+        top = library.larger(a[count], b[count])
+        ours, theirs = (library.exp(part[count] - top) for part in (a, b))
+        sums = row.merge(
+            rules, [part * ours for part in a[:count]], [part * theirs for part in b[:count]]
+        )
+        rest = zip(a[count + 1 :], b[count + 1 :], strict=True)
+        return (*sums, top, *(x * ours + y * theirs for x, y in rest))
+
+
+def _merged_lists(library: ArrayOperations, a: States, b: States, length: int) -> States:
+    """The first K of both lists, by value and then by index."""
+    shape = tuple(a[0].shape)
+    places = (*shape[:-1], length, shape[-1] // length)
+    both = [
+        library.concatenated([library.moved(x.reshape(places), -2, -1) for x in pair])
+        for pair in zip(a, b, strict=True)
+    ]
+    order = library.order(*both)[..., :length]
+    return tuple(
+        library.moved(library.taken(part, order, -1), -1, -2).reshape(shape) for part in both
+    )
+
+
+def finished(
+    library: ArrayOperations, row: Reduction, states: States, columns: int, dtype: str
+) -> States:
+    """The results for data of a dtype after so many columns, as machine code writes them."""
+    rules: Any = ArrayRules(library, dtype)
+    count = len(row.identity)
+    top, total, *_ = (*states[count:], None, None)
+    ends = Ends(states[:count], top, total, columns)  # pyright: ignore[reportArgumentType]
+    with np.errstate(all="ignore"):
+        found: list[Any] = list(row.finish(rules, ends))
+        return tuple(
+            _stored(library, x, result.kind, dtype)
+            for x, result in zip(found, row.results, strict=True)
+        )
+
+
+def _stored(library: ArrayOperations, values: Any, kind: str, dtype: str) -> Any:
+    if kind == "truth":
+        return values != 0
+    if kind == "index":
+        return library.cast(values, "int64")
+    # Half precision is rounded from what is computed with.
+    return library.cast(library.cast(values, STORED[dtype]), dtype)
