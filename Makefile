@@ -1,7 +1,7 @@
 PYTHON ?= $(firstword $(wildcard .venv/bin/python .venv/Scripts/python.exe) python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
+.PHONY: check test test-all test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
 	docs operations bench bench-gpu gpu-code
 
 check:
@@ -12,8 +12,12 @@ check:
 test:
 	$(PYTHON) -m pytest -n 2 $(if $(k),-k $(k))
 
+# All combinations of options, too.
+test-all:
+	$(PYTHON) -m pytest -n 2 -m "product or not product"
+
 # The same tests with fewer instructions than the processor has.
-narrower = $(PYTHON) -m pytest -n 2 -m "not any_target" tests/test_backends.py tests/test_torch.py
+narrower = $(PYTHON) -m pytest -n 2 -m "not any_target and not product" tests/test_backends.py tests/test_torch.py
 test-targets:
 	PAIRFOLD_TARGET=avx2 $(narrower)
 	PAIRFOLD_TARGET=baseline $(narrower)

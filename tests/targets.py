@@ -67,12 +67,15 @@ def crossed(values: Any, dtypes: tuple[str, str] = ("float32", "float64")) -> li
     and of dtypes and targets.
 
     `native` has every dtype with every value; another target has each value with one dtype, which
-    changes from value to value, and from target to target.
+    changes from value to value, and from target to target. Of these every second runs by default.
     """
     found = []
     for place, param in enumerate(TARGETS):
         (target,) = param.values
         for n, value in enumerate(values):
             some = dtypes if target == "native" else [dtypes[(n + place) % 2]]
-            found += [pytest.param(value, dtype, target, marks=param.marks) for dtype in some]
+            marks = list(param.marks)
+            if target != "native" and (n + place) // 2 % 2:
+                marks.append(pytest.mark.product)
+            found += [pytest.param(value, dtype, target, marks=marks) for dtype in some]
     return found

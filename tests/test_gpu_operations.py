@@ -10,6 +10,7 @@ import pytest
 import torch
 from checks import assert_close
 from formulas import dense
+from products import some
 from test_derivatives import CASES as DERIVED
 from test_derivatives import POINTS, Row
 from test_rows import CASES, KINDS, case_id, random_arrays, sample_params, seed_of, spread
@@ -73,7 +74,7 @@ for _name in ("BSpline", "SoftDTW_SqDist"):  # their loops are long
     SLOPED[_name] = next((op, dims) for op, dims in DERIVED if op.name == _name)
 
 
-@pytest.mark.parametrize(("op", "dims"), SLOPED.values(), ids=case_id)
+@some("op,dims", list(SLOPED.values()), lambda e: list(SLOPED).index(e[0].name) % 3 == 0, case_id)
 def test_the_derivatives_of_a_row_are_those_of_the_reference(op: Any, dims: Any) -> None:
     """All of them in one formula; the reference is compared with slopes in test_derivatives."""
     row = Row(op, dims)

@@ -310,6 +310,7 @@ KEPT = {
     *("backends/llvm/native.py: _passes", "frontends/arrays.py: _objects_are_read"),
     *("core/cache.py: _limits", "core/node.py: _interned"),
     *("ops/table.py: OPERATIONS", "ops/reductions.py: REDUCTIONS"),
+    "ops/states.py: _states_row",  # as many as there are reductions
 }
 
 

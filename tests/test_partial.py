@@ -17,7 +17,7 @@ from pairfold.frontends.devices import DeviceTensors
 from pairfold.frontends.partial import finished, merged, partial, widths
 from pairfold.frontends.ranges import checked_ranges
 from pairfold.ops.reductions import REDUCTIONS
-from pairfold.ops.states import states_of
+from pairfold.ops.states import row_of, states_of
 
 ALIASES = ["x = Vi(2)", "y = Vj(2)", "b = Vj(1)", "p = Pm(1)"]
 DISTANCE = "SqDist(x,y)"
@@ -249,7 +249,8 @@ def test_columns_are_numbered_from_any_start():
     assert np.array_equal(finished(fold, NumpyArrays, states, 23, "float32")[0], plain + 2**40)
 
 
-def test_rows_of_states_are_named_and_hidden():
+def test_rows_of_states_are_not_in_the_table():
     assert states_of("KMin") == "KMin (states)"
-    assert REDUCTIONS["KMin (states)"].single == "Min_ArgMin (states)"
-    assert REDUCTIONS["KMin (states)"].internal
+    row = row_of("KMin (states)")
+    assert (row.name, row.single, row.internal) == ("KMin (states)", "Min_ArgMin (states)", True)
+    assert row.name not in REDUCTIONS

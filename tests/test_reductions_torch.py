@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from products import some  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 import pairfold.torch  # noqa: E402
@@ -150,9 +151,11 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("batch", BATCHES)
-@case
+@some(
+    "name,weighted,batch,axis",
+    [(*entry, batch, axis) for entry in DENSE for batch in BATCHES for axis in (0, 1)],
+    lambda entry: entry[3] != (list(DENSE).index(entry[:2]) + list(BATCHES).index(entry[2])) % 2,
+)
 def test_first_and_second_derivatives_are_those_of_dense_torch(
     name: str, weighted: bool, batch: str, axis: int
 ) -> None:
@@ -166,7 +169,7 @@ def test_first_and_second_derivatives_are_those_of_dense_torch(
         gradients((finite(out) * weight).sum(), tensors, create_graph=True) for out in (got, want)
     )
     compare(first, other)
-    if axis == 0 and batch != "plain":
+    if batch == "batch":
         return
     second, other2 = (
         gradients(sum(g.sin().sum() for g in grads if g.requires_grad), tensors)
@@ -180,7 +183,7 @@ def test_gradcheck_and_gradgradcheck_pass(name: str, weighted: bool) -> None:
     tensors = arguments(rows=3, columns=4)
     run = program(name, weighted)
     assert gradcheck(run, tensors, check_forward_ad=True)
-    assert gradgradcheck(run, tensors)
+    assert gradgradcheck(run, tensors, fast_mode=True)
 
 
 @case

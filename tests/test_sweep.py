@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from checks import assert_close, assert_same_bits
+from products import every_pair, some
 
 torch = pytest.importorskip("torch")
 
@@ -113,16 +114,19 @@ def check(name, tensors, wanted=(0, 1, 2, 3), **options):
 SIZES = [(17, 23), (100, 37), (1, 1), (1, 40), (40, 1), (64, 16), (33, 300)]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", FORMULAS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@every_pair(
+    ("name", list(FORMULAS)), ("size", SIZES), ("dtype", [torch.float32, torch.float64]), ids=str
+)
 def test_every_gradient_at_once(name, size, dtype, swept):
     check(name, draw(*size, dtype=dtype))
     assert len(swept) == 1
 
 
-@pytest.mark.parametrize("outputs", [1, 2, 3])
-@pytest.mark.parametrize("dim", [1, 2, 4, 5, 10, 16])
+@some(
+    "dim,outputs",
+    [(dim, outputs) for dim in (1, 2, 4, 5, 10, 16) for outputs in (1, 2, 3)],
+    lambda entry: sum(entry) % 2 == 0 or entry == (16, 3),
+)
 def test_dimensions(dim, outputs, swept):
     check("mixed", draw(45, 70, dim, outputs))
     assert len(swept) == 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close
+from products import covering, some
 
 from pairfold.calculus.derive import pull_back
 from pairfold.core.node import Kind, Node
@@ -50,22 +51,24 @@ def check(node: Node, variables: list[Node], given: list[Any], pairs: Any) -> No
     The interpreter knows of no lanes and computes in float64: it looks once at every unrolling.
     """
     scale = float(np.abs(pairs).sum((0, 1)).max())
-    for dtype, (kept, axis) in itertools.product(
-        ("float64", "float32"), ((Kind.I, 1), (Kind.J, 0))
-    ):
-        cast = [array.astype(dtype) for array in given]
-        for place, (lanes, unroll) in enumerate(PLANS if dtype == "float64" else PLANS[1:3]):
-            known = dtype == "float32" or unroll in [other for _, other in PLANS[:place]]
-            options = {"lanes": lanes, "unroll": unroll, "check": 0 if known else 2}
-            got = compute(node, variables, cast, kept, **options)
-            assert_close(got, pairs.sum(axis), terms=23, scale=scale, formula=node)
+    known: set[int] = set()
+    for dtype, axis, place in sorted(covering([2, 2, len(PLANS)])):
+        lanes, unroll = PLANS[place]
+        cast = [array.astype(("float64", "float32")[dtype]) for array in given]
+        options = {"lanes": lanes, "unroll": unroll, "check": 0 if unroll in known else 2}
+        known.add(unroll)
+        got = compute(node, variables, cast, (Kind.J, Kind.I)[axis], **options)
+        assert_close(got, pairs.sum(axis), terms=23, scale=scale, formula=node)
 
 
 SIZES = [(2, 3), (3, 17), (17, 3), (1, 20)]
 
 
-@pytest.mark.parametrize("inner", ["Sin", None], ids=["computed", "plain"])
-@pytest.mark.parametrize(("n", "p"), SIZES)
+@some(
+    "n,p,inner",
+    [(*size, inner) for size in SIZES for inner in ("Sin", None)],
+    lambda entry: (entry[2] is None) == SIZES.index(entry[:2]) % 2,
+)
 def test_products_of_matrices_and_vectors(n: int, p: int, inner: str | None) -> None:
     (a, b, c), given = case(n * p, p, n)
     function = OPERATIONS[inner] if inner else lambda x: x
@@ -188,8 +191,14 @@ def warped(torch: Any, x: Any, y: Any, c: Any) -> Any:
     return cells[x.shape[-1] - 1, y.shape[-1] - 1]
 
 
-@pytest.mark.parametrize("lanes", ["row", "column"])
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 2), (1, 5), (20, 1), (6, 4)])
+LENGTHS = [(1, 1), (3, 2), (1, 5), (20, 1), (6, 4)]
+
+
+@some(
+    "n,m,lanes",
+    [(*size, lanes) for size in LENGTHS for lanes in ("row", "column")],
+    lambda entry: (entry[2] == "row") == LENGTHS.index(entry[:2]) % 2,
+)
 def test_time_warping_and_its_derivatives_equal_torch(n: int, m: int, lanes: str) -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(n + m)

@@ -1,8 +1,7 @@
 """Copies of symbolic tensors: graphs and leaves in a form that can be pickled, arrays replaced.
 
-Nodes are interned and cannot be pickled; a graph is written as a list of steps, arguments before
-users, so its depth does not matter. Leaves are objects of their own: tensors that are pickled
-together keep sharing them, and so their arrays.
+Nodes are interned and cannot be pickled; a graph is written as a list of steps. Leaves are objects
+of their own: tensors that are pickled together keep sharing them, and so their arrays.
 """
 
 from __future__ import annotations
@@ -12,40 +11,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..calculus.substitute import substitute
-from ..core.node import Node, topological
+from ..core.node import Node
 from ..errors import ArrayTypeError
-from ..ops.table import OPERATIONS, build
+from ..ops.steps import Steps, graphs_of, steps_of
 from .leaves import Leaf, adapter_for
-
-# An operation's name, the places of its arguments among the steps before, its parameters; for a
-# variable "Var", the place of its leaf.
-Step = tuple[str, tuple[int, ...], tuple[Any, ...]]
-Steps = tuple[tuple[Step, ...], tuple[int, ...]]
 
 
 def packed(roots: Sequence[Node], leaves: Sequence[Leaf]) -> Steps:
-    """Graphs as steps, and the places of the roots among them."""
-    order = topological(roots)
-    places = {node: place for place, node in enumerate(order)}
-    leaf_of = {leaf.node: place for place, leaf in enumerate(leaves)}
-    steps: list[Step] = []
-    for node in order:
-        if node in leaf_of:
-            steps.append(("Var", (leaf_of[node],), ()))
-        else:
-            steps.append((node.op.name, tuple(places[arg] for arg in node.args), node.params))
-    return tuple(steps), tuple(places[root] for root in roots)
+    """Graphs as steps on these leaves, which are not in them."""
+    return steps_of(roots, {leaf.node: place for place, leaf in enumerate(leaves)})
 
 
 def unpacked(steps: Steps, leaves: Sequence[Leaf]) -> list[Node]:
     """The graphs of `packed`, on these leaves."""
-    nodes: list[Node] = []
-    for name, places, params in steps[0]:
-        if name == "Var":
-            nodes.append(leaves[places[0]].node)
-        else:
-            nodes.append(build(OPERATIONS[name], *(nodes[place] for place in places), *params))
-    return [nodes[place] for place in steps[1]]
+    return graphs_of(steps, [leaf.node for leaf in leaves])
 
 
 def with_owners(

@@ -30,7 +30,8 @@ from ..lower.bounds import assume_moderate
 from ..lower.kernel import Kernel, lower
 from ..lower.pattern import Pattern
 from ..ops.differentiation import PullBack
-from ..ops.reductions import REDUCTIONS, Reduction
+from ..ops.reductions import Reduction
+from ..ops.states import row_of
 from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
@@ -125,7 +126,7 @@ class Fold:
         self.formula = formula
         self.variables = tuple(variables)
         self.reduction = reduction
-        self.row = REDUCTIONS[reduction]
+        self.row = row_of(reduction)
         self.kept = kept
         self.names = dict(names or {})
         self.accuracy = accuracy or Accuracy()
@@ -135,6 +136,11 @@ class Fold:
         self._bindings: Cache[Binding] = Cache(_BINDINGS)
         self._derived: Cache[Any] = Cache(_DERIVED)
         check_formulas(self.row, formula, weight, self.names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .identity import identity, rebuilt
+
+        return rebuilt, (identity(self),)
 
     @property
     def dim(self) -> int:
@@ -152,7 +158,7 @@ class Fold:
 
     def variant(self, reduction: str) -> Fold:
         """Another reduction of the same formula, with the weight and the length that it takes."""
-        return self.derived(("variant", reduction), lambda: self._variant(REDUCTIONS[reduction]))
+        return self.derived(("variant", reduction), lambda: self._variant(row_of(reduction)))
 
     def _variant(self, row: Reduction) -> Fold:
         weight = self.weight if row.weighted != "no" else None
@@ -252,7 +258,7 @@ class Fold:
         rearrange = options.rules != "exact"
         row, length = self.row, self.length
         if length == 1:
-            row, length = REDUCTIONS[row.single], 0
+            row, length = row_of(row.single), 0
         kernel = lower(
             self.formula,
             row,

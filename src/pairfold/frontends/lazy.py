@@ -23,11 +23,12 @@ from ..errors import (
     ReducedError,
     ShapeError,
 )
+from ..ops.steps import Steps
 from ..ops.table import OPERATIONS, build
 from ..settings import current
 from .advice import kind_name, to_array, to_dtype, to_one_dtype
 from .arrays import SUPPORTED
-from .copies import Steps, converted, copied, packed, unpacked, with_owners
+from .copies import converted, copied, packed, unpacked, with_owners
 from .foreign import Foreign
 from .given import plain_number
 from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered

@@ -11,9 +11,10 @@ from ..core.cache import Cache, Limit
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
+from ..ops.steps import Steps
 from .accuracy import Accuracy
 from .arrays import check_out
-from .copies import Steps, converted, copied, packed, unpacked, with_owners
+from .copies import converted, copied, packed, unpacked, with_owners
 from .fold import Fold
 from .genred import call_fold
 from .given import as_float, plain_number

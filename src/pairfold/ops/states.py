@@ -12,6 +12,7 @@ library. The arrays of a state have the shape (..., rows, components), in this o
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -26,26 +27,33 @@ from .reductions import REDUCTIONS, Ends, Reduction, Result
 States = tuple[Any, ...]
 
 
+_SUFFIX = " (states)"
+
+
 def states_of(name: str) -> str:
     """The name of the reduction that gives the states of another.
 
     >>> states_of("LogSumExp")
     'LogSumExp (states)'
     """
-    whole = f"{name} (states)"
-    if whole not in REDUCTIONS:
-        REDUCTIONS[whole] = _states_row(REDUCTIONS[name], whole)
-    return whole
+    return name + _SUFFIX
 
 
-def _states_row(row: Reduction, name: str) -> Reduction:
+def row_of(name: str) -> Reduction:
+    """The row of a reduction of the table, or of one that gives states."""
+    return _states_row(name.removesuffix(_SUFFIX)) if name.endswith(_SUFFIX) else REDUCTIONS[name]
+
+
+@functools.cache
+def _states_row(name: str) -> Reduction:
+    row = REDUCTIONS[name]
     per = "list" if row.listed else "component"
     results = [Result("state", per) for _ in row.identity]
     if row.anchored:
         results += [Result("state", "anchor")] * (1 + row.totals)
     return replace(
         row,
-        name=name,
+        name=states_of(name),
         says=f"The states of {row.name}.",
         finish=lambda s, ends: _all_parts(row, ends),
         results=tuple(results),

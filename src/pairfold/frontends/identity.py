@@ -1,0 +1,87 @@
+"""A reduction as a line of text, from which any process rebuilds the same one.
+
+The text says everything that results depend on: the graphs of the formula and of its weight, the
+variables and their names, the reduction, its index, its length and its accuracy. Two reductions are
+the same if and only if their texts are equal. It is read, never evaluated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.node import Kind, Node
+from ..errors import FormulaError, PairfoldError
+from ..ops.steps import graphs_of, read, steps_of, written
+from ..ops.table import variable
+from .accuracy import Accuracy
+from .fold import Fold
+
+_VERSION = 1
+
+
+def identity(fold: Fold) -> str:
+    """The text of a reduction.
+
+    >>> from pairfold import Genred
+    >>> text = identity(Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)._fold)
+    >>> rebuilt(text).reduction
+    'Sum'
+    """
+    return fold.derived("identity", lambda: _identity(fold))
+
+
+def _identity(fold: Fold) -> str:
+    roots = [fold.formula] if fold.weight is None else [fold.formula, fold.weight]
+    return written(
+        {
+            "version": _VERSION,
+            "formulas": steps_of(roots, {node: n for n, node in enumerate(fold.variables)}),
+            "variables": [node.params for node in fold.variables],
+            "names": {str(position): name for position, name in fold.names.items()},
+            "reduction": fold.reduction,
+            "kept": fold.kept,
+            "asked": fold.asked,
+            "length": fold.length,
+            "accuracy": (fold.accuracy.dtype, fold.accuracy.scheme),
+        }
+    )
+
+
+def rebuilt(text: str) -> Fold:
+    """The reduction of a text that `identity` wrote.
+
+    Raises:
+        FormulaError: other text, or that of another version.
+    """
+    found = read(text)
+    try:
+        if found["version"] != _VERSION:
+            raise FormulaError(
+                "the text of a reduction is of another version",
+                found=f"version {found['version']}, this one writes {_VERSION}",
+            )
+        return _rebuilt(found)
+    except PairfoldError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FormulaError(
+            "this is no reduction as `identity` writes it", found=repr(error)
+        ) from error
+
+
+def _rebuilt(found: dict[str, Any]) -> Fold:
+    variables: list[Node] = [
+        variable(position, dim, Kind(kind)) for position, dim, kind in found["variables"]
+    ]
+    formula, *weight = graphs_of(found["formulas"], variables)
+    return Fold(
+        formula,
+        variables,
+        found["reduction"],
+        Kind(found["kept"]),
+        {int(position): name for position, name in found["names"].items()},
+        Accuracy(*found["accuracy"]),
+        weight[0] if weight else None,
+        found["length"],
+        Kind(found["asked"]),
+    )
