@@ -42,3 +42,10 @@ def interpreted_kernels() -> Iterator[None]:
     """Kernels are interpreted by NumPy: for tests of what is asked, not of machine code."""
     with settings(backend="reference"):
         yield
+
+
+@pytest.fixture
+def interpreted_here() -> Iterator[None]:
+    """Kernels of one test are interpreted."""
+    with settings(backend="reference"):
+        yield

@@ -154,14 +154,20 @@ def test_values_that_are_not_finite_are_treated_as_documented(name: str, weighte
         want = oracle(name, f, np.ones_like(f) if weighted else None, 3)
         if row.joined:
             want = joined_by_hand(f)
-        for splits in (1, 2) if table.shape[1] > 16 else (1,):
-            with settings(tile="4x16x1", splits=splits):
-                got = genred(x, y, np.ones((table.shape[1], 1)), backend="GPU")
-            check(name, got, want, "float64", (table.shape, splits), terms=41)
+        splits = 2 if table.shape[1] > 16 else 1
+        with settings(tile="4x16x1", splits=splits):
+            got = genred(x, y, np.ones((table.shape[1], 1)), backend="GPU")
+        check(name, got, want, "float64", (table.shape, splits), terms=41)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("entry", [entry for entry in CASES if REDUCTIONS[entry[0]].anchored])
+ANCHORED = [entry for entry in CASES if REDUCTIONS[entry[0]].anchored]
+
+
+@some(
+    "entry,dtype",
+    [(entry, dtype) for entry in ANCHORED for dtype in ("float32", "float64")],
+    lambda given: (given[1] == "float32") == ANCHORED.index(given[0]) % 2,
+)
 def test_exponents_of_any_magnitude_stay_accurate(entry: tuple[str, bool], dtype: str) -> None:
     name, weighted = entry
     rng = np.random.default_rng(0)

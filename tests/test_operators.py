@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close
+from products import some
 
 from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back
@@ -88,8 +89,11 @@ def field(torch: Torch, text: str) -> Callable[..., Any]:
     return lambda *values: FIELDS[text](torch, *values)
 
 
-@pytest.mark.parametrize("unroll", [16, 2], ids=["unrolled", "looped"])
-@pytest.mark.parametrize("text", FIELDS)
+@some(
+    "text,unroll",
+    [(text, unroll) for text in FIELDS for unroll in (16, 2)],
+    lambda entry: (entry[1] == 2) == list(FIELDS).index(entry[0]) % 2,
+)
 def test_jacobians_divergences_and_laplacians_are_those_of_torch(text: str, unroll: int) -> None:
     torch = pytest.importorskip("torch")
     arrays = arrays_of(1)

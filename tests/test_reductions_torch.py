@@ -219,6 +219,7 @@ def test_vmap_is_one_more_batch_axis(name: str, weighted: bool) -> None:
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.usefixtures("interpreted_here")
 @pytest.mark.parametrize("transform", ["jacrev", "jacfwd", "hessian"])
 @case
 def test_jacobians_and_hessians_equal_the_dense_program(
@@ -247,9 +248,14 @@ def test_float32_gradients_are_accurate(name: str, weighted: bool) -> None:
         torch.testing.assert_close(a.double(), b, rtol=2e-5, atol=2e-5 * float(b.abs().max() + 1))
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(4, 0), (0, 5), (0, 0), (1, 1), (4, 1)])
-@pytest.mark.parametrize("axis", [0, 1])
-@case
+EMPTY = [(4, 0), (0, 5), (0, 0), (1, 1), (4, 1)]
+
+
+@some(
+    "name,weighted,axis,rows,columns",
+    [(*entry, axis, *size) for entry in DENSE for axis in (0, 1) for size in EMPTY],
+    lambda entry: (list(DENSE).index(entry[:2]) + EMPTY.index(entry[3:])) % 2 == entry[2],
+)
 def test_empty_and_single_axes_have_gradients(
     name: str, weighted: bool, axis: int, rows: int, columns: int
 ) -> None:
@@ -279,6 +285,7 @@ def test_empty_batches_have_gradients(name: str, weighted: bool, batch: Any) -> 
         assert not gradient.any()
 
 
+@pytest.mark.usefixtures("interpreted_here")
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("formula", ["p*p", "Sin(y*p)", "Sin(x*p)"])
 @case

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checks import assert_close, assert_same_bits
+from products import every_pair
 
 import pairfold
 from pairfold.frontends.genred import Genred
@@ -57,9 +58,7 @@ def test_results_are_rounded_to_nearest_ties_to_even(dtype: torch.dtype) -> None
     assert_same_bits(got.double().numpy(), want.double().numpy())
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("name", NAMES)
+@every_pair(("name", NAMES), ("axis", [0, 1]), ("dtype", ["float16", "bfloat16"]))
 def test_every_reduction_takes_half_precision(name: str, axis: int, dtype: str) -> None:
     rng = np.random.default_rng(3)
     row = REDUCTIONS[name]
