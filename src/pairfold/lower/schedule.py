@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..core.scalars import PRIMITIVES, Value, reachable
 from ..settings import Settings
 from .distance import Distance, distance
-from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
+from .kernel import COLUMN, PAIR, ROW, Kernel
 
 ITEM = {"float32": 4, "float64": 8}
 _CACHE = 24 * 1024
@@ -427,9 +427,3 @@ def partition(
     per_split = -(-blocks // splits) * plan.block
     splits = max(1, -(-columns // per_split))
     return Partition(per_task * unit, panels, splits, per_split, batches)
-
-
-def stage_sizes(kernel: Kernel) -> dict[str, int]:
-    """Slots per stage, for explanations."""
-    names = {ONCE: "once", ROW: "row", COLUMN: "column"}
-    return {names[stage]: kernel.stages[stage].size for stage in names}

@@ -81,7 +81,6 @@ class Op:
     like: Callable[..., Any] | None = None
     known: tuple[tuple[Any, ...], ...] = ()
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    loosen: Mapping[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
     refuses: tuple[tuple[tuple[int, ...], tuple[Any, ...], str], ...] = ()
     elementwise: bool = False
     slopes: Callable[..., Sequence[Node | None]] | None = None
@@ -277,11 +276,6 @@ def sum_of_gradients(x: Node, y: Node) -> Node:
         return x + y
     either = holds(first[0], first[2])
     return guarded(OPERATIONS["IfElse"](either, either, holds(second[0], second[2])), x + y)
-
-
-def zero_like(*operands: Node) -> Node:
-    """Zeros of the operands' common dimension."""
-    return OPERATIONS["Zero"](broadcast_dims(*(node.dim for node in operands)))
 
 
 def constant(value: int | float | Fraction | str) -> Node:

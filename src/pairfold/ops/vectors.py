@@ -174,8 +174,6 @@ def _is(x: Node, name: str) -> bool:
 
 # ----- scalar products, norms, distances ---------------------------------------------------------
 
-_EQUAL = "operands must have the same dimension, or dimension 1"
-
 
 def _scalar_product(x: Node, y: Node) -> Node:
     if x.dim != y.dim and 1 not in (x.dim, y.dim):

@@ -82,11 +82,6 @@ class Explanation(Shown):
         """The instructions of the innermost loop over pairs."""
         return innermost_loop(self.assembly())
 
-    @property
-    def pairs_per_iteration(self) -> int:
-        """Pairs that one run through the innermost loop handles."""
-        return self.plan.lane_count * self.plan.jam
-
     def instructions_per_vector(self) -> float:
         """Instructions of the innermost loop per vector of pairs (component loops: per pass)."""
         return len(self.inner_loop()) / (self.plan.vectors * self.plan.jam)
