@@ -153,9 +153,26 @@ class TapeArrays(NumpyArrays):
         return out
 
     @staticmethod
+    def log(array: Taped) -> Taped:
+        return _made(np.log(array.value), [array], lambda g: [g / array])
+
+    @staticmethod
+    def larger(one: Taped, other: Taped) -> Taped:
+        return TapeArrays.where(Taped(one.value > other.value), one, other)
+
+    @staticmethod
+    def order(values: Taped, indices: Taped) -> Taped:
+        pairs = np.stack([values.value, indices.value], -1)
+        found = np.empty(values.shape, np.int64)
+        for row in np.ndindex(*values.shape[:-1]):
+            found[row] = sorted(range(values.shape[-1]), key=lambda n: tuple(pairs[row][n]))
+        return Taped(found)
+
+    @staticmethod
     def clamped(array: Taped, low: float, high: float) -> Taped:
         inside = Taped((low <= array.value) & (array.value <= high))
-        value = array.value.clip(low, high)
+        number = array.value.dtype.type  # NumPy 1 would widen the array
+        value = array.value.clip(number(low), number(high))
         return _made(value, [array], lambda g: [TapeArrays.where(inside, g, _zeros(g))])
 
     @staticmethod

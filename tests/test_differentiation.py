@@ -389,6 +389,12 @@ def test_operations_mean_the_same_in_every_library(library: str) -> None:
     assert_close(np.asarray(getattr(constants, "value", constants)), x)
     seen.add("constants")
     same("where", [x < y, x, y])
+    same("larger", [x, y])
+    same("log", [abs(x)])
+    same("order", [x.round(), source.permutation(x.size).reshape(x.shape)])
+    for dtype in ("float16", "float32"):  # at the bounds of the dtype it stays what it is
+        most = float(np.finfo(dtype).max)
+        same("clamped", [x.astype(dtype)], -most, most)
     same("stacked", [x, y], joined=True)
     same("concatenated", [x, y[..., :2]], joined=True)
     places = source.integers(0, 3, (2, 7, 1))

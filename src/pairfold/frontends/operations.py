@@ -50,7 +50,8 @@ class NumpyOperations:
     @staticmethod
     def clamped(array: Any, low: float, high: float) -> Any:
         """The numbers, none below `low` or above `high`."""
-        return np.clip(array, low, high)
+        number = array.dtype.type  # NumPy 1 would widen the array for a number near its bounds
+        return np.clip(array, number(low), number(high))
 
     @staticmethod
     def where(condition: Any, one: Any, other: Any) -> Any:
