@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from checks import assert_close, assert_same_bits  # noqa: E402
+from products import some  # noqa: E402
 
 import pairfold.torch  # noqa: E402
 from pairfold import Genred  # noqa: E402
@@ -102,8 +103,11 @@ def same(got, want, terms=23):
 # ---- every reduction ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("axis", [1, 0])
-@pytest.mark.parametrize(("reduction", "formula", "options"), CASES)
+@some(
+    "reduction,formula,options,axis",
+    [(*entry, axis) for entry in CASES for axis in (1, 0)],
+    lambda entry: CASES.index(entry[:3]) % 2 == entry[3],
+)
 def test_slabs_of_rows_and_columns_give_what_the_cpu_gives(
     forced, reduction, formula, options, axis
 ):

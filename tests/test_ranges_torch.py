@@ -159,7 +159,7 @@ def test_gradcheck_passes() -> None:
     run, _ = sparse("LogSumExp", True, 1)
     tensors = plain.arguments(rows=ROWS, columns=COLUMNS)
     assert torch.autograd.gradcheck(lambda *t: finite(run(*t)), tensors, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(lambda *t: finite(run(*t)), tensors)
+    assert torch.autograd.gradgradcheck(lambda *t: finite(run(*t)), tensors, fast_mode=True)
 
 
 def test_ranges_may_be_made_inside_a_transform() -> None:

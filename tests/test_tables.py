@@ -86,10 +86,13 @@ def options_of(stage: str, kept: Kind) -> Iterator[dict[str, Any]]:
     """Settings of every unrolling and plan (of pairs; otherwise the first), with rows or columns
     in lanes alternately: where one index is kept, what the other has not.
 
-    The interpreter, which knows of no plan, looks at the first plan only.
+    Beside the first plan every second unrolling. The interpreter, which knows of no plan, looks at
+    the first plan only.
     """
     plans = PLANS if stage == "pair" else PLANS[:1]
     for (u, unroll), (m, more) in itertools.product(enumerate(UNROLL), enumerate(plans)):
+        if more and (u // 2 + m + (kept == Kind.J)) % 2:
+            continue
         lanes = ("row", "column")[(u + m + (kept == Kind.J)) % 2]
         yield {"lanes": lanes, "unroll": unroll, **more, "check": 0 if more else 2}
 
@@ -131,6 +134,8 @@ def test_tables_of_every_stage_equal_their_meaning(op: Op, stage: str, dim: int)
         for options in options_of(stage, kept):
             got = compute(node, variables, given, kept, **options)
             assert_close(got, pairs.sum(axis), terms=23, scale=scale, formula=(node, options))
+            if options["check"] == 0:  # another plan of what the first was asked of
+                continue
             few = compute(OPERATIONS["Sum"](node), variables, given, kept, **options)
             assert_close(few, pairs.sum((2, axis))[:, None], terms=23, scale=20 * scale)
 
@@ -144,9 +149,9 @@ def test_tables_of_tables(unroll: int, dtype: str) -> None:
         node = build(reverse_sums, build(echo, build(reverse_sums, build(echo, inner))))
         pairs = dense_reverse_sums(dense_echo(dense_reverse_sums(dense_echo(dense))))
         for kept, axis in ((Kind.I, 1), (Kind.J, 0)):
-            for lanes in ("row", "column"):
-                got = compute(node, variables, given, kept, unroll=unroll, lanes=lanes)
-                assert_close(got, pairs.sum(axis), terms=23 * 19, formula=(node, stage, lanes))
+            lanes = ("row", "column")[(axis + (stage in ("once", "column"))) % 2]
+            got = compute(node, variables, given, kept, unroll=unroll, lanes=lanes)
+            assert_close(got, pairs.sum(axis), terms=23 * 19, formula=(node, stage, lanes))
 
 
 def test_a_table_inside_a_loop_is_computed_for_each_round() -> None:
@@ -171,11 +176,9 @@ def test_a_table_inside_a_loop_is_computed_for_each_round() -> None:
         ("once", "row", "column", "pair"), (3, 19), (1, 16)
     ):
         inner, variables, given, dense = operand(stage, dim)
-        for lanes in ("row", "column"):
-            got = compute(
-                build(nested, inner), variables, given, Kind.I, unroll=unroll, lanes=lanes
-            )
-            assert_close(got, meaning(dense).sum(1), terms=23 * 19, formula=(stage, dim, lanes))
+        lanes = ("row", "column")[(dim + unroll + (stage in ("once", "pair"))) % 2]
+        got = compute(build(nested, inner), variables, given, Kind.I, unroll=unroll, lanes=lanes)
+        assert_close(got, meaning(dense).sum(1), terms=23 * 19, formula=(stage, dim, lanes))
 
 
 def kernel_of(node: Any, unroll: int = 16) -> Any:

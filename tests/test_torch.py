@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from products import some
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import pairfold.torch
@@ -117,14 +118,17 @@ def test_values_and_gradients_are_those_of_dense_torch(name: str, batch: str, ax
 
 
 @pytest.mark.any_target
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("name", CASES)
+@some(
+    "name,axis",
+    [(name, axis) for name in CASES for axis in (0, 1)],
+    lambda entry: list(CASES).index(entry[0]) % 2 == entry[1],
+)
 def test_gradcheck_and_gradgradcheck_pass(name: str, axis: int) -> None:
     formula, aliases, _ = CASES[name]
     tensors = arguments(aliases, sizes=(2, 3))
     genred = pairfold.torch.Genred(formula, aliases, axis=axis)
     assert gradcheck(genred, tensors, check_forward_ad=True)
-    assert gradgradcheck(genred, tensors, check_fwd_over_rev=True)
+    assert gradgradcheck(genred, tensors, check_fwd_over_rev=True, fast_mode=True)
 
 
 def test_only_the_tensors_that_ask_get_gradients() -> None:
