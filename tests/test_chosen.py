@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close
+from products import some
 
 from pairfold import Genred, explain, settings
 from pairfold.cluster import from_matrix
@@ -45,8 +46,15 @@ def agree(got: Any, want: Any) -> None:
         assert_close(a, b, terms=23)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("name", [name for name, row in REDUCTIONS.items() if not row.internal])
+NAMES = [name for name, row in REDUCTIONS.items() if not row.internal]
+DTYPES = ["float32", "float64", "float16"]
+
+
+@some(
+    "name,dtype",
+    [(name, dtype) for name in NAMES for dtype in DTYPES],
+    lambda entry: NAMES.index(entry[0]) % 3 == DTYPES.index(entry[1]),
+)
 def test_the_interpreter_computes_what_machine_code_does(name: str, dtype: str) -> None:
     given = points(dtype, (2, 1))
     for axis in (0, 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def test_points_of_any_dimension(dim: int, dtype: str, target: str) -> None:
     aliases = f"x = Vi({dim})", f"y = Vj({dim})", "b = Vj(1)"
     sums = fold("Exp(-SqDist(x,y))*b", *aliases)
     products = fold("Square(x|y)*b", *aliases)
-    for (rows, columns), lanes in itertools.product(SIZES, ("row", "column")):
+    for (rows, columns), lanes in zip(SIZES, ("row", "column", "column", "row"), strict=True):
         x, y = points(dim, rows, columns, dtype=dtype)
         (b,) = points(1, columns, dtype=dtype)
         with settings(target=target, lanes=lanes):
@@ -59,7 +58,7 @@ def test_points_of_any_dimension(dim: int, dtype: str, target: str) -> None:
 @pytest.mark.parametrize(("dim", "dtype", "target"), crossed([1, 3, 4, 5, 7, 10, 16, 17, 31, 100]))
 def test_outputs_of_any_dimension(dim: int, dtype: str, target: str) -> None:
     product = fold("Exp(-SqDist(x,y))*b", "x = Vi(3)", "y = Vj(3)", f"b = Vj({dim})")
-    for (rows, columns), lanes in itertools.product(SIZES, ("row", "column")):
+    for (rows, columns), lanes in zip(SIZES, ("row", "column", "column", "row"), strict=True):
         x, y = points(3, rows, columns, dtype=dtype)
         (b,) = points(dim, columns, dtype=dtype)
         with settings(target=target, lanes=lanes):
@@ -74,7 +73,7 @@ def test_attention_of_any_dimension(dim: int, dtype: str, target: str) -> None:
     attention = fold(
         "(x|y)*4", *aliases, reduction_op="SumSoftMaxWeight", formula2="b", dtype_acc=dtype
     )
-    for (rows, columns), lanes in itertools.product(SIZES, ("row", "column")):
+    for (rows, columns), lanes in zip(SIZES, ("row", "column", "column", "row"), strict=True):
         x, y, b = points(dim, rows, columns, columns, dtype=dtype)
         with settings(target=target, lanes=lanes):
             got = attention(x, y, b)

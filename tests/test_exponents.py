@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from products import some
 
 from pairfold.torch import Genred, LazyTensor
 
@@ -98,8 +99,11 @@ def check(name: str, formula: str, axis: int, dtype: Any, spread: float) -> None
     assert ours <= bound, (formula, name, axis, dtype, spread, ours, theirs)
 
 
-@pytest.mark.parametrize("formula", EXPONENTS)
-@pytest.mark.parametrize("name", NAMES)
+@some(
+    "name,formula",
+    [(name, formula) for name in NAMES for formula in EXPONENTS],
+    lambda entry: (list(NAMES).index(entry[0]) + list(EXPONENTS).index(entry[1])) % 2 == 0,
+)
 def test_gradients_measure_from_exponents_as_they_were_rounded(name: str, formula: str) -> None:
     axis = (NAMES.index(name) + list(EXPONENTS).index(formula)) % 2
     check(name, formula, axis, torch.float32, 30)

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 import fuzz_api
 import programs
 from dense_torch import OPERATIONS, REDUCTIONS, Expr
+from products import some
 
 
 @pytest.mark.parametrize("seed", range(5000, 5018))
@@ -86,11 +87,13 @@ def without_last(function: Any) -> Any:
     return changed
 
 
-@pytest.mark.parametrize(
-    ("name", "change"),
+@some(
+    "name,change",
     [(name, value) for name in ("Sin", "Exp", "SqDist", "Divide", "Norm2", "Atan", "IfElse")]
     + [(name, slope) for name in ("Sin", "Square", "Tanh", "Powf", "Concat")]
     + [(name, without_last) for name in ("Sum", "Mean", "LogSumExp", "SumSoftMaxWeight", "KMin")],
+    lambda entry: entry in (("SqDist", value), ("Tanh", slope), ("LogSumExp", without_last)),
+    lambda value: getattr(value, "__name__", value),
 )
 def test_a_fault_is_noticed_in_one_of_ten_formulas(
     monkeypatch: pytest.MonkeyPatch, name: str, change: Any

@@ -90,9 +90,12 @@ BATCHES = {
 EACH = [pytest.param(n, marks=[pytest.mark.any_target] * (n != "plain")) for n in BATCHES]
 
 
-@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("batch", EACH)
-@pytest.mark.parametrize("name", CASES)
+@some(
+    "name,axis",
+    [(name, axis) for name in CASES for axis in (0, 1)],
+    lambda entry: list(CASES).index(entry[0]) % 2 != entry[1],
+)
 def test_values_and_gradients_are_those_of_dense_torch(name: str, batch: str, axis: int) -> None:
     formula, aliases, dense = CASES[name]
     tensors = arguments(aliases, BATCHES[batch])
