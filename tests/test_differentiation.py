@@ -20,10 +20,10 @@ from checks import assert_close
 from tape import TapeArrays, Taped, apply, grad, push_through
 
 import pairfold
+from pairfold.arrays.checks import NumpyArrays
 from pairfold.cluster import from_matrix
 from pairfold.core.library import ArrayOperations
 from pairfold.errors import DerivativeError
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.derivatives import batched, differentiable, gradients
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges
@@ -363,7 +363,7 @@ def test_operations_mean_the_same_in_every_library(library: str) -> None:
     adapter: Any = TapeArrays
     if library == "torch":
         torch = pytest.importorskip("torch")
-        adapter, made = pairfold.frontends.arrays.TorchArrays, torch.from_numpy
+        adapter, made = pairfold.arrays.checks.TorchArrays, torch.from_numpy
 
     def same(operation: str, arrays: Sequence[Any], *rest: Any, joined: bool = False) -> None:
         both: list[Any] = []
@@ -477,7 +477,7 @@ def test_torch_says_so_too(wrong_row: Any) -> None:
 
     fold = wrong_row(None)
     tensors = [torch.tensor(array, requires_grad=True) for array in arguments()]
-    adapter = pairfold.frontends.arrays.TorchArrays
+    adapter = pairfold.arrays.checks.TorchArrays
     out = call(fold, adapter, tensors, None)
     assert_close(out.detach().numpy(), dense("Sum", False, 1, arguments()))
     with pytest.raises(DerivativeError, match="Wrong has no derivative"):

@@ -10,8 +10,8 @@ import pytest
 
 import pairfold
 from pairfold import Genred, KernelSolve
+from pairfold.arrays.checks import TorchArrays
 from pairfold.errors import ArrayTypeError, DeviceError, OptionError
-from pairfold.frontends.arrays import TorchArrays
 
 ALIASES = ["x = Vi(3)", "y = Vj(3)"]
 X, Y = np.zeros((17, 3)), np.ones((23, 3))

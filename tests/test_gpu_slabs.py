@@ -14,10 +14,10 @@ from checks import assert_close, assert_same_bits  # noqa: E402
 
 import pairfold.torch  # noqa: E402
 from pairfold import Genred  # noqa: E402
+from pairfold.arrays.checks import NumpyArrays  # noqa: E402
 from pairfold.cluster import from_matrix  # noqa: E402
 from pairfold.errors import MemoryLimitError  # noqa: E402
 from pairfold.frontends import slabs  # noqa: E402
-from pairfold.frontends.arrays import NumpyArrays  # noqa: E402
 from pairfold.frontends.devices import OnGpu  # noqa: E402
 from pairfold.frontends.slabs import Cut, Slabs  # noqa: E402
 from pairfold.settings import settings  # noqa: E402

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import NumpyArrays, TorchArrays
 from ..errors import ArrayTypeError, DTypeError, ShapeError, UnsupportedError
-from .arrays import NumpyArrays, TorchArrays
 
 _CELL_BITS = 10
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import broadcast_shapes
 from ..calculus.substitute import substitute
 from ..core.library import ArrayOperations
 from ..core.node import Kind
@@ -21,7 +22,6 @@ from ..errors import DerivativeError
 from ..ops.differentiation import Composition, PullBack, Selection
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, variable
-from .arrays import broadcast_shapes
 from .fold import Fold
 from .ranges import Ranges
 from .sweep import sweep

@@ -11,9 +11,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from ..arrays.checks import TorchArrays
 from ..backends.chosen import TRITON
 from ..errors import DeviceError, OptionError, attempted, check_option
-from .arrays import TorchArrays
 from .slabs import Slabs
 
 # The defaults of calls, told from others by identity: it is fast, and safe with any object.

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..arrays.checks import SUPPORTED
 from ..backends.chosen import asked
 from ..backends.shown import Subject
 from ..core.node import Kind, topological
 from ..core.show import formula_text, tree_text
 from ..errors import ArgumentError, ArrayTypeError, check_option
 from ..settings import current
-from .arrays import SUPPORTED
 from .devices import BACKENDS
 from .fold import Fold
 from .given import checked

@@ -12,6 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import (
+    NumpyArrays,
+    Sizes,
+    adapter_of,
+    aligned_strides,
+    batch_offsets,
+    check_count,
+    check_dtypes,
+    check_out,
+    check_shapes,
+    label_of,
+    overlap,
+)
 from ..backends.chosen import REFERENCE, chosen
 from ..backends.interface import Backend
 from ..calculus.derive import pull_back, push_forward
@@ -34,19 +47,6 @@ from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
 from .accuracy import Accuracy
-from .arrays import (
-    NumpyArrays,
-    Sizes,
-    adapter_of,
-    aligned_strides,
-    batch_offsets,
-    check_count,
-    check_dtypes,
-    check_out,
-    check_shapes,
-    label_of,
-    overlap,
-)
 from .ranges import Ranges
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}

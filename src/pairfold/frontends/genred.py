@@ -11,17 +11,17 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..arrays.advice import kind_name
+from ..arrays.checks import ADAPTERS, adapter_of, check_count
+from ..arrays.opaque import opaque
 from ..core.node import Kind
 from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
 from .accuracy import Accuracy
-from .advice import kind_name
-from .arrays import ADAPTERS, adapter_of, check_count
 from .devices import ANY_DEVICE, AUTO, placed
 from .fold import Fold
 from .given import REFUSED, completed
-from .opaque import opaque
 from .parse import parse_aliases, parse_many
 from .ranges import checked_ranges
 from .raw import fill_raw, is_raw

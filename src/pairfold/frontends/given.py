@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..arrays.checks import ADAPTERS, SUPPORTED, check_shapes, label_of
 from ..core.node import Kind, Node
 from ..errors import ArrayTypeError, DTypeError, ShapeError
-from .arrays import ADAPTERS, SUPPORTED, check_shapes, label_of
 
 Shape = tuple[int, ...]
 Number = TypeVar("Number", float, complex)

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.advice import kind_name, to_array, to_dtype, to_one_dtype
+from ..arrays.checks import SUPPORTED
+from ..arrays.opaque import opaque
 from ..core.cache import cached
 from ..core.node import Kind, Node
 from ..core.show import formula_text
@@ -25,13 +28,10 @@ from ..errors import (
 )
 from ..ops.table import OPERATIONS, build
 from ..settings import current
-from .advice import kind_name, to_array, to_dtype, to_one_dtype
-from .arrays import SUPPORTED
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
 from .foreign import Foreign
 from .given import plain_number
 from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
-from .opaque import opaque
 from .ranges import same_ranges
 
 # What a result has in common with all operands, None where an operand does not know.

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import ADAPTERS
+from ..arrays.opaque import opaque
+from ..arrays.torch_gate import check_recording
 from ..calculus.substitute import substitute
 from ..core.cache import Cache, Limit, cached
 from ..core.node import Kind, Node
 from ..errors import DTypeError
 from ..ops.table import variable
-from .arrays import ADAPTERS
-from .gate import check_recording
-from .opaque import opaque
 
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
 _positions = itertools.count(1)

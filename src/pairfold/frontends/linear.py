@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import ADAPTERS
 from ..errors import ArrayTypeError, OptionError, check_option
-from .arrays import ADAPTERS
 from .conjugate import cast, checked_stop, conjugate_gradients
 from .genred import Genred
 from .preconditioners import LowRank, Matrix, factor

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import ADAPTERS
 from ..core.node import Kind
 from ..errors import DTypeError, OptionError, RangeError, ShapeError
 from ..lower.pattern import Pattern
-from .arrays import ADAPTERS
 
 NAMES = ("ranges_i", "slices_i", "redranges_j", "ranges_j", "slices_j", "redranges_i")
 

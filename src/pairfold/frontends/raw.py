@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .arrays import check_out
+from ..arrays.checks import check_out
 from .fold import Fold
 from .ranges import Ranges
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import check_out
 from ..core.cache import Cache, Limit
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
 from .accuracy import Accuracy
-from .arrays import check_out
 from .copies import Steps, converted, copied, packed, unpacked, with_owners
 from .fold import Fold
 from .genred import call_fold

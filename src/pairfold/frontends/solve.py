@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays.checks import SUPPORTED, WHOLE, Sizes, TorchArrays
+from ..arrays.opaque import opaque
+from ..arrays.torch_gate import check_recording
 from ..calculus.operators import check_linear
 from ..calculus.substitute import substitute
 from ..core.node import Kind, Node, depends_on
 from ..errors import DimError, DTypeError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
-from .arrays import SUPPORTED, WHOLE, Sizes, TorchArrays
 from .conjugate import Later, Stop, cast, checked_stop, conjugate_gradients
 from .entries import Entries, Inverse
 from .fold import Fold
-from .gate import check_recording
 from .genred import call_fold, check_axis, checked_accuracy, listed_aliases
 from .given import checked
-from .opaque import opaque
 from .parse import parse_many
 from .preconditioners import NAMES, checked_preconditioner
 from .ranges import checked_ranges

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
+from ..arrays.checks import Sizes
 from ..backends.chosen import chosen
 from ..core.node import Kind
 from ..lower.bounds import assume_moderate
@@ -17,7 +18,6 @@ from ..lower.kernel import Kernel, lower
 from ..lower.sweep import MOST_COMPONENTS, sums
 from ..ops.table import OPERATIONS
 from ..settings import Settings, current
-from .arrays import Sizes
 from .fold import Fold
 from .ranges import Ranges
 

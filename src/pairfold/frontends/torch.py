@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from ..arrays.checks import label_of
+from ..arrays.torch_gate import check_kind, check_recording
 from ..errors import ArrayTypeError, DerivativeError, PairfoldError
-from .arrays import label_of
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .fold import Fold, fill
-from .gate import check_kind, check_recording
 from .ranges import Ranges
 
 # Looked up once: these are asked at every call.

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from ..arrays.checks import TorchArrays
 from ..core.node import Kind
-from .arrays import TorchArrays
 from .derivatives import batch_first, summed
 from .genred import call_fold
 from .solve import Request, System

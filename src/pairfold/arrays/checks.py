@@ -20,7 +20,7 @@ import numpy as np
 from ..core.cache import cached
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, ArrayTypeError, DeviceError, DTypeError, ShapeError
-from . import gate
+from . import torch_gate as gate
 from .advice import kind_name, to_array, to_dtype, to_one_dtype
 from .operations import NumpyOperations, TorchOperations
 
