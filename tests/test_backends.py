@@ -19,7 +19,7 @@ from sweep_math import exact_reference, ulp_error, wide_reference
 from targets import NAMES, crossed, left_out
 
 import pairfold
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.native import write_module
 from pairfold.backends.reference.interpreter import evaluate
 from pairfold.core.node import Kind, topological

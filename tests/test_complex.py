@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
 from pairfold.core.node import Kind, Node, topological
 from pairfold.errors import DimError

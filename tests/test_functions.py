@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checks import assert_close, assert_same_bits
 
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
 from pairfold.core.node import Kind
 from pairfold.core.scalars import Scalars, reachable

@@ -15,7 +15,7 @@ import pairfold
 import pairfold.numpy
 import pairfold.torch
 from pairfold import Genred
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.errors import (
     ArgumentError,
     ArrayTypeError,

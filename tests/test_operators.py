@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back
 from pairfold.calculus.operators import LINEAR_IN

@@ -14,7 +14,7 @@ from formulas import formulas
 from hypothesis import given
 from hypothesis import settings as profile
 
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.reference import interpreter as reference
 from pairfold.core.node import Kind, Node, intern_node, topological
 from pairfold.errors import Refusal

@@ -16,7 +16,7 @@ import pytest
 from checks import assert_close, tolerance
 from formulas import JUMPS, KINKED, dense, operand_values
 
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.native import write_module
 from pairfold.calculus.derive import pull_back, push_forward
 from pairfold.core.node import Kind, Node

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import push_forward
 from pairfold.core.node import Kind, Node
 from pairfold.errors import DimError, FormulaError, InternalError, refuse

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.arrays.checks import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.launch import Launcher
 from pairfold.backends.llvm.machine import machine
 from pairfold.backends.llvm.scratch import Layout

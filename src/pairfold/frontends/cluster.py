@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays.checks import NumpyArrays, TorchArrays
+from ..arrays.numpy import NumpyArrays
+from ..arrays.torch import TorchArrays
 from ..errors import ArrayTypeError, DTypeError, ShapeError, UnsupportedError
 
 _CELL_BITS = 10
@@ -130,8 +131,8 @@ class _Torch:
 
 
 def _tools(array: Any, name: str) -> Any:
-    for adapter, tools in ((NumpyArrays, _Numpy), (TorchArrays, _Torch)):
-        if adapter.owns(array):
+    for library, tools in ((NumpyArrays, _Numpy), (TorchArrays, _Torch)):
+        if library.owns(array):
             return tools
     raise ArrayTypeError(
         f"{name} must be a NumPy array or a torch tensor", found=f"a {type(array).__name__}"

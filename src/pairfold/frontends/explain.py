@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..arrays.checks import SUPPORTED
+from ..arrays.library import SUPPORTED
 from ..backends.chosen import asked
 from ..backends.shown import Subject
 from ..core.node import Kind, topological
@@ -54,8 +54,8 @@ def explain_fold(
     rows = columns = _LARGE
     batches = 1
     if arrays:
-        arrays, (adapter, sizes, dtype) = checked(fold, arrays, None)
-        device = adapter.device(arrays[0])
+        arrays, (library, sizes, dtype) = checked(fold, arrays, None)
+        device = library.device(arrays[0])
         rows = sizes.of(fold.kept)
         columns = sizes.of(Kind.J if fold.kept == Kind.I else Kind.I)
         batches = max(1, math.prod(sizes.batch))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,18 +21,7 @@ from ..errors import MemoryLimitError
 from ..settings import current
 from .ranges import Ranges
 
-# The share of a GPU's free memory that a call fills: allocators round sizes up.
-_SHARE = 0.8
 _BYTES = {"index": 8, "truth": 1}
-
-
-def free_memory(device: Any) -> int:
-    """Bytes that may be used on a device: what is free, and what torch holds without using it."""
-    if device.type == "cpu":
-        return sys.maxsize
-    cuda = sys.modules["torch"].cuda
-    held = cuda.memory_reserved(device) - cuda.memory_allocated(device)
-    return int(_SHARE * (cuda.mem_get_info(device)[0] + held))
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,7 @@ class Slabs:
     """A fold of host arrays on a GPU.
 
     `there` makes tensors on the device of arrays, `back` copies them into arrays, `tensors` is the
-    adapter of tensors there.
+    library of tensors there.
     """
 
     def __init__(
@@ -132,7 +120,7 @@ class Slabs:
 
     def run(self, results: Sequence[Any], ranges: Ranges | None) -> None:
         """Fill host arrays with the results."""
-        cut = self.cut(free_memory(self.binding.device), ranges)
+        cut = self.cut(self.tensors.free_memory(self.binding.device), ranges)
         batches = list(_boxes(self.whole.batch, cut.batch))
         rows = list(_slices(self.whole.rows, cut.rows))
         columns = list(_slices(self.whole.columns, cut.columns))
@@ -210,7 +198,7 @@ class Slabs:
 
         Where a program refused its data, the one that makes no assumptions goes over them again.
         """
-        torch, fold, adapter = sys.modules["torch"], self.fold, self.tensors
+        fold, library = self.fold, self.tensors
         results: Any = None
         flag: Any = None
         for literal in (False, True):
@@ -220,16 +208,16 @@ class Slabs:
             for part in columns:
                 here = {**given, **self._there(box, self._reduced, part)}
                 tensors = [here[position] for position in range(len(self.arrays))]
-                binding = fold.binding(adapter, tensors)
+                binding = fold.binding(library, tensors)
                 if results is None:
-                    results = fold.empty(adapter, tensors, binding)
-                call, taken = fold.call(adapter, tensors, results, binding)
+                    results = fold.empty(library, tensors, binding)
+                call, taken = fold.call(library, tensors, results, binding)
                 if flag is None:
                     flag = call.new_flag(binding.device)
                 left.append(call.leave(taken, flag, part.start, literal))
                 if not literal:
                     step()
-            whole = torch.cat(left, dim=1)
+            whole = library.functions().concatenate(left, 1)
             call.merge(taken, flag, self.whole.columns, whole, literal)
             if flag is None or not int(flag):
                 break
