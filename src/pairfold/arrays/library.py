@@ -146,6 +146,50 @@ class Functions(Protocol):
         ...
 
 
+class ClustersOf(Protocol[A]):
+    """What clusters of points need: labels (M,), points (M, D), sizes (C,), ranges (C, 2)."""
+
+    def cells(self, points: A, size: object, /) -> A:
+        """The whole numbers of the cells of a grid that points lie in."""
+        ...
+
+    def ranks(self, codes: A, /) -> A:
+        """The place of each number among all that differ, in order."""
+        ...
+
+    def order(self, labels: A, /) -> A:
+        """The places that sort labels; equal ones keep their order."""
+        ...
+
+    def sizes(self, labels: A, count: int, /) -> A:
+        """How often each label from 0 to `count` is there."""
+        ...
+
+    def sums(self, values: A, labels: A, count: int, /) -> A:
+        """Rows (M, D) added up by label, in float64: (count, D)."""
+        ...
+
+    def ratio(self, sums: A, totals: A, /) -> A:
+        """Quotients, not a number where nothing is divided by nothing."""
+        ...
+
+    def floored(self, totals: A, least: float, /) -> A:
+        """Total weights, as large as the library's users expect them to be at least."""
+        ...
+
+    def intervals(self, ends: A, sizes: A, /) -> A:
+        """Starts and stops (C, 2) of intervals by their stops and lengths."""
+        ...
+
+    def chosen(self, ranges: A, where: A, /) -> A:
+        """Rows of `ranges` numbered by the second index of a table's true entries."""
+        ...
+
+    def whole(self, ranges: A, /) -> A:
+        """Ranges in the dtype that the library's users expect."""
+        ...
+
+
 class LibraryOf(OperationsOn[A], Protocol[A]):
     """A library whose arrays are of a class: operations, memory, and what is told of arrays.
 
@@ -157,6 +201,7 @@ class LibraryOf(OperationsOn[A], Protocol[A]):
     name: str
     words: Words
     differentiates: bool
+    clusters: ClustersOf[A]
     elsewhere: Callable[..., None] | None
 
     # -- what an array is -----------------------------------------------------------------------

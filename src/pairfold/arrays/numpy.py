@@ -15,7 +15,7 @@ import numpy as np
 from ..core.cache import cached
 from ..core.library import NumpyArray
 from ..errors import ArrayTypeError
-from .library import COMPLEX, Functions, Need, Words
+from .library import COMPLEX, ClustersOf, Functions, Need, Words
 
 _COMPLEX_OF = {real: pairs for pairs, real in COMPLEX.items()}
 
@@ -40,11 +40,59 @@ def _objects_are_read() -> bool:
     return _word_at(id(probe) + _DATA).value == probe.__array_interface__["data"][0]
 
 
+class _Clusters:
+    """Clusters of points, as PyKeOps has them for NumPy."""
+
+    @staticmethod
+    def cells(points: NumpyArray, size: Any) -> NumpyArray:
+        return np.floor(points / np.asarray(size)).astype(np.int64)
+
+    @staticmethod
+    def ranks(codes: NumpyArray) -> NumpyArray:
+        return np.unique(codes, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    @staticmethod
+    def order(labels: NumpyArray) -> NumpyArray:
+        return np.argsort(labels, kind="stable")
+
+    @staticmethod
+    def sizes(labels: NumpyArray, count: int) -> NumpyArray:
+        return np.bincount(labels, minlength=count).astype(np.int64)
+
+    @staticmethod
+    def sums(values: NumpyArray, labels: NumpyArray, count: int) -> NumpyArray:
+        found = np.zeros((count, values.shape[1]))
+        np.add.at(found, labels, values)
+        return found
+
+    @staticmethod
+    def ratio(sums: NumpyArray, totals: NumpyArray) -> NumpyArray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return sums / totals
+
+    @staticmethod
+    def floored(totals: NumpyArray, least: float) -> NumpyArray:
+        return totals
+
+    @staticmethod
+    def intervals(ends: NumpyArray, sizes: NumpyArray) -> NumpyArray:
+        return np.stack([ends - sizes, ends], axis=1)
+
+    @staticmethod
+    def chosen(ranges: NumpyArray, where: NumpyArray) -> NumpyArray:
+        return np.asarray(ranges)[where.nonzero()[1]].astype(np.int64)
+
+    @staticmethod
+    def whole(ranges: NumpyArray) -> NumpyArray:
+        return np.asarray(ranges).astype(np.int64)
+
+
 class NumpyArrays:
     """The library of `numpy.ndarray`, which has no derivatives."""
 
     name: ClassVar[str] = "numpy"
     differentiates: ClassVar[bool] = False
+    clusters: ClassVar[ClustersOf[NumpyArray]] = _Clusters
     elsewhere: ClassVar[Callable[..., None] | None] = None
     words: ClassVar[Words] = Words(
         one="a NumPy array",

@@ -14,7 +14,7 @@ from ..core.cache import cached
 from ..core.library import NumpyArray
 from ..errors import ArrayTypeError, DTypeError
 from . import torch_gate as gate
-from .library import COMPLEX, WHOLE, Functions, Need, Words
+from .library import COMPLEX, WHOLE, ClustersOf, Functions, Need, Words
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +30,61 @@ def _torch() -> Any:
     return sys.modules["torch"]
 
 
+class _Clusters:
+    """Clusters of points, as PyKeOps has them for torch."""
+
+    @staticmethod
+    def cells(points: Tensor, size: Any) -> Tensor:
+        x = points.detach()
+        if not isinstance(size, (int, float)):
+            size = size.detach() if TorchArrays.owns(size) else x.new_tensor(size)
+        return ((x - x.min(0).values) / size).floor().long() if len(x) else x.long()
+
+    @staticmethod
+    def ranks(codes: Tensor) -> Tensor:
+        unique: Any = codes.unique(return_inverse=True)
+        return unique[1].int()
+
+    @staticmethod
+    def order(labels: Tensor) -> Tensor:
+        return labels.argsort(stable=True)
+
+    @staticmethod
+    def sizes(labels: Tensor, count: int) -> Tensor:
+        return labels.long().bincount(minlength=count)
+
+    @staticmethod
+    def sums(values: Tensor, labels: Tensor, count: int) -> Tensor:
+        values = values.double()
+        return values.new_zeros(count, values.shape[1]).index_add(0, labels.long(), values)
+
+    @staticmethod
+    def ratio(sums: Tensor, totals: Tensor) -> Tensor:
+        return sums / totals
+
+    @staticmethod
+    def floored(totals: Tensor, least: float) -> Tensor:
+        return totals.clamp(min=least)
+
+    @staticmethod
+    def intervals(ends: Tensor, sizes: Tensor) -> Tensor:
+        return (ends - sizes)[:, None].repeat(1, 2).index_add(1, ends.new_ones(1), sizes[:, None])
+
+    @staticmethod
+    def chosen(ranges: Tensor, where: Tensor) -> Tensor:
+        return ranges[where.nonzero()[:, 1]]
+
+    @staticmethod
+    def whole(ranges: Tensor) -> Tensor:
+        return ranges
+
+
 class TorchArrays:
     """The library of `torch.Tensor` (parameters and other subclasses included)."""
 
     name: ClassVar[str] = "torch"
     differentiates: ClassVar[bool] = True
+    clusters: ClassVar[ClustersOf[Tensor]] = _Clusters
     elsewhere: ClassVar[Callable[..., None] | None] = None
     words: ClassVar[Words] = Words(
         one="a torch tensor",

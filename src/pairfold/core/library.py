@@ -37,6 +37,15 @@ class Array(Protocol):
         """The sum along axes."""
         ...
 
+    @property
+    def T(self) -> Array:
+        """A matrix, transposed."""
+        ...
+
+    def cumsum(self, axis: int, /) -> Array:
+        """The sums of the first entries along an axis."""
+        ...
+
     def any(self) -> Array:
         """Whether any entry is true."""
         ...

@@ -38,6 +38,7 @@ def ConjugateGradientSolver(
     Returns:
         An array of b's shape and dtype.
 
+    >>> import numpy as np
     >>> ConjugateGradientSolver("numpy", lambda a: 4 * a, np.array([2.0, 8.0])).tolist()
     [0.5, 2.0]
 
@@ -91,6 +92,7 @@ def KernelLinearSolver(
     Returns:
         An array (M, E).
 
+    >>> import numpy as np
     >>> x = np.array([[0.0], [1.0]])
     >>> b = np.ones((2, 1))
     >>> KernelLinearSolver("numpy", ("gaussian", 1, 1, 1.0), x, b, alpha=1.0).round(4).tolist()
