@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pairfold.frontends.arrays import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.frontends.derivatives import gradients, has_derivatives, tangents
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges

@@ -20,11 +20,11 @@ from sweep_math import exact_reference, ulp_error, wide_reference
 from targets import NAMES, crossed, left_out
 
 import pairfold
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.native import write_module
 from pairfold.backends.reference.interpreter import evaluate
 from pairfold.core.node import Kind, topological
 from pairfold.frontends.accuracy import Accuracy
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.numpy import Genred

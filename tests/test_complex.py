@@ -9,10 +9,10 @@ import pytest
 from checks import assert_close
 from products import some
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
 from pairfold.core.node import Kind, Node, topological
 from pairfold.errors import DimError
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.ops.complex import as_complex, as_pairs

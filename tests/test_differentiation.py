@@ -21,10 +21,11 @@ from checks import assert_close
 from tape import TapeArrays, Taped, apply, grad, push_through
 
 import pairfold
+from pairfold.arrays.numpy import NumpyArrays
+from pairfold.arrays.torch import TorchArrays
 from pairfold.cluster import from_matrix
-from pairfold.core.library import ArrayOperations
+from pairfold.core.library import OperationsOn
 from pairfold.errors import DerivativeError
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.derivatives import batched, differentiable, gradients
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges
@@ -365,7 +366,7 @@ def test_operations_mean_the_same_in_every_library(library: str) -> None:
     adapter: Any = TapeArrays
     if library == "torch":
         torch = pytest.importorskip("torch")
-        adapter, made = pairfold.frontends.arrays.TorchArrays, torch.from_numpy
+        adapter, made = TorchArrays, torch.from_numpy
 
     def same(operation: str, arrays: Sequence[Any], *rest: Any, joined: bool = False) -> None:
         both: list[Any] = []
@@ -402,7 +403,7 @@ def test_operations_mean_the_same_in_every_library(library: str) -> None:
     same("taken", [x[:1], places], -2)  # batch axes of either broadcast
     same("taken", [x, places[:1]], -2)
     same("taken", [x[:1, :, :1], places], -2)
-    wanted = {name for name in vars(ArrayOperations) if not name.startswith("_")}
+    wanted = {name for name in vars(OperationsOn) if not name.startswith("_")}
     assert seen == wanted
 
 
@@ -485,7 +486,7 @@ def test_torch_says_so_too(wrong_row: Any) -> None:
 
     fold = wrong_row(None)
     tensors = [torch.tensor(array, requires_grad=True) for array in arguments()]
-    adapter = pairfold.frontends.arrays.TorchArrays
+    adapter = TorchArrays
     out = call(fold, adapter, tensors, None)
     assert_close(out.detach().numpy(), dense("Sum", False, 1, arguments()))
     with pytest.raises(DerivativeError, match="Wrong has no derivative"):

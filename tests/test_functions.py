@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from checks import assert_close, assert_same_bits
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
 from pairfold.core.node import Kind
 from pairfold.core.scalars import Scalars, reachable
 from pairfold.errors import DimError
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import lower

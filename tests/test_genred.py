@@ -15,6 +15,7 @@ import pairfold
 import pairfold.numpy
 import pairfold.torch
 from pairfold import Genred
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.errors import (
     ArgumentError,
     ArrayTypeError,
@@ -26,7 +27,6 @@ from pairfold.errors import (
     ShapeError,
     UnknownNameError,
 )
-from pairfold.frontends.arrays import NumpyArrays
 
 SEED = "Square(p-a)*Exp(x+y)"
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "a = Vj(1)", "p = Pm(1)"]

@@ -10,8 +10,8 @@ import pytest
 
 import pairfold
 from pairfold import Genred, KernelSolve
+from pairfold.arrays.torch import TorchArrays
 from pairfold.errors import ArrayTypeError, DeviceError, OptionError
-from pairfold.frontends.arrays import TorchArrays
 
 ALIASES = ["x = Vi(3)", "y = Vj(3)"]
 X, Y = np.zeros((17, 3)), np.ones((23, 3))
@@ -97,7 +97,7 @@ def test_device_numbers_choose_the_gpu(two_gpus, monkeypatch):
     from pairfold.frontends import devices
 
     places = []
-    monkeypatch.setattr(devices.OnGpu, "run", lambda self, *_: places.append(self.target))
+    monkeypatch.setattr(devices.OnGpu, "elsewhere", lambda self, *_: places.append(self.target))
     for device_id in (-1, 0, 1, np.int64(1)):
         distances()(X, Y, backend="GPU", device_id=device_id)
     assert [str(place) for place in places] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]

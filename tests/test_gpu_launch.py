@@ -18,10 +18,10 @@ pytest.importorskip("triton")
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 import pairfold.torch  # noqa: E402
+from pairfold.arrays.torch import TorchArrays  # noqa: E402
 from pairfold.backends.gpu import launch  # noqa: E402
 from pairfold.backends.gpu.launch import GpuCall  # noqa: E402
 from pairfold.cluster import from_matrix  # noqa: E402
-from pairfold.frontends.arrays import TorchArrays  # noqa: E402
 from pairfold.frontends.ranges import Ranges  # noqa: E402
 from pairfold.lower.kernel import Kernel  # noqa: E402
 from pairfold.settings import settings  # noqa: E402

@@ -15,10 +15,10 @@ from products import some  # noqa: E402
 
 import pairfold.torch  # noqa: E402
 from pairfold import Genred  # noqa: E402
+from pairfold.arrays.numpy import NumpyArrays  # noqa: E402
+from pairfold.arrays.torch import DeviceTensors  # noqa: E402
 from pairfold.cluster import from_matrix  # noqa: E402
 from pairfold.errors import MemoryLimitError  # noqa: E402
-from pairfold.frontends import slabs  # noqa: E402
-from pairfold.frontends.arrays import NumpyArrays  # noqa: E402
 from pairfold.frontends.devices import OnGpu  # noqa: E402
 from pairfold.frontends.slabs import Cut, Slabs  # noqa: E402
 from pairfold.settings import settings  # noqa: E402
@@ -247,7 +247,7 @@ def test_gradients_with_ranges_are_cut_with_their_rows(forced):
 
 
 def test_columns_of_ranges_that_do_not_fit_are_an_error(monkeypatch):
-    monkeypatch.setattr(slabs, "free_memory", lambda device: 3000)
+    monkeypatch.setattr(DeviceTensors, "free_memory", lambda device: 3000)
     reduce = Genred("SqDist(x,y)", ALIASES[:2], axis=1)
     x, y = data(n=2300)[:2]
     with pytest.raises(MemoryLimitError, match="block-sparse"):
@@ -300,7 +300,7 @@ def test_memory_decides(monkeypatch, forced):
     random = np.random.default_rng(0)
     x, y = (random.standard_normal((k, 300)).astype(np.float32) for k in (40, 60))
     reduce = Genred("Sum(x*y)", ["x = Vi(300)", "y = Vj(300)"], reduction_op="Min", axis=1)
-    monkeypatch.setattr(slabs, "free_memory", lambda device: 50_000)
+    monkeypatch.setattr(DeviceTensors, "free_memory", lambda device: 50_000)
     same(reduce(x, y, backend="GPU"), (x @ y.T).min(1, keepdims=True), terms=300)
     assert [part.stop for part, _ in forced[1]] == [20, 40]
     assert {count for _, count in forced[1]} == {4}

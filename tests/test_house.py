@@ -28,6 +28,7 @@ LEVELS = [
     {"calculus"},
     {"lower"},
     {"backends"},
+    {"arrays"},
     {"frontends"},
     {"__init__", "cluster", "numpy", "torch", "dropin", "doctor", "catalogue", "__main__"},
 ]
@@ -154,6 +155,36 @@ def test_backends_are_known_by_their_interface_alone(path):
         if own is None or kind != own[1]
     ]
     assert not wrong, f"{name} imports of a backend: {'; '.join(wrong)}"
+
+
+# Where front ends may ask an object what it has, and why.
+PROBED = {
+    "explain.py: hasattr(type(reduction), 'explain')": "whatever can be explained",
+    "lazy.py: hasattr(x, 'reduction_op')": "reductions, which are imported after lazy tensors",
+    "methods.py: hasattr(cls, op.method)": "methods that a class has of its own",
+    "reduced.py: hasattr(type(tensor), name)": "methods that a reduction refuses",
+}
+
+
+def probes(path: Path) -> Iterator[str]:
+    """Where a file looks for a library, or tells libraries apart, other than by their protocol."""
+    for node in ast.walk(tree_of(path)):
+        text = ast.unparse(node) if isinstance(node, ast.expr) else ""
+        if text == "sys.modules" or re.match(r"hasattr\(|getattr\(.*'requires_grad'", text):
+            yield text
+        elif isinstance(node, ast.Compare):
+            sides = {ast.unparse(side) for side in (node.left, *node.comparators)}
+            if sides & {"'numpy'", "'torch'", "np", "torch"}:
+                yield text
+
+
+def test_front_ends_know_array_libraries_by_their_protocol_alone():
+    found = {
+        f"{path.name}: {probe}"
+        for path in sorted((PACKAGE / "frontends").glob("*.py"))
+        for probe in probes(path)
+    }
+    assert found == set(PROBED)
 
 
 def test_every_file_has_a_level():
@@ -307,8 +338,8 @@ def test_functions_are_short(path):
 # Facts of the process; tables that are complete after the import, or that hold nothing alive.
 KEPT = {
     *("backends/llvm/machine.py: _llvm", "backends/llvm/machine.py: target_machine"),
-    *("backends/llvm/native.py: _passes", "frontends/arrays.py: _objects_are_read"),
-    *("core/cache.py: _limits", "core/node.py: _interned"),
+    *("backends/llvm/native.py: _passes", "arrays/numpy.py: _objects_are_read"),
+    *("frontends/hooks.py: hooks_of", "core/cache.py: _limits", "core/node.py: _interned"),
     *("ops/table.py: OPERATIONS", "ops/reductions.py: REDUCTIONS"),
     "ops/states.py: _states_row",  # as many as there are reductions
 }

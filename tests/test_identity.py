@@ -12,9 +12,9 @@ import pytest
 
 import pairfold
 from pairfold import Genred
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.core.node import Kind
 from pairfold.errors import FormulaError
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.identity import identity, rebuilt
 from pairfold.ops.reductions import REDUCTIONS
@@ -133,7 +133,7 @@ def test_another_process_computes_the_same(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from pairfold.frontends.arrays import NumpyArrays
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.frontends.identity import rebuilt
 here = Path(sys.argv[1])
 fold = rebuilt((here / "fold.txt").read_text())

@@ -59,7 +59,7 @@ def test_copies_are_equal(name: str, again: Any, make: Any) -> None:
     lazy = tensors(make)[name]
     found = again(lazy)
     assert type(found) is type(lazy)
-    for attribute in ("_shape", "dtype", "ni", "nj", "batchdims", "axis", "device", "adapter"):
+    for attribute in ("_shape", "dtype", "ni", "nj", "batchdims", "axis", "device", "library"):
         assert getattr(found, attribute) == getattr(lazy, attribute)
     for axis in (lazy.nbatchdims, lazy.nbatchdims + 1):
         one, other = found.sum(axis=axis), lazy.sum(axis=axis)

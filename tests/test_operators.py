@@ -10,12 +10,12 @@ import pytest
 from checks import assert_close
 from products import some
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back
 from pairfold.calculus.operators import LINEAR_IN
 from pairfold.core.node import Kind, Node, topological
 from pairfold.errors import FormulaError
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import lower

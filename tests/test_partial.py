@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import pairfold
 from pairfold import Genred
+from pairfold.arrays.numpy import NumpyArrays
+from pairfold.arrays.torch import TorchArrays
 from pairfold.cluster import from_matrix
-from pairfold.frontends.arrays import NumpyArrays, TorchArrays
 from pairfold.frontends.devices import DeviceTensors
 from pairfold.frontends.partial import finished, merged, partial, widths
 from pairfold.frontends.ranges import checked_ranges

@@ -9,6 +9,7 @@ import pytest
 from checks import assert_close
 
 import pairfold
+from pairfold.arrays.registry import NUMPY
 from pairfold.errors import OptionError, SolveError, UnsupportedError
 from pairfold.frontends.entries import Entries
 from pairfold.frontends.linear import ConjugateGradientSolver
@@ -40,7 +41,7 @@ def data(rows: int = ROWS, dims: int = 2, width: int = 2, scale: float = 0.4) ->
 def known(matrix: Any, rounding: float = 1e-16) -> Matrix:
     diagonal = np.diagonal(matrix, 0, -2, -1)
     return Matrix(
-        np, matrix.shape[-1], lambda places: matrix[..., places], lambda: diagonal, rounding
+        NUMPY, matrix.shape[-1], lambda places: matrix[..., places], lambda: diagonal, rounding
     )
 
 
@@ -104,7 +105,7 @@ def test_the_inverse_is_that_of_the_factor(shift):
     low = rng.normal(size=(40, 6))
     whole = low @ low.T + shift * np.eye(40)
     least = np.linalg.eigvalsh(low @ low.T)[-6]
-    product = LowRank(np, low, shift)(whole)
+    product = LowRank(NUMPY, low, shift)(whole)
     assert_close(product @ low, (least + shift) * low, rtol=1e-7)
     assert_close(np.linalg.eigvalsh((product + product.T) / 2)[0], np.array(shift), rtol=1e-4)
 
@@ -195,9 +196,9 @@ def builds(monkeypatch):
     ranks: list[Any] = []
     made = Entries.inverse
 
-    def inverse(self, args, b, alpha, name, rank, call):
+    def inverse(self, library, args, b, alpha, name, rank, call):
         ranks.append(rank)
-        return made(self, args, b, alpha, name, rank, call)
+        return made(self, library, args, b, alpha, name, rank, call)
 
     monkeypatch.setattr(Entries, "inverse", inverse)
     return ranks

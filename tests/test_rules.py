@@ -14,10 +14,10 @@ from formulas import formulas
 from hypothesis import given
 from hypothesis import settings as profile
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.reference import interpreter as reference
 from pairfold.core.node import Kind, Node, intern_node, topological
 from pairfold.errors import Refusal
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import lower

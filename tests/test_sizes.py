@@ -16,10 +16,10 @@ from checks import assert_close, tolerance
 from formulas import JUMPS, KINKED, dense, operand_values
 from products import some
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.native import write_module
 from pairfold.calculus.derive import pull_back, push_forward
 from pairfold.core.node import Kind, Node
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.ops.table import OPERATIONS, Op, build, constant, variable
 from pairfold.settings import current, settings

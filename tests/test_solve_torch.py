@@ -315,7 +315,7 @@ def test_gradients_share_the_preconditioner(name, rows, monkeypatch):
 
     made: list[str] = []
     inverse = Entries.inverse
-    monkeypatch.setattr(Entries, "inverse", lambda *args: made.append(args[4]) or inverse(*args))
+    monkeypatch.setattr(Entries, "inverse", lambda *args: made.append(args[5]) or inverse(*args))
     x, b, g, alpha = arguments()
     if rows:
         alpha = torch.linspace(0.3, 2, ROWS, dtype=torch.float64)[:, None].requires_grad_()

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from checks import assert_close
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import push_forward
 from pairfold.core.node import Kind, Node
 from pairfold.errors import DimError, FormulaError, InternalError, refuse
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, Op, Param, build, operation, variable

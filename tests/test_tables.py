@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.launch import Launcher
 from pairfold.backends.llvm.machine import machine
 from pairfold.backends.llvm.scratch import Layout
@@ -17,7 +18,6 @@ from pairfold.core.node import Kind
 from pairfold.core.scalars import Scalars
 from pairfold.errors import InternalError, MemoryLimitError, PairfoldError
 from pairfold.frontends.accuracy import Accuracy
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.lower.kernel import COLUMN, ONCE, PAIR, ROW, lower
 from pairfold.lower.schedule import frontier, operations, tables

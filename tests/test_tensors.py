@@ -10,9 +10,9 @@ import pytest
 from checks import assert_close
 from products import covering, some
 
+from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
 from pairfold.core.node import Kind, Node
-from pairfold.frontends.arrays import NumpyArrays
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
 from pairfold.numpy import Genred

@@ -1,87 +1,176 @@
-"""What an array library has to offer: the operations that derivatives are made of.
+"""What an array is, and what an array library has to offer to derivatives: operations on arrays.
 
-An adapter of a library has them as functions of the library's own arrays, differentiable by the
-library itself. Arithmetic, comparison, `shape`, `reshape` and slices are the same in all libraries
-and are written as they are.
+A library has the operations as functions of its own arrays, differentiable by the library itself.
+What `Array` lists is the same in all libraries and is written as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+A = TypeVar("A")
+# An array of NumPy, of any dtype and number of axes.
+NumpyArray = np.ndarray[Any, np.dtype[Any]]
 
 
-class ArrayOperations(Protocol):
-    """The operations; `dtype` names are NumPy's, axes may be negative."""
+class Array(Protocol):
+    """An array of any library."""
 
-    def dtype(self, array: Any, /) -> str:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        ...
+
+    @property
+    def dtype(self) -> object:
+        """The dtype, an object of the library."""
+        ...
+
+    def reshape(self, *shape: int | Sequence[int]) -> Array:
+        """The same numbers in another shape, given as one sequence or as its numbers."""
+        ...
+
+    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Array:
+        """The sum along axes."""
+        ...
+
+    @property
+    def T(self) -> Array:
+        """A matrix, transposed."""
+        ...
+
+    def cumsum(self, axis: int, /) -> Array:
+        """The sums of the first entries along an axis."""
+        ...
+
+    def any(self) -> Array:
+        """Whether any entry is true."""
+        ...
+
+    def all(self) -> Array:
+        """Whether all entries are true."""
+        ...
+
+    def min(self) -> Array:
+        """The smallest entry."""
+        ...
+
+    def max(self) -> Array:
+        """The largest entry."""
+        ...
+
+    def argmax(self) -> Array:
+        """The place of the largest entry."""
+        ...
+
+    def item(self) -> Any:
+        """The number in an array of one."""
+        ...
+
+    def __getitem__(self, where: Any, /) -> Array: ...
+    def __setitem__(self, where: Any, value: Any, /) -> None: ...
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    def __int__(self) -> int: ...
+    def __float__(self) -> float: ...
+    def __neg__(self) -> Array: ...
+    def __abs__(self) -> Array: ...
+    def __invert__(self) -> Array: ...
+    def __add__(self, other: Array | float, /) -> Array: ...
+    def __radd__(self, other: Array | float, /) -> Array: ...
+    def __sub__(self, other: Array | float, /) -> Array: ...
+    def __rsub__(self, other: Array | float, /) -> Array: ...
+    def __mul__(self, other: Array | float, /) -> Array: ...
+    def __rmul__(self, other: Array | float, /) -> Array: ...
+    def __truediv__(self, other: Array | float, /) -> Array: ...
+    def __rtruediv__(self, other: Array | float, /) -> Array: ...
+    def __pow__(self, other: Array | float, /) -> Array: ...
+    def __matmul__(self, other: Array, /) -> Array: ...
+    def __and__(self, other: Array, /) -> Array: ...
+    def __lt__(self, other: Array | float, /) -> Array: ...
+    def __le__(self, other: Array | float, /) -> Array: ...
+    def __gt__(self, other: Array | float, /) -> Array: ...
+    def __ge__(self, other: Array | float, /) -> Array: ...
+    def __eq__(self, other: object, /) -> Array: ...  # pyright: ignore
+
+
+class OperationsOn(Protocol[A]):
+    """The operations on arrays of a class; `dtype` names are NumPy's, axes may be negative."""
+
+    def dtype(self, array: A, /) -> str:
         """The name of the dtype."""
         ...
 
-    def cast(self, array: Any, dtype: str, /) -> Any:
+    def cast(self, array: A, dtype: str, /) -> A:
         """The array in another dtype."""
         ...
 
-    def detached(self, array: Any, /) -> Any:
+    def detached(self, array: A, /) -> A:
         """The same values, which are constants to every derivative."""
         ...
 
-    def constants(self, values: Any, like: Any, /) -> Any:
+    def constants(self, values: NumpyArray, like: A, /) -> A:
         """A NumPy array as an array of the library, on the device of another."""
         ...
 
-    def exp(self, array: Any, /) -> Any:
+    def exp(self, array: A, /) -> A:
         """e^x."""
         ...
 
-    def log(self, array: Any, /) -> Any:
+    def log(self, array: A, /) -> A:
         """log x."""
         ...
 
-    def larger(self, one: Any, other: Any, /) -> Any:
+    def larger(self, one: A, other: A, /) -> A:
         """The larger of two numbers each; the second where they are not ordered."""
         ...
 
-    def order(self, values: Any, indices: Any, /) -> Any:
+    def order(self, values: A, indices: A, /) -> A:
         """Places along the last axis that sort pairs by value, then by index."""
         ...
 
-    def clamped(self, array: Any, low: float, high: float, /) -> Any:
+    def clamped(self, array: A, low: float, high: float, /) -> A:
         """The numbers, none below `low` or above `high`."""
         ...
 
-    def where(self, condition: Any, one: Any, other: Any, /) -> Any:
+    def where(self, condition: A, one: A, other: A, /) -> A:
         """`one` where the condition holds, `other` elsewhere."""
         ...
 
-    def sum(self, array: Any, axis: int, /) -> Any:
+    def sum(self, array: A, axis: int, /) -> A:
         """The sum along an axis, which is dropped."""
         ...
 
-    def sum_to(self, array: Any, shape: Sequence[int], /) -> Any:
+    def sum_to(self, array: A, shape: Sequence[int], /) -> A:
         """The sum along the axes that broadcasting from `shape` would have added or repeated."""
         ...
 
-    def expanded(self, array: Any, shape: Sequence[int], /) -> Any:
+    def expanded(self, array: A, shape: Sequence[int], /) -> A:
         """The array broadcast to a shape."""
         ...
 
-    def repeated(self, array: Any, count: int, axis: int, /) -> Any:
+    def repeated(self, array: A, count: int, axis: int, /) -> A:
         """Each entry along an axis, `count` times in a row."""
         ...
 
-    def taken(self, array: Any, places: Any, axis: int, /) -> Any:
+    def taken(self, array: A, places: A, axis: int, /) -> A:
         """Entries at places along an axis; the other axes of both broadcast."""
         ...
 
-    def stacked(self, arrays: Sequence[Any], /) -> Any:
+    def stacked(self, arrays: Sequence[A], /) -> A:
         """Arrays of one shape, along a new last axis."""
         ...
 
-    def concatenated(self, arrays: Sequence[Any], /) -> Any:
+    def concatenated(self, arrays: Sequence[A], /) -> A:
         """Arrays joined along the last axis."""
         ...
 
-    def moved(self, array: Any, source: int, target: int, /) -> Any:
+    def moved(self, array: A, source: int, target: int, /) -> A:
         """The array with an axis moved to another place."""
         ...
+
+
+ArrayOperations = OperationsOn[Array]

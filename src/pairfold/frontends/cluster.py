@@ -8,143 +8,31 @@ sort the points (`sort_clusters`), decide which pairs of clusters matter, and ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
+from ..arrays.library import ArrayLibrary
+from ..arrays.registry import library_for
+from ..core.library import Array
 from ..errors import ArrayTypeError, DTypeError, ShapeError, UnsupportedError
-from .arrays import NumpyArrays, TorchArrays
 
 _CELL_BITS = 10
 
 
-class _Numpy:
-    """What the functions below need of NumPy."""
-
-    name = "numpy"
-
-    @staticmethod
-    def cells(x: Any, size: Any) -> Any:
-        return np.floor(x / np.asarray(size)).astype(np.int64)
-
-    @staticmethod
-    def ranks(codes: Any) -> Any:
-        return np.unique(codes, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-    @staticmethod
-    def order(labels: Any) -> Any:
-        return np.argsort(labels, kind="stable")
-
-    @staticmethod
-    def sizes(labels: Any, count: int) -> Any:
-        return np.bincount(labels, minlength=count).astype(np.int64)
-
-    @staticmethod
-    def sums(values: Any, labels: Any, count: int) -> Any:
-        """Rows (M, D) added up by label, in float64: (count, D)."""
-        found = np.zeros((count, values.shape[1]))
-        np.add.at(found, labels, values)
-        return found
-
-    @staticmethod
-    def like(array: Any, other: Any) -> Any:
-        return array.astype(other.dtype)
-
-    @staticmethod
-    def ratio(sums: Any, totals: Any) -> Any:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return sums / totals
-
-    @staticmethod
-    def intervals(ends: Any, sizes: Any) -> Any:
-        return np.stack([ends - sizes, ends], axis=1)
-
-    @staticmethod
-    def taken(ranges: Any, where: Any) -> Any:
-        """Rows of `ranges` numbered by the second index of a table's true entries."""
-        return np.asarray(ranges)[where.nonzero()[1]].astype(np.int64)
-
-    @staticmethod
-    def truth(array: Any) -> bool:
-        return array.dtype == np.bool_
-
-    @staticmethod
-    def whole(array: Any) -> Any:
-        return np.asarray(array).astype(np.int64)
+def _library(array: object, name: str) -> ArrayLibrary:
+    found = library_for(array)
+    if found is None:
+        raise ArrayTypeError(
+            f"{name} must be a NumPy array or a torch tensor", found=f"a {type(array).__name__}"
+        )
+    return found
 
 
-class _Torch:
-    """The same of torch; functions are those of the tensors, so torch is not imported here."""
-
-    name = "torch"
-
-    @staticmethod
-    def cells(x: Any, size: Any) -> Any:
-        x = x.detach()
-        if not isinstance(size, (int, float)):
-            size = x.new_tensor(size) if not TorchArrays.owns(size) else size.detach()
-        return ((x - x.min(0).values) / size).floor().long() if len(x) else x.long()
-
-    @staticmethod
-    def ranks(codes: Any) -> Any:
-        return codes.unique(return_inverse=True)[1].int()
-
-    @staticmethod
-    def order(labels: Any) -> Any:
-        return labels.argsort(stable=True)
-
-    @staticmethod
-    def sizes(labels: Any, count: int) -> Any:
-        return labels.long().bincount(minlength=count)
-
-    @staticmethod
-    def sums(values: Any, labels: Any, count: int) -> Any:
-        """Rows (M, D) added up by label, in float64, differentiably: (count, D)."""
-        values = values.double()
-        return values.new_zeros(count, values.shape[1]).index_add(0, labels.long(), values)
-
-    @staticmethod
-    def like(array: Any, other: Any) -> Any:
-        return array.to(other.dtype)
-
-    @staticmethod
-    def ratio(sums: Any, totals: Any) -> Any:
-        return sums / totals
-
-    @staticmethod
-    def intervals(ends: Any, sizes: Any) -> Any:
-        return (ends - sizes)[:, None].repeat(1, 2).index_add(1, ends.new_ones(1), sizes[:, None])
-
-    @staticmethod
-    def taken(ranges: Any, where: Any) -> Any:
-        """Rows of `ranges` numbered by the second index of a table's true entries."""
-        return ranges[where.nonzero()[:, 1]]
-
-    @staticmethod
-    def truth(array: Any) -> bool:
-        return TorchArrays.dtype(array) == "bool"
-
-    @staticmethod
-    def whole(array: Any) -> Any:
-        return array
-
-
-def _tools(array: Any, name: str) -> Any:
-    for adapter, tools in ((NumpyArrays, _Numpy), (TorchArrays, _Torch)):
-        if adapter.owns(array):
-            return tools
-    raise ArrayTypeError(
-        f"{name} must be a NumPy array or a torch tensor", found=f"a {type(array).__name__}"
-    )
-
-
-def _count(labels: Any, count: int | None) -> int:
+def _count(labels: Array, count: int | None) -> int:
     if count is not None:
         return count
     return int(labels.max()) + 1 if len(labels) else 0
 
 
-def grid_cluster(x: Any, size: Any) -> Any:
+def grid_cluster(x: Array, size: Array | Sequence[float] | float) -> Array:
     """Labels of points by the cell of a grid that they lie in, numbered without gaps.
 
     Cells begin at the origin for arrays, at the smallest coordinates for tensors. Further than
@@ -157,13 +45,14 @@ def grid_cluster(x: Any, size: Any) -> Any:
     Returns:
         Labels (M,), int64 for arrays, int32 for tensors.
 
+    >>> import numpy as np
     >>> grid_cluster(np.array([[0.1], [2.5], [0.2]]), 1.0)
     array([0, 1, 0])
 
     Raises:
         UnsupportedError: D is not 1, 2 or 3. ShapeError: x is not a table.
     """
-    tools = _tools(x, "x")
+    clusters = _library(x, "x").clusters
     _table("x", x)
     if x.shape[1] not in (1, 2, 3):
         raise UnsupportedError(
@@ -171,14 +60,14 @@ def grid_cluster(x: Any, size: Any) -> Any:
             found=f"shape {tuple(x.shape)}",
             hint="labels of your own, from 0, do as well",
         )
-    cells = tools.cells(x, size)
+    cells = clusters.cells(x, size)
     code = cells[:, 0]
     for component in range(1, x.shape[1]):
         code = code * 2**_CELL_BITS + cells[:, component]
-    return tools.ranks(code)
+    return clusters.ranks(code)
 
 
-def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
+def sort_clusters(x: Array | Sequence[Array], lab: Array) -> tuple[Array | Sequence[Array], Array]:
     """Points and labels, sorted by label; points of one label keep their order.
 
     Args:
@@ -188,40 +77,45 @@ def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
     Returns:
         (x sorted, in the type that it had, labels sorted).
 
+    >>> import numpy as np
     >>> sort_clusters(np.array([[5.0], [6.0], [7.0]]), np.array([1, 0, 1]))[0].tolist()
     [[6.0], [5.0], [7.0]]
 
     Raises:
         ArrayTypeError: not arrays.
     """
-    order = _tools(lab, "lab").order(lab)
+    order = _library(lab, "lab").clusters.order(lab)
     if isinstance(x, (tuple, list)):
-        parts: Sequence[Any] = x
-        return type(x)(part[order] for part in parts), lab[order]  # pyright: ignore
+        return type(x)(part[order] for part in x), lab[order]  # pyright: ignore
     return x[order], lab[order]
 
 
-def cluster_ranges(lab: Any, Nlab: int | None = None) -> Any:
+def cluster_ranges(lab: Array, Nlab: int | None = None) -> Array:
     """Where each cluster lies among points sorted by label: int64 (C, 2), start and stop.
 
     Args:
         lab: labels (M,) from 0, sorted or not.
         Nlab: how many clusters there are; by default one more than the largest label.
 
+    >>> import numpy as np
     >>> cluster_ranges(np.array([0, 2, 0])).tolist()
     [[0, 2], [2, 2], [2, 3]]
 
     Raises:
         ArrayTypeError: not an array.
     """
-    tools = _tools(lab, "lab")
-    sizes = tools.sizes(lab, _count(lab, Nlab))
-    return tools.intervals(sizes.cumsum(0), sizes)
+    clusters = _library(lab, "lab").clusters
+    sizes = clusters.sizes(lab, _count(lab, Nlab))
+    return clusters.intervals(sizes.cumsum(0), sizes)
 
 
 def cluster_centroids(
-    x: Any, lab: Any, Nlab: int | None = None, weights: Any = None, weights_c: Any = None
-) -> Any:
+    x: Array,
+    lab: Array,
+    Nlab: int | None = None,
+    weights: Array | None = None,
+    weights_c: Array | None = None,
+) -> Array:
     """Centers of clusters (C, D), in the dtype of x; NaN for clusters without points.
 
     Args:
@@ -231,30 +125,28 @@ def cluster_centroids(
         weights: weights of the points (M,); by default 1.
         weights_c: total weights of the clusters (C,), if known.
 
+    >>> import numpy as np
     >>> cluster_centroids(np.array([[1.0], [5.0], [3.0]]), np.array([0, 1, 0])).tolist()
     [[2.0], [5.0]]
 
     Raises:
         ArrayTypeError, ShapeError: what does not fit.
     """
-    tools = _tools(x, "x")
+    library = _library(x, "x")
     _table("x", x)
-    count = _count(lab, Nlab)
+    clusters, count = library.clusters, _count(lab, Nlab)
     if weights is None:
-        return tools.like(tools.ratio(tools.sums(x, lab, count), _sizes(tools, lab, count)), x)
+        sums, totals = clusters.sums(x, lab, count), clusters.sizes(lab, count).reshape(-1, 1)
+        return library.cast_like(clusters.ratio(sums, totals), x)
     weights = weights.reshape(-1, 1)
-    sums = tools.sums(x * weights, lab, count)
-    totals = tools.sums(weights, lab, count) if weights_c is None else weights_c.reshape(-1, 1)
-    return tools.like(tools.ratio(sums, totals), x)
-
-
-def _sizes(tools: Any, lab: Any, count: int) -> Any:
-    return tools.sizes(lab, count).reshape(-1, 1)
+    sums = clusters.sums(x * weights, lab, count)
+    totals = clusters.sums(weights, lab, count) if weights_c is None else weights_c.reshape(-1, 1)
+    return library.cast_like(clusters.ratio(sums, totals), x)
 
 
 def cluster_ranges_centroids(
-    x: Any, lab: Any, weights: Any = None, min_weight: float = 1e-9
-) -> tuple[Any, Any, Any]:
+    x: Array, lab: Array, weights: Array | None = None, min_weight: float = 1e-9
+) -> tuple[Array, Array, Array]:
     """Ranges (C, 2), centers (C, D) and total weights (C,) of clusters.
 
     Args:
@@ -263,6 +155,7 @@ def cluster_ranges_centroids(
         weights: weights of the points (M,); by default 1, so that totals are counts, as floats.
         min_weight: for tensors, the least that the total weight of a cluster is taken as.
 
+    >>> import numpy as np
     >>> ranges, _, totals = cluster_ranges_centroids(np.ones((3, 2)), np.array([0, 1, 0]))
     >>> ranges.tolist(), totals.tolist()
     ([[0, 2], [2, 3]], [2.0, 1.0])
@@ -270,19 +163,18 @@ def cluster_ranges_centroids(
     Raises:
         ArrayTypeError, ShapeError: what does not fit.
     """
-    tools = _tools(x, "x")
-    count = _count(lab, None)
+    library, count = _library(x, "x"), _count(lab, None)
+    clusters = library.clusters
     if weights is None:
-        totals = tools.like(tools.sizes(lab, count), x)
+        totals = library.cast_like(clusters.sizes(lab, count), x)
     else:
-        totals = tools.sums(weights.reshape(-1, 1), lab, count)[:, 0]
-        totals = tools.like(totals, weights)
-        totals = totals.clamp(min=min_weight) if tools is _Torch else totals
+        totals = clusters.sums(weights.reshape(-1, 1), lab, count)[:, 0]
+        totals = clusters.floored(library.cast_like(totals, weights), min_weight)
     centers = cluster_centroids(x, lab, count, weights, None if weights is None else totals)
     return cluster_ranges(lab, count), centers, totals
 
 
-def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> tuple[Any, ...]:
+def from_matrix(ranges_i: Array, ranges_j: Array, keep: Array) -> tuple[Array, ...]:
     """The `ranges` of a reduction over those pairs of clusters that a table keeps.
 
     Args:
@@ -294,6 +186,7 @@ def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> tuple[Any, ...]:
         (ranges_i, slices_i, redranges_j, ranges_j, slices_j, redranges_i), all int64 for arrays;
         tensors of ranges keep their dtype.
 
+    >>> import numpy as np
     >>> clusters = np.array([[0, 2], [2, 3]])
     >>> from_matrix(clusters, clusters, np.eye(2, dtype=bool))[2].tolist()
     [[0, 2], [2, 3]]
@@ -302,8 +195,8 @@ def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> tuple[Any, ...]:
         DTypeError: `keep` does not hold truth values.
         ShapeError: its shape is not that of the ranges.
     """
-    tools = _tools(keep, "keep")
-    if not tools.truth(keep):
+    library = _library(keep, "keep")
+    if library.dtype(keep) != "bool":
         raise DTypeError(
             "keep must hold truth values", found=f"dtype {keep.dtype}", hint="keep > 0"
         )
@@ -313,13 +206,14 @@ def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> tuple[Any, ...]:
             "keep must have a row per range of i and a column per range of j",
             found=f"shape {tuple(keep.shape)} for {wanted[0]} and {wanted[1]} ranges",
         )
-    ranges_i, ranges_j = tools.whole(ranges_i), tools.whole(ranges_j)
+    clusters = library.clusters
+    ranges_i, ranges_j = clusters.whole(ranges_i), clusters.whole(ranges_j)
     slices_i, slices_j = keep.sum(1).cumsum(0), keep.sum(0).cumsum(0)
-    meets_j, meets_i = tools.taken(ranges_j, keep), tools.taken(ranges_i, keep.T)
+    meets_j, meets_i = clusters.chosen(ranges_j, keep), clusters.chosen(ranges_i, keep.T)
     return ranges_i, slices_i, meets_j, ranges_j, slices_j, meets_i
 
 
-def swap_axes(ranges: Any) -> tuple[Any, ...] | None:
+def swap_axes(ranges: Sequence[object] | None) -> tuple[object, ...] | None:
     """The ranges of the transposed table of pairs: the two halves trade places; None stays None.
 
     >>> swap_axes((1, 2, 3, 4, 5, 6))
@@ -328,6 +222,6 @@ def swap_axes(ranges: Any) -> tuple[Any, ...] | None:
     return None if ranges is None else (*ranges[3:6], *ranges[:3])
 
 
-def _table(name: str, array: Any) -> None:
-    if array.ndim != 2:
+def _table(name: str, array: Array) -> None:
+    if len(array.shape) != 2:
         raise ShapeError(f"{name} must have shape (M, D)", found=f"shape {tuple(array.shape)}")

@@ -7,18 +7,18 @@ and angle, with the branches of NumPy; what has no complex meaning is refused.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
+from ..arrays.registry import library_for
 from ..errors import ArrayTypeError, OptionError
 from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
 from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
 from .lazytensor import LazyTensor, check_last, component_part, is_number, where
-from .leaves import adapter_for
+from .leaves import library_from
 from .methods import add_methods, add_refusals, whole
 from .reducing import Reducing
 
@@ -45,7 +45,7 @@ class ComplexLazyTensor(Reducing):
         if x is None:
             self.node = OPERATIONS["Zero"](2)
             return
-        if adapter_for(x) is not None and not isinstance(x, np.generic):
+        if library_for(x) is not None and not isinstance(x, np.generic):
             self._set_array(x, axis)
         elif isinstance(x, tuple) and axis is None:
             self._set_leaf(symbol_leaf(x, pairs=True))
@@ -326,10 +326,7 @@ class ComplexLazyTensor(Reducing):
 
     def _finished(self, result: Any) -> Any:
         """Pairs of real numbers as complex ones."""
-        if isinstance(result, np.ndarray):
-            return np.ascontiguousarray(result).view(_OF[result.dtype.name])
-        shape = (*result.shape[:-1], result.shape[-1] // 2, 2)
-        return sys.modules["torch"].view_as_complex(result.reshape(shape).contiguous())
+        return library_from(result).as_complex(result)
 
 
 def joined(x: Any, y: Any) -> Any:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.library import ArrayLibrary
+from ..core.library import Array, NumpyArray
 from ..errors import OptionError, ShapeError, SolveError, attempted
 from ..settings import current
 from .lanczos import CHECK, STANDING, Outlook, extremes, tridiagonal
@@ -86,15 +88,10 @@ def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
     return Stop(float(eps), None if tol is None else float(tol), most)
 
 
-def cast(x: Any, dtype: Any) -> Any:
-    """An array or tensor in a dtype of its library; gradients pass."""
-    return x.to(dtype) if hasattr(x, "requires_grad") else x.astype(dtype, copy=False)
-
-
 def conjugate_gradients(
-    xp: Any,
+    library: ArrayLibrary,
     apply: Operator,
-    b: Any,
+    b: Array,
     axes: Sequence[int],
     stop: Stop,
     preconditioner: Operator | Later | None = None,
@@ -104,7 +101,7 @@ def conjugate_gradients(
     """The solution a of apply(a) = b, starting from 0.
 
     Args:
-        xp: the module `numpy` or `torch`.
+        library: that of the arrays.
         apply: a linear operator on arrays of b's shape, symmetric and positive definite.
         b: the right-hand sides, of any shape and a floating dtype.
         axes: the axes that together make one right-hand side; along the others `apply` must act
@@ -119,9 +116,9 @@ def conjugate_gradients(
     Returns:
         An array of b's shape and dtype; 0 where b is within the tolerance.
 
-    >>> import numpy as np
+    >>> from ..arrays.registry import NUMPY
     >>> A, b = np.diag([1.0, 4.0]), np.array([[2.0], [2.0]])
-    >>> conjugate_gradients(np, lambda a: A @ a, b, (-2,), Stop()).round(6).tolist()
+    >>> conjugate_gradients(NUMPY, lambda a: A @ a, b, (-2,), Stop()).round(6).tolist()
     [[2.0], [0.5]]
 
     Raises:
@@ -129,12 +126,12 @@ def conjugate_gradients(
             positive, numbers that are not finite; with the best iterate so far.
         ShapeError: a preconditioner that changes the shape.
     """
-    block = _Block(xp, b, axes, stop, shift)
+    block = _Block(library, b, axes, stop, shift)
     try:
         _iterate(block, apply, preconditioner, stop.most(block.count), callback)
     except SolveError as error:
         error.solution, error.iterations = block.best, block.iteration
-        error.residuals = xp.sqrt(block.least)
+        error.residuals = library.functions().sqrt(block.least)
         raise
     return block.solution
 
@@ -183,12 +180,19 @@ class _Block:
     """The state of all iterations; sums over a right-hand side keep its axes, of length 1."""
 
     def __init__(
-        self, xp: Any, b: Any, axes: Sequence[int], stop: Stop, shift: float | None = None
+        self,
+        library: ArrayLibrary,
+        b: Array,
+        axes: Sequence[int],
+        stop: Stop,
+        shift: float | None = None,
     ) -> None:
-        self.xp, self.axes, self.shift = xp, tuple(axes), shift
+        self.library, self.axes, self.shift = library, tuple(axes), shift
+        self.xp = xp = library.functions()
         self.rounding = float(xp.finfo(b.dtype).eps) / 2
         self.count = math.prod(b.shape[axis] for axis in self.axes)
-        self.solution, self.residual = xp.zeros_like(b), b
+        self.solution: Array = xp.zeros_like(b)
+        self.residual = b
         self.iteration = 0
         with _quiet():
             self.squared = self.dot(b, b)
@@ -201,15 +205,19 @@ class _Block:
         self.steps: list[Any] = []
         self.ratios: list[Any] = []
         # For `watch`: where progress was last seen, and when to read the coefficients.
-        self.first = self.seen = _host(self.squared)
+        self.first = self.seen = self._host(self.squared)
         self.since, self.due = np.zeros(self.seen.shape, np.int64), STANDING
         self.size, self.paced = 0.0, (self.first, 0)
 
     def dot(self, x: Any, y: Any) -> Any:
         """Products of vectors, in float64."""
-        return (cast(x, self.xp.float64) * y).sum(axis=self.axes, keepdims=True)
+        return (self.library.cast(x, "float64") * y).sum(axis=self.axes, keepdims=True)
 
-    def start(self, z: Any) -> None:
+    def _host(self, x: Array) -> NumpyArray:
+        """An array's values in NumPy."""
+        return np.asarray(self.library.to_numpy(x))
+
+    def start(self, z: Array) -> None:
         """The first directions: the preconditioned residuals."""
         self.gain = self.dot(self.residual, z)
         self._check_positive(self.gain, _PRECONDITIONER, "r.z")
@@ -224,7 +232,7 @@ class _Block:
         curvature = self.dot(self.direction, product)
         self._check_positive(curvature, _OPERATOR, "p.Ap")
         self.steps.append(self._ratio(self.gain, curvature))
-        step = cast(self.steps[-1], product.dtype)
+        step = self.library.cast_like(self.steps[-1], product)
         if self.iteration <= CHECK // 4 or self.iteration % CHECK == 0:
             self.size = max(self.size, self._stretch(product))
         self.solution = where(self.active, self.solution + step * self.direction, self.solution)
@@ -242,7 +250,7 @@ class _Block:
         gain = self.dot(self.residual, z)
         self._check_positive(gain, _PRECONDITIONER, "r.z")
         self.ratios.append(self._ratio(gain, self.gain))
-        turned = z + cast(self.ratios[-1], z.dtype) * self.direction
+        turned = z + self.library.cast_like(self.ratios[-1], z) * self.direction
         self.direction = self.xp.where(self.active, turned, self.xp.zeros_like(turned))
         self.gain = gain
 
@@ -254,7 +262,7 @@ class _Block:
 
     def nearly(self) -> bool:
         """Whether no more than twice the iterations so far are left, at the pace of the last."""
-        active, squared, limit = map(_host, (self.active, self.squared, self.limit))
+        active, squared, limit = map(self._host, (self.active, self.squared, self.limit))
         before, since = self.paced
         self.paced = squared, self.iteration
         with _quiet():
@@ -270,7 +278,7 @@ class _Block:
                 with no hope.
             SolveError: there is no progress, and the operator turns out not to be symmetric.
         """
-        active, squared, least = map(_host, (self.active, self.squared, self.least))
+        active, squared, least = map(self._host, (self.active, self.squared, self.least))
         grown = active & (squared * self.rounding > self.first)
         if grown.any():
             self._check_symmetric(apply)
@@ -297,8 +305,8 @@ class _Block:
             scale = self.squared * self.dot(self.direction, self.direction)
             wrong = self.active & (abs(one - other) > self.size * self.xp.sqrt(scale) * 1e-2)
         if bool(wrong.any()):
-            place = _first(wrong)
-            pair = (float(_host(x)[place]) for x in (one, other))
+            place = _first(self._host(wrong))
+            pair = (float(self._host(x)[place]) for x in (one, other))
             what, hint = _UNSYMMETRIC
             found = "p.Ar = {:.3g}, r.Ap = {:.3g} ".format(*pair) + self._at(place)
             raise SolveError(what, found=found, hint=hint)
@@ -307,10 +315,9 @@ class _Block:
         """What the coefficients of one right-hand side say."""
         with _quiet():
             low, high = self._spectrum(place)
-            length = float(np.sqrt(_host(self.dot(self.solution, self.solution))[place]))
-            least, begun, wanted = (
-                float(_host(x)[place]) ** 0.5 for x in (self.least, self.first, self.limit)
-            )
+            length = float(np.sqrt(self._host(self.dot(self.solution, self.solution))[place]))
+            numbers = (self._host(self.least), self.first, self._host(self.limit))
+            least, begun, wanted = (float(x[place]) ** 0.5 for x in numbers)
         rounding = self.rounding * self.size
         forecast = rounding * least / self.shift if self.shift else 0.0
         floor, condition = rounding * length, high / low
@@ -326,8 +333,8 @@ class _Block:
 
     def _stretch(self, product: Any) -> float:
         """By how much the operator lengthens directions: a lower bound of its norm."""
-        pushed = _host(self.dot(product, product))
-        moved = _host(self.dot(self.direction, self.direction))
+        pushed = self._host(self.dot(product, product))
+        moved = self._host(self.dot(self.direction, self.direction))
         return float(np.max(pushed / np.where(moved > 0, moved, np.inf), initial=0.0) ** 0.5)
 
     def _spectrum(self, place: tuple[int, ...]) -> tuple[float, float]:
@@ -337,7 +344,7 @@ class _Block:
 
     def _ends(self) -> list[tuple[int, ...]]:
         """The places that are farthest from their tolerance, and nearest to it."""
-        active, least, limit = map(_host, (self.active, self.least, self.limit))
+        active, least, limit = map(self._host, (self.active, self.least, self.limit))
         excess = least / np.maximum(limit, np.finfo(np.float64).tiny)
         far = np.argmax(np.where(active, excess, -1.0))
         near = np.argmin(np.where(active, excess, np.inf))
@@ -353,20 +360,20 @@ class _Block:
     @property
     def largest(self) -> float:
         """The largest norm among iterations that go on, else among all."""
-        values = _host(self.norms)
-        going = values[_host(self.active)]
+        values = self._host(self.norms)
+        going = values[self._host(self.active)]
         return float(going.max() if going.size else values.max(initial=0.0))
 
     def _check_positive(self, values: Any, fault: tuple[str, str], name: str) -> None:
         self._check_finite(values, self.active, name)
         wrong = self.active & ~(values > 0)
         if bool(wrong.any()):
-            place = _first(wrong)
+            place = _first(self._host(wrong))
             what, hint = fault
-            value = float(_host(values)[place])
+            value = float(self._host(values)[place])
             found = f"{name} = {value:.3g} {self._at(place)}"
             if fault is _OPERATOR and self.size:
-                length = float(_host(self.dot(self.direction, self.direction))[place])
+                length = float(self._host(self.dot(self.direction, self.direction))[place])
                 if -value < 1e3 * self.rounding * self.size * length:
                     found += ", which may be rounding"
                     found += f"; {self._condition(place)}" if self.steps else ""
@@ -376,10 +383,10 @@ class _Block:
     def _check_finite(self, values: Any, among: Any, name: str = "|r|^2") -> None:
         wrong = among & ~self.xp.isfinite(values)
         if bool(wrong.any()):
-            place, begun = _first(wrong), getattr(self, "best", None)
+            place, begun = _first(self._host(wrong)), getattr(self, "best", None)
             raise SolveError(
                 "b is not finite" if begun is None else "the iterations left the finite numbers",
-                found=f"{name} = {float(_host(values)[place])} {self._at(place)}",
+                found=f"{name} = {float(self._host(values)[place])} {self._at(place)}",
                 hint="a right-hand side and arguments that are finite; a larger alpha",
             )
 
@@ -402,7 +409,7 @@ class _Block:
             SolveError: always.
         """
         active, squared, least, limit = (
-            _host(x) for x in (self.active, self.squared, self.least, self.limit)
+            self._host(x) for x in (self.active, self.squared, self.least, self.limit)
         )
         norms = [float(x[place]) ** 0.5 for x in (squared, limit, least)]
         found = [
@@ -434,13 +441,8 @@ _UNSYMMETRIC = (
 _PRECONDITIONER = ("the preconditioner is not positive definite", "an approximate inverse, r -> z")
 
 
-def _host(x: Any) -> Any:
-    """An array's values in NumPy."""
-    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
-
-
-def _first(wrong: Any) -> tuple[int, ...]:
-    return tuple(int(n) for n in np.argwhere(_host(wrong))[0])
+def _first(wrong: NumpyArray) -> tuple[int, ...]:
+    return tuple(int(n) for n in np.argwhere(wrong)[0])
 
 
 def _quiet() -> Any:

@@ -6,15 +6,14 @@ of their own: tensors that are pickled together keep sharing them, and so their 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..calculus.substitute import substitute
+from ..core.library import Array
 from ..core.node import Node
-from ..errors import ArrayTypeError
 from ..ops.steps import Steps, graphs_of, steps_of
-from .leaves import Leaf, adapter_for
+from .leaves import Leaf, library_from
 
 
 def packed(roots: Sequence[Node], leaves: Sequence[Leaf]) -> Steps:
@@ -44,36 +43,19 @@ def with_owners(
     return [substitute(node, moved) for node in nodes], found
 
 
-def copied(array: Any, memo: dict[int, Any]) -> Any:
-    """A deep copy; a view of a torch parameter becomes the same view of the parameter's copy.
+def copied(array: Array, memo: dict[int, object]) -> Array:
+    """A deep copy of an array.
 
     Raises:
-        ArrayTypeError: a tensor computed from others that ask for gradients.
+        ArrayTypeError: one that cannot be copied alone.
     """
-    if adapter_for(array).name == "numpy" or array.is_leaf:
-        return copy.deepcopy(array, memo)
-    base = array._base if array._is_view() else None
-    if base is None or not base.is_leaf or array.is_conj() or array.dtype != base.dtype:
-        raise ArrayTypeError(
-            "a tensor that was computed from others cannot be copied with its history",
-            found=f"a {type(array).__name__} of shape {tuple(array.shape)} with a graph",
-            hint="make the LazyTensor where it is used, from the parameters; or x.detach()",
-        )
-    owner = copy.deepcopy(base, memo)
-    return owner.as_strided(array.shape, array.stride(), array.storage_offset())
+    return library_from(array).copied(array, memo)
 
 
-def converted(array: Any, *args: Any, **options: Any) -> Any:
-    """An array on another device or of another dtype: what torch's `to` makes of it, or astype.
+def converted(array: Array, *args: object, **options: object) -> Array:
+    """An array on another device or of another dtype, as its library's users ask for it.
 
     Raises:
-        ArrayTypeError: for NumPy arrays, anything but one dtype.
+        ArrayTypeError: what the library does not take.
     """
-    if adapter_for(array).name == "torch":
-        return array.to(*args, **options)
-    wanted = [*args, *options.values()]
-    if len(wanted) != 1 or not set(options) <= {"dtype"}:
-        raise ArrayTypeError(
-            "NumPy arrays take one dtype", found=f"to{(*args, *options)}", hint="x.to('float32')"
-        )
-    return array.astype(wanted[0], copy=False)
+    return library_from(array).converted(array, args, options)

@@ -1,7 +1,7 @@
 """Derivatives of reductions, for any array library: a graph of other reductions and operations.
 
-Which derivative a reduction has, its row says (`ops/differentiation.py`). A library needs an
-adapter with the operations of `core/library.py`, and a function `apply` that calls one fold and
+Which derivative a reduction has, its row says (`ops/differentiation.py`). A library needs
+the operations of `core/library.py`, and a function `apply` that calls one fold and
 tells the library that its derivatives are `gradients` and `tangents`, its batches `batched`. These
 call `apply` again, so derivatives of any order follow.
 """
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import broadcast_shapes
+from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
 from ..core.library import ArrayOperations
 from ..core.node import Kind
@@ -21,7 +23,6 @@ from ..errors import DerivativeError
 from ..ops.differentiation import Composition, PullBack, Selection
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, variable
-from .arrays import broadcast_shapes
 from .fold import Fold
 from .ranges import Ranges
 from .sweep import sweep
@@ -32,7 +33,7 @@ Apply = Callable[[Fold, Any, Sequence[Any], "Ranges | None"], tuple[Any, ...]]
 
 
 def differentiable(
-    fold: Fold, library: Any, arrays: Sequence[Any], ranges: Ranges | None, apply: Apply
+    fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None, apply: Apply
 ) -> tuple[Any, ...]:
     """The results of a reduction, made of parts that know their derivatives.
 
@@ -63,7 +64,7 @@ def has_derivatives(fold: Fold) -> bool:
 
 def gradients(
     fold: Fold,
-    library: Any,
+    library: ArrayLibrary,
     positions: Sequence[int],
     saved: Sequence[Any],
     incoming: Sequence[Any],
@@ -99,7 +100,7 @@ def gradients(
 
 def tangents(
     fold: Fold,
-    library: Any,
+    library: ArrayLibrary,
     positions: Sequence[int],
     saved: Sequence[Any],
     along: Sequence[Any],
@@ -118,7 +119,7 @@ def tangents(
 
 def batched(
     fold: Fold,
-    library: Any,
+    library: ArrayLibrary,
     arrays: Sequence[Any],
     axes: Sequence[int | None],
     size: int,
@@ -179,7 +180,7 @@ def summed(library: ArrayOperations, fold: Fold, position: int, gradient: Any, t
 def _composed(
     fold: Fold,
     how: Composition,
-    library: Any,
+    library: ArrayLibrary,
     arrays: Sequence[Any],
     ranges: Ranges | None,
     apply: Apply,
@@ -211,7 +212,7 @@ def _rows(fold: Fold, arrays: Sequence[Any], kind: Kind) -> int:
     return next((array.shape[-2] for v, array in pairs if v.params[2] == kind), 1)
 
 
-def _counts(fold: Fold, library: Any, arrays: Sequence[Any], ranges: Ranges | None) -> Any:
+def _counts(fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None) -> Any:
     """The number of columns of each row: one for all, or an array (rows, 1) of float64."""
     i, j = (_rows(fold, arrays, kind) for kind in (Kind.I, Kind.J))
     rows, columns = (i, j) if fold.kept == Kind.I else (j, i)
@@ -227,7 +228,7 @@ def _counts(fold: Fold, library: Any, arrays: Sequence[Any], ranges: Ranges | No
 def _selected(
     fold: Fold,
     how: Selection,
-    library: Any,
+    library: ArrayLibrary,
     arrays: Sequence[Any],
     ranges: Ranges | None,
     apply: Apply,
@@ -253,7 +254,7 @@ def _selected(
 def _at_selected(
     fold: Fold,
     located: Fold,
-    library: Any,
+    library: ArrayLibrary,
     arrays: Sequence[Any],
     apply: Apply,
     value: Any,

@@ -1,19 +1,21 @@
 """Where arrays are computed: on the device that holds them, or host arrays on a GPU.
 
-Host arrays go to a GPU only where a call says so. An adapter `OnGpu` then stands in for the
+Host arrays go to a GPU only where a call says so. A library `OnGpu` then stands in for the
 arrays' own: it copies them there and the results back, in slabs where they do not fit; derivatives
-use the same adapter, and so the same device.
+use the same library, and so the same device.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from ..arrays.library import ArrayLibrary
+from ..arrays.registry import TORCH
+from ..arrays.torch import DeviceTensors, TorchArrays
 from ..backends.chosen import TRITON
 from ..errors import DeviceError, OptionError, attempted, check_option
-from .arrays import TorchArrays
 from .slabs import Slabs
 
 # The defaults of calls, told from others by identity: it is fast, and safe with any object.
@@ -31,8 +33,10 @@ BACKENDS = (
 )
 
 
-def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) -> Any:
-    """The adapter for a call that says where it is to be computed.
+def placed(
+    library: ArrayLibrary, arrays: Sequence[Any], backend: str, device_id: Any
+) -> ArrayLibrary:
+    """The library for a call that says where it is to be computed.
 
     Raises:
         OptionError: an unknown backend, or a device that is not an integer.
@@ -40,7 +44,7 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) ->
     """
     check_option("backend", backend, BACKENDS)
     device_id = _checked_number(device_id)
-    devices = [adapter.device(array) for array in arrays if adapter.owns(array)]
+    devices = [library.device(array) for array in arrays if library.owns(array)]
     device = next((d for d in devices if d is not None), None)
     if device is not None:
         if backend == "CPU":
@@ -55,10 +59,11 @@ def placed(adapter: Any, arrays: Sequence[Any], backend: str, device_id: Any) ->
                 found=f"device_id={device_id} and a tensor on device {device}",
                 hint=f'x.to("cuda:{device_id}") for every argument, or device_id=-1',
             )
-        return adapter
+        return library
     if not backend.startswith("GPU"):
-        return adapter
-    return OnGpu(adapter, TRITON.device(max(0, device_id)))
+        return library
+    # What an OnGpu has not of its own, it has of the arrays' library.
+    return cast(ArrayLibrary, OnGpu(library, TRITON.device(max(0, device_id))))
 
 
 def _checked_number(device_id: Any) -> int:
@@ -74,26 +79,10 @@ def _checked_number(device_id: Any) -> int:
     return number
 
 
-class DeviceTensors(TorchArrays):
-    """Tensors that are where their kernel runs: on a GPU, or in the interpreter's memory."""
-
-    @staticmethod
-    def key(array: Any) -> tuple[Any, ...]:
-        """As for other tensors, which are computed elsewhere where Triton interprets."""
-        return ("there", *TorchArrays.key(array))
-
-    @staticmethod
-    def device(array: Any) -> Any:
-        """The device, the interpreter's too."""
-        return array.device
-
-
 class OnGpu:
-    """Adapter of host arrays that are computed on a GPU; all else is as for their own."""
+    """The library of host arrays that are computed on a GPU; all else is as for their own."""
 
-    elsewhere = True
-
-    def __init__(self, base: Any, target: Any) -> None:
+    def __init__(self, base: ArrayLibrary, target: Any) -> None:
         self.base, self.target = base, target
 
     def __getattr__(self, name: str) -> Any:
@@ -109,18 +98,18 @@ class OnGpu:
 
     def there(self, array: Any) -> Any:
         """An array as a tensor on the device; nothing waits for the copy."""
-        if self.base is not TorchArrays:
+        if self.base is not TORCH:
             array = TorchArrays.tensor(array)
         return array.detach().to(self.target, non_blocking=True)
 
     def back(self, tensor: Any, into: Any) -> None:
         """Copy a result into a host array, when it is there."""
-        if self.base is TorchArrays:
+        if self.base is TORCH:
             into.copy_(tensor)
         else:
             into[...] = tensor.cpu().numpy()
 
-    def run(
+    def elsewhere(
         self,
         fold: Any,
         arrays: Sequence[Any],

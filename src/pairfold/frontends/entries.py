@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
+from ..core.library import Array
 from ..core.node import Kind, Node, depends_on
 from ..errors import UnsupportedError
 from ..ops.table import variable
-from .conjugate import cast
 from .fold import Fold
 from .genred import call_fold
 from .preconditioners import LowRank, Matrix, factor
@@ -44,8 +44,9 @@ class Entries:
 
     def inverse(
         self,
-        args: Sequence[Any],
-        b: Any,
+        library: ArrayLibrary,
+        args: Sequence[Array],
+        b: Array,
         alpha: Any,
         name: str,
         rank: int | None,
@@ -64,28 +65,33 @@ class Entries:
             )
         together = self.alike and (alpha is None or not alpha.shape or alpha.shape[-1] == 1)
         layout = "together" if together else "each" if self.apart else "flat"
-        xp = sys.modules["numpy" if not hasattr(b, "requires_grad") else "torch"]
-        low_rank = factor(name, self._matrix(xp, args, b, layout, call), rank)
-        return Inverse(xp, low_rank, alpha, b, layout)
+        low_rank = factor(name, self._matrix(library, args, b, layout, call), rank)
+        return Inverse(library, low_rank, alpha, b, layout)
 
     def _matrix(
-        self, xp: Any, args: Sequence[Any], b: Any, layout: str, call: Mapping[str, Any]
+        self,
+        library: ArrayLibrary,
+        args: Sequence[Array],
+        b: Array,
+        layout: str,
+        call: Mapping[str, Any],
     ) -> Matrix:
+        xp = library.functions()
         rows, width = b.shape[-2:]
         size = rows * width if layout == "flat" else rows
 
         def columns(places: Sequence[int]) -> Any:
-            found = self._columns(xp, args, b, places, call)
+            found = self._columns(library, args, b, places, call)
             if layout == "together":
                 found = found[..., 0]
             elif layout == "each":
                 found = xp.swapaxes(found, -1, -2)
             else:
                 found = found.reshape(*found.shape[:-2], size)
-            return xp.moveaxis(cast(found, xp.float64), 0, -1)
+            return xp.moveaxis(library.cast(found, "float64"), 0, -1)
 
         def diagonal() -> Any:
-            found = cast(self._diagonal(xp, args, b, call), xp.float64)
+            found = library.cast(self._diagonal(library, args, b, call), "float64")
             if layout == "together":
                 return found[..., 0]
             return (
@@ -94,16 +100,22 @@ class Entries:
                 else found.reshape(*found.shape[:-2], size)
             )
 
-        return Matrix(xp, size, columns, diagonal, float(xp.finfo(b.dtype).eps))
+        return Matrix(library, size, columns, diagonal, float(xp.finfo(b.dtype).eps))
 
     def _columns(
-        self, xp: Any, args: Sequence[Any], b: Any, places: Sequence[int], call: Mapping[str, Any]
-    ) -> Any:
+        self,
+        library: ArrayLibrary,
+        args: Sequence[Array],
+        b: Array,
+        places: Sequence[int],
+        call: Mapping[str, Any],
+    ) -> Array:
         """Columns as arrays (k, ..., M, E), each a sum over one point."""
+        xp = library.functions()
         depth, width = len(b.shape) - 2, self.unknown.dim
         points = list(places) if self.apart else [place // width for place in places]
 
-        def picked(array: Any) -> Any:
+        def picked(array: Array) -> Array:
             found = xp.moveaxis(array[..., points, :], -2, 0)
             batch = found.shape[1:-1]
             missing = [1] * (depth - len(batch))
@@ -117,20 +129,23 @@ class Entries:
             vectors = xp.ones_like(b[..., :1, :]).reshape(-1, width)[:1]
         else:
             components = [place % width for place in places]
-            vectors = _units(xp, b)[components].reshape(len(points), *[1] * depth, 1, width)
+            vectors = _units(library, b)[components].reshape(len(points), *[1] * depth, 1, width)
         given[self.position] = vectors
-        found = call_fold(self.fold, given, xp.__name__, **call)
+        found = call_fold(self.fold, given, library.name, **call)
         return xp.broadcast_to(found, (len(points), *b.shape))
 
-    def _diagonal(self, xp: Any, args: Sequence[Any], b: Any, call: Mapping[str, Any]) -> Any:
+    def _diagonal(
+        self, library: ArrayLibrary, args: Sequence[Array], b: Array, call: Mapping[str, Any]
+    ) -> Array:
         """The diagonal (..., M, E), as a sum over the unknown alone."""
+        xp = library.functions()
         depth, width = len(b.shape) - 2, self.unknown.dim
         given = list(args)
         if self.apart:
             given[self.position] = xp.ones_like(b[..., :1, :]).reshape(-1, width)[:1]
-            return xp.broadcast_to(call_fold(self._own(), given, xp.__name__, **call), b.shape)
-        given[self.position] = _units(xp, b).reshape(width, *[1] * depth, 1, width)
-        found = call_fold(self._own(), given, xp.__name__, **call)
+            return xp.broadcast_to(call_fold(self._own(), given, library.name, **call), b.shape)
+        given[self.position] = _units(library, b).reshape(width, *[1] * depth, 1, width)
+        found = call_fold(self._own(), given, library.name, **call)
         return xp.diagonal(xp.broadcast_to(found, (width, *b.shape)), 0, 0, -1)
 
     def _own(self) -> Fold:
@@ -154,17 +169,21 @@ class Entries:
 class Inverse:
     """A low-rank inverse on arrays of b's shape, whatever the layout of the systems in it."""
 
-    def __init__(self, xp: Any, low_rank: Any, alpha: Any, b: Any, layout: str) -> None:
-        self.xp, self.layout, self.weight = xp, layout, None
-        shift: Any = 0.0
+    def __init__(
+        self, library: ArrayLibrary, low_rank: Array, alpha: Array | None, b: Array, layout: str
+    ) -> None:
+        self.library, self.layout = library, layout
+        self.xp = xp = library.functions()
+        self.weight: Array | None = None
+        shift = 0.0
         if alpha is not None and not alpha.shape:
             shift = max(0.0, float(alpha))
         elif alpha is not None and bool((alpha > 0).all()):
-            wide = cast(alpha, xp.float64)
+            wide = library.cast(alpha, "float64")
             ones = xp.ones_like(b if layout != "together" else b[..., :1], dtype=xp.float64)
-            self.weight = self._arranged(ones / xp.sqrt(wide))
-            low_rank, shift = self.weight * low_rank, 1.0
-        self.inner = LowRank(xp, low_rank, shift)
+            weight = self._arranged(ones / xp.sqrt(wide))
+            self.weight, low_rank, shift = weight, weight * low_rank, 1.0
+        self.inner = LowRank(library, low_rank, shift)
 
     @property
     def gain(self) -> float:
@@ -193,16 +212,15 @@ class Inverse:
         if self.weight is None:
             found = self.inner(given)
         else:
-            found = cast(self.weight * self.inner(self.weight * given), r.dtype)
+            found = self.library.cast_like(self.weight * self.inner(self.weight * given), r)
         if self.layout == "each":
             return self.xp.swapaxes(found[..., 0], -1, -2)
         return found.reshape(r.shape)
 
 
-def _units(xp: Any, b: Any) -> Any:
+def _units(library: ArrayLibrary, b: Array) -> Array:
     """Unit vectors of b's components."""
-    place = {} if xp.__name__ == "numpy" else {"device": b.device}
-    return xp.eye(b.shape[-1], dtype=b.dtype, **place)
+    return library.functions().eye(b.shape[-1], dtype=b.dtype, **library.place(b))
 
 
 def _alike(formula: Node, unknown: Node) -> bool:

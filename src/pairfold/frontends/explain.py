@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..arrays.library import SUPPORTED
 from ..backends.chosen import asked
 from ..backends.shown import Subject
 from ..core.node import Kind, topological
 from ..core.show import formula_text, tree_text
 from ..errors import ArgumentError, ArrayTypeError, check_option
 from ..settings import current
-from .arrays import SUPPORTED
 from .devices import BACKENDS
 from .fold import Fold
 from .given import checked
@@ -54,8 +54,8 @@ def explain_fold(
     rows = columns = _LARGE
     batches = 1
     if arrays:
-        arrays, (adapter, sizes, dtype) = checked(fold, arrays, None)
-        device = adapter.device(arrays[0])
+        arrays, (library, sizes, dtype) = checked(fold, arrays, None)
+        device = library.device(arrays[0])
         rows = sizes.of(fold.kept)
         columns = sizes.of(Kind.J if fold.kept == Kind.I else Kind.I)
         batches = max(1, math.prod(sizes.batch))

@@ -12,6 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.advice import label_of
+from ..arrays.checks import (
+    Sizes,
+    aligned_strides,
+    batch_offsets,
+    check_count,
+    check_dtypes,
+    check_out,
+    check_shapes,
+    overlap,
+)
+from ..arrays.library import ArrayLibrary
+from ..arrays.registry import NUMPY, library_of
 from ..backends.chosen import REFERENCE, chosen
 from ..backends.interface import Backend
 from ..calculus.derive import pull_back, push_forward
@@ -36,19 +49,6 @@ from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
 from .accuracy import Accuracy
-from .arrays import (
-    NumpyArrays,
-    Sizes,
-    adapter_of,
-    aligned_strides,
-    batch_offsets,
-    check_count,
-    check_dtypes,
-    check_out,
-    check_shapes,
-    label_of,
-    overlap,
-)
 from .ranges import Ranges
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -96,7 +96,7 @@ class Binding:
     out_shapes: tuple[tuple[int, ...], ...]
     positions: tuple[tuple[int, bool], ...]
     # Whether memory holds the values of all arguments as they are; what they need of it, after
-    # the results: see `gate.addresses`.
+    # the results: see `torch_gate.addresses`.
     ready: bool
     needs: tuple[Any, ...]
 
@@ -304,25 +304,27 @@ class Fold:
 
     # -- calls ----------------------------------------------------------------------------------
 
-    def check(self, arrays: Sequence[Any], library: str | None = None) -> tuple[Any, Sizes, str]:
-        """The adapter, sizes and dtype of a call's arrays.
+    def check(
+        self, arrays: Sequence[Any], name: str | None = None
+    ) -> tuple[ArrayLibrary, Sizes, str]:
+        """The library, sizes and dtype of a call's arrays.
 
         Raises:
             ArgumentError, ArrayTypeError, DTypeError, DeviceError, ShapeError: what does not fit.
         """
         check_count(len(self.variables), len(arrays), self.names)
-        adapter = adapter_of(arrays, self.names, library)
-        dtype = check_dtypes(adapter, arrays, self.names)
+        library = library_of(arrays, self.names, name)
+        dtype = check_dtypes(library, arrays, self.names)
         for position, array in enumerate(arrays):
-            adapter.check_memory(array, label_of(position, self.names))
+            library.check_memory(array, label_of(position, self.names))
         shapes = [tuple(array.shape) for array in arrays]
-        return adapter, check_shapes(self.variables, shapes, self.names), dtype
+        return library, check_shapes(self.variables, shapes, self.names), dtype
 
     def out_shapes(self, sizes: Sizes) -> tuple[tuple[int, ...], ...]:
         """The shapes of the results as machine code writes them: (..., rows, components)."""
         return tuple((*sizes.batch, sizes.of(self.kept), width) for width in self.widths)
 
-    def shaped(self, adapter: Any, results: Sequence[Any]) -> Any:
+    def shaped(self, library: ArrayLibrary, results: Sequence[Any]) -> Any:
         """Results as users see them: lists with an axis for their places, joined parts joined."""
         found = list(results)
         if self.row.listed:
@@ -330,11 +332,15 @@ class Fold:
                 shape = (*array.shape[:-1], self.length, self.dim)
                 found[n] = array.reshape(shape[:-1] if self.dim == 1 else shape)
         if self.row.joined:
-            found = [adapter.concatenated(found)]
+            found = [library.concatenated(found)]
         return found[0] if len(found) == 1 else tuple(found)
 
     def __call__(
-        self, adapter: Any, arrays: Sequence[Any], out: Any = None, ranges: Ranges | None = None
+        self,
+        library: ArrayLibrary,
+        arrays: Sequence[Any],
+        out: Any = None,
+        ranges: Ranges | None = None,
     ) -> Any:
         """Run on arrays of one library; what was not seen before is checked first.
 
@@ -345,19 +351,19 @@ class Fold:
                 does not fit.
         """
         if out is None:
-            results = self.run(adapter, arrays, ranges)
-            return results[0] if self.simple else self.shaped(adapter, results)
-        binding = self.binding(adapter, arrays)
+            results = self.run(library, arrays, ranges)
+            return results[0] if self.simple else self.shaped(library, results)
+        binding = self.binding(library, arrays)
         if self.simple:
-            self._check_out(adapter, out, binding, arrays[0])
-        if adapter.elsewhere or not self.simple:
-            return fill(adapter, out, self(adapter, arrays, None, ranges), self)
-        if any(overlap(adapter, array, out) for array in arrays):
-            out[...] = self(adapter, arrays, None, ranges)
+            self._check_out(library, out, binding, arrays[0])
+        if library.elsewhere is not None or not self.simple:
+            return fill(library, out, self(library, arrays, None, ranges), self)
+        if any(overlap(library, array, out) for array in arrays):
+            out[...] = self(library, arrays, None, ranges)
             return out
-        self._run(adapter, arrays, (out,), binding, ranges, foreign=True)
+        self._run(library, arrays, (out,), binding, ranges, foreign=True)
         if binding.checked:
-            self._compare(adapter, arrays, (out,), binding, ranges)
+            self._compare(library, arrays, (out,), binding, ranges)
         return out
 
     @property
@@ -367,20 +373,22 @@ class Fold:
         return len(row.results) == 1 and not row.listed and not row.joined
 
     def run(
-        self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
+        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
     ) -> tuple[Any, ...]:
         """New arrays of the results, as machine code writes them."""
-        binding = self.binding(adapter, arrays)
-        results = self.empty(adapter, arrays, binding)
-        if adapter.elsewhere:
-            adapter.run(self, arrays, results, binding, ranges)
+        binding = self.binding(library, arrays)
+        results = self.empty(library, arrays, binding)
+        if library.elsewhere is not None:
+            library.elsewhere(self, arrays, results, binding, ranges)
         else:
-            self._run(adapter, arrays, results, binding, ranges)
+            self._run(library, arrays, results, binding, ranges)
         if binding.checked:
-            self._compare(adapter, arrays, results, binding, ranges)
+            self._compare(library, arrays, results, binding, ranges)
         return results
 
-    def empty(self, adapter: Any, arrays: Sequence[Any], binding: Binding) -> tuple[Any, ...]:
+    def empty(
+        self, library: ArrayLibrary, arrays: Sequence[Any], binding: Binding
+    ) -> tuple[Any, ...]:
         """New arrays for the results, beside the arguments.
 
         Raises:
@@ -388,7 +396,7 @@ class Fold:
         """
         try:
             return tuple(
-                adapter.empty(shape, arrays[0], result.kind)
+                library.empty(shape, arrays[0], result.kind)
                 for shape, result in zip(binding.out_shapes, self.row.results, strict=True)
             )
         except (MemoryError, ValueError, RuntimeError) as error:
@@ -401,23 +409,23 @@ class Fold:
                 f"of dtype {binding.dtype}",
             ) from error
 
-    def binding(self, adapter: Any, arrays: Sequence[Any]) -> Binding:
+    def binding(self, library: ArrayLibrary, arrays: Sequence[Any]) -> Binding:
         """What is known of such arrays, under the settings in force."""
         options = current()
         try:
-            key = (options, *map(adapter.key, arrays))
+            key = (options, *map(library.key, arrays))
         except Exception:
-            self._bind(adapter, arrays, options)  # says which is no array, or has no strides
+            self._bind(library, arrays, options)  # says which is no array, or has no strides
             raise
         binding = self._bindings.get(key)
         if binding is None:
-            binding = self._bind(adapter, arrays, options)
+            binding = self._bind(library, arrays, options)
             size = binding.launcher.kernel.bytes
             binding = self._bindings.put(key, binding, size)
         return binding
 
-    def _bind(self, adapter: Any, arrays: Sequence[Any], options: Settings) -> Binding:
-        _, sizes, dtype = self.check(arrays, adapter.name)
+    def _bind(self, library: ArrayLibrary, arrays: Sequence[Any], options: Settings) -> Binding:
+        _, sizes, dtype = self.check(arrays, library.name)
         binding = Binding()
         binding.sizes, binding.dtype = sizes, dtype
         binding.checked = options.check >= 2
@@ -425,22 +433,24 @@ class Fold:
         binding.columns = sizes.of(Kind.J if self.kept == Kind.I else Kind.I)
         binding.count = math.prod(sizes.batch)
         binding.out_shapes = self.out_shapes(sizes)
-        binding.device = adapter.device(arrays[0])
+        binding.device = library.device(arrays[0])
         binding.launcher = self.launcher(dtype, options, chosen(options, binding.device))
         binding.positions = tuple(
             (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
             for a in binding.launcher.kernel.arguments
         )
-        binding.ready = all(map(adapter.is_ready, arrays))
+        binding.ready = all(map(library.is_ready, arrays))
         binding.needs = (
             *[None] * len(binding.out_shapes),
-            *(self._need(adapter, arrays, n, binding.ready) for n, _ in binding.positions),
+            *(self._need(library, arrays, n, binding.ready) for n, _ in binding.positions),
         )
         binding.bound, binding.calls, binding.options = None, {}, options
         return binding
 
-    def _need(self, adapter: Any, arrays: Sequence[Any], position: int, ready: bool) -> Any:
-        return adapter.need(arrays[position], label_of(position, self.names)) if ready else None
+    def _need(
+        self, library: ArrayLibrary, arrays: Sequence[Any], position: int, ready: bool
+    ) -> Any:
+        return library.need(arrays[position], label_of(position, self.names)) if ready else None
 
     def bound(self, binding: Binding, ranges: Ranges | None) -> Any:
         """What the launcher makes for the sizes; that for all pairs is kept with the binding."""
@@ -462,7 +472,7 @@ class Fold:
 
     def _run(
         self,
-        adapter: Any,
+        library: ArrayLibrary,
         arrays: Sequence[Any],
         results: Sequence[Any],
         binding: Binding,
@@ -475,12 +485,12 @@ class Fold:
         if not binding.rows or not binding.count:
             return
         # `alive` holds copies, where there are some, until the call is over.
-        call, alive = self.call(adapter, arrays, results, binding, ranges, foreign)
-        call(adapter.addresses(alive, binding.needs), alive)
+        call, alive = self.call(library, arrays, results, binding, ranges, foreign)
+        call(library.addresses(alive, binding.needs), alive)
 
     def call(
         self,
-        adapter: Any,
+        library: ArrayLibrary,
         arrays: Sequence[Any],
         results: Sequence[Any],
         binding: Binding,
@@ -491,16 +501,16 @@ class Fold:
         alive = [arrays[position] for position, _ in binding.positions]
         if not binding.ready:
             for position, _ in binding.positions:
-                adapter.check_memory(arrays[position], label_of(position, self.names))
-            alive = list(map(adapter.ready, alive))
+                library.check_memory(arrays[position], label_of(position, self.names))
+            alive = list(map(library.ready, alive))
         given = [*results, *alive]
         # What is on a GPU is kept there: offsets, for results of the same strides.
-        key = tuple(map(adapter.strides, results)) if foreign else ()
+        key = tuple(map(library.strides, results)) if foreign else ()
         if ranges is not None:
-            return self._call(adapter, results, alive, binding, ranges), given
+            return self._call(library, results, alive, binding, ranges), given
         found = binding.calls.get(key)
         if found is None:
-            found = self._call(adapter, results, alive, binding, None)
+            found = self._call(library, results, alive, binding, None)
             if len(binding.calls) >= _CALLS:
                 binding.calls.clear()
             binding.calls[key] = found
@@ -508,31 +518,31 @@ class Fold:
 
     def _call(
         self,
-        adapter: Any,
+        library: ArrayLibrary,
         results: Sequence[Any],
         alive: Sequence[Any],
         binding: Binding,
         ranges: Ranges | None,
     ) -> Any:
         """A call with the strides of these arrays, the arguments in the kernel's order."""
-        strides = [adapter.strides(array)[-2:] for array in results]
+        strides = [library.strides(array)[-2:] for array in results]
         for array, (_, parameter) in zip(alive, binding.positions, strict=True):
-            own = adapter.strides(array)
+            own = library.strides(array)
             strides.append((0 if parameter else own[-2], own[-1]))
         offsets = None
         if binding.count > 1:
-            offsets = self._offsets(adapter, alive, results, binding)
+            offsets = self._offsets(library, alive, results, binding)
         bound = self.bound(binding, ranges)
         return binding.launcher.call(bound, binding.rows, binding.columns, strides, offsets)
 
     def _offsets(
-        self, adapter: Any, arrays: Sequence[Any], results: Sequence[Any], binding: Binding
+        self, library: ArrayLibrary, arrays: Sequence[Any], results: Sequence[Any], binding: Binding
     ) -> Any:
         batch = binding.sizes.batch
-        strides = [adapter.strides(array)[: len(batch)] for array in results]
+        strides = [library.strides(array)[: len(batch)] for array in results]
         strides += [
             aligned_strides(
-                tuple(array.shape), adapter.strides(array), 1 if parameter else 2, batch
+                tuple(array.shape), library.strides(array), 1 if parameter else 2, batch
             )
             for array, (_, parameter) in zip(arrays, binding.positions, strict=True)
         ]
@@ -545,26 +555,26 @@ class Fold:
                 hint="a loop over the first axis",
             ) from error
 
-    def _check_out(self, adapter: Any, out: Any, binding: Binding, like: Any) -> None:
+    def _check_out(self, library: ArrayLibrary, out: Any, binding: Binding, like: Any) -> None:
         wanted = RESULTS.get(self.row.results[0].kind, binding.dtype)
-        check_out(adapter, out, binding.out_shapes[0], wanted, like)
+        check_out(library, out, binding.out_shapes[0], wanted, like)
 
     def _compare(
         self,
-        adapter: Any,
+        library: ArrayLibrary,
         arrays: Sequence[Any],
         results: Sequence[Any],
         binding: Binding,
         ranges: Ranges | None,
     ) -> None:
         """With `check=2`: against the reference."""
-        wanted = self.reference(adapter, arrays, ranges)
+        wanted = self.reference(library, arrays, ranges)
         for result, array, want in zip(self.row.results, results, wanted, strict=True):
             if result.kind != "value":
                 # Near ties may be decided by rounding; the values themselves are compared. States
                 # depend on how sums are cut.
                 continue
-            got = np.asarray(adapter.to_numpy(array), np.float64)
+            got = np.asarray(library.to_numpy(array), np.float64)
             finite = np.abs(want[np.isfinite(want)])
             scale = finite.max(initial=0) or 1.0
             eps = EPSILON[binding.dtype]
@@ -580,12 +590,12 @@ class Fold:
                 )
 
     def reference(
-        self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
+        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
     ) -> Sequence[Any]:
         """The results as the interpreter of kernels has them, as NumPy arrays."""
-        given = [np.asarray(adapter.to_numpy(adapter.ready(array))) for array in arrays]
+        given = [np.asarray(library.to_numpy(library.ready(array))) for array in arrays]
         with settings(backend=REFERENCE.name, check=0):
-            return self.run(NumpyArrays, given, ranges)
+            return self.run(NUMPY, given, ranges)
 
 
 def _dot(x: Node, y: Node) -> Node:
@@ -614,7 +624,7 @@ def check_formulas(
     )
 
 
-def fill(adapter: Any, out: Any, found: Any, fold: Fold) -> Any:
+def fill(library: ArrayLibrary, out: Any, found: Any, fold: Fold) -> Any:
     """Copy results that are more than one plain array into the user's.
 
     Raises:
@@ -630,7 +640,7 @@ def fill(adapter: Any, out: Any, found: Any, fold: Fold) -> Any:
             hint=f"arrays of shapes {shapes}",
         )
     for array, target in zip(arrays, targets, strict=True):
-        check_out(adapter, target, tuple(array.shape), adapter.dtype(array), array)
+        check_out(library, target, tuple(array.shape), library.dtype(array), array)
     for array, target in zip(arrays, targets, strict=True):
         target[...] = array
     return out

@@ -11,17 +11,20 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..arrays.advice import kind_name
+from ..arrays.checks import check_count
+from ..arrays.library import ArrayLibrary
+from ..arrays.opaque import opaque
+from ..arrays.registry import LIBRARIES, library_of
 from ..core.node import Kind
 from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
 from .accuracy import Accuracy
-from .advice import kind_name
-from .arrays import ADAPTERS, adapter_of, check_count
 from .devices import ANY_DEVICE, AUTO, placed
 from .fold import Fold
 from .given import REFUSED, completed
-from .opaque import opaque
+from .hooks import hooks_of
 from .parse import parse_aliases, parse_many
 from .ranges import checked_ranges
 from .raw import fill_raw, is_raw
@@ -219,7 +222,7 @@ class Genred:
 def call_fold(
     fold: Fold,
     args: Sequence[Any],
-    library: str | None,
+    name: str | None,
     backend: str = "auto",
     device_id: int | None = -1,
     ranges: Any = None,
@@ -235,31 +238,29 @@ def call_fold(
     if len(args) != len(fold.variables) or not args:
         check_count(len(fold.variables), len(args), fold.names)
     try:
-        adapter = _adapter(args, fold, library)
+        library = _library(args, fold, name)
         if backend is AUTO and current().backend == "triton":
             backend = "GPU"
         if backend is not AUTO or device_id is not ANY_DEVICE:
-            adapter = placed(adapter, args, backend, device_id)
-        if out is not None and not isinstance(out, tuple) and is_raw(fold, adapter, args, out):
-            fill_raw(fold, adapter, args, out, pairs)
+            library = placed(library, args, backend, device_id)
+        if out is not None and not isinstance(out, tuple) and is_raw(fold, library, args, out):
+            fill_raw(fold, library, args, out, pairs)
             out = None
-        if adapter.name == "torch":
-            from .torch import call
-
-            return call(fold, adapter, args, out, pairs)
-        return fold(adapter, args, out, pairs)
+        if library.differentiates:
+            return hooks_of(library.name).call(fold, library, args, out, pairs)
+        return fold(library, args, out, pairs)
     except REFUSED:
-        found = completed(fold, args, library)
+        found = completed(fold, args, name)
         if found is None:
             raise
-    return call_fold(fold, found, library, backend, device_id, ranges, out)
+    return call_fold(fold, found, name, backend, device_id, ranges, out)
 
 
-def _adapter(args: Sequence[Any], fold: Fold, library: str | None) -> Any:
-    for adapter in ADAPTERS:
-        if library in (None, adapter.name) and args and adapter.owns(args[0]):
-            return adapter
-    return adapter_of(args, fold.names, library)
+def _library(args: Sequence[Any], fold: Fold, name: str | None) -> ArrayLibrary:
+    for library in LIBRARIES:
+        if name in (None, library.name) and args and library.owns(args[0]):
+            return library
+    return library_of(args, fold.names, name)
 
 
 def _rebuild(kind: type[Genred], options: dict[str, Any]) -> Genred:

@@ -8,15 +8,20 @@ then looked at here, so complete arguments cost nothing.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..arrays.advice import label_of
+from ..arrays.checks import Sizes, check_shapes
+from ..arrays.library import SUPPORTED, ArrayLibrary
+from ..arrays.registry import LIBRARIES, library_for
 from ..core.node import Kind, Node
 from ..errors import ArrayTypeError, DTypeError, ShapeError
-from .arrays import ADAPTERS, SUPPORTED, check_shapes, label_of
+
+if TYPE_CHECKING:
+    from .fold import Fold
 
 Shape = tuple[int, ...]
 Number = TypeVar("Number", float, complex)
@@ -61,39 +66,36 @@ def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number
     what = "a list holds the components of a parameter: numbers, or arrays of one number"
     if not values:
         raise ArrayTypeError(what, found="an empty list", hint="Pm([1.0, 2.0])")
-    for place, value in enumerate(values):
-        adapter = next((adapter for adapter in ADAPTERS if adapter.owns(value)), None)
+    owners = [library_for(value) for value in values]
+    for place, (value, library) in enumerate(zip(values, owners, strict=True)):
         if plain_number(value) or isinstance(value, kind):
             continue
-        if adapter is None:
+        if library is None:
             name = type(value)
             raise ArrayTypeError(
                 what,
                 found=f"element {place} is a {name.__module__}.{name.__qualname__}",
                 hint="Pm([1.0, 2.0]), or an array",
             )
-        adapter.check_kind(value, f"element {place}")
-        dtype = adapter.dtype(value)
+        library.check_kind(value, f"element {place}")
+        dtype = library.dtype(value)
         numbers = ("int", "uint", "float", "bfloat", "complex")[: 5 if kind is complex else 4]
         if math.prod(value.shape) != 1 or not dtype.startswith(numbers):
-            join = "numpy.concatenate" if adapter.name == "numpy" else "torch.cat"
             raise ArrayTypeError(
                 what,
                 found=f"element {place} has shape {tuple(value.shape)}, dtype {dtype}",
-                hint=f"Pm({join}(x)), one vector of all components",
+                hint=f"Pm({library.words.joined}(x)), one vector of all components",
             )
-    asking = next((value for value in values if getattr(value, "requires_grad", False)), None)
-    if asking is None:
-        return [
-            kind(value.item()) if hasattr(value, "item") else kind(_checked(value))
-            for value in values
-        ]
-    torch = sys.modules["torch"]
-    like = {"dtype": asking.dtype, "device": asking.device}
-    return torch.cat([torch.as_tensor(value, **like).reshape(1) for value in values])
+    for value, library in zip(values, owners, strict=True):
+        if library is not None and library.wants_gradient(value):
+            return library.vector(values, value)
+    return [
+        kind(_checked(value)) if library is None else kind(value.item())
+        for value, library in zip(values, owners, strict=True)
+    ]
 
 
-def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] | None:
+def completed(fold: Fold, args: Sequence[Any], name: str | None) -> list[Any] | None:
     """The arguments of a call with nothing left out; None where nothing was.
 
     Raises:
@@ -101,14 +103,14 @@ def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] 
         ArrayTypeError, DeviceError: arrays that are no plain memory.
     """
     plain = [_plain(x, label_of(place, fold.names)) for place, x in enumerate(args)]
-    like, adapter = _first_array(plain, library)
-    if adapter is None or len(args) != len(fold.variables):
+    like, library = _first_array(plain, name)
+    if library is None or len(args) != len(fold.variables):
         return None
     found = [
-        adapter.numbers([as_float(x)], like) if _is_parameter(v) and plain_number(x) else x
+        library.numbers([as_float(x)], like) if _is_parameter(v) and plain_number(x) else x
         for v, x in zip(fold.variables, plain, strict=True)
     ]
-    if not all(adapter.owns(x) for x in found):
+    if not all(library.owns(x) for x in found):
         return None
     shapes = [tuple(x.shape) for x in found]
     places = lacking(fold.variables, shapes)
@@ -128,37 +130,37 @@ def completed(fold: Any, args: Sequence[Any], library: str | None) -> list[Any] 
 
 def _plain(x: Any, label: str) -> Any:
     """An argument; of an array of a subclass that answers for its shape, the memory alone."""
-    for adapter in ADAPTERS:
-        if adapter.owns(x):
-            x = adapter.plain(x)
-            adapter.check_kind(x, label)
+    for library in LIBRARIES:
+        if library.owns(x):
+            x = library.plain(x)
+            library.check_kind(x, label)
     return x
 
 
 def checked(
-    fold: Any, args: Sequence[Any], library: str | None
-) -> tuple[Sequence[Any], tuple[Any, Any, str]]:
-    """The arguments of a call, completed where need be; their adapter, sizes and dtype.
+    fold: Fold, args: Sequence[Any], name: str | None
+) -> tuple[Sequence[Any], tuple[ArrayLibrary, Sizes, str]]:
+    """The arguments of a call, completed where need be; their library, sizes and dtype.
 
     Raises:
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError: what does not fit.
     """
     try:
-        return args, fold.check(args, library)
+        return args, fold.check(args, name)
     except REFUSED:
-        found = completed(fold, args, library)
+        found = completed(fold, args, name)
         if found is None:
             raise
-    return found, fold.check(found, library)
+    return found, fold.check(found, name)
 
 
-def _first_array(args: Sequence[Any], library: str | None) -> tuple[Any, Any]:
-    """The first argument that is an array of numbers, and its adapter."""
+def _first_array(args: Sequence[Any], name: str | None) -> tuple[Any, ArrayLibrary | None]:
+    """The first argument that is an array of numbers, and its library."""
     for x in args:
         if not plain_number(x):
-            for adapter in ADAPTERS:
-                if library in (None, adapter.name) and adapter.owns(x):
-                    return (x, adapter) if adapter.dtype(x) in SUPPORTED else (None, None)
+            for library in LIBRARIES:
+                if name in (None, library.name) and library.owns(x):
+                    return (x, library) if library.dtype(x) in SUPPORTED else (None, None)
     return None, None
 
 

@@ -75,7 +75,7 @@ class Internals(Tensor):
     @property
     def tools(self) -> Any:
         """What pairfold needs of the arrays' library; None where there is no array yet."""
-        return self.adapter
+        return self.library
 
     def get_tools(self) -> None:
         """Nothing: `tools`, `Genred` and `KernelSolve` are there from the start."""
@@ -93,11 +93,11 @@ class Internals(Tensor):
             ShapeError: they differ.
         """
         found = self.init(is_complex)
-        names = {"dtype": "real_dtype", "_dtype": "real_dtype", "tools": "adapter"}
+        names = {"dtype": "real_dtype", "_dtype": "real_dtype", "tools": "library"}
         wanted = {names.get(name, name) for name in props}
         if wanted - {"Genred", "KernelSolve", "batchdims", "variables", "symbolic_variables"}:
             both = found._like(found.node, other)
-            for name in wanted & {"ni", "nj", "real_dtype", "adapter", "backend", "ranges"}:
+            for name in wanted & {"ni", "nj", "real_dtype", "library", "backend", "ranges"}:
                 setattr(found, name, getattr(both, name))
         return found
 

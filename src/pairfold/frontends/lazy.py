@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.advice import kind_name, to_array, to_dtype, to_one_dtype
+from ..arrays.library import COMPLEX, SUPPORTED, ArrayLibrary
+from ..arrays.opaque import opaque
+from ..arrays.registry import LIBRARIES
 from ..core.cache import cached
 from ..core.node import Kind, Node
 from ..core.show import formula_text
@@ -26,17 +30,14 @@ from ..errors import (
 from ..ops.steps import Steps
 from ..ops.table import OPERATIONS, build
 from ..settings import current
-from .advice import kind_name, to_array, to_dtype, to_one_dtype
-from .arrays import SUPPORTED
 from .copies import converted, copied, packed, unpacked, with_owners
 from .foreign import Foreign
 from .given import plain_number
-from .leaves import COMPLEX, Leaf, adapter_for, array_leaf, joined, numbered
-from .opaque import opaque
+from .leaves import Leaf, array_leaf, joined, library_from, numbered
 from .ranges import same_ranges
 
 # What a result has in common with all operands, None where an operand does not know.
-_SHARED = ("adapter", "real_dtype", "ni", "nj", "backend", "ranges")
+_SHARED = ("library", "real_dtype", "ni", "nj", "backend", "ranges")
 
 _LONG = 160  # characters of a formula that are shown in one line
 # Operations whose result has one component, whatever their operand has.
@@ -58,7 +59,7 @@ class Tensor(Foreign):
     batch: tuple[int, ...]
     ni: int | None
     nj: int | None
-    adapter: Any
+    library: ArrayLibrary | None
     real_dtype: str | None
     axis: int | None
     ranges: Any
@@ -68,7 +69,7 @@ class Tensor(Foreign):
 
     def _blank(self) -> None:
         self.leaves, self.batch = (), ()
-        self.ni = self.nj = self.adapter = self.real_dtype = None
+        self.ni = self.nj = self.library = self.real_dtype = None
         self.axis = self.ranges = self.backend = None
 
     def _set_leaf(self, leaf: Leaf) -> None:
@@ -80,7 +81,7 @@ class Tensor(Foreign):
         try:
             shape = tuple(x.shape)
         except RuntimeError:  # a tensor without one
-            adapter_for(x).check_kind(x, "x")
+            library_from(x).check_kind(x, "x")
             raise
         if len(shape) >= 3:
             if axis is not None:
@@ -96,7 +97,7 @@ class Tensor(Foreign):
 
     def _set_owner(self, x: Any, kind: Kind) -> None:
         """A leaf from an array of this kind."""
-        self.adapter = adapter_for(x)
+        self.library = library_from(x)
         self.real_dtype = self._checked_dtype(x, self.is_complex)
         if x.shape and not x.shape[-1]:
             raise ShapeError("a vector has at least one component", found=f"shape {tuple(x.shape)}")
@@ -111,7 +112,7 @@ class Tensor(Foreign):
 
     def _checked_dtype(self, x: Any, pairs: bool) -> str:
         """The dtype of an array's numbers: of real and imaginary parts where it has `pairs`."""
-        given = self.adapter.dtype(x)
+        given = library_from(x).dtype(x)
         found = COMPLEX.get(given, given)
         if found not in SUPPORTED:
             raise DTypeError(
@@ -294,7 +295,7 @@ class Tensor(Foreign):
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("batch", "ni", "nj", "adapter", "real_dtype", "axis", "ranges", "backend")
+        names = ("batch", "ni", "nj", "library", "real_dtype", "axis", "ranges", "backend")
         state = {name: getattr(self, name) for name in names}
         return self.restored, (packed([self.node], self.leaves), self.leaves, state)
 
@@ -347,13 +348,14 @@ def _check_common(name: str, first: Tensor, second: Tensor) -> None:
             found=found,
             hint=to_one_dtype(arrays, values, names) if len(arrays) == 2 else None,
         )
-    if name == "adapter":
-        torch_first = values[0].name == "torch"
-        numpy_name, torch_name = names[torch_first], names[not torch_first]
+    if name == "library":
+        by_library = sorted(zip(values, names, strict=True), key=lambda x: LIBRARIES.index(x[0]))
+        (one, first_name), (other, second_name) = by_library
         raise ArrayTypeError(
-            "NumPy arrays and torch tensors cannot be combined",
+            f"{one.words.many} and {other.words.many} cannot be combined",
             found=found,
-            hint=f"torch.as_tensor({numpy_name}) for the array, or {torch_name}.numpy()",
+            hint=f"{other.words.made.format(name=first_name)} for the array, or "
+            f"{other.words.numpy.format(name=second_name)}",
         )
     raise ShapeError(
         f"the {name} of two tensors that are combined differ",
@@ -375,11 +377,10 @@ def _named(leaf: Leaf) -> str:
 
 
 def _array_text(leaf: Leaf) -> str:
-    adapter = adapter_for(leaf.owner)
+    library = library_from(leaf.owner)
     what = {Kind.I: "indexed by i", Kind.J: "indexed by j", Kind.PARAMETER: "a parameter"}
-    kind = "a NumPy array" if adapter.name == "numpy" else "a torch tensor"
-    dtype, shape = adapter.dtype(leaf.owner), tuple(leaf.owner.shape)
-    return f"{kind} of shape {shape}, {dtype}, {what[leaf.kind]}"
+    dtype, shape = library.dtype(leaf.owner), tuple(leaf.owner.shape)
+    return f"{library.words.one} of shape {shape}, {dtype}, {what[leaf.kind]}"
 
 
 def is_scalar(node: Node) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..arrays.registry import library_for
 from ..core.node import Kind
 from ..errors import ArgumentError, ArrayTypeError, OptionError, SolveError, unexpected
 from .accuracy import Accuracy
 from .conjugate import checked_stop
 from .lazy import Tensor
-from .leaves import Leaf, adapter_for, numbered
+from .leaves import Leaf, numbered
 from .preconditioners import checked_preconditioner
 from .reduced import fold_of
 from .solve import Request, System, solve_system
@@ -129,11 +130,11 @@ class Solved:
             b if n == self.place else leaf.array if leaf.symbol is None else by_symbol[leaf.symbol]
             for n, leaf in enumerate(self.order)
         ]
-        adapter = adapter_for(b)
-        if adapter is None:
+        library = library_for(b)
+        if library is None:
             raise ArrayTypeError("b must be an array", found=f"a {type(b).__name__}")
         return [
-            adapter.numbers(leaf.values, b) if array is None else array
+            array if leaf.values is None else library.numbers(leaf.values, b)
             for leaf, array in zip(self.order, given, strict=True)
         ]
 
@@ -165,8 +166,8 @@ def _right_hand_side(other: Any) -> tuple[Leaf, bool]:
                 "b must be an array or a variable", found=repr(other), hint="Vi(b) or Vj(b)"
             )
         return leaf, False
-    adapter = adapter_for(other)
-    if adapter is None or not len(other.shape):
+    library = library_for(other)
+    if library is None or not len(other.shape):
         raise ArrayTypeError(
             "b must be an array or a variable",
             found=f"a {type(other).__name__}",

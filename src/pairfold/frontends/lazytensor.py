@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.library import COMPLEX
+from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
 from ..core.node import topological
 from ..errors import (
@@ -28,7 +30,7 @@ from ..ops.truth import is_truth
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
 from .lazy import Tensor, check_kind, is_scalar, number_leaf, symbol_leaf
-from .leaves import COMPLEX, adapter_for, alike
+from .leaves import alike
 from .methods import add_methods, whole
 from .reducing import COMPONENTS, Reducing
 
@@ -73,9 +75,9 @@ class LazyTensor(Reducing):
         if x is None:
             self.node = constant(0)
             return
-        adapter = adapter_for(x)
+        library = library_for(x)
         scalar = isinstance(x, np.generic)
-        if adapter is not None and not scalar:
+        if library is not None and not scalar:
             self._set_array(x, axis)
         elif isinstance(x, tuple):
             if axis is not None:
@@ -533,8 +535,8 @@ def _holds_complex(x: Any) -> bool:
         return True
     if isinstance(x, list):
         return any(map(_holds_complex, x))
-    adapter = adapter_for(x)
-    return adapter is not None and adapter.dtype(x) in COMPLEX
+    library = library_for(x)
+    return library is not None and library.dtype(x) in COMPLEX
 
 
 def component_part(key: Any, last: int, dim: int) -> tuple[int, int | None]:

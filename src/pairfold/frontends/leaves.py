@@ -10,24 +10,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
+from ..arrays.library import COMPLEX, ArrayLibrary
+from ..arrays.opaque import opaque
+from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
-from ..core.cache import Cache, Limit, cached
+from ..core.cache import cached
 from ..core.node import Kind, Node
 from ..errors import DTypeError
 from ..ops.table import variable
-from .arrays import ADAPTERS
-from .gate import check_recording
-from .opaque import opaque
 
-COMPLEX = {"complex64": "float32", "complex128": "float64"}
 _positions = itertools.count(1)
-_adapters: Cache[Any] = Cache(Limit("array classes", 256))
 _free: list[int] = []  # a heap; each use of it is one step for the interpreter, so no lock
 
 
@@ -102,7 +97,7 @@ class Leaf:
             DTypeError: complex numbers for real ones, or real ones for complex ones.
         """
         assert self.form is not None
-        dtype = adapter_for(owner).dtype(owner)
+        dtype = library_from(owner).dtype(owner)
         if (dtype in COMPLEX) != self.pairs:
             raise DTypeError(
                 f"{'complex' if self.pairs else 'real'} numbers cannot become others",
@@ -139,8 +134,7 @@ def placed_variable(position: int, dim: int, kind: Kind) -> Node:
 def array_leaf(owner: Any, form: Kind) -> Leaf:
     """The leaf of an array, given as a variable of this kind."""
     array = viewed(owner, form)
-    adapter = adapter_for(owner)
-    pairs = adapter.dtype(owner) in COMPLEX
+    pairs = library_from(owner).dtype(owner) in COMPLEX
     shown = None if pairs else array
     return Leaf(form, array.shape[-1], shown, owner=owner, form=form, pairs=pairs)
 
@@ -149,21 +143,18 @@ def _restored(kind: Kind, form: Kind, owner: Any) -> Leaf:
     return array_leaf(owner, form).of_kind(kind)
 
 
-def adapter_for(x: object) -> Any:
-    """The adapter of an array's library, None for what is not an array."""
-    known = _adapters.table.get(type(x))  # used so often that it is not counted
-    if known is not None:
-        return known.value
-    owner = next((adapter for adapter in ADAPTERS if adapter.owns(x)), None)
-    return _adapters.put(type(x), owner)
+def library_from(array: object) -> ArrayLibrary:
+    """The library of what is known to be an array."""
+    found = library_for(array)
+    assert found is not None
+    return found
 
 
 def viewed(owner: Any, form: Kind) -> Any:
     """An array as a fold wants it: without the axis of the index that it does not have."""
-    adapter = adapter_for(owner)
-    if adapter.name == "torch":
-        check_recording()  # sizes would be tensors
-    x = parts(owner, adapter)
+    library = library_from(owner)
+    library.check_recording()  # sizes would be tensors
+    x = library.as_real(owner)
     if len(x.shape) >= 3:
         if form == Kind.I:
             return x[..., 0, :]
@@ -171,16 +162,6 @@ def viewed(owner: Any, form: Kind) -> Any:
     if form == Kind.PARAMETER:
         return x.reshape(1) if not len(x.shape) else x[0] if len(x.shape) == 2 else x
     return x
-
-
-def parts(x: Any, adapter: Any) -> Any:
-    """A complex array as real numbers, twice as many along the last axis; a real one as it is."""
-    if adapter.dtype(x) not in COMPLEX:
-        return x
-    x = x.reshape(1) if not len(x.shape) else x
-    if adapter.name == "numpy":
-        return np.ascontiguousarray(x).view(COMPLEX[x.dtype.name])
-    return sys.modules["torch"].view_as_real(x.resolve_conj()).flatten(-2)
 
 
 @opaque
@@ -204,17 +185,11 @@ def _memory(leaf: Leaf) -> tuple[Any, ...] | None:
     """What two views of the same numbers have in common, None where there is no telling."""
     if not leaf.given or leaf.form is None or leaf.pairs:
         return None
-    array, adapter = leaf.array, adapter_for(leaf.owner)
-    kind = (leaf.kind, adapter.dtype(array), tuple(array.shape))
-    if isinstance(array, np.ndarray):
-        return *kind, array.ctypes.data, array.strides
-    try:
-        place = array.data_ptr()
-    except RuntimeError:  # arrays inside a transform have no memory of their own
+    array, library = leaf.array, library_from(leaf.owner)
+    place = library.memory(array)
+    if place is None:
         return None
-    if not place:
-        return None
-    return *kind, str(array.device), place, array.stride(), array.requires_grad
+    return leaf.kind, library.dtype(array), tuple(array.shape), *place
 
 
 def joined(first: Sequence[Leaf], second: Sequence[Leaf]) -> tuple[Leaf, ...]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
-
+from ..arrays.library import ArrayLibrary
+from ..arrays.registry import LIBRARIES
 from ..errors import ArrayTypeError, OptionError, check_option
-from .arrays import ADAPTERS
-from .conjugate import cast, checked_stop, conjugate_gradients
+from .conjugate import checked_stop, conjugate_gradients
 from .genred import Genred
 from .preconditioners import LowRank, Matrix, factor
 
@@ -41,6 +38,7 @@ def ConjugateGradientSolver(
     Returns:
         An array of b's shape and dtype.
 
+    >>> import numpy as np
     >>> ConjugateGradientSolver("numpy", lambda a: 4 * a, np.array([2.0, 8.0])).tolist()
     [0.5, 2.0]
 
@@ -48,7 +46,7 @@ def ConjugateGradientSolver(
         SolveError: no convergence, or an operator that is not positive definite.
         OptionError, ArrayTypeError: another binding, b of another library.
     """
-    xp, no_graph = _library(binding, b)
+    library = _library(binding, b)
     stop = checked_stop(eps, tol, maxiter)
     if preconditioner is not None and not callable(preconditioner):
         raise OptionError(
@@ -56,9 +54,9 @@ def ConjugateGradientSolver(
             found=f"preconditioner={preconditioner!r}",
             hint="r -> z, an approximate inverse; names go with KernelSolve and LazyTensor.solve",
         )
-    with no_graph:
+    with library.no_graph():
         axes = tuple(range(len(b.shape)))
-        return conjugate_gradients(xp, linop, b, axes, stop, preconditioner)
+        return conjugate_gradients(library, linop, b, axes, stop, preconditioner)
 
 
 def KernelLinearSolver(
@@ -94,6 +92,7 @@ def KernelLinearSolver(
     Returns:
         An array (M, E).
 
+    >>> import numpy as np
     >>> x = np.array([[0.0], [1.0]])
     >>> b = np.ones((2, 1))
     >>> KernelLinearSolver("numpy", ("gaussian", 1, 1, 1.0), x, b, alpha=1.0).round(4).tolist()
@@ -103,24 +102,24 @@ def KernelLinearSolver(
         SolveError: no convergence, or an operator that is not positive definite.
         OptionError, ArrayTypeError: another binding, arrays of another library, an unknown kernel.
     """
-    xp, no_graph = _library(binding, x, b)
+    library = _library(binding, x, b)
     product = _gaussian(K) if isinstance(K, tuple) else K
 
     def apply(a: Any) -> Any:
         found = product(x, x, a)
         return found + alpha * a if alpha else found
 
-    with no_graph:
+    with library.no_graph():
         preconditioner = None
         if precond:
-            preconditioner = nystrom(xp, product, x, float(alpha), precondKernel)
+            preconditioner = nystrom(library, product, x, float(alpha), precondKernel)
             eps = eps / math.sqrt(max(1, b.shape[-2]))
         stop = checked_stop(eps, tol, maxiter)
-        return conjugate_gradients(xp, apply, b, (-2,), stop, preconditioner)
+        return conjugate_gradients(library, apply, b, (-2,), stop, preconditioner)
 
 
 def nystrom(
-    xp: Any,
+    library: ArrayLibrary,
     product: Kernel,
     x: Any,
     alpha: float,
@@ -131,7 +130,7 @@ def nystrom(
     The same landmarks are drawn at every call, about sqrt(M) of them.
 
     Args:
-        xp: the module `numpy` or `torch`.
+        library: that of the arrays.
         product: K(x, y, b), for arrays (M, D), (N, D), (N, E).
         x: points (M, D).
         alpha: above 0.
@@ -143,20 +142,20 @@ def nystrom(
     """
     if not alpha > 0:
         raise OptionError("this preconditioner needs alpha above 0", found=f"alpha={alpha!r}")
-    place = {} if xp is np else {"device": x.device}
+    xp = library.functions()
 
     def columns(places: Sequence[int]) -> Any:
         u = x[list(places)]
         if matrix is not None:
-            return cast(matrix(x, u), xp.float64)
+            return library.cast(matrix(x, u), "float64")
         # Columns of the matrix one by one: a product may know one width only.
-        unit = xp.eye(u.shape[0], dtype=x.dtype, **place)
+        unit = xp.eye(u.shape[0], dtype=x.dtype, **library.place(x))
         found = [product(x, u, unit[:, n : n + 1]) for n in range(len(u))]
-        return cast(xp.concatenate(found, 1), xp.float64)
+        return library.cast(xp.concatenate(found, 1), "float64")
 
     count, rounding = x.shape[0], float(xp.finfo(x.dtype).eps)
-    known = Matrix(xp, count, columns, lambda: None, rounding)
-    return LowRank(xp, factor("nystrom", known, max(1, math.isqrt(count))), alpha, exact=True)
+    known = Matrix(library, count, columns, lambda: None, rounding)
+    return LowRank(library, factor("nystrom", known, max(1, math.isqrt(count))), alpha, exact=True)
 
 
 def _gaussian(K: tuple[Any, ...]) -> Kernel:
@@ -178,16 +177,15 @@ def _gaussian(K: tuple[Any, ...]) -> Kernel:
     return product
 
 
-def _library(binding: str, *arrays: Any) -> tuple[Any, AbstractContextManager[Any]]:
-    """The module of arrays, and a context in which tensors record no graph."""
+def _library(binding: str, *arrays: object) -> ArrayLibrary:
+    """The library of arrays, by the name of a binding."""
     check_option("binding", binding, _LIBRARIES)
     name = _LIBRARIES[binding]
-    adapter = next(a for a in ADAPTERS if a.name == name)
+    library = next(library for library in LIBRARIES if library.name == name)
     for array in arrays:
-        if not adapter.owns(array):
+        if not library.owns(array):
             raise ArrayTypeError(
                 f"with binding {binding!r} arrays are those of {name}",
                 found=f"a {type(array).__module__}.{type(array).__name__}",
             )
-    xp = sys.modules[name]
-    return xp, xp.no_grad() if name == "torch" else nullcontext()
+    return library

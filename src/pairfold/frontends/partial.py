@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..arrays.library import ArrayLibrary
 from ..ops import states
 from ..ops.states import States
 from .fold import Fold
@@ -17,7 +18,11 @@ from .ranges import Ranges
 
 
 def partial(
-    fold: Fold, adapter: Any, arrays: Sequence[Any], start: int = 0, ranges: Ranges | None = None
+    fold: Fold,
+    library: ArrayLibrary,
+    arrays: Sequence[Any],
+    start: int = 0,
+    ranges: Ranges | None = None,
 ) -> States:
     """The states of all rows after these columns, of which the first is number `start`.
 
@@ -27,18 +32,18 @@ def partial(
         ArgumentError, ArrayTypeError, DTypeError, DeviceError, ShapeError, RangeError: what does
             not fit.
     """
-    given = _of_states(fold).run(adapter, arrays, ranges)
-    return states.numbered(adapter, fold.row, given, start)
+    given = _of_states(fold).run(library, arrays, ranges)
+    return states.numbered(library, fold.row, given, start)
 
 
-def merged(fold: Fold, adapter: Any, a: States, b: States) -> States:
+def merged(fold: Fold, library: ArrayLibrary, a: States, b: States) -> States:
     """The states after the columns of both."""
-    return states.merged(adapter, fold.row, a, b, fold.length)
+    return states.merged(library, fold.row, a, b, fold.length)
 
 
-def finished(fold: Fold, adapter: Any, given: States, columns: int, dtype: str) -> States:
+def finished(fold: Fold, library: ArrayLibrary, given: States, columns: int, dtype: str) -> States:
     """What `fold.run` gives for arrays of a dtype, after so many columns in all."""
-    return states.finished(adapter, fold.row, given, columns, dtype)
+    return states.finished(library, fold.row, given, columns, dtype)
 
 
 def widths(fold: Fold) -> tuple[int, ...]:

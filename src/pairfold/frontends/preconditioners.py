@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.library import ArrayLibrary
+from ..core.library import Array
 from ..errors import OptionError, SolveError, closest
-from .conjugate import cast
 
 NAMES = ("nystrom", "pivoted-cholesky")
 _ROUNDING, _TINY = 1e-13, float(np.finfo(np.float64).tiny)
@@ -35,14 +36,14 @@ class Matrix:
     """Positive matrices (..., n, n), known by their columns and diagonals, in float64.
 
     Args:
-        xp: the module `numpy` or `torch`.
+        library: that of the arrays.
         size: n.
         columns: from k places among n to an array (..., n, k).
         diagonal: to an array (..., n).
         rounding: the relative error of entries.
     """
 
-    xp: Any
+    library: ArrayLibrary
     size: int
     columns: Callable[[Sequence[int]], Any]
     diagonal: Callable[[], Any]
@@ -98,13 +99,14 @@ def nystrom(matrix: Matrix, rank: int, seed: int = 0) -> Any:
     Raises:
         SolveError: the columns are not finite.
 
+    >>> from ..arrays.registry import NUMPY
     >>> K = np.array([[2.0, 1.0], [1.0, 2.0]])
-    >>> known = Matrix(np, 2, lambda places: K[:, places], lambda: np.diag(K), 1e-16)
+    >>> known = Matrix(NUMPY, 2, lambda places: K[:, places], lambda: np.diag(K), 1e-16)
     >>> found = nystrom(known, 2)
     >>> (found @ found.T).round(6).tolist()
     [[2.0, 1.0], [1.0, 2.0]]
     """
-    xp = matrix.xp
+    xp = matrix.library.functions()
     drawn = np.random.default_rng(seed).choice(matrix.size, rank, replace=False)
     places = np.sort(drawn).tolist()
     columns = matrix.columns(places)
@@ -125,18 +127,19 @@ def pivoted_cholesky(matrix: Matrix, rank: int) -> Any:
     Matrices of a batch share their pivots: those whose remaining entries are largest in sum,
     relative to the first diagonals. It ends where rounding is all that remains.
 
+    >>> from ..arrays.registry import NUMPY
     >>> K = np.array([[4.0, 2.0], [2.0, 1.0]])
-    >>> known = Matrix(np, 2, lambda places: K[:, places], lambda: np.diag(K), 1e-16)
+    >>> known = Matrix(NUMPY, 2, lambda places: K[:, places], lambda: np.diag(K), 1e-16)
     >>> pivoted_cholesky(known, 2).tolist()
     [[2.0], [1.0]]
     """
-    xp = matrix.xp
+    xp = matrix.library.functions()
     rest = xp.clip(matrix.diagonal(), 0, None)
     most = xp.amax(rest, -1)[..., None] if matrix.size else rest
     weight = 1 / xp.where(most > 0, most, xp.ones_like(most))
     floor = matrix.size * matrix.rounding
     rows: list[Any] = []
-    place = {} if xp is np else {"device": rest.device}
+    place = matrix.library.place(rest)
     stack = xp.zeros((*rest.shape[:-1], rank, matrix.size), dtype=xp.float64, **place)
     for count in range(rank):
         share = rest * weight
@@ -161,19 +164,23 @@ class LowRank:
     """The inverse of shift + L L^T, up to a factor, on arrays (..., n, E).
 
     Args:
-        xp: the module `numpy` or `torch`.
+        library: that of the arrays.
         factor: L (..., n, k), in float64.
         shift: what is added to the diagonal, from 0.
         exact: take eigenvalues that L L^T does not have for 0, as Woodbury's formula does; else
             for the least that it has, which is safer where they decay slowly.
 
-    >>> inverse = LowRank(np, np.array([[3.0], [0.0]]), 1.0)
+    >>> from ..arrays.registry import NUMPY
+    >>> inverse = LowRank(NUMPY, np.array([[3.0], [0.0]]), 1.0)
     >>> inverse(np.array([[1.0], [1.0]])).tolist()
     [[1.0], [1.0]]
     """
 
-    def __init__(self, xp: Any, factor: Any, shift: float, exact: bool = False) -> None:
-        self.xp, self.factor, self.batch = xp, factor, tuple(factor.shape[:-2])
+    def __init__(
+        self, library: ArrayLibrary, factor: Array, shift: float, exact: bool = False
+    ) -> None:
+        self.library, self.factor, self.batch = library, factor, tuple(factor.shape[:-2])
+        self.xp = xp = library.functions()
         values, vectors = xp.linalg.eigh(xp.swapaxes(factor, -1, -2) @ factor)
         # Squaring leaves nothing of eigenvalues below the rounding errors of the largest.
         known = values > _ROUNDING * xp.clip(values[..., -1:], _TINY, None)
@@ -197,6 +204,6 @@ class LowRank:
 
     def __call__(self, r: Any) -> Any:
         """z, in the dtype of r."""
-        wide = cast(r, self.xp.float64)
+        wide = self.library.cast(r, "float64")
         inside = self.core @ (self.xp.swapaxes(self.factor, -1, -2) @ wide)
-        return cast(wide - self.factor @ inside, r.dtype)
+        return self.library.cast_like(wide - self.factor @ inside, r)

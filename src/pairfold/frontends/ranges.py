@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.registry import LIBRARIES
 from ..core.node import Kind
 from ..errors import DTypeError, OptionError, RangeError, ShapeError
 from ..lower.pattern import Pattern
-from .arrays import ADAPTERS
 
 NAMES = ("ranges_i", "slices_i", "redranges_j", "ranges_j", "slices_j", "redranges_i")
 
@@ -135,11 +135,11 @@ def checked_ranges(given: Any) -> Ranges | None:
 def _numbers(name: str, given: Any) -> Any:
     """One of the arrays, as a new array of int64."""
     array = given
-    for adapter in ADAPTERS:
-        if adapter.owns(given):
-            adapter.check_kind(given, name)
-            adapter.check_memory(given, name)
-            array = adapter.whole_numbers(given, name)
+    for library in LIBRARIES:
+        if library.owns(given):
+            library.check_kind(given, name)
+            library.check_memory(given, name)
+            array = library.whole_numbers(given, name)
     pairs = "slices" not in name
     try:
         array = np.asarray(array)
@@ -152,7 +152,7 @@ def _numbers(name: str, given: Any) -> Any:
         raise DTypeError(
             f"{name} must hold whole numbers",
             found=f"dtype {array.dtype}",
-            hint=f"{name}.long()" if hasattr(given, "long") else f"{name}.astype('int64')",
+            hint=f"{name}.astype('int64')",
         )
     return np.array(array, np.int64, order="C")
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .arrays import check_out
+from ..arrays.checks import check_out
+from ..arrays.library import ArrayLibrary
 from .fold import Fold
 from .ranges import Ranges
 
@@ -26,44 +27,44 @@ def _width(fold: Fold) -> int:
     return sum(fold.widths)
 
 
-def is_raw(fold: Fold, adapter: Any, arrays: Sequence[Any], out: Any) -> bool:
+def is_raw(fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], out: Any) -> bool:
     """Whether `out` has the shape of the raw result and not that of the finished one.
 
     Raises:
         ArrayTypeError, DeviceError: `out` is no plain memory.
     """
-    if not adapter.owns(out):
+    if not library.owns(out):
         return False
-    adapter.check_kind(out, "out")
-    binding = fold.binding(adapter, arrays)
+    library.check_kind(out, "out")
+    binding = fold.binding(library, arrays)
     if tuple(out.shape) != (*binding.out_shapes[0][:-1], _width(fold)):
         return False
     lists = fold.row.listed and fold.dim > 1
     joined = len(fold.widths) > 1 and not fold.row.joined
-    numbered = fold.row.results[0].kind == "index" and adapter.dtype(out) == binding.dtype
+    numbered = fold.row.results[0].kind == "index" and library.dtype(out) == binding.dtype
     other = fold.reduction in (*_LOGS, "SumSoftMaxWeight")
     return lists or joined or numbered or other
 
 
 def fill_raw(
-    fold: Fold, adapter: Any, arrays: Sequence[Any], out: Any, ranges: Ranges | None = None
+    fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], out: Any, ranges: Ranges | None = None
 ) -> None:
     """Write the raw result to `out`.
 
     Raises:
         DTypeError, ShapeError: `out` cannot hold it.
     """
-    check_out(adapter, out, tuple(out.shape), adapter.dtype(arrays[0]), arrays[0])
+    check_out(library, out, tuple(out.shape), library.dtype(arrays[0]), arrays[0])
     shift = "Max_SumShiftExp"
     if fold.reduction in _LOGS:
         parts = fold.variant(shift if fold.weight is None else f"{shift}Weight").run(
-            adapter, arrays, ranges
+            library, arrays, ranges
         )
     elif fold.reduction == "SumSoftMaxWeight":
-        sums = fold.variant(f"{shift}Weight").run(adapter, arrays, ranges)[1]
-        parts = (*fold.variant(shift).run(adapter, arrays, ranges), sums)
+        sums = fold.variant(f"{shift}Weight").run(library, arrays, ranges)[1]
+        parts = (*fold.variant(shift).run(library, arrays, ranges), sums)
     else:
-        parts = fold.run(adapter, arrays, ranges)
+        parts = fold.run(library, arrays, ranges)
     if fold.row.listed and len(parts) > 1:
         for n, part in enumerate(parts):
             found = part.reshape((*out.shape[:-1], fold.length, fold.dim))

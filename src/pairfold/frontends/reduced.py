@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays.checks import check_out
+from ..arrays.library import COMPLEX, ArrayLibrary
+from ..arrays.registry import library_for
 from ..core.cache import Cache, Limit
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
 from ..ops.steps import Steps
 from .accuracy import Accuracy
-from .arrays import check_out
 from .copies import converted, copied, packed, unpacked, with_owners
 from .fold import Fold
 from .genred import call_fold
 from .given import as_float, plain_number
 from .internals import CALL_OPTIONS
-from .leaves import COMPLEX, Leaf, adapter_for, numbered, parts, placed_variable
+from .leaves import Leaf, numbered, placed_variable
 
 _folds: Cache[Fold] = Cache(Limit("reductions of lazy tensors", 512))
 _SHOWN = {
@@ -57,7 +59,7 @@ class Reduced:
     @property
     def ready(self) -> bool:
         """Whether nothing is missing."""
-        return self.tensor.adapter is not None and not self.tensor.symbols
+        return self.tensor.library is not None and not self.tensor.symbols
 
     @property
     def axis(self) -> int:
@@ -86,19 +88,19 @@ class Reduced:
         checked_call(options)
         self.options.update(options)
         checked_keepdim(self.reduction_op, self.options.get("keepdim"))
-        adapter, filled = self._filled(arrays)
+        library, filled = self._filled(arrays)
         call = self._call_options()
         keep, out = call.pop("keepdim", False), call.get("out")
         if self.tensor.is_complex:
             call["out"] = None
             result = self.tensor._finished(call_fold(self.fold, filled, None, **call))
             result = self._shaped(result, bool(keep))
-            return result if out is None else _filled(adapter, out, result)
+            return result if out is None else _filled(library, out, result)
         result = call_fold(self.fold, filled, None, **call)
         return result if out is not None else self._shaped(result, bool(keep))
 
     def _filled(self, arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
-        """The adapter of a call's arrays, and one for every variable.
+        """The library of a call's arrays, and one for every variable.
 
         Raises:
             ArgumentError: another number of arrays than there are symbols.
@@ -112,8 +114,8 @@ class Reduced:
                 hint=symbols_wanted(symbols) if wanted else "call it without arrays",
             )
         given = [self._array(leaf, arrays) for leaf in self.order]
-        adapter, like = _library(given)
-        return adapter, [adapter.numbers(x, like) if isinstance(x, tuple) else x for x in given]
+        library, like = _library(given)
+        return library, [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
 
     def _call_options(self) -> dict[str, Any]:
         """The options of a call, with what the tensor says of ranges and backend."""
@@ -157,15 +159,15 @@ class Reduced:
                 return (as_float(array), 0.0)[: leaf.dim]
             if leaf.pairs and isinstance(array, (complex, np.complexfloating)):
                 return (float(array.real), float(array.imag))
-        adapter = adapter_for(array)
-        if not leaf.pairs or adapter is None:
+        library = library_for(array)
+        if not leaf.pairs or library is None:
             return array
-        if adapter.dtype(array) not in COMPLEX:
+        if library.dtype(array) not in COMPLEX:
             raise DTypeError(
                 f"argument {leaf.symbol} must be an array of complex numbers",
-                found=f"dtype {adapter.dtype(array)}",
+                found=f"dtype {library.dtype(array)}",
             )
-        return parts(array, adapter)
+        return library.as_real(array)
 
     def _shaped(self, result: Any, keep: bool) -> Any:
         """Results with all batch axes, and with the reduced axis where it is to be kept."""
@@ -303,21 +305,21 @@ def checked_keepdim(reduction_op: str, keepdim: Any) -> None:
         )
 
 
-def _library(arrays: Sequence[Any]) -> tuple[Any, Any]:
-    """The adapter of the first array, and that array: its dtype and device are the result's."""
-    first = next((x for x in arrays if adapter_for(x) is not None), None)
-    adapter = adapter_for(first)
-    if adapter is None:
+def _library(arrays: Sequence[Any]) -> tuple[ArrayLibrary, Any]:
+    """The library of the first array, and that array: its dtype and device are the result's."""
+    first = next((x for x in arrays if library_for(x) is not None), None)
+    library = library_for(first)
+    if library is None:
         raise ArgumentError(
             "a formula of numbers alone has no dtype: there is nothing to compute with",
             hint="make one of them an array",
         )
-    return adapter, first
+    return library, first
 
 
-def _filled(adapter: Any, out: Any, result: Any) -> Any:
+def _filled(library: ArrayLibrary, out: Any, result: Any) -> Any:
     """`out`, with a result copied into it."""
-    check_out(adapter, out, tuple(result.shape), adapter.dtype(result), result)
+    check_out(library, out, tuple(result.shape), library.dtype(result), result)
     out[...] = result
     return out
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arrays.library import COMPLEX
+from ..arrays.registry import NUMPY, library_for
 from ..calculus.substitute import substitute
 from ..core.node import Kind
 from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, brief, unexpected
@@ -11,7 +13,6 @@ from ..ops.reductions import REDUCTIONS
 from .genred import checked_accuracy, checked_length, checked_reduction, checked_weight
 from .internals import CALL_OPTIONS, INIT_OPTIONS, Internals
 from .lazy import Tensor, is_scalar
-from .leaves import COMPLEX, adapter_for
 from .reduced import Reduced, checked_call
 
 
@@ -271,7 +272,7 @@ class Reducing(Internals):
                 found=f"shape {self.shape}",
                 hint="x.sum(-1) makes scalars of vectors",
             )
-        if adapter_for(v) is None or not len(v.shape):
+        if library_for(v) is None or not len(v.shape):
             raise ArrayTypeError(
                 "a matrix can be multiplied with an array (N,) or (..., N, E)",
                 found=f"a {type(v).__name__}",
@@ -299,7 +300,7 @@ class Reducing(Internals):
         Raises:
             ShapeError, ArrayTypeError: what cannot be multiplied.
         """
-        if adapter_for(v) is None or len(v.shape) < 2:
+        if library_for(v) is None or len(v.shape) < 2:
             return self.t().__matmul__(v, **options)
         return self.t().__matmul__(v.swapaxes(-1, -2), **options).swapaxes(-1, -2)
 
@@ -366,14 +367,14 @@ class Reducing(Internals):
         return self.rmatvec(v)
 
     def _product(self, matrix: Any, v: Any) -> Any:
-        adapter = adapter_for(v)
-        if self.adapter is None or adapter in (None, self.adapter) or adapter.name != "numpy":
+        library = self.library
+        if library in (None, NUMPY) or library_for(v) is not NUMPY:
             return matrix @ v
         like = next(leaf.array for leaf in self.leaves if leaf.given)
-        vectors = self.adapter.tensor(v)
-        real = adapter.dtype(v) not in COMPLEX
-        vectors = vectors.to(like) if real else vectors.to(like.device)
-        return (matrix @ vectors).detach().cpu().numpy()
+        vectors = library.constants(v, like)
+        if NUMPY.dtype(v) not in COMPLEX:
+            vectors = library.cast_like(vectors, like)
+        return library.to_numpy(matrix @ vectors)
 
 
 def _keepdim(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,18 +21,6 @@ from ..errors import MemoryLimitError
 from ..settings import current
 from .partial import States, finished, merged, partial, widths
 from .ranges import Ranges
-
-# The share of a GPU's free memory that a call fills: allocators round sizes up.
-_SHARE = 0.8
-
-
-def free_memory(device: Any) -> int:
-    """Bytes that may be used on a device: what is free, and what torch holds without using it."""
-    if device.type == "cpu":
-        return sys.maxsize
-    cuda = sys.modules["torch"].cuda
-    held = cuda.memory_reserved(device) - cuda.memory_allocated(device)
-    return int(_SHARE * (cuda.mem_get_info(device)[0] + held))
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Slabs:
     """A fold of host arrays on a GPU.
 
     `there` makes tensors on the device of arrays, `back` copies them into arrays, `tensors` is the
-    adapter of tensors there.
+    library of tensors there.
     """
 
     def __init__(
@@ -134,7 +121,7 @@ class Slabs:
 
     def run(self, results: Sequence[Any], ranges: Ranges | None) -> None:
         """Fill host arrays with the results."""
-        cut = self.cut(free_memory(self.binding.device), ranges)
+        cut = self.cut(self.tensors.free_memory(self.binding.device), ranges)
         batches = list(_boxes(self.whole.batch, cut.batch))
         rows = list(_slices(self.whole.rows, cut.rows))
         columns = list(_slices(self.whole.columns, cut.columns))
@@ -209,16 +196,16 @@ class Slabs:
         step: Callable[[], None],
     ) -> tuple[Any, ...]:
         """The same, with columns that come in slabs."""
-        fold, adapter = self.fold, self.tensors
+        fold, library = self.fold, self.tensors
         states: States | None = None
         for part in columns:
             here = {**given, **self._there(box, self._reduced, part)}
             tensors = [here[position] for position in range(len(self.arrays))]
-            found = partial(fold, adapter, tensors, part.start)
-            states = found if states is None else merged(fold, adapter, states, found)
+            found = partial(fold, library, tensors, part.start)
+            states = found if states is None else merged(fold, library, states, found)
             step()
         assert states is not None
-        return finished(fold, adapter, states, self.whole.columns, self.binding.dtype)
+        return finished(fold, library, states, self.whole.columns, self.binding.dtype)
 
 
 def _slices(size: int, most: int) -> Iterator[slice]:

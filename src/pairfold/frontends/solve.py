@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,20 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays.checks import Sizes
+from ..arrays.library import SUPPORTED, WHOLE, ArrayLibrary
+from ..arrays.opaque import opaque
+from ..arrays.registry import LIBRARIES, NUMPY, library_for
 from ..calculus.operators import check_linear
 from ..calculus.substitute import substitute
+from ..core.library import Array
 from ..core.node import Kind, Node, depends_on
 from ..errors import DimError, DTypeError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
-from .arrays import SUPPORTED, WHOLE, Sizes, TorchArrays
-from .conjugate import Later, Stop, cast, checked_stop, conjugate_gradients
-from .entries import Entries, Inverse
+from .conjugate import Later, Stop, checked_stop, conjugate_gradients
+from .entries import Entries, Inverse, Operator
 from .fold import Fold
-from .gate import check_recording
 from .genred import call_fold, check_axis, checked_accuracy, listed_aliases
 from .given import checked
-from .opaque import opaque
+from .hooks import hooks_of
 from .parse import parse_many
 from .preconditioners import NAMES, checked_preconditioner
 from .ranges import checked_ranges
@@ -124,34 +126,45 @@ class System:
         """The arguments, with a vector at the place of the unknown."""
         return [*args[: self.position], vector, *args[self.position + 1 :]]
 
-    def product(self, library: str, args: Sequence[Any], vector: Any, request: Request) -> Any:
+    def product(
+        self, library: ArrayLibrary, args: Sequence[Array], vector: Array, request: Request
+    ) -> Array:
         """K times a vector."""
-        return call_fold(self.fold, self.with_vector(args, vector), library, **request.call)
+        return call_fold(self.fold, self.with_vector(args, vector), library.name, **request.call)
 
-    def solution(self, library: str, args: Sequence[Any], alpha: Any, request: Request) -> Any:
+    def solution(
+        self, library: ArrayLibrary, args: Sequence[Array], alpha: Array | None, request: Request
+    ) -> Array:
         """a with (alpha Id + K) a = b, without derivatives; b stands at `position`.
 
         Raises:
             SolveError: see `conjugate_gradients`.
         """
 
-        def apply(vector: Any) -> Any:
+        def apply(vector: Array) -> Array:
             found = self.product(library, args, vector, request)
             return found if alpha is None else found + alpha * vector
 
         b = args[self.position]
         return conjugate_gradients(
-            sys.modules[library],
+            library,
             apply,
             b,
             self.axes,
             request.stop,
-            self._preconditioner(args, b, alpha, request),
+            self._preconditioner(library, args, b, alpha, request),
             request.callback,
             _least(alpha),
         )
 
-    def _preconditioner(self, args: Sequence[Any], b: Any, alpha: Any, request: Request) -> Any:
+    def _preconditioner(
+        self,
+        library: ArrayLibrary,
+        args: Sequence[Array],
+        b: Array,
+        alpha: Array | None,
+        request: Request,
+    ) -> Operator | Later | None:
         """What a request asks for: a function r -> z, one that is made later, or None.
 
         Raises:
@@ -166,14 +179,20 @@ class System:
         if kept is not None and kept.fits(b.shape):
             return kept
         if asked in NAMES:
-            found = self._entries().inverse(args, b, alpha, asked, request.rank, request.call)
+            given = (library, args, b, alpha)
+            found = self._entries().inverse(*given, asked, request.rank, request.call)
             request.made["inverse"] = found
             return found
         known = self.unknown.params[2] != self.fold.kept and request.call.get("ranges") is None
-        return Later(_WAIT, self._choice(args, b, alpha, request)) if known else None
+        return Later(_WAIT, self._choice(library, args, b, alpha, request)) if known else None
 
     def _choice(
-        self, args: Sequence[Any], b: Any, alpha: Any, request: Request
+        self,
+        library: ArrayLibrary,
+        args: Sequence[Array],
+        b: Array,
+        alpha: Array | None,
+        request: Request,
     ) -> Callable[[int], Inverse | None]:
         """A preconditioner for a system that has taken some iterations, if it is likely to pay.
 
@@ -190,7 +209,8 @@ class System:
             rank = min(most, math.isqrt(count * size // 2))
             if rank < 2 * last:
                 return None
-            found = self._entries().inverse(args, b, alpha, NAMES[0], rank, request.call)
+            given = (library, args, b, alpha)
+            found = self._entries().inverse(*given, NAMES[0], rank, request.call)
             if found.gain < 2 * gain:
                 most = most if found.gain > _GAIN / 4 else 0
                 return None
@@ -244,7 +264,7 @@ def _acts_apart(formula: Node, unknown: Node) -> bool:
 
 @opaque
 def solve_system(
-    system: System, args: Sequence[Any], library: str | None, alpha: Any, request: Request
+    system: System, args: Sequence[Any], name: str | None, alpha: Any, request: Request
 ) -> Any:
     """Solve for arrays of either library; see `KernelSolve.__call__`.
 
@@ -252,38 +272,37 @@ def solve_system(
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
         SolveError: what does not fit, or cannot be solved.
     """
-    if any(map(TorchArrays.owns, args)):
-        check_recording()
-    args, (adapter, sizes, dtype) = checked(system.fold, args, library)
+    for library in LIBRARIES:
+        if any(map(library.owns, args)):
+            library.check_recording()
+    args, (library, sizes, dtype) = checked(system.fold, args, name)
     shape = system.shape(sizes)
     ranges = checked_ranges(request.call.get("ranges"))
     if ranges is not None:
         ranges.pattern(system.fold.kept, sizes.i, sizes.j)
     request = replace(request, call={**request.call, "ranges": ranges})
-    xp = sys.modules[adapter.name]
     half = dtype in ("float16", "bfloat16")
     if half:  # as sums are: half precision is storage only
-        args = [cast(array, xp.float32) for array in args]
-    b = xp.broadcast_to(args[system.position], shape)
-    given, alpha = system.with_vector(args, b), _checked_alpha(xp, alpha, b)
-    if adapter.name == "torch":
-        from .torchsolve import solve_tensors
-
-        found = solve_tensors(system, given, alpha, request)
+        args = [library.cast(array, "float32") for array in args]
+    b = library.functions().broadcast_to(args[system.position], shape)
+    given, alpha = system.with_vector(args, b), _checked_alpha(library, alpha, b)
+    if library.differentiates:
+        found = hooks_of(library.name).solve(system, given, alpha, request)
     else:
-        found = system.solution(adapter.name, given, alpha, request)
-    return cast(found, getattr(xp, dtype)) if half else found
+        found = system.solution(library, given, alpha, request)
+    return library.cast(found, dtype) if half else found
 
 
-def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
+def _checked_alpha(library: ArrayLibrary, alpha: Any, b: Array) -> Array | None:
     """alpha as an array of b's dtype that multiplies vectors, None for a plain 0."""
     if alpha is None or (isinstance(alpha, (int, float)) and alpha == 0):
         return None
     given: Any = alpha
-    if TorchArrays.owns(given):
-        TorchArrays.check_kind(given, "alpha")
-        TorchArrays.check_memory(given, "alpha")
-        real = TorchArrays.dtype(given) in (*SUPPORTED, *WHOLE)
+    owner = library_for(given)
+    if owner is not None and owner is not NUMPY:
+        owner.check_kind(given, "alpha")
+        owner.check_memory(given, "alpha")
+        real = owner.dtype(given) in (*SUPPORTED, *WHOLE)
     else:
         real = not isinstance(alpha, complex) and not str(getattr(given, "dtype", "")).startswith(
             "c"
@@ -293,12 +312,13 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
             "alpha must be real", found=f"alpha of dtype {getattr(given, 'dtype', complex)}"
         )
     try:
-        if hasattr(given, "requires_grad"):
-            tensors = xp.__name__ == "torch"
-            found = given.to(b) if tensors else np.asarray(given.detach().cpu(), b.dtype)
+        if owner is library and owner is not NUMPY:
+            found = library.matched(given, b)
         else:
-            place = {} if xp is np else {"device": b.device}
-            found = xp.asarray(np.asarray(alpha, np.float64), dtype=b.dtype, **place)
+            values = given if owner is None else owner.to_numpy(given)
+            found = library.functions().asarray(
+                np.asarray(values, np.float64), dtype=b.dtype, **library.place(b)
+            )
     except MemoryError:
         raise
     except Exception:  # what is no number, in whichever way it says so
@@ -323,7 +343,7 @@ def _checked_alpha(xp: Any, alpha: Any, b: Any) -> Any:
     return found
 
 
-def _least(alpha: Any) -> float | None:
+def _least(alpha: Array | None) -> float | None:
     """The least number on the diagonal; None where there is none above 0."""
     least = 0.0 if alpha is None or 0 in alpha.shape else float(alpha.min())
     return least if least > 0 else None

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
+from ..arrays.checks import Sizes
+from ..arrays.library import ArrayLibrary
 from ..backends.chosen import chosen
 from ..core.node import Kind
 from ..lower.bounds import assume_moderate
@@ -17,7 +19,6 @@ from ..lower.kernel import Kernel, lower
 from ..lower.sweep import MOST_COMPONENTS, sums
 from ..ops.table import OPERATIONS
 from ..settings import Settings, current
-from .arrays import Sizes
 from .fold import Fold
 from .ranges import Ranges
 
@@ -69,10 +70,10 @@ class Sweep(Fold):
         return kernel
 
     def reference(
-        self, adapter: Any, arrays: Sequence[Any], ranges: Ranges | None = None
+        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
     ) -> Sequence[Any]:
         """The results as the interpreter of kernels has them: those of the folds, one by one."""
-        found = (fold.reference(adapter, arrays, ranges) for fold in self.folds)
+        found = (fold.reference(library, arrays, ranges) for fold in self.folds)
         return [result for results in found for result in results]
 
     def fits(self, options: Settings) -> bool:
@@ -81,14 +82,14 @@ class Sweep(Fold):
 
 
 def sweep(
-    fold: Fold, positions: Sequence[int], adapter: Any, arrays: Sequence[Any]
+    fold: Fold, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Any]
 ) -> list[Any] | None:
     """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it.
 
     Not every backend has such passes.
     """
     options = current()
-    if not chosen(options, adapter.device(arrays[0])).fuses:
+    if not chosen(options, library.device(arrays[0])).fuses:
         return None
     if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
         return None
@@ -96,12 +97,12 @@ def sweep(
     found = _in_lanes(fold, positions, kept)
     if not found.fits(options):
         return None
-    binding = found.binding(adapter, arrays)
+    binding = found.binding(library, arrays)
     if not binding.launcher.sweeps or not binding.rows * binding.columns * binding.count:
         return None
     if binding.rows < _SHORT and binding.rows < binding.columns:
         found = _in_lanes(fold, positions, Kind.I if kept == Kind.J else Kind.J)
-    results = found.run(adapter, arrays)
+    results = found.run(library, arrays)
     return [results[found.order.index(n)] for n in range(len(positions))]
 
 

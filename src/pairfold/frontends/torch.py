@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..arrays.advice import label_of
+from ..arrays.library import ArrayLibrary
+from ..arrays.torch_gate import check_kind, check_recording
 from ..errors import ArrayTypeError, DerivativeError, PairfoldError
-from .arrays import label_of
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .fold import Fold, fill
-from .gate import check_kind, check_recording
 from .ranges import Ranges
+
+if TYPE_CHECKING:
+    from .solve import Request, System
 
 # Looked up once: these are asked at every call.
 _torch: Any = torch
@@ -36,15 +41,15 @@ class FoldFunction(torch.autograd.Function):
     """fold(*tensors), with its pull-back, push-forward and batching rule."""
 
     @staticmethod
-    def forward(fold: Fold, adapter: Any, ranges: Any, *tensors: Any) -> Any:  # pyright: ignore
+    def forward(fold: Fold, library: ArrayLibrary, ranges: Any, *tensors: Any) -> Any:  # pyright: ignore
         """The reduction itself: one tensor, or a tuple, as machine code writes them."""
-        results = fold.run(adapter, tensors, ranges)
+        results = fold.run(library, tensors, ranges)
         return results[0] if len(results) == 1 else results
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep the arguments, and the results where derivatives read them."""
-        ctx.fold, ctx.adapter, ctx.ranges, *tensors = inputs
+        ctx.fold, ctx.library, ctx.ranges, *tensors = inputs
         results = output if isinstance(output, tuple) else (output,)
         if not has_derivatives(ctx.fold):
             ctx.mark_non_differentiable(*results)
@@ -58,9 +63,9 @@ class FoldFunction(torch.autograd.Function):
         saved = ctx.saved_tensors  # hooks may give them away once
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
-        incoming = list(map(ctx.adapter.plain, grads))
+        incoming = list(map(ctx.library.plain, grads))
         final = _plain([*saved, *incoming]) and not _in_older_vmap()
-        given = (ctx.fold, ctx.adapter, positions, saved, incoming, ctx.ranges, _apply, final)
+        given = (ctx.fold, ctx.library, positions, saved, incoming, ctx.ranges, _apply, final)
         try:
             results = gradients(*given)
         except PairfoldError:
@@ -79,17 +84,17 @@ class FoldFunction(torch.autograd.Function):
         """The derivative along the tangents that are given."""
         saved, given = ctx.saved_tensors, given[3:]
         positions = [n for n, tangent in enumerate(given) if tangent is not None]
-        along = [ctx.adapter.plain(given[n]) for n in positions]
-        found = tangents(ctx.fold, ctx.adapter, positions, saved, along, ctx.ranges, _apply)
+        along = [ctx.library.plain(given[n]) for n in positions]
+        found = tangents(ctx.fold, ctx.library, positions, saved, along, ctx.ranges, _apply)
         return found[0] if len(found) == 1 else found
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """One more batch axis, in front of those of every tensor."""
-        fold, adapter, ranges, *tensors = args
+        fold, library, ranges, *tensors = args
         for position, tensor in enumerate(tensors):
-            adapter.check_memory(tensor, label_of(position, fold.names))
-        found = batched(fold, adapter, tensors, in_dims[3:], info.batch_size, ranges, _apply)
+            library.check_memory(tensor, label_of(position, fold.names))
+        found = batched(fold, library, tensors, in_dims[3:], info.batch_size, ranges, _apply)
         return (found[0], 0) if len(found) == 1 else (found, (0,) * len(found))
 
 
@@ -138,9 +143,9 @@ def _exposed(tensor: Any, level: int) -> Any:
 
 
 def _apply(
-    fold: Fold, adapter: Any, tensors: Sequence[Any], ranges: Ranges | None
+    fold: Fold, library: ArrayLibrary, tensors: Sequence[Any], ranges: Ranges | None
 ) -> tuple[Any, ...]:
-    return _all(applied(FoldFunction, fold, adapter, ranges, *tensors))
+    return _all(applied(FoldFunction, fold, library, ranges, *tensors))
 
 
 def _all(results: Any) -> tuple[Any, ...]:
@@ -148,7 +153,11 @@ def _all(results: Any) -> tuple[Any, ...]:
 
 
 def call(
-    fold: Fold, adapter: Any, tensors: Sequence[Any], out: Any, ranges: Ranges | None = None
+    fold: Fold,
+    library: ArrayLibrary,
+    tensors: Sequence[Any],
+    out: Any,
+    ranges: Ranges | None = None,
 ) -> Any:
     """Reduce tensors; the result carries a graph where one of them asks for gradients.
 
@@ -160,33 +169,46 @@ def call(
     except PairfoldError:
         raise
     except Exception:
-        fold.check(tensors, adapter.name)  # says which tensor does not answer
+        fold.check(tensors, library.name)  # says which tensor does not answer
         raise
     if direct:
         try:
-            return fold(adapter, tensors, None, ranges)
+            return fold(library, tensors, None, ranges)
         except ArrayTypeError:
             if not _in_older_vmap():
                 raise
     # Errors are raised here, not from inside autograd's machinery.
     wrapped = _inside._functorch.is_functorch_wrapped_tensor
     if _in_older_vmap() or any(wrapped(tensor) for tensor in tensors if _is(tensor)):
-        fold.check(tensors, adapter.name)
+        fold.check(tensors, library.name)
     else:
-        sizes = fold.binding(adapter, tensors).sizes
+        sizes = fold.binding(library, tensors).sizes
         if ranges is not None:
             ranges.pattern(fold.kept, sizes.i, sizes.j)
     if out is None:
-        return fold.shaped(adapter, differentiable(fold, adapter, tensors, ranges, _apply))
+        return fold.shaped(library, differentiable(fold, library, tensors, ranges, _apply))
     if _in_older_vmap() or any(wrapped(given) for given in (*tensors, *_all(out)) if _is(given)):
         raise DerivativeError("out is not filled inside a transform of torch", hint="out=None")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        found = fold.shaped(adapter, differentiable(fold, adapter, tensors, ranges, _apply))
+        found = fold.shaped(library, differentiable(fold, library, tensors, ranges, _apply))
         targets = _all(out)
         if any(target.requires_grad and target.is_leaf for target in targets):
             raise DerivativeError("out must not require gradients itself", hint="out.detach()")
-        return fill(adapter, out, found, fold)
-    return fold(adapter, tensors, out, ranges)
+        return fill(library, out, found, fold)
+    return fold(library, tensors, out, ranges)
+
+
+def solve(
+    system: System, tensors: Sequence[Tensor], alpha: Tensor | None, request: Request
+) -> Tensor:
+    """The solution of a system; it carries a graph where a tensor asks for gradients.
+
+    Raises:
+        SolveError: see `conjugate_gradients`.
+    """
+    from .torchsolve import solve_tensors
+
+    return solve_tensors(system, tensors, alpha, request)
 
 
 def _is(tensor: object) -> bool:

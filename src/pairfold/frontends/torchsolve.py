@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from ..arrays.registry import TORCH
 from ..core.node import Kind
-from .arrays import TorchArrays
 from .derivatives import batch_first, summed
 from .genred import call_fold
 from .solve import Request, System
@@ -27,7 +27,7 @@ class SolveFunction(torch.autograd.Function):
     @staticmethod
     def forward(system: System, request: Request, alpha: Any, *tensors: Any) -> Any:  # pyright: ignore
         """The solution, in b's shape."""
-        return system.solution("torch", tensors, alpha, request)
+        return system.solution(TORCH, tensors, alpha, request)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -86,13 +86,13 @@ class SolveFunction(torch.autograd.Function):
 
         variables = system.fold.variables
         given = [
-            batch_first(TorchArrays, tensor, dim, depth - (v.params[2] == Kind.PARAMETER))
+            batch_first(TORCH, tensor, dim, depth - (v.params[2] == Kind.PARAMETER))
             for tensor, dim, v in zip(tensors, in_dims[3:], variables, strict=True)
         ]
         if in_dims[3 + system.position] is None:
             given[system.position] = b.expand(info.batch_size, *b.shape)
         if alpha is not None:
-            alpha = batch_first(TorchArrays, alpha, in_dims[2], depth)
+            alpha = batch_first(TORCH, alpha, in_dims[2], depth)
         return applied(SolveFunction, system, request, alpha, *given), 0
 
 
@@ -107,7 +107,7 @@ def _through_product(
     """The gradient of <incoming, K vector> to one tensor, all others fixed."""
     args = (*system.with_vector(tensors, vector), incoming)
     result = call_fold(system.fold.pull_back(position), args, "torch", **request.call)
-    return summed(TorchArrays, system.fold, position, result, tensors[position])
+    return summed(TORCH, system.fold, position, result, tensors[position])
 
 
 def solve_tensors(system: System, tensors: Sequence[Any], alpha: Any, request: Request) -> Any:

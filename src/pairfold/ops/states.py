@@ -118,9 +118,11 @@ def numbered(library: ArrayOperations, row: Reduction, states: States, start: in
     if "index" not in row.kinds:
         return states
     nothing = to_float(number(row.identity[0]))
-    shift = library.where(states[0] == nothing, 0.0, float(start))
-    pairs = zip(states, row.kinds, strict=True)
-    return tuple(state + shift if kind == "index" else state for state, kind in pairs)
+    empty = states[0] == nothing
+    return tuple(
+        library.where(empty, state, state + float(start)) if kind == "index" else state
+        for state, kind in zip(states, row.kinds, strict=True)
+    )
 
 
 def merged(

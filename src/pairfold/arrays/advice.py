@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16")
 _WHOLE_IN_FLOAT32 = 2**24
+
+
+def label_of(position: int, names: Mapping[int, str]) -> str:
+    """How messages call an argument: `argument 0 (x)`.
+
+    >>> label_of(0, {0: "x"})
+    'argument 0 (x)'
+    """
+    return (
+        f"argument {position} ({names[position]})"
+        if position in names
+        else (f"argument {position}")
+    )
 
 
 def kind_name(x: object) -> str:
@@ -66,7 +79,7 @@ def to_dtype(x: Any, name: str, dtype: str, others: Sequence[str] = ()) -> str |
     Args:
         x: the array.
         name: what to call it.
-        dtype: the name of its dtype, as its adapter has it.
+        dtype: the name of its dtype, as its library has it.
         others: the dtypes of the other arguments.
     """
     if dtype.startswith("complex"):

@@ -1,0 +1,1 @@
+"""Array libraries: one implementation each, behind one protocol."""
