@@ -129,6 +129,10 @@ class InternalError(PairfoldError, RuntimeError):
     """Something that should be impossible: a bug in pairfold, not in the user's program."""
 
 
+class KernelError(InternalError):
+    """A kernel is not well formed: some value or slot is not what backends take for granted."""
+
+
 class Refusal(Exception):
     """Raised inside an operation's row to refuse its arguments; front ends add the rest."""
 

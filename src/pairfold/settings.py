@@ -115,7 +115,8 @@ class Settings:
     progress: bool = _option(False, "Show a progress bar (tqdm) while a long reduction runs.")
     check: int = _option(
         0,
-        "1: verify every kernel's structure; 2: also compare each result with the reference.",
+        "1: verify the structure of every kernel that is made; 2: also compare each result with "
+        "the reference.",
         most=2,
     )
 

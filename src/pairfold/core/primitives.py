@@ -4,7 +4,7 @@ A value of a kernel (`core.scalars.Value`) is a row of one of two tables. `PRIMI
 machine operations; each has its NumPy meaning (the definition), which the interpreter runs, and the
 name of its LLVM spelling (`backends.llvm.simd` or `backends.functions`). `STRUCTURES` are what
 surrounds them: constants, components of arguments, component indices, loops and tables, and holes
-that a backend fills.
+that a backend fills. `lower.verify` checks the values of a kernel against both.
 """
 
 from __future__ import annotations

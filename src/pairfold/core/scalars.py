@@ -256,6 +256,10 @@ class Scalars:
         """How many values there are."""
         return len(self._known)
 
+    def __contains__(self, value: Value) -> bool:
+        """Whether the value was made here."""
+        return self._known.get((value.what, value.args, value.data)) is value
+
     def _make(
         self,
         what: What,

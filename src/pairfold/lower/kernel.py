@@ -29,6 +29,8 @@ from ..core.scalars import (
 )
 from ..errors import InternalError, UnsupportedError
 from ..ops.reductions import Ends, Reduction
+from ..settings import current
+from .verify import verify
 
 # A product of products that are used twice each, over and over, has too many factors to be listed.
 _MOST_FACTORS = 64
@@ -388,8 +390,7 @@ def lower(
         across,
         pieces,
     )
-    _place(kernel)
-    return kernel
+    return _placed(kernel)
 
 
 def literally(kernel: Kernel) -> Kernel:
@@ -549,6 +550,14 @@ def _product(s: Scalars, values: Sequence[Value]) -> Value:
     for value in values[1:]:
         product = product * value
     return product
+
+
+def _placed(kernel: Kernel) -> Kernel:
+    """The kernel with slots for what is kept: it is complete."""
+    _place(kernel)
+    if current().check:
+        verify(kernel)
+    return kernel
 
 
 def _place(kernel: Kernel) -> None:
