@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
 _T = TypeVar("_T")
+_V = TypeVar("_V")
 
 
 class PairfoldError(Exception):
@@ -175,7 +176,7 @@ def brief(function: Function) -> Function:
     """The function; its errors of bad input show no frames of what it calls."""
 
     @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
+    def call(*args: object, **options: object) -> object:
         try:
             return function(*args, **options)
         except PairfoldError as error:
@@ -211,7 +212,7 @@ _SYNONYMS = {
 }
 
 
-def attempted(convert: Callable[[Any], _T], value: Any, otherwise: _T) -> _T:
+def attempted(convert: Callable[[_V], _T], value: _V, otherwise: _T) -> _T:
     """What `convert` makes of a value; `otherwise` where it does not take it, in whichever way it
     says so. Arrays refuse to be compared, other objects anything; lack of memory is no refusal.
 

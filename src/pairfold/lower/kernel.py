@@ -325,7 +325,7 @@ class _Lowering:
 
     def _evaluate(self, node: Node, k: Index) -> Value:
         if node.op.name == "Var":
-            position, dim, kind = node.params
+            position, dim, kind = node.variable
             return self.scalars.load(position, dim, self.stage_of_kind[kind], k)
         if node.op.value is None:
             raise InternalError(f"{node.op.name} has no scalar rule")
@@ -438,7 +438,9 @@ def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> boo
 
 def _arguments(formulas: Sequence[Node], stage_of_kind: dict[Kind, int]) -> tuple[Argument, ...]:
     found = {
-        node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
+        node.variable.position: Argument(
+            node.variable.position, node.variable.dim, stage_of_kind[node.variable.kind]
+        )
         for node in topological(formulas)
         if node.op.name == "Var"
     }
