@@ -26,7 +26,7 @@ from test_approximations import (
 from pairfold.backends.functions import approximations
 from pairfold.backends.gpu.compiled import module_of
 from pairfold.backends.gpu.text import Printed, Text
-from pairfold.core.scalars import PRIMITIVES
+from pairfold.core.primitives import PRIMITIVES
 from pairfold.numpy import Genred
 from pairfold.settings import settings
 

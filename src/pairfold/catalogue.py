@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from .calculus import operators as operators  # registers Grad, Diff ...
 from .core.node import Kind
@@ -93,7 +92,7 @@ def _signature(op: Op) -> str:
     return f"{op.name}({', '.join(words)}{rest})"
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)  # pyright: ignore
 
 
@@ -124,7 +123,7 @@ def _tried(op: Op) -> Iterable[tuple[int, ...]]:
     return itertools.product(tried, repeat=len(op.args))
 
 
-def _answers(op: Op, params: tuple[Any, ...]) -> Answers:
+def _answers(op: Op, params: tuple[object, ...]) -> Answers:
     """The dimension of the result for every dimension of the operands that is not refused."""
     found: Answers = {}
     for dims in (*_tried(op), *(op.samples if op.args else ())):

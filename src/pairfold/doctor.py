@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .errors import PairfoldError
@@ -24,6 +24,12 @@ from .settings import (
     environment_variable,
     thread_count,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating]
 
 _FORMULA = "Exp(-SqDist(x,y))*b"
 _ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]
@@ -188,6 +194,7 @@ def _gpu_error() -> float:
 
 def _kernel() -> list[str]:
     """Compile a formula, compare it with NumPy in float64, and time a larger sum."""
+    from .backends.llvm.explained import Explanation
     from .numpy import Genred
 
     gaussian = Genred(_FORMULA, _ALIASES, axis=1)
@@ -196,7 +203,8 @@ def _kernel() -> list[str]:
     got = gaussian(*arrays)
     first = time.perf_counter() - start
     error = _checked_error(got, arrays)
-    plan: Any = gaussian.explain(*arrays)
+    plan = gaussian.explain(*arrays)
+    assert isinstance(plan, Explanation)  # that of machine code
     lines = {
         "formula": f"sum over j of {_FORMULA}, 3 dimensions, float32",
         "error": f"{error:.1e}, relative to NumPy in float64",
@@ -208,7 +216,7 @@ def _kernel() -> list[str]:
     return _table(lines)
 
 
-def _points(rows: int, columns: int) -> list[Any]:
+def _points(rows: int, columns: int) -> list[Floats]:
     """Arguments of the formula that is tried."""
     import numpy as np
 
@@ -217,7 +225,7 @@ def _points(rows: int, columns: int) -> list[Any]:
     return [random.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-def _checked_error(got: Any, arrays: Sequence[Any]) -> float:
+def _checked_error(got: Floats, arrays: Sequence[Floats]) -> float:
     """The largest error of sums, relative to NumPy in float64.
 
     Raises:

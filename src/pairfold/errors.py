@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
 _T = TypeVar("_T")
+_V = TypeVar("_V")
 
 
 class PairfoldError(Exception):
@@ -129,6 +130,10 @@ class InternalError(PairfoldError, RuntimeError):
     """Something that should be impossible: a bug in pairfold, not in the user's program."""
 
 
+class KernelError(InternalError):
+    """A kernel is not well formed: some value or slot is not what backends take for granted."""
+
+
 class Refusal(Exception):
     """Raised inside an operation's row to refuse its arguments; front ends add the rest."""
 
@@ -171,7 +176,7 @@ def brief(function: Function) -> Function:
     """The function; its errors of bad input show no frames of what it calls."""
 
     @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
+    def call(*args: object, **options: object) -> object:
         try:
             return function(*args, **options)
         except PairfoldError as error:
@@ -207,7 +212,7 @@ _SYNONYMS = {
 }
 
 
-def attempted(convert: Callable[[Any], _T], value: Any, otherwise: _T) -> _T:
+def attempted(convert: Callable[[_V], _T], value: _V, otherwise: _T) -> _T:
     """What `convert` makes of a value; `otherwise` where it does not take it, in whichever way it
     says so. Arrays refuse to be compared, other objects anything; lack of memory is no refusal.
 

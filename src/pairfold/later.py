@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
 # The names around lazy tensors, which `pairfold`, `pairfold.numpy` and `pairfold.torch` share.
 LAZY = {
@@ -15,7 +14,7 @@ LAZY = {
 }
 
 
-def when_used(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+def when_used(module: str, places: Mapping[str, str]) -> Callable[[str], object]:
     """A module's `__getattr__`: each name comes from its place, "file" or "file:" for all of it.
 
     >>> find = when_used("pairfold.numpy", {"parse": "frontends.parse"})
@@ -23,11 +22,11 @@ def when_used(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     'pairfold.frontends.parse'
     """
 
-    def find(name: str) -> Any:
+    def find(name: str) -> object:
         if name not in places:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         place, whole, _ = places[name].partition(":")
-        found: Any = importlib.import_module(f".{place}", "pairfold")
+        found: object = importlib.import_module(f".{place}", "pairfold")
         found = found if whole else getattr(found, name)
         setattr(sys.modules[module], name, found)
         return found

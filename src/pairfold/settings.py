@@ -19,11 +19,12 @@ from .errors import OptionError, check_option, closest
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_T = TypeVar("_T", int, str, bool)
 
 
 def _option(
-    default: Any, says: str, *, valid: tuple[Any, ...] = (), least: int = 0, most: int = 0
-) -> Any:
+    default: _T, says: str, *, valid: tuple[str, ...] = (), least: int = 0, most: int = 0
+) -> _T:
     """`most`: of a whole number, beyond which it means hours of compilation or no memory."""
     meta = {"says": says, "valid": valid, "least": least, "most": most}
     return dataclasses.field(default=default, metadata=meta)
@@ -115,7 +116,8 @@ class Settings:
     progress: bool = _option(False, "Show a progress bar (tqdm) while a long reduction runs.")
     check: int = _option(
         0,
-        "1: verify every kernel's structure; 2: also compare each result with the reference.",
+        "1: verify the structure of every kernel that is made; 2: also compare each result with "
+        "the reference.",
         most=2,
     )
 
@@ -126,7 +128,7 @@ class Settings:
     def _hash(self) -> int:
         return hash(tuple(self.__dict__[name] for name in _FIELDS))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Without the hash: those of texts differ from process to process.
         return Settings, tuple(self.__dict__[name] for name in _FIELDS)
 
@@ -208,7 +210,7 @@ class settings:
         OptionError: for an option that does not exist or a value that it cannot have.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         self._entered = False
         for name in options:
             if name not in _FIELDS:
@@ -247,7 +249,7 @@ class settings:
         return inside
 
 
-def describe() -> list[tuple[str, str, Any, str]]:
+def describe() -> list[tuple[str, str, object, str]]:
     """Rows (name, environment variable, default, meaning) of all options, for docs and `doctor`."""
     return [
         (name, environment_variable(name), field.default, field.metadata["says"])

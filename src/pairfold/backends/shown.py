@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.scalars import PRIMITIVES
+from ..core.primitives import PRIMITIVES
 from ..lower.kernel import PAIR, Kernel
 from ..lower.pattern import Pattern
 

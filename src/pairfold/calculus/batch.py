@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
 from ..ops.table import OPERATIONS, Op, Param, Rule, build, constant, operation, variable
 from ..ops.vectors import zero
-
-Array = Any
 
 # ----- rows that move between a vector and a batch -----------------------------------------------
 
@@ -178,12 +176,20 @@ diagonal = operation(
 # ----- any operation, on each vector of a batch --------------------------------------------------
 
 
+class _Read(Protocol):
+    """What reads the components of an operand."""
+
+    @property
+    def dim(self) -> int: ...
+    def __call__(self, k: Index, /) -> Value: ...
+
+
 class _Vector:
     """Reads one vector of a batch; what a row is given for that operand."""
 
     __slots__ = ("block", "dim", "reader")
 
-    def __init__(self, reader: Any, block: Index, count: int) -> None:
+    def __init__(self, reader: _Read, block: Index, count: int) -> None:
         self.reader, self.block, self.dim = reader, block, reader.dim // count
 
     def __call__(self, k: Index) -> Value:
@@ -254,7 +260,7 @@ def _pulled_each(
     out: Node,
     operands: Sequence[Node],
     count: int,
-    params: Sequence[Any],
+    params: Sequence[object],
 ) -> list[Node | None]:
     """The row's own pull-back, written for one vector and then applied to the batch."""
     many = (True, True, *batched)

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 V = TypeVar("V")
 P = ParamSpec("P")
@@ -135,13 +135,13 @@ class Cache(Generic[V]):
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
-        self.table: dict[Any, Entry[V]] = {}
+        self.table: dict[Hashable, Entry[V]] = {}
         limit.members.add(weakref.ref(self, limit.members.discard))
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def get(self, key: Any) -> V | None:
+    def get(self, key: Hashable) -> V | None:
         """The value of a key, None where there is none."""
         entry, limit = self.table.get(key), self.limit
         if entry is None:
@@ -150,12 +150,12 @@ class Cache(Generic[V]):
         entry.used = limit.clock = limit.clock + 1
         return entry.value
 
-    def peek(self, key: Any) -> V | None:
+    def peek(self, key: Hashable) -> V | None:
         """The same, but not counted as a use."""
         entry = self.table.get(key)
         return None if entry is None else entry.value
 
-    def put(self, key: Any, value: V, size: int = 0) -> V:
+    def put(self, key: Hashable, value: V, size: int = 0) -> V:
         """Keep a value of so many bytes; what is kept: another one that was there before."""
         limit = self.limit
         mine = Entry(value, limit.clock + 1, size)
@@ -169,12 +169,12 @@ class Cache(Generic[V]):
                 limit.shrink(mine)
         return entry.value
 
-    def replace(self, key: Any, value: V) -> None:
+    def replace(self, key: Hashable, value: V) -> None:
         """Keep a value instead of the one that there was."""
         self.table.pop(key, None)
         self.put(key, value)
 
-    def of(self, key: Any, make: Callable[[], V]) -> V:
+    def of(self, key: Hashable, make: Callable[[], V]) -> V:
         """The value of a key, made and kept where there is none."""
         entry, limit = self.table.get(key), self.limit
         if entry is None:
@@ -188,12 +188,30 @@ class Cache(Generic[V]):
         self.table.clear()
 
 
+class _Counts(Protocol):
+    """What functools says of a cache."""
+
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
+    @property
+    def currsize(self) -> int: ...
+
+
+class _Kept(Protocol):
+    """The cache of a function, as functools makes it."""
+
+    def cache_info(self) -> _Counts: ...
+    def cache_clear(self) -> None: ...
+
+
 class _Results(Limit):
     """The cache of a function: functools keeps it, as fast as C is; counts outlast `clear`."""
 
     __slots__ = ("kept",)
 
-    def __init__(self, name: str, most: int, kept: Any) -> None:
+    def __init__(self, name: str, most: int, kept: _Kept) -> None:
         super().__init__(name, most)
         self.kept = kept
 

@@ -9,10 +9,32 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Protocol
 
 
-def fork_safe_lock() -> Any:
+class Lock(Protocol):
+    """A lock that is held in a `with` block, or from `acquire` to `release`."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Wait for it, and hold it."""
+        ...
+
+    def release(self) -> None:
+        """Hold it no longer."""
+        ...
+
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+def fork_safe_lock() -> Lock:
     """A new re-entrant lock, released in parent and child after every fork."""
     lock = threading.RLock()
     hold_across_forks(lock.acquire, lock.release)

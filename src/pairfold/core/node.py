@@ -12,7 +12,7 @@ import enum
 import weakref
 from _weakref import _remove_dead_weakref  # pyright: ignore
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
     from ..ops.table import Op
@@ -25,6 +25,23 @@ class Kind(enum.IntEnum):
     J = 1
     PARAMETER = 2
 
+    @property
+    def other(self) -> Kind:
+        """J for I, and I for J.
+
+        >>> Kind.I.other.name
+        'J'
+        """
+        return Kind(1 - self)
+
+
+class Variable(NamedTuple):
+    """The parameters of a variable: its place in the call, its dimension, its index."""
+
+    position: int
+    dim: int
+    kind: Kind
+
 
 class Node:
     """A formula: `op` applied to `args` and `params`, with values of dimension `dim`.
@@ -36,7 +53,7 @@ class Node:
 
     op: Op
     args: tuple[Node, ...]
-    params: tuple[Any, ...]
+    params: tuple[Any, ...]  # of the types that the row says
     dim: int
     kinds: int
 
@@ -46,6 +63,11 @@ class Node:
         from .show import formula_text
 
         return formula_text(self)
+
+    @property
+    def variable(self) -> Variable:
+        """The parameters of a variable; of no other node."""
+        return cast("Variable", self.params)  # those of Var, by `ops.table.build`
 
     def __add__(self, other: object) -> Node:
         return Node.operators["+"](self, other)
@@ -80,7 +102,7 @@ class Node:
     def __neg__(self) -> Node:
         return Node.operators["neg"](self)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         from .show import formula_text
 
         raise TypeError(
@@ -88,18 +110,21 @@ class Node:
         )
 
 
+Key = tuple["Op", tuple[Node, ...], tuple[Any, ...]]
+
+
 class _Reference(weakref.ref[Node]):
     """A weak reference that knows where it is in the table."""
 
     __slots__ = ("key",)
 
-    key: Any
+    key: Key
 
 
-_interned: dict[Any, _Reference] = {}
+_interned: dict[Key, _Reference] = {}
 
 
-def _forget(reference: Any) -> None:
+def _forget(reference: _Reference) -> None:
     _remove_dead_weakref(_interned, reference.key)
 
 

@@ -8,8 +8,7 @@ before any machine code exists. Ids grow with creation, so sorting by id sorts a
 A *table* is a vector whose components are computed once, in order, and then read any number of
 times, at any index; a component may be computed from earlier ones of the same table.
 
-The primitives table is the only list of machine operations; each row carries its NumPy meaning
-(the definition) and the name of its LLVM spelling (`backends.llvm.simd` or `backends.functions`).
+What a value is made of is said by its row in `core.primitives`.
 """
 
 from __future__ import annotations
@@ -17,15 +16,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from ..errors import InternalError
+from .primitives import INDEX_OPERATIONS, PRIMITIVES, HoleName, ValueKind, What
 
 T = TypeVar("T")
+
+# Stages: what a value depends on, bit by bit. *Row* is the index that is kept.
+ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
+
 Number = Fraction | str
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
 # The extremes of the finite numbers, whatever the dtype.
@@ -66,61 +69,6 @@ def to_float(value: Number, dtype: str = "float64") -> float:
         return float(np.float32(wide))
 
 
-@dataclass(frozen=True)
-class Primitive:
-    """One machine operation: its NumPy meaning, its LLVM spelling, its rough cost."""
-
-    name: str
-    arity: int
-    numpy: Callable[..., Any]
-    llvm: str
-    cost: float = 1.0
-    mask: bool = False
-
-
-def _numpy_rsqrt(x: Any) -> Any:
-    return 1.0 / np.sqrt(x)
-
-
-def _numpy_select(mask: Any, x: Any, y: Any) -> Any:
-    return np.where(mask, x, y)
-
-
-PRIMITIVES = {
-    row.name: row
-    for row in (
-        Primitive("add", 2, np.add, "add"),
-        Primitive("sub", 2, np.subtract, "sub"),
-        # The same, of an x that is rounded: never fused with the product that x is.
-        Primitive("apart", 2, np.subtract, "sub"),
-        Primitive("mul", 2, np.multiply, "mul"),
-        Primitive("div", 2, np.divide, "div", 6),
-        Primitive("neg", 1, np.negative, "neg"),
-        Primitive("abs", 1, np.abs, "abs"),
-        Primitive("sqrt", 1, np.sqrt, "sqrt", 6),
-        Primitive("rsqrt", 1, _numpy_rsqrt, "rsqrt", 7),
-        Primitive("exp", 1, np.exp, "exp", 11),
-        Primitive("log", 1, np.log, "log", 16),
-        Primitive("sin", 1, np.sin, "sin", 16),
-        Primitive("cos", 1, np.cos, "cos", 16),
-        Primitive("tanh", 1, np.tanh, "tanh", 18),
-        Primitive("pow", 2, np.power, "pow", 50),
-        Primitive("asin", 1, np.arcsin, "asin", 20),
-        Primitive("acos", 1, np.arccos, "acos", 20),
-        Primitive("atan", 1, np.arctan, "atan", 20),
-        Primitive("atan2", 2, np.arctan2, "atan2", 30),
-        Primitive("floor", 1, np.floor, "floor"),
-        Primitive("lt", 2, np.less, "<", mask=True),
-        Primitive("le", 2, np.less_equal, "<=", mask=True),
-        Primitive("eq", 2, np.equal, "==", mask=True),
-        Primitive("ne", 2, np.not_equal, "!=", mask=True),
-        Primitive("both", 2, np.logical_and, "mask_and", mask=True),
-        Primitive("either", 2, np.logical_or, "mask_or", mask=True),
-        Primitive("select", 3, _numpy_select, "select"),
-    )
-}
-
-
 class Loop:
     """A loop over components 0..n-1 with carried values: state = step(k, state).
 
@@ -139,9 +87,36 @@ class Loop:
         self.n = n
 
 
+class Load(NamedTuple):
+    """A component of an argument; None: the operand says which."""
+
+    position: int
+    component: int | None
+
+
+class Hole(NamedTuple):
+    """What a backend supplies: number `place` of its kind."""
+
+    name: HoleName
+    place: int
+
+
+class Carried(NamedTuple):
+    """Part `place` of the state of a loop."""
+
+    loop: Loop
+    place: int
+
+
+# What a value is made of besides its operands. An integer is the second operand of an operation on
+# indices, or the component of a table, where that is no value.
+Data = Number | Load | Hole | Carried | Loop | int | None
+
+
 class Value:
     """One scalar (per pair), mask, component index or table; made only by `Scalars`.
 
+    `what` is the name of its row in `core.primitives`, which says what `args` and `data` are.
     `running`: the loops whose state so far it depends on (beyond their index).
     """
 
@@ -160,10 +135,10 @@ class Value:
 
     builder: Scalars
     id: int
-    what: str
+    what: What
     args: tuple[Value, ...]
-    data: Any
-    kind: str
+    data: Data
+    kind: ValueKind
     stage: int
     loops: frozenset[Loop]
     running: frozenset[Loop]
@@ -171,6 +146,41 @@ class Value:
 
     def __repr__(self) -> str:
         return f"<{self.what} {self.data if self.data is not None else ''} #{self.id}>"
+
+    def _data_as(self, kind: type[T]) -> T:
+        if not isinstance(self.data, kind):
+            raise InternalError(f"{self!r} has no {kind.__name__}")
+        return self.data
+
+    @property
+    def number(self) -> Number:
+        """The number that a constant is."""
+        return self.data if isinstance(self.data, str) else self._data_as(Fraction)
+
+    @property
+    def loaded(self) -> Load:
+        """Which component of which argument is loaded."""
+        return self._data_as(Load)
+
+    @property
+    def supplied(self) -> Hole:
+        """What is to be supplied."""
+        return self._data_as(Hole)
+
+    @property
+    def carried(self) -> Carried:
+        """Which part of which loop's state a value is, inside the loop or after it."""
+        return self._data_as(Carried)
+
+    @property
+    def loop(self) -> Loop:
+        """The loop that a value is the index, the memory, the table or a part of the state of."""
+        return self.data.loop if isinstance(self.data, Carried) else self._data_as(Loop)
+
+    @property
+    def integer(self) -> int:
+        """The limit of an index, the component of a table: what is known when it is compiled."""
+        return self._data_as(int)
 
     def _binary(self, name: str, other: Operand, swap: bool = False) -> Value:
         if self.kind == "index":
@@ -237,8 +247,8 @@ class Scalars:
         self.unroll_pairs = unroll if unroll_pairs is None else unroll_pairs
         self.guarded: set[Value] = set()
         self.inverses: set[Value] = set()
-        self._known: dict[Any, Value] = {}
-        self._remembered: dict[Any, Any] = {}
+        self._known: dict[tuple[str, tuple[Value, ...], Data], Value] = {}
+        self._remembered: dict[Hashable, object] = {}
         self._ids = itertools.count()
 
     @property
@@ -246,13 +256,17 @@ class Scalars:
         """How many values there are."""
         return len(self._known)
 
+    def __contains__(self, value: Value) -> bool:
+        """Whether the value was made here."""
+        return self._known.get((value.what, value.args, value.data)) is value
+
     def _make(
         self,
-        what: str,
+        what: What,
         args: tuple[Value, ...] = (),
-        data: Any = None,
+        data: Data = None,
         *,
-        kind: str = "real",
+        kind: ValueKind = "real",
         stage: int | None = None,
         loops: frozenset[Loop] | None = None,
         running: frozenset[Loop] | None = None,
@@ -292,8 +306,12 @@ class Scalars:
                 f"a formula reads components {low}..{high} of argument {position}, which has {dim}"
             )
         if isinstance(k, int):
-            return self._make("load", data=(position, k), stage=stage)
-        return self._make("load", (k,), (position, None), stage=stage | k.stage)
+            return self._make("load", data=Load(position, k), stage=stage)
+        return self._make("load", (k,), Load(position, None), stage=stage | k.stage)
+
+    def hole(self, name: HoleName, place: int) -> Value:
+        """A value that the backend supplies, number `place` of its kind; see `HoleName`."""
+        return self._make("hole", data=Hole(name, place), stage=PAIR)
 
     def as_value(self, operand: Operand) -> Value:
         """The operand itself, or the constant it stands for."""
@@ -305,24 +323,24 @@ class Scalars:
         """A primitive applied to values or plain numbers."""
         row = PRIMITIVES[name]
         args = tuple(self.as_value(operand) for operand in operands)
-        if name == "exp" and self.separate and args[0].stage == 3:
+        if name == "exp" and self.separate and args[0].stage == PAIR:
             separated = self._separated(args[0])
             if separated is not None:
                 return separated
-        if name == "div" and self.invert and args[0].stage == 3:
+        if name == "div" and self.invert and args[0].stage == PAIR:
             inverse = self._inverse(args[1])
             if inverse is not None:
                 return args[0] * inverse
         if len(args) != row.arity:
             raise InternalError(f"primitive {name} takes {row.arity} operands, got {len(args)}")
-        return self._make(name, args, kind="mask" if row.mask else "real")
+        return self._make(row.name, args, kind=row.kind)
 
     def _inverse(self, divisor: Value) -> Value | None:
         """1/divisor, where that is computed once per row, per column or in all.
 
         Backends must check that it is of moderate size: z/c is finite where 1/c may not be.
         """
-        if divisor.stage == 3 or divisor.loops or divisor.running or divisor.what == "const":
+        if divisor.stage == PAIR or divisor.loops or divisor.running or divisor.what == "const":
             return None
         inverse = self._make("div", (self.constant(1), divisor))
         self.inverses.add(inverse)
@@ -343,7 +361,7 @@ class Scalars:
                 todo += [(value.args[1], flipped), (value.args[0], negative)]
             elif value.what == "neg":
                 todo.append((value.args[0], not negative))
-            elif value.stage == 3 or len(value.loops) > 1 or value.running:
+            elif value.stage == PAIR or len(value.loops) > 1 or value.running:
                 return None
             else:
                 term = -value if negative else value
@@ -370,30 +388,14 @@ class Scalars:
             simpler = self._shifted(name, left, right)
             if simpler is not None:
                 return simpler
+        row = INDEX_OPERATIONS[name]
         if isinstance(right, Value):
-            low, high = right.bounds
-            args: tuple[Value, ...] = (left, right)
-            data = None
-        elif isinstance(right, int):
-            low = high = right
-            args, data = (left,), right
-        else:
+            bounds = row.bounds(left.bounds, right.bounds)
+            return self._make(row.what, (left, right), kind="index", bounds=bounds)
+        if not isinstance(right, int):
             raise InternalError(f"component indices are integers, not {right!r}")
-        rules: dict[str, Callable[[int, int], int]] = {
-            "add": lambda a, b: a + b,
-            "sub": lambda a, b: a - b,
-            "mul": lambda a, b: a * b,
-            "floordiv": lambda a, b: a // b,
-            "min": min,
-            "max": max,
-        }
-        if name == "mod":
-            a, b = left.bounds
-            bounds = (a % low, b % low) if a // low == b // low else (0, low - 1)
-        else:
-            corners = [rules[name](a, b) for a in left.bounds for b in (low, high)]
-            bounds = (min(corners), max(corners))
-        return self._make(f"index_{name}", args, data, kind="index", bounds=bounds)
+        bounds = row.bounds(left.bounds, (right, right))
+        return self._make(row.what, (left,), right, kind="index", bounds=bounds)
 
     def _shifted(self, name: str, left: Value, right: int) -> Value | None:
         """An index in the one form min(max(i + shift, low), high), bounds only where they act.
@@ -404,9 +406,9 @@ class Scalars:
         if name == "sub":
             return self.index_op("add", left, -right)
         low, high = left.bounds
-        shifted = isinstance(left.data, int)
-        what = left.what if shifted else ""
-        inner, data = (left.args[0], int(left.data)) if shifted else (left, 0)
+        what, inner, data = "", left, 0
+        if isinstance(left.data, int):
+            what, inner, data = left.what, left.args[0], left.data
         if name == "add":
             if what == "index_add":
                 return self.index_op("add", inner, data + right)
@@ -454,7 +456,7 @@ class Scalars:
 
     def is_below(self, k: Value, limit: int) -> Value:
         """Whether a component index is below a limit."""
-        if k.what == "index_add" and k.data is not None:
+        if k.what == "index_add" and isinstance(k.data, int):
             k, limit = k.args[0], limit - k.data
         return self._make("index_below", (k,), limit, kind="mask")
 
@@ -498,7 +500,9 @@ class Scalars:
         loop.index = self.loop_index(loop)
         loop.inits = inits
         loop.carries = tuple(
-            self._make("carry", data=(loop, place), stage=stage, loops=inside, running=inside)
+            self._make(
+                "carry", data=Carried(loop, place), stage=stage, loops=inside, running=inside
+            )
             for place in range(len(inits))
         )
         loop.nexts = tuple(step(loop.index, *loop.carries))
@@ -509,7 +513,9 @@ class Scalars:
         loops = _NO_LOOPS.union(*(arg.loops for arg in args)) - {loop}
         running = _NO_LOOPS.union(*(arg.running for arg in args)) - {loop}
         loop.results = tuple(
-            self._make("result", args, (loop, place), stage=stage, loops=loops, running=running)
+            self._make(
+                "result", args, Carried(loop, place), stage=stage, loops=loops, running=running
+            )
             for place in range(len(loop.inits))
         )
         return loop.results
@@ -540,7 +546,7 @@ class Scalars:
         loop.index = self.loop_index(loop)
         value = term(loop.index)
         inside = [v for v in reachable([value]) if loop in v.loops]
-        return value.stage == 3 and all(
+        return value.stage == PAIR and all(
             v is loop.index
             or (v.what == "load" and v.args == (loop.index,))
             or (v.what in PRIMITIVES and PRIMITIVES[v.what].cost == 1)
@@ -564,7 +570,7 @@ class Scalars:
         """What `make()` returned the first time: tables that all components of a row share."""
         if key not in self._remembered:
             self._remembered[key] = make()
-        return self._remembered[key]
+        return cast("T", self._remembered[key])  # a key is remembered for one kind of thing
 
     def tabulated(self, n: int, entry: Callable[[Index, Reader], Value]) -> Value:
         """The table itself, as a value that `entry` reads."""
@@ -594,7 +600,7 @@ class Scalars:
     def entry(self, table: Value, k: Index) -> Value:
         """Component k of a table."""
         low, high = (k, k) if isinstance(k, int) else k.bounds
-        n = table.data.n
+        n = table.loop.n
         if not 0 <= low <= high < n:
             raise InternalError(f"a formula reads components {low}..{high} of a table of {n}")
         if isinstance(k, int):

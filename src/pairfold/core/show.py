@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
 from .node import Kind, Node, topological
 
@@ -16,7 +15,7 @@ _ATOM = 100
 _UNARY, _POWER, _COMPARISON = 50, 60, 10
 
 
-def number_text(value: Any) -> str:
+def number_text(value: Fraction | str) -> str:
     """A constant as the formula language writes it.
 
     >>> number_text(Fraction(1, 2)), number_text(Fraction(1, 3)), number_text(Fraction(7))
@@ -36,7 +35,7 @@ def number_text(value: Any) -> str:
 
 
 def _variable_text(node: Node, names: Mapping[int, str]) -> str:
-    position, dim, kind = node.params
+    position, dim, kind = node.variable
     return names.get(position, f"Var({position},{dim},{int(kind)})")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import weakref
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 _T = TypeVar("_T")
 _POLL = 0.05
@@ -21,7 +21,14 @@ class _Alive:
     """Held by a thread as long as it runs."""
 
 
-def uninterrupted(work: Callable[[], _T], lock: Any = None) -> _T:
+class _Raised:
+    """What work raised, where it returned nothing."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def uninterrupted(work: Callable[[], _T], lock: AbstractContextManager[object] | None = None) -> _T:
     """What `work` returns or raises; it is done while a lock is held, if one is given.
 
     The caller can be interrupted; then work that has begun is still done to its end, but nobody
@@ -31,23 +38,25 @@ def uninterrupted(work: Callable[[], _T], lock: Any = None) -> _T:
     >>> uninterrupted(lambda: 6 * 7)
     42
     """
-    outcome: list[tuple[bool, Any]] = []
+    outcome: list[_T | _Raised] = []
     for _ in range(_TRIES):
         if not _begun(work, outcome, lock or nullcontext()):
             break
         if outcome:
-            returned, found = outcome.pop()
-            if returned:
+            found = outcome.pop()
+            if not isinstance(found, _Raised):
                 return found
             try:
-                raise found
+                raise found.error
             finally:
                 del found  # its traceback refers to this frame
     with lock or nullcontext():
         return work()
 
 
-def _begun(work: Callable[[], _T], outcome: list[tuple[bool, Any]], lock: Any) -> bool:
+def _begun(
+    work: Callable[[], _T], outcome: list[_T | _Raised], lock: AbstractContextManager[object]
+) -> bool:
     """Whether a thread could be started; it has ended, and written down how, if it came so far.
 
     An exception that is sent to a thread just as it starts another goes to the new one before
@@ -61,9 +70,9 @@ def _begun(work: Callable[[], _T], outcome: list[tuple[bool, Any]], lock: Any) -
         try:
             with lock:
                 if not left:
-                    outcome.append((True, work()))
+                    outcome.append(work())
         except BaseException as error:
-            outcome.append((False, error))
+            outcome.append(_Raised(error))
         done.release()
 
     try:

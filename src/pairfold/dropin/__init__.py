@@ -14,11 +14,14 @@ import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from .. import __version__
 from . import config
 from .utilities import UTILITIES
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 PYKEOPS_VERSION = "2.3"
 _ROOT = "pykeops"
@@ -106,7 +109,7 @@ def provide(module: ModuleType) -> None:
     vars(module)["__dir__"] = lambda: sorted({*vars(module), *children})
 
 
-def _find(place: str, name: str) -> Any:
+def _find(place: str, name: str) -> object:
     module, _, other = place.partition(":")
     return getattr(importlib.import_module(f"..{module}", __name__), other or name)
 
@@ -121,10 +124,10 @@ def _children(module: str) -> list[str]:
     ]
 
 
-def _attribute_of(module: str) -> Callable[[str], Any]:
+def _attribute_of(module: str) -> Callable[[str], ModuleType]:
     """What a module does for a name that it does not hold: import a submodule of that name."""
 
-    def attribute(name: str) -> Any:
+    def attribute(name: str) -> ModuleType:
         full = f"{module}.{name}"
         if full in MODULES:
             return importlib.import_module(full)
@@ -151,7 +154,7 @@ class _Hook:
             return None
         if name not in MODULES:
             raise ModuleNotFoundError(_not_there(name), name=name)
-        return ModuleSpec(name, _loader, origin="pairfold.dropin", is_package=True)
+        return ModuleSpec(name, _as_loader(), origin="pairfold.dropin", is_package=True)
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> ModuleType | None:
@@ -165,7 +168,11 @@ class _Hook:
         provide(module)
 
 
-_loader: Any = _Hook()
+_loader = _Hook()
+
+
+def _as_loader() -> Loader:
+    return cast("Loader", _loader)  # it does what a loader does, without the base class
 
 
 def _hook() -> None:
@@ -196,11 +203,11 @@ def test_torch_bindings() -> None:
     _try_binding("torch", importlib.import_module("torch").tensor)
 
 
-def _try_binding(library: str, array: Callable[[Any], Any]) -> None:
+def _try_binding(library: str, array: Callable[[list[list[float]]], object]) -> None:
     """Sum over i of |x_i - y_j|^2 for nine and six numbers: 63 and 90."""
     x = array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
     y = array([[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
-    genred = _find(library, "Genred")
+    genred = importlib.import_module(f"..{library}", __name__).Genred
     got = genred("SqNorm2(x - y)", ["x = Vi(3)", "y = Vj(3)"], axis=0)(x, y).reshape(-1).tolist()
     if got == [63.0, 90.0]:
         verdict = f"pairfold computes the right numbers with {library}."

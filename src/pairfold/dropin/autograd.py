@@ -5,11 +5,10 @@ They take an object of parameters first: what `Genred` and `KernelSolve` know of
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..frontends.solve import KernelSolve
 from .common import get_type
 from .layouts import RawReduction
+from .options import OptionalFlags
 
 
 class Genred_parameters:
@@ -24,15 +23,15 @@ class Genred_parameters:
     aliases: list[str]
     backend: str = "auto"
     device_id_request: int = -1
-    ranges: Any = None
-    out: Any = None
-    optional_flags: dict[str, Any] = {}
+    ranges: object = None
+    out: object = None
+    optional_flags: OptionalFlags = {}
     varinvpos: int
-    alpha: Any = None
+    alpha: object = None
     eps: float = 1e-6
 
 
-def GenredAutograd_fun(params: Genred_parameters, *args: Any) -> Any:
+def GenredAutograd_fun(params: Genred_parameters, *args: object) -> object:
     """The raw result of a reduction of tensors; differentiable to any order."""
     reduction = RawReduction(params.formula, params.aliases, "torch", params.optional_flags)
     options = {"backend": params.backend, "device_id": params.device_id_request}
@@ -43,7 +42,7 @@ class GenredAutograd_base:
     """What `GenredAutograd` computes."""
 
     @staticmethod
-    def _forward(params: Genred_parameters, *args: Any) -> Any:
+    def _forward(params: Genred_parameters, *args: object) -> object:
         return GenredAutograd_fun(params, *args)
 
 
@@ -51,7 +50,7 @@ class GenredAutograd(GenredAutograd_base):
     """`GenredAutograd.apply(params, *args)`: the same as `GenredAutograd_fun`."""
 
     @staticmethod
-    def apply(params: Genred_parameters, *args: Any) -> Any:
+    def apply(params: Genred_parameters, *args: object) -> object:
         """The raw result of a reduction of tensors."""
         return GenredAutograd_fun(params, *args)
 
@@ -60,7 +59,7 @@ class KernelSolveAutograd:
     """`KernelSolveAutograd.apply(params, *args)`: the solution of a system."""
 
     @staticmethod
-    def apply(params: Genred_parameters, *args: Any) -> Any:
+    def apply(params: Genred_parameters, *args: object) -> object:
         """The solution for tensors; see `KernelSolve.__call__`."""
         reduction = RawReduction(params.formula, params.aliases, "torch", params.optional_flags)
         place = params.varinvpos

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from .layouts import RawReduction
+from .options import OptionalFlags
 
 
 class LoadKeOps:
@@ -16,14 +16,14 @@ class LoadKeOps:
         tagCPUGPU: int,
         tag1D2D: int,
         tagHostDevice: int,
-        use_ranges: Any,
+        use_ranges: object,
         device_id_request: int,
         formula: str,
         aliases: Sequence[str],
         nargs: int,
         dtype: str,
         lang: str,
-        optional_flags: dict[str, Any],
+        optional_flags: OptionalFlags,
     ) -> None:
         self.call = {"backend": "GPU", "device_id": device_id_request} if tagCPUGPU else {}
         library = "torch" if lang in ("torch", "pytorch") else "numpy"
@@ -34,8 +34,15 @@ class LoadKeOps:
         return self
 
     def genred(
-        self, device_args: Any, ranges: Any, nx: int, ny: int, nbatchdims: int, out: Any, *args: Any
-    ) -> Any:
+        self,
+        device_args: object,
+        ranges: object,
+        nx: int,
+        ny: int,
+        nbatchdims: int,
+        out: object,
+        *args: object,
+    ) -> object:
         """The raw result for arrays; sizes are read off the arrays."""
         return self.reduction(*args, ranges=ranges, out=out, **self.call)
 

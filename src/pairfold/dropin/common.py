@@ -5,13 +5,26 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..errors import ArgumentError, OptionError, ShapeError
 from ..frontends.lazy import Tensor
 from ..frontends.lazytensor import is_number
+
+if TYPE_CHECKING:
+    from .tools import numpytools, torchtools
+
+
+class Shaped(Protocol):
+    """An array of either library."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The length of each axis."""
+        ...
+
 
 categories = {"Vi": 0, "Vj": 1, "Pm": 2}
 c_type = {"float16": "half2", "float32": "float", "float64": "double"}
@@ -42,7 +55,7 @@ def cat2axis(cat: int) -> int:
     return 1 - cat
 
 
-def get_tools(lang: str) -> Any:
+def get_tools(lang: str) -> type[numpytools] | type[torchtools]:
     """`numpytools` or `torchtools`, by the name of the library.
 
     Raises:
@@ -60,7 +73,9 @@ def max_tuple(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
     return tuple(max(pair) for pair in zip(a, b, strict=True))
 
 
-def check_broadcasting(dims_1: Sequence[int] | None, dims_2: Sequence[int] | None) -> Any:
+def check_broadcasting(
+    dims_1: Sequence[int] | None, dims_2: Sequence[int] | None
+) -> Sequence[int] | None:
     """The shape that two shapes broadcast to; None where both are None.
 
     Raises:
@@ -83,7 +98,9 @@ def get_gpu_number() -> int:
     return 0
 
 
-def get_type(type_str: str, position_in_list: int | None = None) -> tuple[Any, int, int, Any]:
+def get_type(
+    type_str: str, position_in_list: int | None = None
+) -> tuple[str | None, int, int, int | None]:
     """(name or None, category, dimension, position) of an alias.
 
     >>> get_type("x = Vi(3)", 2), get_type("Var(1,4,0)")
@@ -107,12 +124,12 @@ def get_type(type_str: str, position_in_list: int | None = None) -> tuple[Any, i
     return found[1], categories[found[2]], numbers[-1], position
 
 
-def get_sizes(aliases: Sequence[str], *args: Any) -> tuple[int, int]:
+def get_sizes(aliases: Sequence[str], *args: Shaped) -> tuple[int, int]:
     """The rows of the first arguments that are indexed by i and by j, 1 without any."""
     sizes: dict[int, int] = {}
     for place, alias in enumerate(aliases):
         _, category, _, position = get_type(alias, place)
-        if category < 2:
+        if category < 2 and position is not None:
             sizes.setdefault(category, args[position].shape[-2])
     return sizes.get(0, 1), sizes.get(1, 1)
 
@@ -147,11 +164,11 @@ def same_or_one_test(*dims: int) -> bool:
     return len(set(dims) - {1}) <= 1
 
 
-def is_scalar_and_equals(x: Any, val: float) -> bool:
+def is_scalar_and_equals(x: object, val: float) -> bool:
     """Whether x is a number of this value."""
     return is_number(x, val)  # type: ignore[arg-type]
 
 
-def is_complex_lazytensor(x: Any) -> bool:
+def is_complex_lazytensor(x: object) -> bool:
     """Whether x is a lazy tensor of complex numbers."""
     return isinstance(x, Tensor) and x.is_complex

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import sys
 import tempfile
-from typing import Any
 
 from ..errors import check_option
 
@@ -29,7 +28,7 @@ def gpu_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> bool:
     if name == "gpu_available":  # found when it is read: importing does nothing
         return gpu_count() > 0
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

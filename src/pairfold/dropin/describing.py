@@ -11,25 +11,24 @@ import platform
 import sys
 import sysconfig
 from collections.abc import Callable
-from typing import Any
 
 from . import config as _install
 
-Fact = Callable[[], Any]
+Fact = Callable[[], object]
 
 
 class Described:
     """Facts by name; see the module."""
 
-    def __init__(self, title: str, facts: dict[str, Any]) -> None:
+    def __init__(self, title: str, facts: dict[str, object]) -> None:
         self._title, self._facts = title, facts
 
-    def _fact(self, name: str) -> Any:
+    def _fact(self, name: str) -> object:
         found = self._facts[name]
         return found() if callable(found) else found
 
-    def __getattr__(self, name: str) -> Any:
-        facts: dict[str, Any] = self.__dict__.get("_facts", {})
+    def __getattr__(self, name: str) -> object:
+        facts: dict[str, object] = self.__dict__.get("_facts", {})
         if name in facts:
             return self._fact(name)
         what, _, fact = name.partition("_")
@@ -60,7 +59,7 @@ class Described:
 class Config(Described):
     """Folders and compilers: names of folders, and no compiler."""
 
-    def set_different_build_folder(self, path: str | None = None, **_: Any) -> None:
+    def set_different_build_folder(self, path: str | None = None, **_: object) -> None:
         """See `pykeops.set_build_folder`."""
         _install.set_build_folder(path)
 

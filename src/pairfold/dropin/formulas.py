@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
 
 from ..ops.table import OPERATIONS, Op
 from .utilities import MATHS
@@ -50,7 +49,7 @@ class Operation:
         if op.domain:
             self.test_ranges = [op.domain.get(name, (-1, 1)) for name in op.args]
 
-    def torch_op(self) -> Callable[..., Any] | None:
+    def torch_op(self) -> Callable[..., object] | None:
         """The same function of torch, None where it has none."""
         name = _IN_TORCH.get(self.string_id)
         return None if name is None else getattr(importlib.import_module("torch"), name)
@@ -59,12 +58,12 @@ class Operation:
         return f"<operation {self.string_id} of formulas>"
 
 
-def _written(param: Any) -> Any:
+def _written(param: object) -> object:
     """A parameter as formulas have it: whole numbers as they are, lists in brackets."""
     return list(param) if isinstance(param, tuple) else param
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> Operation:
     if name not in MATHS:
         raise AttributeError(f"there is no operation {name!r} in keopscore.formulas.maths")
     importlib.import_module("..calculus.operators", __package__)  # it has operations of its own

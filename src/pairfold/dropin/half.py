@@ -6,10 +6,21 @@ take these steps compute the same. pairfold reads float16 as it is stored.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 
-def half2half2(x: Any) -> Any:
+class _Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+Array = TypeVar("Array", bound=_Shaped)
+
+
+def half2half2(x: T) -> T:
     """The array itself."""
     return x
 
@@ -17,28 +28,28 @@ def half2half2(x: Any) -> Any:
 half22half = half2half2
 
 
-def make_even_size(x: Any) -> tuple[Any, bool]:
+def make_even_size(x: T) -> tuple[T, bool]:
     """(the array itself, False: no row was added)."""
     return x, False
 
 
-def make_odd_cat(y: Any) -> tuple[Any, int]:
+def make_odd_cat(y: Array) -> tuple[Array, int]:
     """(the array itself, its rows)."""
     return y, y.shape[-2]
 
 
-def ranges2half2(ranges: Any, N: int) -> Any:
+def ranges2half2(ranges: R, N: int) -> R:
     """Half of the ranges, unchanged."""
     return ranges
 
 
 def preprocess_half2(
-    args: Any, aliases: Any, axis: int, ranges: Any, nx: int, ny: int
-) -> tuple[list[Any], Any, bool, int]:
+    args: Iterable[T], aliases: object, axis: int, ranges: R, nx: int, ny: int
+) -> tuple[list[T], R, bool, int]:
     """(arrays, ranges, False: no row was added, the length of the reduced axis)."""
     return list(args), ranges, False, ny if axis == 1 else nx
 
 
-def postprocess_half2(out: Any, tag_dummy: bool, reduction_op: str, N: int) -> Any:
+def postprocess_half2(out: T, tag_dummy: bool, reduction_op: str, N: int) -> T:
     """The result itself."""
     return out

@@ -7,14 +7,43 @@ functions take NumPy arrays or torch tensors, points as rows, and make the whole
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import OptionError
 
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Self
 
-def squared_distances(x: Any, y: Any) -> Any:
+
+class _Matrix(Protocol):
+    """What the arrays of both libraries do alike."""
+
+    @property
+    def T(self) -> Self: ...
+    def __neg__(self) -> Self: ...
+    def __add__(self, other: Self | float, /) -> Self: ...
+    def __radd__(self, other: float, /) -> Self: ...
+    def __sub__(self, other: Self | float, /) -> Self: ...
+    def __mul__(self, other: Self | float, /) -> Self: ...
+    def __rmul__(self, other: float, /) -> Self: ...
+    def __truediv__(self, other: Self | float, /) -> Self: ...
+    def __rtruediv__(self, other: float, /) -> Self: ...
+    def __pow__(self, other: float, /) -> Self: ...
+    def __matmul__(self, other: Self, /) -> Self: ...
+    def __getitem__(self, where: tuple[slice | None, ...], /) -> Self: ...
+    def sum(self, axis: int, /) -> Self: ...
+    def clip(self, least: float, /) -> Self: ...
+
+
+A = TypeVar("A", bound=_Matrix)
+
+
+def squared_distances(x: A, y: A) -> A:
     """|x_i - y_j|^2 for all pairs of rows: (M, N).
 
     >>> squared_distances(np.zeros((1, 2)), np.array([[3.0, 4.0], [1.0, 0.0]])).tolist()
@@ -23,12 +52,12 @@ def squared_distances(x: Any, y: Any) -> Any:
     return (x**2).sum(1)[:, None] + (y**2).sum(1)[None, :] - 2 * (x @ y.T)
 
 
-def differences(x: Any, y: Any) -> Any:
+def differences(x: A, y: A) -> A:
     """x_i - y_j for all pairs of rows, coordinate by coordinate: (D, M, N)."""
     return x.T[:, :, None] - y.T[:, None, :]
 
 
-def _library(x: Any) -> Any:
+def _library(x: object) -> ModuleType:
     return np if isinstance(x, np.ndarray) else importlib.import_module("torch")
 
 
@@ -39,12 +68,12 @@ def _unknown(kernel: str, known: str) -> OptionError:
 _RADIAL = "gaussian, laplacian, cauchy, inverse_multiquadric"
 
 
-def _scaled(x: Any, y: Any, s: Any) -> Any:
+def _scaled(x: A, y: A, s: float) -> A:
     """Squared distances in units of the scale, without the rounding below zero."""
     return (squared_distances(x, y) / s**2).clip(0)
 
 
-def log_np_kernel(x: Any, y: Any, s: Any, kernel: str) -> Any:
+def log_np_kernel(x: A, y: A, s: float, kernel: str) -> A:
     """The logarithm of a kernel: (M, N).
 
     Raises:
@@ -62,7 +91,7 @@ def log_np_kernel(x: Any, y: Any, s: Any, kernel: str) -> Any:
     raise _unknown(kernel, _RADIAL)
 
 
-def np_kernel(x: Any, y: Any, s: Any, kernel: str) -> Any:
+def np_kernel(x: A, y: A, s: float, kernel: str) -> A:
     """A kernel: "gaussian" e^-t, "laplacian" e^-sqrt(t), "cauchy" 1/(1+t) or
     "inverse_multiquadric" 1/sqrt(1+t): (M, N).
 
@@ -87,7 +116,7 @@ def np_kernel(x: Any, y: Any, s: Any, kernel: str) -> Any:
 torch_kernel = np_kernel
 
 
-def grad_np_kernel(x: Any, y: Any, s: Any, kernel: str) -> Any:
+def grad_np_kernel(x: A, y: A, s: float, kernel: str) -> A:
     """The derivative of a kernel with respect to the squared distance: (M, N).
 
     Raises:
@@ -106,7 +135,7 @@ def grad_np_kernel(x: Any, y: Any, s: Any, kernel: str) -> Any:
     raise _unknown(kernel, _RADIAL)
 
 
-def np_kernel_sphere(nalpha: Any, nbeta: Any, s: Any, kernel: str) -> Any:
+def np_kernel_sphere(nalpha: A, nbeta: A, s: float, kernel: str) -> A:
     """A kernel of unit vectors, by their scalar products p: "linear" p, "binet" p^2,
     "gaussian_oriented" e^((2p-2)/s^2), "gaussian_unoriented" e^((2p^2-2)/s^2): (M, N).
 
@@ -125,7 +154,7 @@ def np_kernel_sphere(nalpha: Any, nbeta: Any, s: Any, kernel: str) -> Any:
     raise _unknown(kernel, "linear, binet, gaussian_oriented, gaussian_unoriented")
 
 
-def log_sum_exp(mat: Any, axis: int = 0) -> Any:
+def log_sum_exp(mat: NDArray[np.float64], axis: int = 0) -> NDArray[np.float64]:
     """log sum e^mat along an axis, which disappears.
 
     >>> log_sum_exp(np.array([[1000.0, 1000.0]]), axis=1).round(3).tolist()
@@ -135,7 +164,7 @@ def log_sum_exp(mat: Any, axis: int = 0) -> Any:
     return (highest + np.log(np.exp(mat - highest).sum(axis, keepdims=True))).squeeze(axis)
 
 
-def chain_rules(q: Any, ax: Any, by: Any, Aa: Any, p: Any) -> Any:
+def chain_rules(q: A, ax: A, by: A, Aa: A, p: A) -> A:
     """The gradient, with respect to the points ax, of sum_ij k(|ax_i - by_j|^2) (q_i | p_j), where
     Aa is the matrix of derivatives of k: (M, D).
     """
@@ -143,12 +172,12 @@ def chain_rules(q: Any, ax: Any, by: Any, Aa: Any, p: Any) -> Any:
     return weights.sum(1)[:, None] * ax - weights @ by
 
 
-def is_on_device(x: Any) -> bool:
+def is_on_device(x: torch.Tensor) -> bool:
     """Whether a tensor is on a GPU."""
     return bool(x.is_cuda)
 
 
-def torchsolve(A: Any, B: Any) -> Any:
+def torchsolve(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """The solution of A X = B."""
     return importlib.import_module("torch").linalg.solve(A, B)
 

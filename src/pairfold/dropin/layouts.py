@@ -13,6 +13,7 @@ from ..errors import FormulaError, OptionError
 from ..frontends.genred import Genred, checked_reduction
 from ..ops.reductions import REDUCTIONS
 from .common import get_tools
+from .options import OptionalFlags, Sums
 
 _LOGS = ("LogSumExp", "LogSumExpWeight")
 _SOFT = ("SumSoftMaxWeight", "SoftMax")
@@ -39,7 +40,7 @@ def preprocess(reduction_op: str, formula2: str | None) -> tuple[str, str | None
 
 
 def postprocess(
-    out: Any, binding: str, reduction_op: str, nout: int, opt_arg: Any, dtype: str
+    out: Any, binding: str, reduction_op: str, nout: int, opt_arg: int | None, dtype: str
 ) -> Any:
     """The finished result of a raw one; see `Genred.__call__` for its shape.
 
@@ -87,7 +88,11 @@ class RawReduction:
     """
 
     def __init__(
-        self, text: str, aliases: Sequence[str], library: str, flags: dict[str, Any] | None = None
+        self,
+        text: str,
+        aliases: Sequence[str],
+        library: str,
+        flags: OptionalFlags | None = None,
     ) -> None:
         name, _, rest = text.replace(" ", "").partition("_Reduction(")
         parts = _split(rest[:-1]) if rest.endswith(")") else []
@@ -101,7 +106,11 @@ class RawReduction:
         self.formula, self.category = parts[0], int(parts[1 + listed])
         weight = parts[2] if len(parts) > 2 and not listed else None
         self.name, weight = preprocess(name, weight)
-        given = {k: v for k, v in (flags or {}).items() if k in ("dtype_acc", "sum_scheme")}
+        given: Sums = {}
+        if flags and "dtype_acc" in flags:
+            given["dtype_acc"] = flags["dtype_acc"]
+        if flags and "sum_scheme" in flags:
+            given["sum_scheme"] = flags["sum_scheme"]
         self.genred = _genred(library)(
             parts[0],
             list(aliases),

@@ -6,9 +6,20 @@ pairfold itself never prints through these; it raises errors, and warns by `warn
 from __future__ import annotations
 
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO, TypedDict
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CHECK_MARK, CROSS_MARK = "\N{WHITE HEAVY CHECK MARK}", "\N{CROSS MARK}"
+
+
+class Printing(TypedDict, total=False):
+    """The options of `print` that the functions below have."""
+
+    end: str
+    file: TextIO | None
+    flush: bool
 
 
 def _verbose(package: str) -> bool:
@@ -22,13 +33,13 @@ def _say(message: object, end: str = "\n", file: TextIO | None = None, flush: bo
         stream.flush()
 
 
-def pyKeOps_Print(message: object, **kwargs: Any) -> None:
+def pyKeOps_Print(message: object, **kwargs: Unpack[Printing]) -> None:
     """Print, if `pykeops.verbose`; `end`, `file` and `flush` are those of `print`."""
     if _verbose("pykeops"):
         _say(message, **kwargs)
 
 
-def pyKeOps_Message(message: object, use_tag: bool = True, **kwargs: Any) -> None:
+def pyKeOps_Message(message: object, use_tag: bool = True, **kwargs: Unpack[Printing]) -> None:
     """Print behind the tag [pyKeOps], if `pykeops.verbose`."""
     pyKeOps_Print(f"[pyKeOps] {message}" if use_tag else message, **kwargs)
 
@@ -38,13 +49,13 @@ def pyKeOps_Warning(message: object) -> None:
     pyKeOps_Print(f"[pyKeOps] Warning : {message}")
 
 
-def KeOps_Print(message: object, force_print: bool = False, **kwargs: Any) -> None:
+def KeOps_Print(message: object, force_print: bool = False, **kwargs: Unpack[Printing]) -> None:
     """Print, if `keopscore.verbose` or if forced."""
     if force_print or _verbose("keopscore"):
         _say(message, **kwargs)
 
 
-def KeOps_Message(message: object, use_tag: bool = True, **kwargs: Any) -> None:
+def KeOps_Message(message: object, use_tag: bool = True, **kwargs: Unpack[Printing]) -> None:
     """Print behind the tag [KeOps], if `keopscore.verbose`."""
     KeOps_Print(f"[KeOps] {message}" if use_tag else message, **kwargs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -13,12 +13,29 @@ from ..frontends.devices import BACKENDS
 from ..frontends.genred import checked_accuracy
 from ..ops.reductions import REDUCTIONS
 
+if TYPE_CHECKING:
+    import torch
+
 # dtype of the data -> dtypes that its sums may have -> the type's name in C.
 _ACCUMULATORS = {
     "float16": {"float16": "half2", "float32": "float2"},
     "float32": {"float32": "float", "float64": "double"},
     "float64": {"float64": "double"},
 }
+
+
+class Sums(TypedDict, total=False):
+    """How sums are accumulated."""
+
+    dtype_acc: str
+    sum_scheme: str
+
+
+class OptionalFlags(Sums, total=False):
+    """Options of a reduction, as modules hand them on."""
+
+    use_fast_math: int
+    enable_chunks: int
 
 
 class SetBackend:
@@ -32,7 +49,7 @@ class SetBackend:
     memtype = {"host": 0, "device": 1}
     possible_options_list = list(BACKENDS)
 
-    def define_tag_backend(self, backend: str, variables: Sequence[Any]) -> tuple[int, int, int]:
+    def define_tag_backend(self, backend: str, variables: Sequence[object]) -> tuple[int, int, int]:
         """(0 CPU or 1 GPU, 0 1D or 1 2D, 0 host or 1 device); what a name leaves open is found
         from where the arrays are.
 
@@ -45,7 +62,7 @@ class SetBackend:
         memory = self.memtype[rest[1]] if len(rest) > 1 else self._find_mem(variables)
         return memory if device == "auto" else self.dev[device], grid, memory
 
-    def define_backend(self, backend: str, variables: Sequence[Any]) -> tuple[str, str, str]:
+    def define_backend(self, backend: str, variables: Sequence[object]) -> tuple[str, str, str]:
         """The same as names: ("CPU", "1D", "host")."""
         tables = (self.dev, self.grid, self.memtype)
         found = self.define_tag_backend(backend, variables)
@@ -64,7 +81,7 @@ class SetBackend:
         return 0
 
     @staticmethod
-    def _find_mem(variables: Sequence[Any]) -> int:
+    def _find_mem(variables: Sequence[object]) -> int:
         torch = sys.modules.get("torch")
         if all(isinstance(array, np.ndarray) for array in variables):
             return 0
@@ -73,13 +90,15 @@ class SetBackend:
                 "All variables should either be numpy arrays or torch tensors.",
                 found=", ".join(sorted({type(array).__name__ for array in variables})),
             )
-        places = {bool(array.is_cuda) for array in variables}
+        places = {bool(getattr(array, "is_cuda", False)) for array in variables}
         if len(places) > 1:
             raise DeviceError("all tensors must be in one place", found="some on a GPU")
         return int(places.pop())
 
 
-def get_tag_backend(backend: str, variables: Sequence[Any], str: bool = False) -> Any:
+def get_tag_backend(
+    backend: str, variables: Sequence[object], str: bool = False
+) -> tuple[object, object, object]:
     """The three parts of a backend for arrays: numbers, or names if `str`.
 
     >>> get_tag_backend("auto", [np.ones(3)]), get_tag_backend("GPU_2D_host", [], str=True)
@@ -93,8 +112,8 @@ def get_tag_backend(backend: str, variables: Sequence[Any], str: bool = False) -
 
 
 def set_device(
-    tagCPUGPU: int, tagHostDevice: int, device_id_request: int, *args: Any
-) -> tuple[int, Any]:
+    tagCPUGPU: int, tagHostDevice: int, device_id_request: int, *args: torch.Tensor
+) -> tuple[int, torch.device]:
     """(the number of the device to compute on, -1 for the processor; where the first tensor is).
 
     Raises:
@@ -124,7 +143,7 @@ def get_optional_flags(
     sum_scheme: str,
     enable_chunks: bool,
     use_fast_math: bool,
-) -> dict[str, Any]:
+) -> OptionalFlags:
     """Checked options of a reduction, with "auto" schemes named.
 
     >>> get_optional_flags("Sum", "auto", True, "auto", True, True)["dtype_acc"]

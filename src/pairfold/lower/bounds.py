@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..core.scalars import Loop, Value, to_float
+from ..core.scalars import Loop, Number, Value, to_float
 from .kernel import PAIR, Bounds, Kernel
 
 # The largest magnitude that is assumed of what pairs read.
@@ -56,6 +56,11 @@ def _ranges(slots: set[int]) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
+def _size(number: Number) -> float:
+    """The magnitude of a constant; infinite where it is none of a finite number."""
+    return math.inf if isinstance(number, str) else abs(to_float(number, "float64"))
+
+
 class _Magnitudes:
     """The largest magnitude of each value; infinite where nothing is known."""
 
@@ -65,7 +70,8 @@ class _Magnitudes:
 
     def anchored(self, hole: Value) -> list[Value]:
         """The exponents that an anchor is the largest of."""
-        return [self.kernel.scores[hole.data[1]]] if hole.data[0] == "top" else []
+        name, place = hole.supplied
+        return [self.kernel.scores[place]] if name == "top" else []
 
     def add(self, value: Value) -> None:
         """Find the bound of a value whose arguments have theirs."""
@@ -77,11 +83,11 @@ class _Magnitudes:
         if self.kernel.is_leaf(value, PAIR):
             return MODERATE
         if value.what == "result":
-            return self._sum(*value.data)
+            return self._sum(*value.carried)
         # A value that is not a number needs no bound: whatever is made of it is none either.
         what, args = value.what, [self.of.get(arg, math.inf) for arg in value.args]
         if what == "const":
-            return math.inf if isinstance(value.data, str) else abs(to_float(value.data, "float64"))
+            return _size(value.number)
         if what == "hole":
             return max((self.of.get(s, math.inf) for s in self.anchored(value)), default=math.inf)
         if what in ("add", "sub"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.scalars import Loop, Value
+from ..core.scalars import Value
 from .kernel import COLUMN, PAIR, ROW, Kernel
 
 
@@ -37,8 +37,8 @@ def distance(kernel: Kernel) -> Distance | None:
 
 def summed(value: Value) -> Value | None:
     """What the component loop of a result adds up from 0, if that is all it does."""
-    loop: Loop = value.data[0]
-    if len(loop.nexts) != 1 or loop.inits[0].what != "const" or loop.inits[0].data != 0:
+    loop = value.loop
+    if len(loop.nexts) != 1 or loop.inits[0].what != "const" or loop.inits[0].number != 0:
         return None
     after, carry = loop.nexts[0], loop.carries[0]
     if after.what != "add" or carry not in after.args:
@@ -48,7 +48,7 @@ def summed(value: Value) -> Value | None:
 
 def _looped(kernel: Kernel, value: Value) -> tuple[int, int, int] | None:
     """(row slot, column slot, dim) of a sum that is a component loop."""
-    term, loop = summed(value), value.data[0]
+    term, loop = summed(value), value.loop
     found = None if term is None else _square(kernel, term)
     if found is None or any(index is not loop.index for _, index in found):
         return None

@@ -14,11 +14,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..core.node import Kind, Node, topological
-from ..core.scalars import Index, Loop, Scalars, Table, Value, reachable, reachable_through
+from ..core.scalars import (
+    COLUMN,
+    ONCE,
+    PAIR,
+    ROW,
+    Index,
+    Loop,
+    Scalars,
+    Table,
+    Value,
+    reachable,
+    reachable_through,
+)
 from ..errors import InternalError, UnsupportedError
 from ..ops.reductions import Ends, Reduction
-
-ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
+from ..settings import current
+from .verify import verify
 
 # A product of products that are used twice each, over and over, has too many factors to be listed.
 _MOST_FACTORS = 64
@@ -82,7 +94,7 @@ class Kernel:
     `outputs` are folded, one per component, or one for all with `output_loop`; after them the
     total, where the reduction wants one. `scores` are the exponents whose maxima are the anchors
     of an anchored reduction. `finished` has one value per
-    result. Rules of the reduction read holes (see `hole`): states, anchors, column numbers.
+    result. Rules of the reduction read holes (see `HoleName`): states, anchors, column numbers.
     The last `across` outputs of a sweep are folded over rows, for each column; `pieces` are the
     components of its results.
     """
@@ -152,7 +164,7 @@ class Kernel:
     def slot(self, value: Value, at: int) -> tuple[int, int, Index] | None:
         """(stage, offset, index) where `value` is read from when computing at stage `at`."""
         if value.what == "load":
-            position, k = value.data
+            position, k = value.loaded
             stage = self.read_at[position]
             index: Index = k if k is not None else value.args[0]
             return stage, self.stages[stage].raw[position], index
@@ -175,7 +187,7 @@ class Kernel:
             if found is None:
                 return None
             return table.stage, found.offset, 0 if found.loop is None else found.loop.index
-        index: Index = value.data if len(value.args) == 1 else value.args[1]
+        index: Index = value.integer if len(value.args) == 1 else value.args[1]
         return table.stage, found.offset, index
 
     def needed(self, targets: Iterable[Value], at: int) -> list[Value]:
@@ -313,7 +325,7 @@ class _Lowering:
 
     def _evaluate(self, node: Node, k: Index) -> Value:
         if node.op.name == "Var":
-            position, dim, kind = node.params
+            position, dim, kind = node.variable
             return self.scalars.load(position, dim, self.stage_of_kind[kind], k)
         if node.op.value is None:
             raise InternalError(f"{node.op.name} has no scalar rule")
@@ -378,8 +390,7 @@ def lower(
         across,
         pieces,
     )
-    _place(kernel)
-    return kernel
+    return _placed(kernel)
 
 
 def literally(kernel: Kernel) -> Kernel:
@@ -427,7 +438,9 @@ def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> boo
 
 def _arguments(formulas: Sequence[Node], stage_of_kind: dict[Kind, int]) -> tuple[Argument, ...]:
     found = {
-        node.params[0]: Argument(node.params[0], node.params[1], stage_of_kind[node.params[2]])
+        node.variable.position: Argument(
+            node.variable.position, node.variable.dim, stage_of_kind[node.variable.kind]
+        )
         for node in topological(formulas)
         if node.op.name == "Var"
     }
@@ -451,11 +464,11 @@ def _anchored(
     s = lowering.scalars
     if weight is None:
         scores = tuple(lowering.component(formula, k) for k in indices)
-        tops = [hole(s, "top", place) for place in range(len(scores))]
+        tops = [s.hole("top", place) for place in range(len(scores))]
         terms = [s.exp(s.apart(score, top)) for score, top in zip(scores, tops, strict=True)]
         return scores, terms, None
     score = lowering.component(formula, 0)
-    term = s.exp(s.apart(score, hole(s, "top", 0)))
+    term = s.exp(s.apart(score, s.hole("top", 0)))
     terms = [term * lowering.component(weight, k) for k in indices]
     return (score,), terms, term if totals else None
 
@@ -469,22 +482,13 @@ def _folding(
     """
     size = len(reduction.identity)
     own = 2 * size if reduction.listed else size
-    acc, a = ([hole(s, name, place) for place in range(own)] for name in ("acc", "a"))
-    b = [hole(s, "b", place) for place in range(size)]
-    column = hole(s, "column", 0)
+    acc, a = ([s.hole(name, place) for place in range(own)] for name in ("acc", "a"))
+    b = [s.hole("b", place) for place in range(size)]
+    column = s.hole("column", 0)
     steps = tuple(tuple(reduction.step(s, acc, output, column)) for output in outputs)
     merges = tuple(reduction.merge(s, a, b))
-    ends = Ends(a, hole(s, "top", 0), hole(s, "total", 0), hole(s, "count", 0))
+    ends = Ends(a, s.hole("top", 0), s.hole("total", 0), s.hole("count", 0))
     return steps, merges, tuple(reduction.finish(s, ends))
-
-
-def hole(s: Scalars, name: str, place: int) -> Value:
-    """A value that the backend supplies, number `place` of its kind.
-
-    `acc`, `a`, `b`: parts of running states; `column`: the number of the column; `top`: anchors;
-    `total`: the sum without weights; `count`: the number of columns.
-    """
-    return s._make("hole", data=(name, place), stage=PAIR)  # pyright: ignore[reportPrivateUsage]
 
 
 def _take_factors(outputs: Sequence[Value], across: int) -> tuple[list[Value], list[Value | None]]:
@@ -550,6 +554,14 @@ def _product(s: Scalars, values: Sequence[Value]) -> Value:
     return product
 
 
+def _placed(kernel: Kernel) -> Kernel:
+    """The kernel with slots for what is kept: it is complete."""
+    _place(kernel)
+    if current().check:
+        verify(kernel)
+    return kernel
+
+
 def _place(kernel: Kernel) -> None:
     """Give every raw component and every exported value its slots."""
     for argument in kernel.arguments:
@@ -561,7 +573,7 @@ def _place(kernel: Kernel) -> None:
     exported = _exported(kernel)
     for value in sorted(exported, key=lambda value: value.id):
         stage = kernel.stages[value.stage]
-        loop: Loop | None = value.data if value.what == "table" else next(iter(value.loops), None)
+        loop = value.loop if value.what == "table" else next(iter(value.loops), None)
         stage.computed[value] = Slot(stage.size, loop)
         stage.size += 1 if loop is None else loop.n
 

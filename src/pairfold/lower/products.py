@@ -38,10 +38,10 @@ def output_product(kernel: Kernel) -> Product | None:
     if output.what != "mul":
         return None
     for weight, other in (output.args, output.args[::-1]):
-        if other.what != "load" or other.data[1] is not None or other.args != (loop.index,):
+        if other.what != "load" or other.args != (loop.index,):
             continue
         if other.stage == COLUMN and weight.stage == PAIR and loop not in weight.loops:
-            return Product(weight, other.data[0])
+            return Product(weight, other.loaded.position)
     return None
 
 
@@ -65,13 +65,13 @@ def _term(value: Value) -> tuple[Value, Loop] | None:
     if value.what != "result" or value.stage != PAIR:
         return None
     term = summed(value)
-    return None if term is None or term.what != "mul" else (term, value.data[0])
+    return None if term is None or term.what != "mul" else (term, value.loop)
 
 
 def _factors(term: Value, loop: Loop, *args: Value) -> Scalar | None:
     if not all(_component(arg, loop) for arg in args):
         return None
-    read = {arg.stage: arg.data[0] for arg in args}
+    read = {arg.stage: arg.loaded.position for arg in args}
     if read.keys() != {ROW, COLUMN}:
         return None
     return Scalar(read[ROW], read[COLUMN], loop.n)
@@ -79,4 +79,4 @@ def _factors(term: Value, loop: Loop, *args: Value) -> Scalar | None:
 
 def _component(value: Value, loop: Loop) -> bool:
     """Whether a value is component k of an argument."""
-    return value.what == "load" and value.data[1] is None and value.args == (loop.index,)
+    return value.what == "load" and value.args == (loop.index,)

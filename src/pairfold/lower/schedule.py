@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.scalars import PRIMITIVES, Value, reachable
+from ..core.primitives import PRIMITIVES
+from ..core.scalars import Value, reachable
 from ..settings import Settings
 from .distance import Distance, distance
 from .kernel import COLUMN, PAIR, ROW, Kernel
@@ -178,7 +179,7 @@ def _is_shared(value: Value) -> bool:
 
 def cells(value: Value) -> int:
     """Numbers that a value consists of."""
-    return value.data.n if value.what == "table" else 1
+    return value.loop.n if value.what == "table" else 1
 
 
 def tables(kernel: Kernel, at: int) -> list[Value]:
@@ -227,7 +228,7 @@ def pair_loops(kernel: Kernel) -> int:
     """The components of the longest component loop that one pair's value needs; 0: none."""
     return max(
         (
-            (value.data[0] if value.what == "result" else value.data).n
+            value.loop.n
             for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
             if value.what in ("result", "table") and not kernel.is_leaf(value, PAIR)
         ),

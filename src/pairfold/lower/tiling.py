@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..core.scalars import PRIMITIVES, Value
+from ..core.primitives import PRIMITIVES
+from ..core.scalars import Value
 from ..settings import Settings
 from .kernel import COLUMN, PAIR, ROW, Kernel
 from .products import Product, output_product, scalar_product, squared_distance

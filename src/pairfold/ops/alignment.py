@@ -10,9 +10,9 @@ derivatives are symmetric.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.node import Node
 from ..core.scalars import Index, Reader, Scalars, Table, Value
@@ -20,6 +20,8 @@ from ..errors import refuse
 from .duals import Dual, Duals
 from .table import Param, operation
 from .vectors import concat, extract
+
+Floats = NDArray[np.float64]
 
 _INFINITY = float("inf")
 
@@ -281,7 +283,7 @@ def _slope_pullback(g: Node, out: Node, z: Node, n: int, m: int, order: int) -> 
     return [_joined(found)]
 
 
-def _soft_dtw_like(x: Any, y: Any, c: Any) -> Any:
+def _soft_dtw_like(x: Floats, y: Floats, c: Floats) -> object:
     n, m, c = x.shape[-1], y.shape[-1], c[..., 0]
     cost = (x[..., :, None] - y[..., None, :]) ** 2
     length = np.full((*c.shape, n + 1, m + 1), np.inf) * np.where(c < 0, -1, 1)[..., None, None]

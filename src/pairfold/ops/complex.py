@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.node import Node
 from ..core.scalars import Index, Reader, Scalars, Value
@@ -19,17 +20,18 @@ from ..errors import refuse
 from .table import OPERATIONS, Op, Param, Rule, broadcast_dims, operation
 from .vectors import make_constant, summed, zero
 
-Array = Any
+Pairs = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
 
 
-def _row(name: str, *operands: Any) -> Node:
+def _row(name: str, *operands: object) -> Node:
     return OPERATIONS[name](*operands)
 
 
 # ----- what oracles share ------------------------------------------------------------------------
 
 
-def as_complex(x: Array) -> Array:
+def as_complex(x: Pairs) -> Complexes:
     """The complex numbers of an array of pairs.
 
     >>> as_complex(np.array([1.0, 2.0, 3.0, 4.0]))
@@ -38,7 +40,7 @@ def as_complex(x: Array) -> Array:
     return x[..., 0::2] + 1j * x[..., 1::2]
 
 
-def as_pairs(z: Array) -> Array:
+def as_pairs(z: Complexes) -> Pairs:
     """Real and imaginary parts in turn.
 
     >>> as_pairs(np.array([1 + 2j, 3 + 4j]))
@@ -47,7 +49,7 @@ def as_pairs(z: Array) -> Array:
     return np.stack([z.real, z.imag], axis=-1).reshape(*z.shape[:-1], -1)
 
 
-def _on_pairs(function: Callable[..., Array]) -> Callable[..., Array]:
+def _on_pairs(function: Callable[..., Complexes]) -> Callable[..., Pairs]:
     """A function of complex arrays as one of arrays of pairs."""
     return lambda *operands: as_pairs(function(*map(as_complex, operands)))
 
@@ -151,7 +153,7 @@ def _is_joined(z: Node) -> bool:
     return False
 
 
-def _part(name: str, place: int, says: str, like: Callable[[Array], Array], method: str) -> Op:
+def _part(name: str, place: int, says: str, like: Callable[[Complexes], Pairs], method: str) -> Op:
     def pullback(g: Node, out: Node, z: Node) -> list[Node | None]:
         nothing = zero(g.dim)
         return [complex_(nothing, g) if place else complex_(g, nothing)]
@@ -173,7 +175,9 @@ def _part(name: str, place: int, says: str, like: Callable[[Array], Array], meth
     )
 
 
-def _pairs(count: int, *params: Any) -> Callable[[int], tuple[tuple[int, ...], tuple[Any, ...]]]:
+def _pairs(
+    count: int, *params: object
+) -> Callable[[int], tuple[tuple[int, ...], tuple[object, ...]]]:
     """Complex operands of about d components."""
     return lambda d: ((d + d % 2,) * count, params)
 
@@ -212,7 +216,7 @@ def _complex(
     name: str,
     says: str,
     expand: Callable[[Node], Node],
-    like: Callable[..., Array],
+    like: Callable[..., Pairs],
     derivative: str,
     **fields: Any,
 ) -> Op:
@@ -360,7 +364,7 @@ def _arithmetic(
     name: str,
     says: str,
     expand: Callable[[Node, Node], Node],
-    like: Callable[[Array, Array], Array],
+    like: Callable[[Complexes, Complexes], Complexes],
     derivative: str,
     **fields: Any,
 ) -> Op:

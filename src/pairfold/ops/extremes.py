@@ -7,15 +7,17 @@ other components are made of cannot reach it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.node import Node
 from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
 from .table import Op, Param, guarded, operation
 from .vectors import make_constant
+
+Floats = NDArray[np.float64]
 
 
 def _better(s: Scalars, largest: bool, x: Value, best: Value) -> Value:
@@ -54,10 +56,10 @@ def _taken(g: Node, x: Node, place: Op) -> Node:
     return guarded(one_hot(place(x), x.dim) - make_constant(1), g)
 
 
-def _like_place(largest: bool) -> Callable[[Any], Any]:
+def _like_place(largest: bool) -> Callable[[Floats], Floats]:
     """The first component that no other beats; a NaN beats nothing, nor is it beaten."""
 
-    def like(x: Any) -> Any:
+    def like(x: Floats) -> Floats:
         worst = -np.inf if largest else np.inf
         cleaned = np.where(np.isnan(x), worst, x)
         found = (np.argmax if largest else np.argmin)(cleaned, axis=-1)
@@ -66,7 +68,7 @@ def _like_place(largest: bool) -> Callable[[Any], Any]:
     return like
 
 
-def _like_extreme(largest: bool) -> Callable[[Any], Any]:
+def _like_extreme(largest: bool) -> Callable[[Floats], object]:
     place = _like_place(largest)
     return lambda x: np.take_along_axis(x, place(x).astype(int), axis=-1)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.node import Node
 from ..core.scalars import Scalars, Value
@@ -19,6 +19,8 @@ from ..errors import refuse
 from .elementwise import absolute, if_else, inv, log, rsqrt, square
 from .table import Param, elementwise
 from .vectors import make_constant, zero
+
+Floats = NDArray[np.float64]
 
 # ----- inverse trigonometry ----------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ def _rounded(s: Scalars, x: Value, d: int) -> Value:
     return s.select(s.lt(x, 0), -size, size)
 
 
-def _like_rounded(x: Any, d: int) -> Any:
+def _like_rounded(x: Floats, d: int) -> object:
     scaled = np.abs(x) * 10.0**d
     return np.sign(x) * (np.trunc(scaled) + (np.mod(scaled, 1) >= 0.5)) / 10.0**d
 
@@ -179,7 +181,7 @@ mod = elementwise(
 )
 
 
-def _like_clamped(x: Any, a: int, b: int) -> Any:
+def _like_clamped(x: Floats, a: int, b: int) -> object:
     return np.where(x < a, a, np.where(x > b, b, x))
 
 
@@ -240,7 +242,7 @@ def _bessel(s: Scalars, x: Value, n: int) -> Value:
     return s.select(s.lt(square_, limit), _bessel_series(s, square_, n, limit), last)
 
 
-def _like_bessel(x: Any, n: int) -> Any:
+def _like_bessel(x: Floats, n: int) -> object:
     """Poisson's integral of cos(x u) (1 - u^2)^n, by quadrature."""
     nodes, weights = np.polynomial.legendre.leggauss(48)
     weights = weights * (1 - nodes**2) ** n / (2 ** (n + 1) * math.factorial(n))

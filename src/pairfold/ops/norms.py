@@ -5,15 +5,16 @@ Weights are a number, one per component, or a whole matrix of dim x dim entries,
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.node import Node
 from ..errors import refuse
 from .elementwise import rsqrt, square
 from .table import OPERATIONS, broadcast_dims, operation
 from .vectors import sq_norm2, summed
+
+Floats = NDArray[np.float64]
 
 normalize = operation(
     "Normalize",
@@ -63,16 +64,16 @@ def _weighted(s: Node, x: Node) -> Node:
     return _full(s, x)
 
 
-def _like_diagonal(s: Any, x: Any) -> Any:
+def _like_diagonal(s: Floats, x: Floats) -> object:
     return (s * x * x).sum(-1, keepdims=True)
 
 
-def _like_full(s: Any, x: Any) -> Any:
+def _like_full(s: Floats, x: Floats) -> object:
     matrix = s.reshape(*s.shape[:-1], x.shape[-1], x.shape[-1])
     return np.einsum("...k,...kl,...l->...", x, matrix, x)[..., None]
 
 
-def _like_weighted(s: Any, x: Any) -> Any:
+def _like_weighted(s: Floats, x: Floats) -> object:
     full = s.shape[-1] not in (1, x.shape[-1])
     return _like_full(s, x) if full else _like_diagonal(s, x)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.node import Node
 from ..errors import refuse
 from .elementwise import absolute, if_else, less_or_equal, less_than
 from .table import Param, operation
 from .vectors import extract, make_constant
+
+Floats = NDArray[np.float64]
 
 
 def _basis(knots: Node, x: Node, k: int) -> Node:
@@ -38,7 +39,7 @@ def _basis(knots: Node, x: Node, k: int) -> Node:
     return basis
 
 
-def _like_basis(knots: Any, x: Any, k: int) -> Any:
+def _like_basis(knots: Floats, x: Floats, k: int) -> object:
     """The recursion of de Boor on arrays, where 0/0 is 0."""
     basis = ((knots[..., :-1] <= x) & (x < knots[..., 1:])).astype(float)
     for degree in range(1, k + 1):

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
-from ..core.node import Kind, Node, intern_node
+from ..core.node import Kind, Node, Variable, intern_node
 from ..core.scalars import Index, Scalars, Value, number
 from ..errors import DimError, FormulaError, InternalError, Refusal, refuse
 from ..settings import current
@@ -28,9 +28,9 @@ class Param:
     """A compile-time argument of an operation: a whole number, or a list of them."""
 
     name: str
-    sample: Any
+    sample: int | Fraction | Sequence[int]
     kind: str = "int"
-    default: Any = None
+    default: int | Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class Op:
     rules: tuple[Rule, ...] = ()
     symbol: Symbol | None = None
     method: str | None = None
-    like: Callable[..., Any] | None = None
-    known: tuple[tuple[Any, ...], ...] = ()
+    like: Callable[..., object] | None = None
+    known: tuple[tuple[object, ...], ...] = ()
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    refuses: tuple[tuple[tuple[int, ...], tuple[Any, ...], str], ...] = ()
+    refuses: tuple[tuple[tuple[int, ...], tuple[object, ...], str], ...] = ()
     elementwise: bool = False
     slopes: Callable[..., Sequence[Node | None]] | None = None
     expand: Callable[..., Node] | None = None
     derivative: str = ""
     conventions: str = ""
     samples: tuple[tuple[int, ...], ...] = ((1,), (3,))
-    sized: Callable[[int], tuple[tuple[int, ...], tuple[Any, ...]] | None] | None = None
+    sized: Callable[[int], tuple[tuple[int, ...], tuple[object, ...]] | None] | None = None
     rereads: bool = False
     moves: bool = False
     optional: int = 0
@@ -96,7 +96,7 @@ class Op:
     internal: bool = False
     takes: Callable[..., tuple[Node, ...]] | None = None
 
-    def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[Any, ...]] | None:
+    def at_size(self, d: int) -> tuple[tuple[int, ...], tuple[object, ...]] | None:
         """Dimensions of operands, and parameters, to try the row at about dimension `d`.
 
         None where the row cannot have that size.
@@ -105,7 +105,7 @@ class Op:
             return self.sized(d)
         return (d,) * len(self.args), tuple(param.sample for param in self.params)
 
-    def __call__(self, *operands: Any) -> Node:
+    def __call__(self, *operands: object) -> Node:
         return build(self, *operands)
 
     def __repr__(self) -> str:
@@ -180,7 +180,7 @@ def elementwise(
     )
 
 
-def broadcast_dims(*dims: Any) -> int:
+def broadcast_dims(*dims: object) -> int:
     """The common dimension of operands of which some may have dimension 1."""
     sizes = [dim for dim in dims if isinstance(dim, int)]
     largest = max(sizes)
@@ -309,7 +309,7 @@ def as_node(operand: object) -> Node:
     raise FormulaError(f"a formula cannot contain a {type(operand).__name__}", found=repr(operand))
 
 
-def build(op: Op, *operands: Any) -> Node:
+def build(op: Op, *operands: object) -> Node:
     """The node of `op` applied to nodes (or numbers) and parameters, checked and simplified.
 
     Raises:
@@ -345,11 +345,12 @@ def build(op: Op, *operands: Any) -> Node:
     for arg in args:
         kinds |= arg.kinds
     if op.name == "Var":
-        kinds = 1 << params[2]
+        params = Variable(*cast("tuple[int, int, Kind]", params))  # as the row says
+        kinds = 1 << params.kind
     return intern_node(op, args, params, dim, kinds)
 
 
-def _params_of(op: Op, given: Sequence[Any]) -> tuple[Any, ...]:
+def _params_of(op: Op, given: Sequence[object]) -> tuple[object, ...]:
     """The parameters in their one form: lists as tuples, those left out by their defaults."""
     missing = op.params[len(given) :]
     if missing and all(param.default is not None for param in missing):
@@ -364,7 +365,7 @@ def signature(op: Op) -> str:
     return f"{op.name}({', '.join(words[:needed])}{''.join(f'[, {w}]' for w in words[needed:])})"
 
 
-def _describe(op: Op, args: tuple[Node, ...], params: tuple[Any, ...]) -> str:
+def _describe(op: Op, args: tuple[Node, ...], params: tuple[object, ...]) -> str:
     parts = [f"{name} has dimension {arg.dim}" for name, arg in zip(op.args, args, strict=False)]
     parts += [f"{param.name} = {value}" for param, value in zip(op.params, params, strict=True)]
     return "; ".join(parts)
@@ -379,7 +380,7 @@ def install_operators() -> None:
     Node.operators["**"] = power
 
 
-def power(base: Any, exponent: Any) -> Node:
+def power(base: object, exponent: object) -> Node:
     """base ** exponent: a whole-number constant gives Pow, anything else Powf."""
     exponent = as_node(exponent)
     if exponent.op.name == "Constant" and isinstance(exponent.params[0], Fraction):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.node import Node
 from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
 from .table import Param, Rule, operation
 from .vectors import scalprod
+
+Floats = NDArray[np.float64]
 
 Sizes = tuple[int, ...]
 
@@ -242,7 +244,7 @@ def _tensor_dot_pullback(e: Node, out: Node, f: Node, g: Node, *params: Sizes) -
     ]
 
 
-def _tensor_dot_like(f: Any, g: Any, *params: Sizes) -> Any:
+def _tensor_dot_like(f: Floats, g: Floats, *params: Sizes) -> object:
     dimf, dimg, contf, contg, permute = params
     lead = f.shape[:-1]
     rows = [
@@ -299,7 +301,7 @@ def _kron(f: Node, g: Node, dimf: Sizes, dimg: Sizes) -> Node:
     return tensor_dot(f, g, dimf, dimg, (), (), order)
 
 
-def _kron_like(f: Any, g: Any, dimf: Sizes, dimg: Sizes) -> Any:
+def _kron_like(f: Floats, g: Floats, dimf: Sizes, dimg: Sizes) -> object:
     lead = f.shape[:-1]
     found = [np.kron(f[at].reshape(dimf), g[at].reshape(dimg)).ravel() for at in np.ndindex(*lead)]
     return np.array(found).reshape(*lead, -1)

@@ -8,7 +8,6 @@ products): the derivative, the machine code and the simplifications then come fr
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from .table import (
 )
 
 
-def _row(name: str, *operands: Any) -> Node:
+def _row(name: str, *operands: object) -> Node:
     return build(OPERATIONS[name], *operands)
 
 

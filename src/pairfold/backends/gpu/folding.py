@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...core.scalars import Loop, Value, number, reachable, to_float
-from ...lower.kernel import Kernel, hole
+from ...lower.kernel import Kernel
 from ...lower.tiling import Tiling
 from ..functions import approximations
 from ..functions.numerics import LOG2E
@@ -36,7 +36,7 @@ class Instance:
     @property
     def inside(self) -> frozenset[Loop]:
         """The loop over components that it is one turn of."""
-        return frozenset(value.data for value in self.known if value.what == "index_loop")
+        return frozenset(value.loop for value in self.known if value.what == "index_loop")
 
 
 class Folding:
@@ -127,7 +127,8 @@ class Folding:
         given: Known = {self.kernel.folded[place]: value}
         for target in reachable(steps, lambda v: v in given):
             if target.what == "hole":
-                given[target] = {"acc": parts, "column": ["here"]}[target.data[0]][target.data[1]]
+                kind, part = target.supplied
+                given[target] = {"acc": parts, "column": ["here"]}[kind][part]
         found = self._rule(steps, given, self.inner)
         if self.values.mask:
             found = [f"tl.where(inside, {n}, {o})" for n, o in zip(found, parts, strict=True)]
@@ -188,9 +189,9 @@ class Folding:
 
     def _holes(self, targets: Sequence[Value], given: dict[str, list[str]]) -> Known:
         return {
-            value: given[value.data[0]][value.data[1]]
+            value: given[value.supplied.name][value.supplied.place]
             for value in reachable(targets)
-            if value.what == "hole" and value.data[0] in given
+            if value.what == "hole" and value.supplied.name in given
         }
 
     def closed(self, name: str) -> list[str]:
@@ -306,7 +307,7 @@ class Anchored(Folding):
 
     def measured(self, known: Known, place: int, top: str, over: str) -> None:
         """What is known once anchors stand: they, and exponents measured from them."""
-        anchor = hole(self.kernel.scalars, "top", place)
+        anchor = self.kernel.scalars.hole("top", place)
         known[anchor] = top
         known[self.kernel.scalars.apply("apart", self.kernel.scores[place], anchor)] = over
 
@@ -493,7 +494,7 @@ def merge_function(kernel: Kernel, tiling: Tiling) -> str:
     plain = Values(text, kernel, tiling)
     plain.simd, plain.plain = Printed(text, tiling.accumulation.inner), True
     given: Known = {
-        value: f"{value.data[0]}{value.data[1]}"
+        value: f"{value.supplied.name}{value.supplied.place}"
         for value in reachable(kernel.merges)
         if value.what == "hole"
     }

@@ -375,7 +375,7 @@ class _Program:
 
     def _write_lists(self, folding: Listed) -> None:
         line, loop = self.text.line, self.kernel.output_loop
-        parts = [value.data[1] for value in self.kernel.finished]
+        parts = [value.supplied.place for value in self.kernel.finished]
         for instance in folding.instances:
             folding.close(instance.number)
             mask = "own"

@@ -10,7 +10,8 @@ import contextlib
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
-from ...core.scalars import PRIMITIVES, Index, Loop, Value, reachable_through, to_float
+from ...core.primitives import PRIMITIVES
+from ...core.scalars import Index, Loop, Value, reachable_through, to_float
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.products import Scalar, scalar_product, squared_distance
@@ -147,10 +148,10 @@ class Values:
         what, s = value.what, self.simd
         if what == "const":
             # The extremes of the finite numbers are those of the data, also in wider states.
-            data = value.data
+            data = value.number
             return s.constant(to_float(data, self.tiling.dtype) if isinstance(data, str) else data)
         if what == "load":
-            position, k = value.data
+            position, k = value.loaded
             return self.load(position, k if k is not None else known[value.args[0]])
         args = [known[arg] for arg in value.args if arg in known]
         if what == "exp":
@@ -158,14 +159,14 @@ class Values:
         if what in PRIMITIVES:
             return self._primitive(value, args)
         if what == "entry":
-            where = self._cell(value.args[0], args[0], value.data if len(args) == 1 else args[1])
+            where = self._cell(value.args[0], args[0], value.integer if len(args) == 1 else args[1])
             return self.text.let(f"tl.load({where})")
         if what == "position":
             return s.cast(args[0])
         if what == "index_below":
-            return self.text.let(f"{args[0]} < {value.data}")
+            return self.text.let(f"{args[0]} < {value.integer}")
         if value.kind == "index":
-            right = args[1] if len(args) > 1 else value.data
+            right = args[1] if len(args) > 1 else value.integer
             return self._index(what, args[0], right)
         raise InternalError(f"no Triton for {value}")
 
@@ -265,7 +266,7 @@ class Values:
     # ---- component loops -----------------------------------------------------------------
 
     def _loop(self, result: Value, known: Known, inside: frozenset[Loop], most: int = 4) -> None:
-        loop: Loop = result.data[0]
+        loop = result.loop
         # What the body needs but does not vary in it is computed before it.
         self.emit(loop.inits, known, inside)
         self.shared(loop.nexts, known, inside)
@@ -302,7 +303,7 @@ class Values:
 
     def _table(self, table: Value, known: Known, inside: frozenset[Loop]) -> None:
         """The components into memory, in order; what is known of a table is its place."""
-        loop: Loop = table.data
+        loop = table.loop
         memory, value = loop.carries[0], loop.nexts[0]
         self.shared([value], known, inside)
         place = f"scratch_at + {self.cells}"

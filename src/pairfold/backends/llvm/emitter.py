@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llvmlite import ir
 
-from ...core.scalars import PRIMITIVES, Index, Loop, Value, reachable_through, to_float
+from ...core.primitives import PRIMITIVES
+from ...core.scalars import Index, Loop, Value, reachable_through, to_float
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Plan
@@ -139,7 +140,7 @@ class Emitter:
         args = [known[arg, self.key(arg, instance)] for arg in value.args]
         what, s, b = value.what, self.simd, self.simd.builder
         if what == "const":
-            data = value.data
+            data = value.number
             # The extremes of the finite numbers are those of the data, also in wider states.
             return s.constant(to_float(data, self.plan.dtype) if isinstance(data, str) else data)
         if what == "exp":
@@ -151,9 +152,9 @@ class Emitter:
         if what == "position":
             return s.splat(b.sitofp(args[0], s.scalar))
         if what == "index_below":
-            return s.splat(b.icmp_signed("<", args[0], i64(value.data)))
+            return s.splat(b.icmp_signed("<", args[0], i64(value.integer)))
         if value.kind == "index":
-            right = args[1] if len(args) > 1 else i64(value.data)
+            right = args[1] if len(args) > 1 else i64(value.integer)
             return self._index_op(what, args[0], right)
         raise InternalError(f"no machine code for {value}")
 
@@ -238,7 +239,7 @@ class Emitter:
         leaf: Leaf,
         inside: frozenset[Loop],
     ) -> None:
-        loop: Loop = result.data[0]
+        loop = result.loop
         keys = list(dict.fromkeys(self.key(result, instance) for instance in instances))
         instance_of = {self.key(result, i): i for i in reversed(list(instances))}
         within = inside | {loop}
@@ -260,7 +261,7 @@ class Emitter:
             ]
         for value in loop.results:
             for key in keys:
-                place = places.index((value.data[1], key))
+                place = places.index((value.carried.place, key))
                 known[value, key] = body.results[place]
 
     def _table(
@@ -272,7 +273,7 @@ class Emitter:
         inside: frozenset[Loop],
     ) -> None:
         """The components into memory, in order; what is known of a table is its address."""
-        loop: Loop = table.data
+        loop = table.loop
         memory, value = loop.carries[0], loop.nexts[0]
         instance_of = {self.key(table, i): i for i in reversed(list(instances))}
         # What the components need but does not vary among them is computed before them.
@@ -290,8 +291,8 @@ class Emitter:
 
     def _entry(self, value: Value, args: Sequence[ir.Value]) -> ir.Value:
         """One component of a table in memory."""
-        k = i64(value.data) if len(args) == 1 else args[1]
-        where = self._tables().component(args[0], value.args[0].data, k)
+        k = i64(value.integer) if len(args) == 1 else args[1]
+        where = self._tables().component(args[0], value.args[0].loop, k)
         return self.flow.load(self.simd.type, where, 4)
 
     def _tables(self) -> TableMemory:

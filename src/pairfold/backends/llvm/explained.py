@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...core.dtypes import BYTES_STORED
-from ...core.scalars import PRIMITIVES
+from ...core.primitives import PRIMITIVES
 from ...lower.cost import Estimate, registers
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
 from ...lower.pattern import sparse_partition

@@ -75,7 +75,7 @@ class Logits:
         holes = [v for v in reachable(self.kernel.folded) if v.what == "hole"]
         for hole in holes:
             for instance in self.block.instances(self.code.plan.jam):
-                number = maxima[hole.data[1]]
+                number = maxima[hole.supplied.place]
                 known[hole, instance] = self.maxima.load_narrow(number, instance[1])
 
     def recall(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:

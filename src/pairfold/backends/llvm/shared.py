@@ -37,7 +37,7 @@ class Shared:
         for value in self.values:
             place = partial(self.block.cell, self.buffer, start, at)
             if value.what == "table":
-                tables.homes[value.data] = place, vector
+                tables.homes[value.loop] = place, vector
             yield value, place
             start += cells(value) * vector
 

@@ -174,7 +174,7 @@ class States:
         emitter = self.code.rules(PAIR, self.outer)
         known: Known = {}
         for hole in (v for v in reachable(self.kernel.merges) if v.what == "hole"):
-            name, place = hole.data
+            name, place = hole.supplied
             known[hole, (0, 0)] = (a if name == "a" else b)[place][0]
         emitter.emit(self.kernel.merges, [(0, 0)], known, no_leaf)
         return [(known[value, emitter.key(value, (0, 0))], None) for value in self.kernel.merges]
@@ -248,7 +248,7 @@ class States:
             value = self.code.to_inner(local[output, block.key(output, instance)])
             known: Known = {(output, emitter.key(output, instance)): value}
             for hole in (v for v in reachable(steps) if v.what == "hole"):
-                name, part = hole.data
+                name, part = hole.supplied
                 if name == "column":
                     known[hole, instance] = block.column_vector(at, instance)
                 elif name == "acc":
@@ -394,7 +394,7 @@ def finished(
     known: Known = {}
     for value in reachable(targets):
         if value.what == "hole":
-            part = given[value.data[0]][value.data[1]]
+            part = given[value.supplied.name][value.supplied.place]
             assert part is not None
             known[value, (0, 0)] = part
     emitter.emit(targets, [(0, 0)], known, no_leaf)

@@ -35,10 +35,10 @@ class TablePlaces:
             for table in tables(kernel, at):
                 if table in shared and not kernel.scores:
                     continue
-                place = at, table.data
+                place = at, table.loop
                 columns, lanes = self._instances(table, plan) if at == PAIR else (1, 1)
                 self.start[place], self.vectors[place] = size, (columns, lanes)
-                size += table.data.n * columns * lanes * self.vector
+                size += table.loop.n * columns * lanes * self.vector
             self.total = max(self.total, size)
 
     @staticmethod

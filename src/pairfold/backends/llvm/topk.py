@@ -421,7 +421,7 @@ def _applied(
 ) -> Entry:
     known = dict(given)
     for hole in (v for v in reachable(rule) if v.what == "hole"):
-        name, part = hole.data
+        name, part = hole.supplied
         known[hole, (0, 0)] = holes[name][part]
     inside = frozenset().union(*(value.loops for value in rule))
     emitter.emit(rule, [(0, 0)], known, no_leaf, inside)

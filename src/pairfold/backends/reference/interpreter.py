@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ...core.dtypes import RESULTS
-from ...core.scalars import PRIMITIVES, Loop, Value, number, reachable, to_float
+from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES
+from ...core.scalars import Loop, Value, number, reachable, to_float
 from ...errors import InternalError
-from ...lower.kernel import COLUMN, ONCE, ROW, Kernel, hole
+from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import Pattern
 
 Array = Any
@@ -36,7 +37,7 @@ class _Interpreter:
 
     def run(self, targets: Sequence[Value], known: dict[Value, Array]) -> list[Array]:
         """Values of the targets, given those of holes, carries and loop indices."""
-        inside = {value.data for value in known if value.what == "index_loop"}
+        inside = {value.loop for value in known if value.what == "index_loop"}
         for value in reachable(targets, lambda value: value in known):
             if value not in known and value.loops <= inside:
                 known[value] = self._value(value, known)
@@ -46,25 +47,26 @@ class _Interpreter:
         what = value.what
         args = list(value.args)
         if what == "const":
-            return self.dtype.type(to_float(value.data, self.dtype.name))
+            return self.dtype.type(to_float(value.number, self.dtype.name))
         if what == "load":
-            position, k = value.data
+            position, k = value.loaded
             return self.loads[position][..., known[args[0]] if k is None else k]
         if what in PRIMITIVES:
             return PRIMITIVES[what].numpy(*(known[arg] for arg in args))
         if what == "result":
-            return self._loop(value.data[0], known)[value.data[1]]
+            loop, place = value.carried
+            return self._loop(loop, known)[place]
         if what == "table":
             return self._table(value, known)
         if what == "entry":
-            cells, k = known[args[0]], value.data if len(args) == 1 else known[args[1]]
+            cells, k = known[args[0]], value.integer if len(args) == 1 else known[args[1]]
             return cells[k] if k < len(cells) else self.dtype.type(np.nan)
         if what == "position":
             return self.dtype.type(known[args[0]])
         if what == "index_below":
-            return np.asarray(known[args[0]] < value.data)
+            return np.asarray(known[args[0]] < value.integer)
         if value.kind == "index":
-            right = known[args[1]] if len(args) > 1 else value.data
+            right = known[args[1]] if len(args) > 1 else value.integer
             return _INDEX[what](known[args[0]], right)
         raise InternalError(f"the reference cannot evaluate {value}")
 
@@ -79,7 +81,7 @@ class _Interpreter:
 
     def _table(self, table: Value, known: dict[Value, Array]) -> list[Array]:
         """The components in order; what is read before it is there is NaN."""
-        loop: Loop = table.data
+        loop = table.loop
         computed: list[Array] = []
         for k in range(loop.n):
             inside = {**known, loop.index: k, loop.carries[0]: computed}
@@ -87,15 +89,7 @@ class _Interpreter:
         return computed
 
 
-_INDEX: dict[str, Any] = {
-    "index_add": lambda a, b: a + b,
-    "index_sub": lambda a, b: a - b,
-    "index_mul": lambda a, b: a * b,
-    "index_floordiv": lambda a, b: a // b,
-    "index_mod": lambda a, b: a % b,
-    "index_min": min,
-    "index_max": max,
-}
+_INDEX = {row.what: row.meaning for row in INDEX_OPERATIONS.values()}
 
 
 def evaluate(
@@ -187,7 +181,7 @@ class _Fold:
         values = np.where(np.isnan(self.pairs(score)), -np.inf, self.pairs(score))
         limit = np.finfo(self.interpreter.dtype).max
         top = np.clip(values.max(axis=1, initial=-np.inf), -limit, limit)
-        self.known[hole(self.kernel.scalars, "top", 0 if self.kernel.weight else self.place)] = top[
+        self.known[self.kernel.scalars.hole("top", 0 if self.kernel.weight else self.place)] = top[
             :, None
         ]
         return top
@@ -257,7 +251,7 @@ def pair_values(
 
 def _holes(targets: Sequence[Value], given: Mapping[str, Sequence[Array]]) -> dict[Value, Array]:
     return {
-        value: given[value.data[0]][value.data[1]]
+        value: given[value.supplied.name][value.supplied.place]
         for value in reachable(targets)
-        if value.what == "hole" and value.data[0] in given
+        if value.what == "hole" and value.supplied.name in given
     }

@@ -1,0 +1,171 @@
+"""The table of scalar primitives: what every kind of value is made of, and what it means.
+
+A value of a kernel (`core.scalars.Value`) is a row of one of two tables. `PRIMITIVES` are the
+machine operations; each has its NumPy meaning (the definition), which the interpreter runs, and the
+name of its LLVM spelling (`backends.llvm.simd` or `backends.functions`). `STRUCTURES` are what
+surrounds them: constants, components of arguments, component indices, loops and tables, and holes
+that a backend fills. `lower.verify` checks the values of a kernel against both.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What a value is: a number, a truth value, the index of a component, or a vector in memory.
+ValueKind = Literal["real", "mask", "index", "table"]
+
+# What a backend supplies: parts of running states (`acc`, `a`, `b`), the number of the column, an
+# anchor, the sum without weights, the number of columns.
+HoleName = Literal["acc", "a", "b", "column", "top", "total", "count"]
+
+What = Literal[
+    "abs", "acos", "add", "apart", "asin", "atan", "atan2", "both", "carry", "const", "cos", "div",
+    "either", "entry", "eq", "exp", "floor", "hole", "index_add", "index_below", "index_floordiv",
+    "index_loop", "index_max", "index_min", "index_mod", "index_mul", "index_sub", "le", "load",
+    "log", "lt", "memory", "mul", "ne", "neg", "position", "pow", "result", "rsqrt", "select",
+    "sin", "sqrt", "sub", "table", "tanh",
+]  # fmt: skip
+
+# Numbers or truth values of NumPy: one, or one for each row, column or pair.
+Numbers = NDArray[np.generic] | np.generic
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One machine operation: its operands, its NumPy meaning, its LLVM spelling, its rough cost."""
+
+    name: What
+    operands: tuple[ValueKind, ...]
+    kind: ValueKind
+    numpy: Callable[..., Numbers]
+    llvm: str
+    cost: float = 1.0
+
+    @property
+    def arity(self) -> int:
+        """The number of operands."""
+        return len(self.operands)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A kind of value that is no machine operation.
+
+    `operands`: the lists of operands that it may have; None: what its loop says. `data`: what it
+    is made of besides.
+    """
+
+    name: What
+    kind: ValueKind
+    operands: tuple[tuple[ValueKind, ...], ...] | None
+    data: Literal["number", "load", "hole", "loop", "carried", "integer", "integer or operand", ""]
+
+
+def _numpy_rsqrt(x: Numbers) -> Numbers:
+    return 1.0 / np.sqrt(x)
+
+
+def _numpy_select(mask: Numbers, x: Numbers, y: Numbers) -> Numbers:
+    return np.where(mask, x, y)
+
+
+_ONE: tuple[ValueKind, ...] = ("real",)
+_TWO: tuple[ValueKind, ...] = ("real", "real")
+_MASKS: tuple[ValueKind, ...] = ("mask", "mask")
+
+PRIMITIVES: dict[str, Primitive] = {
+    row.name: row
+    for row in (
+        Primitive("add", _TWO, "real", np.add, "add"),
+        Primitive("sub", _TWO, "real", np.subtract, "sub"),
+        # The same, of an x that is rounded: never fused with the product that x is.
+        Primitive("apart", _TWO, "real", np.subtract, "sub"),
+        Primitive("mul", _TWO, "real", np.multiply, "mul"),
+        Primitive("div", _TWO, "real", np.divide, "div", 6),
+        Primitive("neg", _ONE, "real", np.negative, "neg"),
+        Primitive("abs", _ONE, "real", np.abs, "abs"),
+        Primitive("sqrt", _ONE, "real", np.sqrt, "sqrt", 6),
+        Primitive("rsqrt", _ONE, "real", _numpy_rsqrt, "rsqrt", 7),
+        Primitive("exp", _ONE, "real", np.exp, "exp", 11),
+        Primitive("log", _ONE, "real", np.log, "log", 16),
+        Primitive("sin", _ONE, "real", np.sin, "sin", 16),
+        Primitive("cos", _ONE, "real", np.cos, "cos", 16),
+        Primitive("tanh", _ONE, "real", np.tanh, "tanh", 18),
+        Primitive("pow", _TWO, "real", np.power, "pow", 50),
+        Primitive("asin", _ONE, "real", np.arcsin, "asin", 20),
+        Primitive("acos", _ONE, "real", np.arccos, "acos", 20),
+        Primitive("atan", _ONE, "real", np.arctan, "atan", 20),
+        Primitive("atan2", _TWO, "real", np.arctan2, "atan2", 30),
+        Primitive("floor", _ONE, "real", np.floor, "floor"),
+        Primitive("lt", _TWO, "mask", np.less, "<"),
+        Primitive("le", _TWO, "mask", np.less_equal, "<="),
+        Primitive("eq", _TWO, "mask", np.equal, "=="),
+        Primitive("ne", _TWO, "mask", np.not_equal, "!="),
+        Primitive("both", _MASKS, "mask", np.logical_and, "mask_and"),
+        Primitive("either", _MASKS, "mask", np.logical_or, "mask_or"),
+        Primitive("select", ("mask", "real", "real"), "real", _numpy_select, "select"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class IndexOperation:
+    """Integer arithmetic on component indices: the value that it makes, and its meaning."""
+
+    what: What
+    meaning: Callable[[int, int], int]
+
+    def bounds(self, left: tuple[int, int], right: tuple[int, int]) -> tuple[int, int]:
+        """The interval that results lie in, of operands that lie in theirs.
+
+        >>> INDEX_OPERATIONS["mod"].bounds((5, 7), (4, 4))
+        (1, 3)
+        """
+        (a, b), (low, _) = left, right
+        if self.what == "index_mod":
+            return (a % low, b % low) if a // low == b // low else (0, low - 1)
+        corners = [self.meaning(x, y) for x in left for y in right]
+        return min(corners), max(corners)
+
+
+INDEX_OPERATIONS: dict[str, IndexOperation] = {
+    "add": IndexOperation("index_add", operator.add),
+    "sub": IndexOperation("index_sub", operator.sub),
+    "mul": IndexOperation("index_mul", operator.mul),
+    "floordiv": IndexOperation("index_floordiv", operator.floordiv),
+    "mod": IndexOperation("index_mod", operator.mod),
+    "min": IndexOperation("index_min", min),
+    "max": IndexOperation("index_max", max),
+}
+
+_INDEX: tuple[ValueKind, ...] = ("index",)
+
+STRUCTURES: dict[str, Structure] = {
+    row.name: row
+    for row in (
+        Structure("const", "real", ((),), "number"),
+        # Component k of an argument, which is a number or an operand.
+        Structure("load", "real", ((), _INDEX), "load"),
+        Structure("hole", "real", ((),), "hole"),
+        Structure("index_loop", "index", ((),), "loop"),
+        *(
+            Structure(row.what, "index", (_INDEX, ("index", "index")), "integer or operand")
+            for row in INDEX_OPERATIONS.values()
+        ),
+        Structure("index_below", "mask", (_INDEX,), "integer"),
+        Structure("position", "real", (_INDEX,), ""),
+        # Part of a loop's state inside the loop, and after it.
+        Structure("carry", "real", ((),), "carried"),
+        Structure("result", "real", None, "carried"),
+        # A table while it is computed, as a whole, and one component of it.
+        Structure("memory", "table", ((),), "loop"),
+        Structure("table", "table", (("real",),), "loop"),
+        Structure("entry", "real", (("table",), ("table", "index")), "integer or operand"),
+    )
+}
