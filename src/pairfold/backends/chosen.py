@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import DeviceError
 from ..settings import Settings
 from .gpu.backend import Triton
@@ -15,7 +13,7 @@ LLVM, TRITON, REFERENCE = Llvm(), Triton(), Reference()
 BACKENDS: dict[str, Backend] = {b.name: b for b in (LLVM, TRITON, REFERENCE)}
 
 
-def chosen(options: Settings, device: Any) -> Backend:
+def chosen(options: Settings, device: object) -> Backend:
     """The backend for arrays on a device (None: in the host's memory).
 
     Raises:
@@ -29,7 +27,7 @@ def chosen(options: Settings, device: Any) -> Backend:
     return backend
 
 
-def asked(options: Settings, device: Any, where: str) -> Backend:
+def asked(options: Settings, device: object, where: str) -> Backend:
     """The backend for arrays on a device, of a call that says where it is to be computed.
 
     Raises:

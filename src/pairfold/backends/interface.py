@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..lower.kernel import Kernel
 from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
@@ -22,7 +25,7 @@ Strides = tuple[int, int]
 class Call(Protocol):
     """A reduction with everything bound but its arrays."""
 
-    def __call__(self, addresses: Sequence[int], arrays: Any, /) -> None:
+    def __call__(self, addresses: Sequence[int], arrays: Sequence[object], /) -> None:
         """Reduce arrays: results, which are filled, then the arguments in the kernel's order.
 
         `addresses` are those of their first elements; `arrays` keeps the memory there.
@@ -36,19 +39,24 @@ class Launcher(Protocol):
     kernel: Kernel
 
     def bind(
-        self, rows: int, columns: int, batches: int, options: Settings, device: Any = None
-    ) -> Any:
+        self, rows: int, columns: int, batches: int, options: Settings, device: object = None
+    ) -> object:
         """What is made for such sizes, to be given to `call`."""
         ...
 
     def bind_sparse(
-        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: Any = None
-    ) -> Any:
+        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: object = None
+    ) -> object:
         """The same for the pairs of a pattern."""
         ...
 
     def call(
-        self, bound: Any, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+        self,
+        bound: Any,
+        rows: int,
+        columns: int,
+        strides: Sequence[Strides],
+        offsets: NDArray[np.int64] | None = None,
     ) -> Call:
         """A reduction of these sizes.
 

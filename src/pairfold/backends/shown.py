@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..core.primitives import PRIMITIVES
 from ..lower.kernel import PAIR, Kernel
@@ -36,7 +35,7 @@ class Subject:
     columns: int
     batches: int
     pattern: Pattern | None
-    device: Any
+    device: object
 
 
 class Shown:

@@ -7,11 +7,14 @@ panels without intervals, so every row of a result is written.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .schedule import TASKS, Partition, Plan
+
+Integers = NDArray[np.int64]
 
 # Words of a panel: first row, rows, first interval, the one after the last, columns in all.
 PANEL_WORDS = 5
@@ -29,7 +32,7 @@ class Pattern:
     ([[0, 4]], [4, 4, 0])
     """
 
-    def __init__(self, blocks: Any, ends: Any, intervals: Any) -> None:
+    def __init__(self, blocks: Integers, ends: Integers, intervals: Integers) -> None:
         owner = np.repeat(np.arange(len(blocks)), np.diff(ends, prepend=0))
         used = intervals[: len(owner)]
         order = np.lexsort((used[:, 0], owner))
@@ -47,8 +50,8 @@ class Pattern:
         whole[:, 4] = total[starts[1:]] - total[starts[:-1]]
         whole = whole[whole[:, 1] > 0]
         self.blocks = whole[np.argsort(whole[:, 0], kind="stable")]
-        self._panels: dict[tuple[int, int], Any] = {}
-        self.kept: dict[Any, Any] = {}  # what backends made of it, in memory of their own
+        self._panels: dict[tuple[int, int], Integers] = {}
+        self.kept: dict[Hashable, object] = {}  # what backends made of it, in memory of their own
 
     @property
     def pairs(self) -> int:
@@ -61,14 +64,14 @@ class Pattern:
         rows = int(self.blocks[:, 1].sum())
         return -(-rows // max(1, len(self.blocks))), self.pairs // max(1, rows)
 
-    def counts(self, rows: int) -> Any:
+    def counts(self, rows: int) -> Integers:
         """Columns that each row meets, int64 (rows,)."""
         steps = np.zeros(rows + 1, np.int64)
         np.add.at(steps, self.blocks[:, 0], self.blocks[:, 4])
         np.add.at(steps, self.blocks[:, 0] + self.blocks[:, 1], -self.blocks[:, 4])
         return np.cumsum(steps)[:rows]
 
-    def whole(self, rows: int) -> Any:
+    def whole(self, rows: int) -> Integers:
         """Blocks, and the rows between them, in ascending order: int64 (panels, PANEL_WORDS)."""
         gaps = np.zeros((len(self.blocks) + 1, PANEL_WORDS), np.int64)
         gaps[1:, 0] = self.blocks[:, 0] + self.blocks[:, 1]
@@ -76,7 +79,7 @@ class Pattern:
         found = np.concatenate([self.blocks, gaps[gaps[:, 1] > 0]])
         return found[np.argsort(found[:, 0], kind="stable")]
 
-    def panels(self, rows: int, most: int) -> Any:
+    def panels(self, rows: int, most: int) -> Integers:
         """The same, none with more than `most` rows."""
         found = self._panels.get((rows, most))
         if found is None:
@@ -89,7 +92,7 @@ class Pattern:
             self._panels[rows, most] = found
         return found
 
-    def column_numbers(self, panel: Any) -> Any:
+    def column_numbers(self, panel: Integers) -> Integers:
         """The columns that the rows of a panel meet, one after the other."""
         intervals = self.intervals[panel[2] : panel[3]]
         parts = [np.arange(start, stop) for start, stop in intervals]

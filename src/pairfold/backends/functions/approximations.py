@@ -11,12 +11,13 @@ flushing of subnormals, and leaves the floating-point status flags in any state.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from .arithmetic import Value
 from .exponentials import erf, exp, exp2, expm1, log, log1p, pow, rsqrt, tanh
 from .trigonometry import acos, asin, atan, atan2, cos, sin
 
-FUNCTIONS: dict[str, Callable[..., Value]] = {
+# Each takes an arithmetic and values of its kind, one or two, and gives a value of that kind.
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": exp,
     "log": log,
     "sin": sin,

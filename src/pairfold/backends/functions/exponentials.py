@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import isqrt
 
-from .arithmetic import Arithmetic, Value, round_to_format
+from .arithmetic import Arithmetic, V, round_to_format
 from .numerics import (
     INFINITY,
     LN2,
@@ -91,7 +91,7 @@ def _base_two(dtype: str) -> tuple[float, ...]:
     )
 
 
-def exp_of_rounded(s: Arithmetic, x: Value) -> Value:
+def exp_of_rounded(s: Arithmetic[V], x: V) -> V:
     """e^x for an x that is itself the rounded result of an operation.
 
     Such an x is off by up to 2^-24 |x| (float32), and e^x with it. Reducing by a log2(e) of
@@ -111,7 +111,7 @@ def exp_of_rounded(s: Arithmetic, x: Value) -> Value:
 BOUNDED = 2.0**86
 
 
-def exp_of_bounded(s: Arithmetic, x: Value, scale: Value | None = None) -> Value:
+def exp_of_bounded(s: Arithmetic[V], x: V, scale: V | None = None) -> V:
     """e^x for a rounded x with |x| <= `BOUNDED`, or e^(x scale), for such a product.
 
     As `exp_of_rounded`, without guarding r. Far out, where n has lost the last bits of x and r is
@@ -134,13 +134,13 @@ def exp_of_bounded(s: Arithmetic, x: Value, scale: Value | None = None) -> Value
     return s.scaled(_from_table(s, table, r, coefficients), n)
 
 
-def _from_table(s: Arithmetic, table: Value, r: Value, coefficients: Sequence[float]) -> Value:
+def _from_table(s: Arithmetic[V], table: V, r: V, coefficients: Sequence[float]) -> V:
     """table + (table r) (c[0] + c[1] r + ...), with the two factors computed side by side."""
     first = s.mul(table, r)
     return s.fma(first, polynomial(s, r, coefficients), table)
 
 
-def _exp_table(s: Arithmetic, t: Value, n: Value, r: Value, coefficients: Sequence[float]) -> Value:
+def _exp_table(s: Arithmetic[V], t: V, n: V, r: V, coefficients: Sequence[float]) -> V:
     """Finish e^x = 2^n e^r on AVX-512, where n is a multiple of 1/16 and t holds 16 n.
 
     2^n = 2^floor(n) 2^(j/16): the low bits of t are j, and VSCALEF takes the floor of n,
@@ -154,7 +154,7 @@ def _exp_table(s: Arithmetic, t: Value, n: Value, r: Value, coefficients: Sequen
     return s.scaled(_from_table(s, table, r, coefficients), n)
 
 
-def _scale(s: Arithmetic, p: Value, t: Value) -> Value:
+def _scale(s: Arithmetic[V], p: V, t: V) -> V:
     """p 2^n, where the low bits of t hold i = n + 2 bias.
 
     2^n may be out of range though the result is not, so multiply by 2^floor(n/2) and
@@ -169,12 +169,12 @@ def _scale(s: Arithmetic, p: Value, t: Value) -> Value:
     return s.mul(s.mul(p, s.from_bits(first)), s.from_bits(second))
 
 
-def has_table(s: Arithmetic) -> bool:
+def has_table(s: Arithmetic[V]) -> bool:
     """Whether exponentials read powers of two from registers, which takes AVX-512."""
     return s.has_avx512 and "avx512dq" in s.features
 
 
-def _exp_parts(s: Arithmetic, x: Value, base_two: bool, sign: int) -> tuple[Value, Value, Value]:
+def _exp_parts(s: Arithmetic[V], x: V, base_two: bool, sign: int) -> tuple[V, V, V]:
     """(t, n, r) with sign x = n ln 2 + sign r, or sign x = n + sign r / ln 2 if base_two.
 
     Adding a large "magic" number rounds to its last place, which is 1/16 for the table
@@ -196,9 +196,7 @@ def _exp_parts(s: Arithmetic, x: Value, base_two: bool, sign: int) -> tuple[Valu
     return t, n, subtract_multiple(s, x, n, parts)
 
 
-def _exp(
-    s: Arithmetic, x: Value, low: Value | None = None, base_two: bool = False, sign: int = 1
-) -> Value:
+def _exp(s: Arithmetic[V], x: V, low: V | None = None, base_two: bool = False, sign: int = 1) -> V:
     """e^(sign x + low) for a tiny correction `low`, or 2^x."""
     if not has_table(s):
         bounds = _EXP_RANGE[s.dtype]
@@ -213,7 +211,7 @@ def _exp(
     return _scale(s, _exp_small(s, r, sign), t)
 
 
-def _exp_small(s: Arithmetic, r: Value, sign: int) -> Value:
+def _exp_small(s: Arithmetic[V], r: V, sign: int) -> V:
     """e^(sign r) for |r| <= ln(2)/2."""
     rest = [c * sign**k for k, c in enumerate(_EXP[s.dtype])]
     if not s.has_neon:
@@ -225,22 +223,22 @@ def _exp_small(s: Arithmetic, r: Value, sign: int) -> Value:
     return s.add(s.constant(1), u) if sign > 0 else s.sub(s.constant(1), u)
 
 
-def exp_of_negative(s: Arithmetic, x: Value) -> Value:
+def exp_of_negative(s: Arithmetic[V], x: V) -> V:
     """e^-x, the same as `exp` of the negative; without the table that takes no operation."""
     return exp(s, s.neg(x)) if has_table(s) else _exp(s, x, sign=-1)
 
 
-def exp(s: Arithmetic, x: Value) -> Value:
+def exp(s: Arithmetic[V], x: V) -> V:
     """e^x."""
     return _exp(s, x)
 
 
-def exp2(s: Arithmetic, x: Value) -> Value:
+def exp2(s: Arithmetic[V], x: V) -> V:
     """2^x."""
     return _exp(s, x, base_two=True)
 
 
-def _expm1_parts(s: Arithmetic, x: Value) -> tuple[Value, Value, Value]:
+def _expm1_parts(s: Arithmetic[V], x: V) -> tuple[V, V, V]:
     """(n, q, i): e^x - 1 = 2^n (1 + q) - 1, and i holds n + bias in its low bits."""
     bias = 127 if s.dtype == "float32" else 1023
     anchor = s.constant((3 << (s.fraction_bits - 1)) + bias)
@@ -253,7 +251,7 @@ def _expm1_parts(s: Arithmetic, x: Value) -> tuple[Value, Value, Value]:
     return n, q, s.to_bits(t)
 
 
-def expm1(s: Arithmetic, x: Value) -> Value:
+def expm1(s: Arithmetic[V], x: V) -> V:
     """e^x - 1, accurate near zero."""
     low, high = (-20.0, 89.0) if s.dtype == "float32" else (-50.0, 710.0)
     n, q, i = _expm1_parts(s, clamp(s, x, low, high))
@@ -267,7 +265,7 @@ def expm1(s: Arithmetic, x: Value) -> Value:
     return s.copysign(result, x)
 
 
-def tanh(s: Arithmetic, x: Value) -> Value:
+def tanh(s: Arithmetic[V], x: V) -> V:
     """The hyperbolic tangent.
 
     tanh(x) = t / (t + 2) with t = e^(2x) - 1, on |x| to keep t from cancelling.  A
@@ -321,7 +319,7 @@ _LOG_LONG = (
 )
 
 
-def _split(s: Arithmetic, x: Value) -> tuple[Value, Value]:
+def _split(s: Arithmetic[V], x: V) -> tuple[V, V]:
     """(e, m) with x = 2^e m and m in [3/4, 3/2), for positive finite x.
 
     AVX-512 has instructions for it, which also give e = +-inf, m = 1 for infinity and
@@ -350,7 +348,7 @@ def _split(s: Arithmetic, x: Value) -> tuple[Value, Value]:
     return e, s.from_bits(s.int_sub(i, removed))
 
 
-def _log_sum(s: Arithmetic, e: Value, f: Value) -> Value:
+def _log_sum(s: Arithmetic[V], e: V, f: V) -> V:
     """e ln 2 + log(1 + f).
 
     ln 2 comes in two parts of which e times the first is exact.  In float64,
@@ -370,7 +368,7 @@ def _log_sum(s: Arithmetic, e: Value, f: Value) -> Value:
     return s.fma(e, s.constant(high), result)
 
 
-def _log_special(s: Arithmetic, x: Value, result: Value) -> Value:
+def _log_special(s: Arithmetic[V], x: V, result: V) -> V:
     """Put in the logarithms of zero, negative numbers, infinity and NaN."""
     zero, infinity = s.constant(0), s.constant(INFINITY)
     result = s.select(s.compare("<", x, infinity), result, x)
@@ -378,14 +376,14 @@ def _log_special(s: Arithmetic, x: Value, result: Value) -> Value:
     return s.select(s.compare("<", x, zero), s.constant(NAN), result)
 
 
-def log(s: Arithmetic, x: Value) -> Value:
+def log(s: Arithmetic[V], x: V) -> V:
     """The natural logarithm."""
     e, m = _split(s, x)
     result = _log_sum(s, e, s.sub(m, s.constant(1)))
     return result if s.has_avx512 else _log_special(s, x, result)
 
 
-def log1p(s: Arithmetic, x: Value) -> Value:
+def log1p(s: Arithmetic[V], x: V) -> V:
     """log(1 + x), accurate near zero.
 
     With 2^e m = 1 + x (rounded), f = 2^-e (1 + x) - 1 = 2^-e x + (2^-e - 1) has one
@@ -407,7 +405,7 @@ def log1p(s: Arithmetic, x: Value) -> Value:
 # ---- powers ------------------------------------------------------------------------------
 
 
-def _log_pair(s: Arithmetic, x: Value) -> tuple[Value, Value]:
+def _log_pair(s: Arithmetic[V], x: V) -> tuple[V, V]:
     """log(x) as an unevaluated sum, relative error about 2^-63, for positive finite x.
 
     log(x) = e ln 2 + 2 s + s z (2/3 + z R(z)), s = f/(2 + f), z = s^2 <= 0.04, and every
@@ -438,7 +436,7 @@ def _log_pair(s: Arithmetic, x: Value) -> tuple[Value, Value]:
     return ordered_sum(s, total, error)
 
 
-def _pow_magnitude(s: Arithmetic, x: Value, y: Value) -> Value:
+def _pow_magnitude(s: Arithmetic[V], x: V, y: V) -> V:
     """x^y for positive finite x.
 
     |log x| >= 2^-54 unless it is zero, so clamping y to 2^70 changes no result, and
@@ -459,7 +457,7 @@ def _pow_magnitude(s: Arithmetic, x: Value, y: Value) -> Value:
     return _exp(s, p, s.select(small, pl, s.constant(0)))
 
 
-def _is_integer(s: Arithmetic, magnitude: Value) -> Value:
+def _is_integer(s: Arithmetic[V], magnitude: V) -> V:
     """Whether a non-negative number is an integer; true for infinity."""
     anchor = s.constant(1 << s.fraction_bits)
     rounded = s.sub(s.add(magnitude, anchor), anchor)
@@ -467,7 +465,7 @@ def _is_integer(s: Arithmetic, magnitude: Value) -> Value:
     return s.mask_or(large, s.compare("==", rounded, magnitude))
 
 
-def pow(s: Arithmetic, x: Value, y: Value) -> Value:
+def pow(s: Arithmetic[V], x: V, y: V) -> V:
     """x^y, with the special cases of C99 F.9.4.4."""
     zero, one, infinity = s.constant(0), s.constant(1), s.constant(INFINITY)
     ax, ay = s.abs(x), s.abs(y)
@@ -493,7 +491,7 @@ def pow(s: Arithmetic, x: Value, y: Value) -> Value:
     return s.select(trivial, one, result)
 
 
-def rsqrt(s: Arithmetic, x: Value) -> Value:
+def rsqrt(s: Arithmetic[V], x: V) -> V:
     """1 / sqrt(x): infinity with the sign of a zero, NaN below zero."""
     if s.has_root_steps:
         return _rsqrt_neon(s, x)
@@ -509,7 +507,7 @@ def rsqrt(s: Arithmetic, x: Value) -> Value:
     return s.fma(s.mul(y, e), polynomial(s, e, terms), y)
 
 
-def _rsqrt_neon(s: Arithmetic, x: Value) -> Value:
+def _rsqrt_neon(s: Arithmetic[V], x: V) -> V:
     """An estimate of 8 bits, then y (3 - x y^2)/2, which doubles them, the last time as
     y + y (1 - x y^2)/2, which leaves less than an ulp.
 
@@ -590,7 +588,7 @@ _ERF_LARGE = {
 }
 
 
-def erf(s: Arithmetic, x: Value) -> Value:
+def erf(s: Arithmetic[V], x: V) -> V:
     """The error function."""
     magnitude = s.abs(x)
     z = s.mul(magnitude, magnitude)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from .arithmetic import Arithmetic, Value, round_to_format
+from .arithmetic import Arithmetic, V, round_to_format
 
 _SCALE = 1 << 240
 LN2 = Fraction(0xB17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D8A0D175B8BAB, _SCALE)
@@ -24,7 +24,7 @@ INFINITY = float("inf")
 NAN = float("nan")
 
 
-def polynomial(s: Arithmetic, x: Value, coefficients: Sequence[float]) -> Value:
+def polynomial(s: Arithmetic[V], x: V, coefficients: Sequence[float]) -> V:
     """c[0] + c[1] x + c[2] x^2 + ..., by Horner's rule, or by pairs.
 
     Where a fused operation overwrites its addend, Horner's rule copies every coefficient; pairs
@@ -39,7 +39,7 @@ def polynomial(s: Arithmetic, x: Value, coefficients: Sequence[float]) -> Value:
     return last
 
 
-def horner(s: Arithmetic, x: Value, coefficients: Sequence[float]) -> Value:
+def horner(s: Arithmetic[V], x: V, coefficients: Sequence[float]) -> V:
     """The same, by Horner's rule: where x is not small, with the smaller errors."""
     result = s.constant(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
@@ -47,7 +47,7 @@ def horner(s: Arithmetic, x: Value, coefficients: Sequence[float]) -> Value:
     return result
 
 
-def _pairs(s: Arithmetic, x: Value, coefficients: Sequence[float]) -> list[Value]:
+def _pairs(s: Arithmetic[V], x: V, coefficients: Sequence[float]) -> list[V]:
     """c[0] + c[1] x, c[2] + c[3] x, ...; of an odd number the last alone."""
     constants = [s.constant(c) for c in coefficients]
     pairs = zip(constants[::2], constants[1::2], strict=False)
@@ -71,19 +71,19 @@ def cut_in_parts(value: Fraction, dtype: str, *bits: int) -> list[Fraction]:
     return [*parts, Fraction(round_to_format(value, dtype))]
 
 
-def subtract_multiple(s: Arithmetic, x: Value, n: Value, parts: Sequence[Fraction]) -> Value:
+def subtract_multiple(s: Arithmetic[V], x: V, n: V, parts: Sequence[Fraction]) -> V:
     """x - n (parts[0] + parts[1] + ...), from the largest part to the smallest."""
     for part in parts:
         x = s.fma(n, s.constant(-part), x)
     return x
 
 
-def clamp(s: Arithmetic, x: Value, low: float, high: float) -> Value:
+def clamp(s: Arithmetic[V], x: V, low: float, high: float) -> V:
     """x moved into [low, high]; a NaN stays a NaN thanks to the order of operands."""
     return s.greater(s.constant(low), s.lesser(s.constant(high), x))
 
 
-def two_product(s: Arithmetic, a: Value, b: Value) -> tuple[Value, Value]:
+def two_product(s: Arithmetic[V], a: V, b: V) -> tuple[V, V]:
     """a * b as a rounded product and its exact error.
 
     One FMA gives the error; without it, split both factors in halves (Dekker, A
@@ -98,14 +98,14 @@ def two_product(s: Arithmetic, a: Value, b: Value) -> tuple[Value, Value]:
     return product, s.add(error, s.mul(al, bl))
 
 
-def halves(s: Arithmetic, a: Value) -> tuple[Value, Value]:
+def halves(s: Arithmetic[V], a: V) -> tuple[V, V]:
     """a as a sum of two numbers of half the bits."""
     shifted = s.mul(a, s.constant((1 << (s.fraction_bits // 2 + 1)) + 1))
     high = s.sub(shifted, s.sub(shifted, a))
     return high, s.sub(a, high)
 
 
-def ordered_sum(s: Arithmetic, a: Value, b: Value) -> tuple[Value, Value]:
+def ordered_sum(s: Arithmetic[V], a: V, b: V) -> tuple[V, V]:
     """a + b as a rounded sum and its exact error, given |a| >= |b| or a = 0."""
     total = s.add(a, b)
     return total, s.sub(b, s.sub(total, a))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from .arithmetic import Arithmetic, Value
+from .arithmetic import Arithmetic, V
 from .numerics import INFINITY, PI, cut_in_parts, horner, polynomial, subtract_multiple
 
 # sin(r) = r (1 + c[0] z + c[1] z^2 + ...), z = r^2, on |r| <= 1.004 pi/2 (float32, error
@@ -37,7 +37,7 @@ _SIN = {
 _SIN_BOUND = {"float32": 1.0e5, "float64": float(1 << 20)}
 
 
-def _half_turns(s: Arithmetic, x: Value, shift: bool) -> tuple[Value, Value]:
+def _half_turns(s: Arithmetic[V], x: V, shift: bool) -> tuple[V, V]:
     """(r, t): x = k pi + r, or (k - 1/2) pi + r if `shift`, and t holds k in its low bits.
 
     Float64 takes pi in three parts, the first two of 33 bits: with the at most 20 bits
@@ -61,11 +61,11 @@ def _half_turns(s: Arithmetic, x: Value, shift: bool) -> tuple[Value, Value]:
     return subtract_multiple(s, x, k, cut_in_parts(PI, s.dtype, *bits)), t
 
 
-def _is_far(s: Arithmetic, x: Value) -> Value:
+def _is_far(s: Arithmetic[V], x: V) -> V:
     return s.compare(">", s.abs(x), s.constant(_SIN_BOUND[s.dtype]))
 
 
-def sin(s: Arithmetic, x: Value) -> Value:
+def sin(s: Arithmetic[V], x: V) -> V:
     """The sine; beyond 10^5 (float32) or 2^20 (float64), the C library's."""
     r, t = _half_turns(s, x, shift=False)
     z = s.mul(r, r)
@@ -76,7 +76,7 @@ def sin(s: Arithmetic, x: Value) -> Value:
     return s.rescue("sin", x, fast, _is_far(s, x))
 
 
-def cos(s: Arithmetic, x: Value) -> Value:
+def cos(s: Arithmetic[V], x: V) -> V:
     """The cosine, as sin(x + pi/2); far out, the C library's."""
     r, t = _half_turns(s, x, shift=True)
     z = s.mul(r, r)
@@ -113,7 +113,7 @@ _ATAN = {
 }
 
 
-def _angle(s: Arithmetic, a: Value, b: Value) -> Value:
+def _angle(s: Arithmetic[V], a: V, b: V) -> V:
     """atan(a/b) in [0, pi/2] for non-negative a and b, not both subnormal or huge.
 
     Three ranges of a/b, cut at tan(pi/8) and its inverse:
@@ -123,7 +123,7 @@ def _angle(s: Arithmetic, a: Value, b: Value) -> Value:
     steep = s.compare(">", s.mul(a, cut), b)
     middle = s.compare(">", a, s.mul(b, cut))
 
-    def choose(first: Value, second: Value, third: Value) -> Value:
+    def choose(first: V, second: V, third: V) -> V:
         return s.select(steep, first, s.select(middle, second, third))
 
     smallest = Fraction(2) ** (-149 if s.dtype == "float32" else -1074)
@@ -139,12 +139,12 @@ def _angle(s: Arithmetic, a: Value, b: Value) -> Value:
     return s.add(base, s.add(s.fma(s.mul(t, z), series, rest), t))
 
 
-def atan(s: Arithmetic, x: Value) -> Value:
+def atan(s: Arithmetic[V], x: V) -> V:
     """The arc tangent."""
     return s.copysign(_angle(s, s.abs(x), s.constant(1)), x)
 
 
-def _obtuse(s: Arithmetic, angle: Value, sign: Value) -> Value:
+def _obtuse(s: Arithmetic[V], angle: V, sign: V) -> V:
     """The angle, or pi minus the angle where `sign` has its sign bit set."""
     high, low = cut_in_parts(PI, s.dtype, s.fraction_bits + 1)
     other = s.sub(s.constant(high), s.sub(angle, s.constant(low)))
@@ -152,7 +152,7 @@ def _obtuse(s: Arithmetic, angle: Value, sign: Value) -> Value:
     return s.select(is_negative, other, angle)
 
 
-def atan2(s: Arithmetic, y: Value, x: Value) -> Value:
+def atan2(s: Arithmetic[V], y: V, x: V) -> V:
     """The angle of the point (x, y), with the special cases of C99 F.9.1.4."""
     a, b = s.abs(y), s.abs(x)
     # Both infinite: the angle of a diagonal.
@@ -171,17 +171,17 @@ def atan2(s: Arithmetic, y: Value, x: Value) -> Value:
     return s.copysign(_obtuse(s, angle, x), y)
 
 
-def _cathetus(s: Arithmetic, x: Value) -> Value:
+def _cathetus(s: Arithmetic[V], x: V) -> V:
     """sqrt(1 - x^2) without cancellation; NaN beyond 1."""
     one = s.constant(1)
     return s.sqrt(s.mul(s.sub(one, x), s.add(one, x)))
 
 
-def asin(s: Arithmetic, x: Value) -> Value:
+def asin(s: Arithmetic[V], x: V) -> V:
     """The arc sine: the angle of the point (sqrt(1 - x^2), x)."""
     return s.copysign(_angle(s, s.abs(x), _cathetus(s, x)), x)
 
 
-def acos(s: Arithmetic, x: Value) -> Value:
+def acos(s: Arithmetic[V], x: V) -> V:
     """The arc cosine: the angle of the point (x, sqrt(1 - x^2))."""
     return _obtuse(s, _angle(s, _cathetus(s, x), s.abs(x)), x)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator
-from typing import Any
 
 from ..functions.arithmetic import Arithmetic, Number, round_to_format
 
@@ -71,7 +70,7 @@ def literal(value: float) -> str:
     return repr(value) if math.isfinite(value) else f'float("{value}")'
 
 
-class Printed(Arithmetic):
+class Printed(Arithmetic[str]):
     """Arithmetic on tensors of one dtype; values are names."""
 
     def __init__(self, text: Text, dtype: str) -> None:
@@ -87,86 +86,86 @@ class Printed(Arithmetic):
         """The same text, another dtype."""
         return Printed(self.text, dtype)
 
-    def let(self, expression: str) -> Any:
+    def let(self, expression: str) -> str:
         """A new name for what an expression gives."""
         return self.text.let(expression)
 
-    def cast(self, a: Any, dtype: str | None = None) -> Any:
+    def cast(self, a: str, dtype: str | None = None) -> str:
         """A number of any dtype as one of this (or another) dtype."""
         return self.let(f"tl.cast({a}, {'tl.' + dtype if dtype else self.triton})")
 
     # ---- constants -----------------------------------------------------------------
 
-    def constant(self, value: Number) -> Any:
+    def constant(self, value: Number) -> str:
         """A number, correctly rounded."""
         rounded = round_to_format(value, self.dtype)
         return self.text.constant(f"tl.full((), {literal(rounded)}, {self.triton})")
 
-    def int_constant(self, value: int) -> Any:
+    def int_constant(self, value: int) -> str:
         """An integer as wide as the floats."""
         half = 1 << (self.bits - 1)
         wrapped = (value + half) % (2 * half) - half
         return self.text.constant(f"tl.full((), {wrapped}, {_INTEGER[self.dtype]})")
 
-    def splat(self, value: Any) -> Any:
+    def splat(self, value: str) -> str:
         """Numbers are broadcast by themselves."""
         return value
 
     # ---- float arithmetic ------------------------------------------------------------
 
-    def add(self, a: Any, b: Any) -> Any:
+    def add(self, a: str, b: str) -> str:
         """a + b"""
         return self.let(f"{a} + {b}")
 
-    def sub(self, a: Any, b: Any) -> Any:
+    def sub(self, a: str, b: str) -> str:
         """a - b"""
         return self.let(f"{a} - {b}")
 
-    def mul(self, a: Any, b: Any) -> Any:
+    def mul(self, a: str, b: str) -> str:
         """a * b; the compiler may fuse it with an addition."""
         return self.let(f"{a} * {b}")
 
-    def div(self, a: Any, b: Any) -> Any:
+    def div(self, a: str, b: str) -> str:
         """a / b, rounded once."""
         return self.let(f"tl.div_rn({a}, {b})" if self.dtype == "float32" else f"{a} / {b}")
 
-    def neg(self, a: Any) -> Any:
+    def neg(self, a: str) -> str:
         """-a"""
         return self.let(f"-{a}")
 
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
+    def fma(self, a: str, b: str, c: str) -> str:
         """a * b + c, rounded once."""
         return self.let(f"tl.fma({a}, {b}, {c})")
 
-    def fused(self, a: Any, b: Any, c: Any) -> Any:
+    def fused(self, a: str, b: str, c: str) -> str:
         """a * b + c, rounded once."""
         return self.fma(a, b, c)
 
-    def abs(self, a: Any) -> Any:
+    def abs(self, a: str) -> str:
         """Clear the sign bit."""
         return self.let(f"tl.abs({a})")
 
-    def sqrt(self, a: Any) -> Any:
+    def sqrt(self, a: str) -> str:
         """The correctly rounded square root; that of float64 is in any case."""
         return self.let(f"tl.sqrt_rn({a})" if self.dtype == "float32" else f"tl.sqrt({a})")
 
-    def floor(self, a: Any) -> Any:
+    def floor(self, a: str) -> str:
         """The largest integer not above a."""
         return self.let(f"tl.floor({a})")
 
-    def rint(self, a: Any) -> Any:
+    def rint(self, a: str) -> str:
         """The nearest integer, ties to even."""
         return self.let(f"tl.rint({a})")
 
-    def lesser(self, a: Any, b: Any) -> Any:
+    def lesser(self, a: str, b: str) -> str:
         """a if a < b else b."""
         return self.select(self.compare("<", a, b), a, b)
 
-    def greater(self, a: Any, b: Any) -> Any:
+    def greater(self, a: str, b: str) -> str:
         """a if a > b else b."""
         return self.select(self.compare(">", a, b), a, b)
 
-    def copysign(self, magnitude: Any, sign: Any) -> Any:
+    def copysign(self, magnitude: str, sign: str) -> str:
         """The magnitude of the one with the sign bit of the other."""
         lowest = self.int_constant(1 << (self.bits - 1))
         rest = self.int_constant((1 << (self.bits - 1)) - 1)
@@ -175,91 +174,91 @@ class Printed(Arithmetic):
 
     # ---- masks -----------------------------------------------------------------------
 
-    def compare(self, op: str, a: Any, b: Any) -> Any:
+    def compare(self, op: str, a: str, b: str) -> str:
         """A mask; all but != are false on NaN."""
         return self.let(f"{a} {op} {b}")
 
-    def int_compare(self, op: str, a: Any, b: Any) -> Any:
+    def int_compare(self, op: str, a: str, b: str) -> str:
         """A mask from integers."""
         return self.let(f"{a} {op} {b}")
 
-    def select(self, mask: Any, a: Any, b: Any) -> Any:
+    def select(self, mask: str, a: str, b: str) -> str:
         """a where the mask is set, b elsewhere."""
         return self.let(f"tl.where({mask}, {a}, {b})")
 
-    def mask_and(self, a: Any, b: Any) -> Any:
+    def mask_and(self, a: str, b: str) -> str:
         """Both masks."""
         return self.let(f"{a} & {b}")
 
-    def mask_or(self, a: Any, b: Any) -> Any:
+    def mask_or(self, a: str, b: str) -> str:
         """Either mask."""
         return self.let(f"{a} | {b}")
 
-    def mask_not(self, a: Any) -> Any:
+    def mask_not(self, a: str) -> str:
         """What the mask leaves out."""
         return self.let(f"{a} == 0")
 
-    def isnan(self, a: Any) -> Any:
+    def isnan(self, a: str) -> str:
         """A mask of NaN."""
         return self.let(f"{a} != {a}")
 
     # ---- other types -----------------------------------------------------------------
 
-    def widened(self, a: Any) -> Any:
+    def widened(self, a: str) -> str:
         """float32 as float64."""
         return self.cast(a, "float64")
 
-    def narrowed(self, a: Any) -> Any:
+    def narrowed(self, a: str) -> str:
         """float64 as float32, rounded."""
         return self.cast(a, "float32")
 
     # ---- bits and integers -----------------------------------------------------------
 
-    def to_bits(self, a: Any) -> Any:
+    def to_bits(self, a: str) -> str:
         """Patterns of floats as integers."""
         return self.let(f"tl.cast({a}, {_INTEGER[self.dtype]}, bitcast=True)")
 
-    def from_bits(self, a: Any) -> Any:
+    def from_bits(self, a: str) -> str:
         """Floats of these patterns."""
         return self.let(f"tl.cast({a}, {self.triton}, bitcast=True)")
 
-    def to_int(self, a: Any) -> Any:
+    def to_int(self, a: str) -> str:
         """Values as integers, truncated."""
         return self.let(f"tl.cast({a}, {_INTEGER[self.dtype]})")
 
-    def to_float(self, a: Any) -> Any:
+    def to_float(self, a: str) -> str:
         """Integers as floats."""
         return self.cast(a)
 
-    def int_add(self, a: Any, b: Any) -> Any:
+    def int_add(self, a: str, b: str) -> str:
         """a + b"""
         return self.let(f"{a} + {b}")
 
-    def int_sub(self, a: Any, b: Any) -> Any:
+    def int_sub(self, a: str, b: str) -> str:
         """a - b"""
         return self.let(f"{a} - {b}")
 
-    def int_and(self, a: Any, b: Any) -> Any:
+    def int_and(self, a: str, b: str) -> str:
         """Bitwise and."""
         return self.let(f"{a} & {b}")
 
-    def int_or(self, a: Any, b: Any) -> Any:
+    def int_or(self, a: str, b: str) -> str:
         """Bitwise or."""
         return self.let(f"{a} | {b}")
 
-    def int_xor(self, a: Any, b: Any) -> Any:
+    def int_xor(self, a: str, b: str) -> str:
         """Bitwise exclusive or."""
         return self.let(f"{a} ^ {b}")
 
-    def shift_left(self, a: Any, count: int) -> Any:
+    def shift_left(self, a: str, count: int) -> str:
         """Shift left."""
         return self.let(f"{a} << {self.int_constant(count)}")
 
-    def shift_right(self, a: Any, count: int) -> Any:
+    def shift_right(self, a: str, count: int) -> str:
         """Shift right, copying the sign bit in."""
         return self.let(f"{a} >> {self.int_constant(count)}")
 
-    def shift_right_zero(self, a: Any, count: int) -> Any:
+    def shift_right_zero(self, a: str, count: int) -> str:
         """Shift right, moving zeros in."""
         unsigned = _UNSIGNED[self.dtype]
         number = self.text.constant(f"tl.full((), {count}, {unsigned})")
@@ -268,7 +267,7 @@ class Printed(Arithmetic):
 
     # ---- calls -----------------------------------------------------------------------
 
-    def rescue(self, name: str, x: Any, fast: Any, far: Any) -> Any:
+    def rescue(self, name: str, x: str, fast: str, far: str) -> str:
         """`fast`, but in float64 by the GPU's library in the places of `far`, if there are any."""
         result = self.let(fast)
         some = self.let(f"tl.max(tl.ravel(tl.cast({far}, tl.int32) + tl.zeros((1, 1), tl.int32)))")

@@ -49,7 +49,7 @@ def _i32(value: int) -> ir.Value:
     return ir.Constant(ir.IntType(32), value)
 
 
-class Simd(Arithmetic):
+class Simd(Arithmetic[ir.Value]):
     """Arithmetic on vectors of `width` lanes of `dtype`, emitted through `builder`.
 
     `builder` is a plain attribute: reassign it, or move it, at will.

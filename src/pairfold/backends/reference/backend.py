@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core.dtypes import RESULTS
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
@@ -21,6 +21,9 @@ from ..shown import Subject
 from . import interpreter
 from .explained import ReferenceExplanation, explain
 
+Floats = NDArray[np.float64]
+Stored = NDArray[np.generic]
+
 
 class ReferenceCall:
     """A reduction with everything bound but its arrays."""
@@ -31,13 +34,13 @@ class ReferenceCall:
         pattern: Pattern | None,
         sizes: tuple[int, int],
         strides: Sequence[Strides],
-        offsets: Any,
+        offsets: NDArray[np.int64] | None,
     ) -> None:
         self.launcher, self.pattern, self.sizes = launcher, pattern, sizes
         self.strides = list(strides)
         self.offsets = np.zeros((1, len(strides)), np.int64) if offsets is None else offsets
 
-    def __call__(self, addresses: Sequence[int], arrays: Any = None) -> None:
+    def __call__(self, addresses: Sequence[int], arrays: object = None) -> None:
         """Interpret the kernel for one batch element after the other."""
         launcher, kernel = self.launcher, self.launcher.kernel
         shapes, dtypes = launcher.shapes(*self.sizes), launcher.dtypes
@@ -56,7 +59,7 @@ class ReferenceCall:
             for view, values in zip(views, self._results(given), strict=False):
                 view[...] = _stored(values, view.dtype)
 
-    def _results(self, given: dict[int, Any]) -> list[Any]:
+    def _results(self, given: dict[int, Floats]) -> list[Stored]:
         rows, columns = self.sizes
         if self.pattern is None:
             return interpreter.evaluate_all(self.launcher.kernel, given, rows, columns)
@@ -78,18 +81,23 @@ class ReferenceLauncher:
         return found + [(length[a.stage], a.dim) for a in self.kernel.arguments]
 
     def bind(
-        self, rows: int, columns: int, batches: int, options: Settings, device: Any = None
+        self, rows: int, columns: int, batches: int, options: Settings, device: object = None
     ) -> None:
         """Nothing is made for sizes."""
 
     def bind_sparse(
-        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: Any = None
+        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: object = None
     ) -> Pattern:
         """The pattern itself."""
         return pattern
 
     def call(
-        self, bound: Any, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+        self,
+        bound: Pattern | None,
+        rows: int,
+        columns: int,
+        strides: Sequence[Strides],
+        offsets: NDArray[np.int64] | None = None,
     ) -> ReferenceCall:
         """A reduction of these sizes, over all pairs or those of the pattern that is bound."""
         return ReferenceCall(self, bound, (rows, columns), strides, offsets)
@@ -117,7 +125,7 @@ class Reference:
         return explain(subject, launcher.kernel)
 
 
-def _view(address: int, shape: tuple[int, int], strides: Strides, dtype: str) -> Any:
+def _view(address: int, shape: tuple[int, int], strides: Strides, dtype: str) -> Stored:
     """The memory of one batch element as an array, bfloat16 as the bits it has."""
     bits = np.dtype({"bfloat16": "uint16"}.get(dtype, dtype))
     if not all(shape):
@@ -132,14 +140,14 @@ def _view(address: int, shape: tuple[int, int], strides: Strides, dtype: str) ->
     return np.asarray(type("Memory", (), {"__array_interface__": where})())
 
 
-def _widened(view: Any) -> Any:
+def _widened(view: Stored) -> Floats:
     """Values in float64; of bfloat16, whose bits are the upper half of a float32."""
     if view.dtype != np.uint16:
         return view.astype(np.float64)
     return (view.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
-def _stored(values: Any, dtype: Any) -> Any:
+def _stored(values: Stored, dtype: np.dtype[np.generic]) -> Stored:
     """Values rounded to what memory holds; to bfloat16 with ties to even bits."""
     if dtype != np.uint16:
         with np.errstate(all="ignore"):

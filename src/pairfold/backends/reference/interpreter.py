@@ -7,18 +7,21 @@ column stage (1, N), of the pair stage (M, N). Batches are handled by the caller
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core.dtypes import RESULTS
-from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES
+from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES, HoleName, Numbers
 from ...core.scalars import Loop, Value, number, reachable, to_float
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import Pattern
 
-Array = Any
+Floats = NDArray[np.float64]
+Array = NDArray[np.generic]
+# What a value is: numbers, the number of a component, or the components of a table.
+Cell = Numbers | int | list[Numbers]
 
 
 class _Interpreter:
@@ -35,22 +38,22 @@ class _Interpreter:
                 COLUMN: lambda a: a[None, :, :],
             }[argument.stage](array)
 
-    def run(self, targets: Sequence[Value], known: dict[Value, Array]) -> list[Array]:
+    def run(self, targets: Sequence[Value], known: dict[Value, Cell]) -> list[Numbers]:
         """Values of the targets, given those of holes, carries and loop indices."""
         inside = {value.loop for value in known if value.what == "index_loop"}
         for value in reachable(targets, lambda value: value in known):
             if value not in known and value.loops <= inside:
                 known[value] = self._value(value, known)
-        return [known[target] for target in targets]
+        return [_numbers(known[target]) for target in targets]
 
-    def _value(self, value: Value, known: dict[Value, Array]) -> Array:
+    def _value(self, value: Value, known: dict[Value, Cell]) -> Cell:
         what = value.what
         args = list(value.args)
         if what == "const":
             return self.dtype.type(to_float(value.number, self.dtype.name))
         if what == "load":
             position, k = value.loaded
-            return self.loads[position][..., known[args[0]] if k is None else k]
+            return self.loads[position][..., _integer(known[args[0]]) if k is None else k]
         if what in PRIMITIVES:
             return PRIMITIVES[what].numpy(*(known[arg] for arg in args))
         if what == "result":
@@ -59,19 +62,20 @@ class _Interpreter:
         if what == "table":
             return self._table(value, known)
         if what == "entry":
-            cells, k = known[args[0]], value.integer if len(args) == 1 else known[args[1]]
+            cells, k = known[args[0]], value.integer if len(args) == 1 else _integer(known[args[1]])
+            assert isinstance(cells, list)
             return cells[k] if k < len(cells) else self.dtype.type(np.nan)
         if what == "position":
-            return self.dtype.type(known[args[0]])
+            return self.dtype.type(_integer(known[args[0]]))
         if what == "index_below":
-            return np.asarray(known[args[0]] < value.integer)
+            return np.asarray(_integer(known[args[0]]) < value.integer)
         if value.kind == "index":
-            right = known[args[1]] if len(args) > 1 else value.integer
-            return _INDEX[what](known[args[0]], right)
+            right = _integer(known[args[1]]) if len(args) > 1 else value.integer
+            return _INDEX[what](_integer(known[args[0]]), right)
         raise InternalError(f"the reference cannot evaluate {value}")
 
-    def _loop(self, loop: Loop, known: dict[Value, Array]) -> list[Array]:
-        state = [known[init] for init in loop.inits]
+    def _loop(self, loop: Loop, known: dict[Value, Cell]) -> list[Numbers]:
+        state = [_numbers(known[init]) for init in loop.inits]
         for k in range(loop.n):
             inside = dict(known)
             inside[loop.index] = k
@@ -79,14 +83,24 @@ class _Interpreter:
             state = self.run(loop.nexts, inside)
         return state
 
-    def _table(self, table: Value, known: dict[Value, Array]) -> list[Array]:
+    def _table(self, table: Value, known: dict[Value, Cell]) -> list[Numbers]:
         """The components in order; what is read before it is there is NaN."""
         loop = table.loop
-        computed: list[Array] = []
+        computed: list[Numbers] = []
         for k in range(loop.n):
             inside = {**known, loop.index: k, loop.carries[0]: computed}
             computed.append(self.run(loop.nexts, inside)[0])
         return computed
+
+
+def _numbers(cell: Cell) -> Numbers:
+    assert not isinstance(cell, (int, list))
+    return cell
+
+
+def _integer(cell: Cell) -> int:
+    assert isinstance(cell, int)
+    return cell
 
 
 _INDEX = {row.what: row.meaning for row in INDEX_OPERATIONS.values()}
@@ -144,7 +158,7 @@ class _Fold:
         self.component, self.rows, self.columns = component, rows, columns
         self.numbers: Array = np.arange(columns)
         self.place = component if kernel.output_loop is None else 0
-        self.index: dict[Value, Array] = {}
+        self.index: dict[Value, Cell] = {}
         if kernel.output_loop is not None:
             self.index[kernel.output_loop.index] = component
         self.known = dict(self.index)
@@ -154,7 +168,7 @@ class _Fold:
         found = self.interpreter.run([value], dict(self.known))[0]
         return np.broadcast_to(found, (self.rows, self.columns))
 
-    def finished(self) -> list[Array]:
+    def finished(self) -> list[Numbers]:
         """One component of every result: (rows,), or (places, rows) for a list."""
         kernel, reduction = self.kernel, self.kernel.reduction
         top = self._anchor() if reduction.anchored else np.zeros(self.rows)
@@ -164,14 +178,17 @@ class _Fold:
         factor = kernel.factors[self.place]
         if factor is not None and self.columns:
             scale = self.interpreter.run([factor], dict(self.known))[0]
-            state = [part * np.broadcast_to(scale, (self.rows, 1))[:, 0] for part in state]
+            wide = np.broadcast_to(scale, (self.rows, 1))[:, 0]
+            state = [np.multiply(part, wide) for part in state]
         total = np.zeros(self.rows)
         if kernel.total is not None:
             total = self._state(len(kernel.outputs))[0]
         return self._finish(state, top, total)
 
-    def _finish(self, state: Sequence[Array], top: Array, total: Array) -> list[Array]:
-        names = {"a": state, "top": [top], "total": [total], "count": [np.float64(self.columns)]}
+    def _finish(self, state: Sequence[Numbers], top: Numbers, total: Numbers) -> list[Numbers]:
+        names: dict[HoleName, Sequence[Numbers]] = {
+            "a": state, "top": [top], "total": [total], "count": [np.float64(self.columns)]
+        }  # fmt: skip
         targets = self.kernel.finished
         return self.interpreter.run(targets, _holes(targets, names))
 
@@ -186,10 +203,10 @@ class _Fold:
         ]
         return top
 
-    def _state(self, place: int) -> list[Array]:
+    def _state(self, place: int) -> list[Numbers]:
         output, steps = self.kernel.folded[place], self.kernel.steps[place]
         pairs = self.pairs(output)
-        state: list[Array] = [
+        state: list[Numbers] = [
             np.full(self.rows, to_float(number(part))) for part in self.kernel.reduction.identity
         ]
         for j in range(self.columns):
@@ -198,11 +215,13 @@ class _Fold:
             state = self.interpreter.run(steps, given)
         return state
 
-    def _list(self) -> list[Array]:
+    def _list(self) -> list[Numbers]:
         """The two parts of a sorted list: (places, rows) each."""
         output, steps = self.kernel.outputs[self.place], self.kernel.steps[self.place]
         pairs = self.pairs(output)
-        kept = [np.full((self.kernel.length, self.rows), part) for part in (np.inf, 0.0)]
+        kept: list[Numbers] = [
+            np.full((self.kernel.length, self.rows), part) for part in (np.inf, 0.0)
+        ]
         first = [np.full((1, self.rows), part) for part in (-np.inf, -1.0)]
         for j in range(self.columns):
             before = [np.concatenate([f, k])[:-1] for f, k in zip(first, kept, strict=True)]
@@ -249,7 +268,9 @@ def pair_values(
     return np.stack(parts, axis=-1)
 
 
-def _holes(targets: Sequence[Value], given: Mapping[str, Sequence[Array]]) -> dict[Value, Array]:
+def _holes(
+    targets: Sequence[Value], given: Mapping[HoleName, Sequence[Numbers]]
+) -> dict[Value, Cell]:
     return {
         value: given[value.supplied.name][value.supplied.place]
         for value in reachable(targets)
