@@ -7,7 +7,7 @@ sort the points (`sort_clusters`), decide which pairs of clusters matter, and ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import library_for
@@ -32,7 +32,7 @@ def _count(labels: Array, count: int | None) -> int:
     return int(labels.max()) + 1 if len(labels) else 0
 
 
-def grid_cluster(x: Array, size: Array | Sequence[float] | float) -> Array:
+def grid_cluster(x: Any, size: Any) -> Any:
     """Labels of points by the cell of a grid that they lie in, numbered without gaps.
 
     Cells begin at the origin for arrays, at the smallest coordinates for tensors. Further than
@@ -67,7 +67,7 @@ def grid_cluster(x: Array, size: Array | Sequence[float] | float) -> Array:
     return clusters.ranks(code)
 
 
-def sort_clusters(x: Array | Sequence[Array], lab: Array) -> tuple[Array | Sequence[Array], Array]:
+def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
     """Points and labels, sorted by label; points of one label keep their order.
 
     Args:
@@ -90,7 +90,7 @@ def sort_clusters(x: Array | Sequence[Array], lab: Array) -> tuple[Array | Seque
     return x[order], lab[order]
 
 
-def cluster_ranges(lab: Array, Nlab: int | None = None) -> Array:
+def cluster_ranges(lab: Any, Nlab: int | None = None) -> Any:
     """Where each cluster lies among points sorted by label: int64 (C, 2), start and stop.
 
     Args:
@@ -110,12 +110,12 @@ def cluster_ranges(lab: Array, Nlab: int | None = None) -> Array:
 
 
 def cluster_centroids(
-    x: Array,
-    lab: Array,
+    x: Any,
+    lab: Any,
     Nlab: int | None = None,
-    weights: Array | None = None,
-    weights_c: Array | None = None,
-) -> Array:
+    weights: Any = None,
+    weights_c: Any = None,
+) -> Any:
     """Centers of clusters (C, D), in the dtype of x; NaN for clusters without points.
 
     Args:
@@ -145,8 +145,8 @@ def cluster_centroids(
 
 
 def cluster_ranges_centroids(
-    x: Array, lab: Array, weights: Array | None = None, min_weight: float = 1e-9
-) -> tuple[Array, Array, Array]:
+    x: Any, lab: Any, weights: Any = None, min_weight: float = 1e-9
+) -> tuple[Any, Any, Any]:
     """Ranges (C, 2), centers (C, D) and total weights (C,) of clusters.
 
     Args:
@@ -174,7 +174,7 @@ def cluster_ranges_centroids(
     return cluster_ranges(lab, count), centers, totals
 
 
-def from_matrix(ranges_i: Array, ranges_j: Array, keep: Array) -> tuple[Array, ...]:
+def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> tuple[Any, ...]:
     """The `ranges` of a reduction over those pairs of clusters that a table keeps.
 
     Args:
@@ -213,7 +213,7 @@ def from_matrix(ranges_i: Array, ranges_j: Array, keep: Array) -> tuple[Array, .
     return ranges_i, slices_i, meets_j, ranges_j, slices_j, meets_i
 
 
-def swap_axes(ranges: Sequence[object] | None) -> tuple[object, ...] | None:
+def swap_axes(ranges: Any) -> tuple[Any, ...] | None:
     """The ranges of the transposed table of pairs: the two halves trade places; None stays None.
 
     >>> swap_axes((1, 2, 3, 4, 5, 6))

@@ -23,7 +23,7 @@ from ..errors import OptionError, ShapeError, SolveError, attempted
 from ..settings import current
 from .lanczos import CHECK, STANDING, Outlook, extremes, tridiagonal
 
-Operator = Callable[[Any], Any]
+Operator = Callable[[Array], Array]
 _LEAST = 1000
 
 
@@ -53,7 +53,7 @@ class Stop:
     tol: float | None = None
     maxiter: int | None = None
 
-    def limit(self, squared: Any, count: int) -> Any:
+    def limit(self, squared: Array, count: int) -> Array:
         """The squared residual to reach, from |b|^2 and how many numbers b has."""
         if self.tol is not None:
             return squared * self.tol**2
@@ -95,9 +95,9 @@ def conjugate_gradients(
     axes: Sequence[int],
     stop: Stop,
     preconditioner: Operator | Later | None = None,
-    callback: Callable[[int, Any], Any] | None = None,
+    callback: Callable[[int, Array], object] | None = None,
     shift: float | None = None,
-) -> Any:
+) -> Array:
     """The solution a of apply(a) = b, starting from 0.
 
     Args:
@@ -141,7 +141,7 @@ def _iterate(
     apply: Operator,
     preconditioner: Operator | Later | None,
     most: int,
-    callback: Callable[[int, Any], Any] | None,
+    callback: Callable[[int, Array], object] | None,
 ) -> None:
     """Iterate until every right-hand side is solved."""
     if isinstance(preconditioner, Later):
@@ -202,14 +202,14 @@ class _Block:
         self.going = bool(self.active.any())
         # Residuals may grow on the way: for errors, the best iterate so far.
         self.best, self.least = self.solution, self.squared
-        self.steps: list[Any] = []
-        self.ratios: list[Any] = []
+        self.steps: list[Array] = []
+        self.ratios: list[Array] = []
         # For `watch`: where progress was last seen, and when to read the coefficients.
         self.first = self.seen = self._host(self.squared)
         self.since, self.due = np.zeros(self.seen.shape, np.int64), STANDING
         self.size, self.paced = 0.0, (self.first, 0)
 
-    def dot(self, x: Any, y: Any) -> Any:
+    def dot(self, x: Array, y: Array) -> Array:
         """Products of vectors, in float64."""
         return (self.library.cast(x, "float64") * y).sum(axis=self.axes, keepdims=True)
 
@@ -226,7 +226,7 @@ class _Block:
         self.ratios.clear()
         self.since[...] = self.iteration
 
-    def move(self, product: Any) -> None:
+    def move(self, product: Array) -> None:
         """To the minimum along the directions."""
         where = self.xp.where
         curvature = self.dot(self.direction, product)
@@ -245,7 +245,7 @@ class _Block:
         self.active = self.active & (self.squared > self.limit)
         self.going = bool(self.active.any())
 
-    def turn(self, z: Any) -> None:
+    def turn(self, z: Array) -> None:
         """The next directions, conjugate to all before."""
         gain = self.dot(self.residual, z)
         self._check_positive(gain, _PRECONDITIONER, "r.z")
@@ -254,7 +254,7 @@ class _Block:
         self.direction = self.xp.where(self.active, turned, self.xp.zeros_like(turned))
         self.gain = gain
 
-    def _ratio(self, x: Any, y: Any) -> Any:
+    def _ratio(self, x: Array, y: Array) -> Array:
         """x / y where iterations go on."""
         return x / self.xp.where(self.active, y, self.xp.ones_like(y))
 
@@ -331,7 +331,7 @@ class _Block:
     def _condition(self, place: tuple[int, ...]) -> str:
         return f"the condition is at least {self.outlook(place).condition:.1g}"
 
-    def _stretch(self, product: Any) -> float:
+    def _stretch(self, product: Array) -> float:
         """By how much the operator lengthens directions: a lower bound of its norm."""
         pushed = self._host(self.dot(product, product))
         moved = self._host(self.dot(self.direction, self.direction))
@@ -353,7 +353,7 @@ class _Block:
     # -- what may go wrong ----------------------------------------------------------------------
 
     @property
-    def norms(self) -> Any:
+    def norms(self) -> Array:
         """The norms of the residuals."""
         return self.xp.sqrt(self.squared)
 
@@ -364,7 +364,7 @@ class _Block:
         going = values[self._host(self.active)]
         return float(going.max() if going.size else values.max(initial=0.0))
 
-    def _check_positive(self, values: Any, fault: tuple[str, str], name: str) -> None:
+    def _check_positive(self, values: Array, fault: tuple[str, str], name: str) -> None:
         self._check_finite(values, self.active, name)
         wrong = self.active & ~(values > 0)
         if bool(wrong.any()):
@@ -380,7 +380,7 @@ class _Block:
                     hint = "a larger alpha" + (", or float64 arrays" if self.narrow else "")
             raise SolveError(what, found=found, hint=hint)
 
-    def _check_finite(self, values: Any, among: Any, name: str = "|r|^2") -> None:
+    def _check_finite(self, values: Array, among: Array, name: str = "|r|^2") -> None:
         wrong = among & ~self.xp.isfinite(values)
         if bool(wrong.any()):
             place, begun = _first(self._host(wrong)), getattr(self, "best", None)
@@ -450,11 +450,11 @@ def _quiet() -> Any:
     return np.errstate(all="ignore")
 
 
-def _checked(preconditioner: Operator | None, b: Any) -> Operator:
+def _checked(preconditioner: Operator | None, b: Array) -> Operator:
     if preconditioner is None:
         return lambda r: r
 
-    def precondition(r: Any) -> Any:
+    def precondition(r: Array) -> Array:
         z = preconditioner(r)
         if tuple(getattr(z, "shape", ())) != tuple(b.shape):
             raise ShapeError(

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from ..arrays.checks import broadcast_shapes
 from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
-from ..core.library import ArrayOperations
+from ..core.library import Array, ArrayOperations
 from ..core.node import Kind
 from ..errors import DerivativeError
 from ..ops.differentiation import Composition, PullBack, Selection
@@ -29,12 +28,12 @@ from .sweep import sweep
 
 # (fold, library, arrays, ranges) -> the results as machine code writes them, differentiable in the
 # library's way where the fold's reduction has a pull-back.
-Apply = Callable[[Fold, Any, Sequence[Any], "Ranges | None"], tuple[Any, ...]]
+Apply = Callable[[Fold, ArrayLibrary, Sequence[Array], "Ranges | None"], tuple[Array, ...]]
 
 
 def differentiable(
-    fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None, apply: Apply
-) -> tuple[Any, ...]:
+    fold: Fold, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None, apply: Apply
+) -> tuple[Array, ...]:
     """The results of a reduction, made of parts that know their derivatives.
 
     Raises:
@@ -66,12 +65,12 @@ def gradients(
     fold: Fold,
     library: ArrayLibrary,
     positions: Sequence[int],
-    saved: Sequence[Any],
-    incoming: Sequence[Any],
+    saved: Sequence[Array],
+    incoming: Sequence[Array],
     ranges: Ranges | None,
     apply: Apply,
     final: bool,
-) -> list[Any]:
+) -> list[Array]:
     """Gradients to the arguments at some positions, in their shapes and dtypes.
 
     Args:
@@ -90,7 +89,7 @@ def gradients(
     if found is None:
         folds = (fold.pull_back(position) for position in positions)
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
-    results: list[Any] = []
+    results: list[Array] = []
     for position, gradient in zip(positions, found, strict=True):
         target = arguments[position]
         gradient = summed(library, fold, position, gradient, target)
@@ -102,11 +101,11 @@ def tangents(
     fold: Fold,
     library: ArrayLibrary,
     positions: Sequence[int],
-    saved: Sequence[Any],
-    along: Sequence[Any],
+    saved: Sequence[Array],
+    along: Sequence[Array],
     ranges: Ranges | None,
     apply: Apply,
-) -> tuple[Any, ...]:
+) -> tuple[Array, ...]:
     """Derivatives of the results along tangents of the arguments at some positions.
 
     Raises:
@@ -120,18 +119,18 @@ def tangents(
 def batched(
     fold: Fold,
     library: ArrayLibrary,
-    arrays: Sequence[Any],
+    arrays: Sequence[Array],
     axes: Sequence[int | None],
     size: int,
     ranges: Ranges | None,
     apply: Apply,
-) -> tuple[Any, ...]:
+) -> tuple[Array, ...]:
     """The results for arrays with an axis more (None: without it), which is their first axis."""
     own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
     given = list(zip(arrays, axes, own, strict=True))
     depth = max(len(array.shape) - (axis is not None) - least for array, axis, least in given)
     moved = [batch_first(library, array, axis, depth + least) for array, axis, least in given]
-    results: list[Any] = []
+    results: list[Array] = []
     for result in apply(fold, library, moved, ranges):
         if len(result.shape) < depth + 3:  # only a parameter had the axis, of size 1: it is gone
             result = result.reshape((1, *result.shape))
@@ -139,7 +138,7 @@ def batched(
     return tuple(results)
 
 
-def batch_first(library: ArrayOperations, array: Any, axis: int | None, depth: int) -> Any:
+def batch_first(library: ArrayOperations, array: Array, axis: int | None, depth: int) -> Array:
     """The array with an axis in front of `depth` others, of which leading ones may be missing."""
     if axis is None:
         return array
@@ -148,7 +147,7 @@ def batch_first(library: ArrayOperations, array: Any, axis: int | None, depth: i
     return front.reshape((front.shape[0], *[1] * missing, *front.shape[1:]))
 
 
-def _is_shared(fold: Fold, position: int, arrays: Sequence[Any]) -> bool:
+def _is_shared(fold: Fold, position: int, arrays: Sequence[Array]) -> bool:
     """Whether a gradient is a sum over rows or batches."""
     own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
     if own[position] == 1:
@@ -157,13 +156,15 @@ def _is_shared(fold: Fold, position: int, arrays: Sequence[Any]) -> bool:
     return math.prod(batches[position]) < math.prod(broadcast_shapes(batches))
 
 
-def widened(library: ArrayOperations, array: Any) -> Any:
+def widened(library: ArrayOperations, array: Array) -> Array:
     """The array, in float32 if it is of half precision: what is added up is rounded once."""
     half = library.dtype(array) in ("float16", "bfloat16")
     return library.cast(array, "float32") if half else array
 
 
-def summed(library: ArrayOperations, fold: Fold, position: int, gradient: Any, target: Any) -> Any:
+def summed(
+    library: ArrayOperations, fold: Fold, position: int, gradient: Array, target: Array
+) -> Array:
     """A gradient with every row and batch axis, summed to the shape of its argument."""
     if fold.variables[position].params[2] == Kind.PARAMETER:
         gradient = library.sum(gradient, -2)
@@ -181,10 +182,10 @@ def _composed(
     fold: Fold,
     how: Composition,
     library: ArrayLibrary,
-    arrays: Sequence[Any],
+    arrays: Sequence[Array],
     ranges: Ranges | None,
     apply: Apply,
-) -> tuple[Any, ...]:
+) -> tuple[Array, ...]:
     # What derivatives read of the results must not be rounded to half precision.
     wide = [widened(library, array) for array in arrays]
     parts = [
@@ -206,13 +207,15 @@ def _wrong(fold: Fold, found: str) -> DerivativeError:
     return DerivativeError(f"the row of {fold.reduction} has no derivative that works", found=found)
 
 
-def _rows(fold: Fold, arrays: Sequence[Any], kind: Kind) -> int:
+def _rows(fold: Fold, arrays: Sequence[Array], kind: Kind) -> int:
     """The length of an axis of pairs; 1 where no array has it."""
     pairs = zip(fold.variables, arrays, strict=True)
     return next((array.shape[-2] for v, array in pairs if v.params[2] == kind), 1)
 
 
-def _counts(fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None) -> Any:
+def _counts(
+    fold: Fold, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None
+) -> Array | int:
     """The number of columns of each row: one for all, or an array (rows, 1) of float64."""
     i, j = (_rows(fold, arrays, kind) for kind in (Kind.I, Kind.J))
     rows, columns = (i, j) if fold.kept == Kind.I else (j, i)
@@ -229,10 +232,10 @@ def _selected(
     fold: Fold,
     how: Selection,
     library: ArrayLibrary,
-    arrays: Sequence[Any],
+    arrays: Sequence[Array],
     ranges: Ranges | None,
     apply: Apply,
-) -> tuple[Any, ...]:
+) -> tuple[Array, ...]:
     """Selected values as functions of the arguments: the formula at the selected pairs.
 
     Which pairs they are is found at constants; the formula is then evaluated at these pairs alone,
@@ -255,17 +258,17 @@ def _at_selected(
     fold: Fold,
     located: Fold,
     library: ArrayLibrary,
-    arrays: Sequence[Any],
+    arrays: Sequence[Array],
     apply: Apply,
-    value: Any,
-    index: Any,
-) -> Any:
+    value: Array,
+    index: Array,
+) -> Array:
     """The formula at the pairs that `index` names; `value` itself where none was selected."""
     if not _rows(fold, arrays, Kind.J if fold.kept == Kind.I else Kind.I):
         # Nothing is selected: constants that stand in the graph, so that gradients are zeros.
         (nothing,) = apply(fold.variant("Sum"), library, arrays, None)
         return value + library.concatenated([nothing] * (value.shape[-1] // fold.dim))
-    parts: list[Any] = []
+    parts: list[Array] = []
     for component in range(fold.dim):
         places = index[..., component :: fold.dim]
         at_pairs = component_at_pairs(fold, component)
@@ -294,12 +297,12 @@ def _component_at_pairs(fold: Fold, component: int) -> Fold:
 
 
 def _gathered(
-    fold: Fold, library: ArrayOperations, arrays: Sequence[Any], places: Any
-) -> list[Any]:
+    fold: Fold, library: ArrayOperations, arrays: Sequence[Array], places: Array
+) -> list[Array]:
     """Arguments at rows r and columns places[..., r, :], as rows of one long axis."""
     length = places.shape[-1]
     flat = places.reshape((*places.shape[:-2], math.prod(places.shape[-2:]), 1))
-    found: list[Any] = []
+    found: list[Array] = []
     for v, array in zip(fold.variables, arrays, strict=True):
         if v.params[2] == fold.kept:
             array = library.repeated(array, length, -2)

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import TORCH
 from ..arrays.torch import DeviceTensors, TorchArrays
 from ..backends.chosen import TRITON
+from ..core.library import Array
 from ..errors import DeviceError, OptionError, attempted, check_option
 from .slabs import Slabs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The defaults of calls, told from others by identity: it is fast, and safe with any object.
 AUTO, ANY_DEVICE = "auto", -1
@@ -34,7 +38,7 @@ BACKENDS = (
 
 
 def placed(
-    library: ArrayLibrary, arrays: Sequence[Any], backend: str, device_id: Any
+    library: ArrayLibrary, arrays: Sequence[Array], backend: str, device_id: Any
 ) -> ArrayLibrary:
     """The library for a call that says where it is to be computed.
 
@@ -88,32 +92,31 @@ class OnGpu:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.base, name)
 
-    def key(self, array: Any) -> tuple[Any, ...]:
+    def key(self, array: Array) -> tuple[Any, ...]:
         """All but the address."""
         return (self.target, *self.base.key(array))
 
-    def device(self, array: Any) -> Any:
+    def device(self, array: Array) -> Any:
         """The GPU."""
         return self.target
 
-    def there(self, array: Any) -> Any:
+    def there(self, array: Array) -> Any:
         """An array as a tensor on the device; nothing waits for the copy."""
-        if self.base is not TORCH:
-            array = TorchArrays.tensor(array)
-        return array.detach().to(self.target, non_blocking=True)
+        host = array if TorchArrays.owns(array) else TorchArrays.tensor(self.base.to_numpy(array))
+        return cast(Array, host.detach().to(self.target, non_blocking=True))
 
-    def back(self, tensor: Any, into: Any) -> None:
+    def back(self, tensor: Array, into: Array) -> None:
         """Copy a result into a host array, when it is there."""
-        if self.base is TORCH:
-            into.copy_(tensor)
+        if TorchArrays.owns(into):
+            into.copy_(cast("Tensor", tensor))
         else:
-            into[...] = tensor.cpu().numpy()
+            into[...] = TORCH.to_numpy(tensor)
 
     def elsewhere(
         self,
         fold: Any,
-        arrays: Sequence[Any],
-        results: Sequence[Any],
+        arrays: Sequence[Array],
+        results: Sequence[Array],
         binding: Any,
         ranges: Any,
     ) -> None:

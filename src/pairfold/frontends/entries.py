@@ -16,7 +16,7 @@ from .fold import Fold
 from .genred import call_fold
 from .preconditioners import LowRank, Matrix, factor
 
-Operator = Callable[[Any], Any]
+Operator = Callable[[Array], Array]
 
 
 class Entries:
@@ -80,7 +80,7 @@ class Entries:
         rows, width = b.shape[-2:]
         size = rows * width if layout == "flat" else rows
 
-        def columns(places: Sequence[int]) -> Any:
+        def columns(places: Sequence[int]) -> Array:
             found = self._columns(library, args, b, places, call)
             if layout == "together":
                 found = found[..., 0]
@@ -90,7 +90,7 @@ class Entries:
                 found = found.reshape(*found.shape[:-2], size)
             return xp.moveaxis(library.cast(found, "float64"), 0, -1)
 
-        def diagonal() -> Any:
+        def diagonal() -> Array:
             found = library.cast(self._diagonal(library, args, b, call), "float64")
             if layout == "together":
                 return found[..., 0]
@@ -199,14 +199,14 @@ class Inverse:
             arranged = (*shape[:-2], math.prod(shape[-2:]), 1)
         return self.inner.fits(arranged)
 
-    def _arranged(self, r: Any) -> Any:
+    def _arranged(self, r: Array) -> Array:
         if self.layout == "together":
             return r
         if self.layout == "each":
             return self.xp.swapaxes(r, -1, -2)[..., None]
         return r.reshape(*r.shape[:-2], -1, 1)
 
-    def __call__(self, r: Any) -> Any:
+    def __call__(self, r: Array) -> Array:
         """z, of the shape and dtype of r."""
         given = self._arranged(r)
         if self.weight is None:

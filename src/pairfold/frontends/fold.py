@@ -30,6 +30,7 @@ from ..backends.interface import Backend
 from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
 from ..core.dtypes import RESULTS
+from ..core.library import Array
 from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import (
@@ -305,7 +306,7 @@ class Fold:
     # -- calls ----------------------------------------------------------------------------------
 
     def check(
-        self, arrays: Sequence[Any], name: str | None = None
+        self, arrays: Sequence[Array], name: str | None = None
     ) -> tuple[ArrayLibrary, Sizes, str]:
         """The library, sizes and dtype of a call's arrays.
 
@@ -324,7 +325,7 @@ class Fold:
         """The shapes of the results as machine code writes them: (..., rows, components)."""
         return tuple((*sizes.batch, sizes.of(self.kept), width) for width in self.widths)
 
-    def shaped(self, library: ArrayLibrary, results: Sequence[Any]) -> Any:
+    def shaped(self, library: ArrayLibrary, results: Sequence[Array]) -> Any:
         """Results as users see them: lists with an axis for their places, joined parts joined."""
         found = list(results)
         if self.row.listed:
@@ -338,7 +339,7 @@ class Fold:
     def __call__(
         self,
         library: ArrayLibrary,
-        arrays: Sequence[Any],
+        arrays: Sequence[Array],
         out: Any = None,
         ranges: Ranges | None = None,
     ) -> Any:
@@ -373,8 +374,8 @@ class Fold:
         return len(row.results) == 1 and not row.listed and not row.joined
 
     def run(
-        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
-    ) -> tuple[Any, ...]:
+        self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
+    ) -> tuple[Array, ...]:
         """New arrays of the results, as machine code writes them."""
         binding = self.binding(library, arrays)
         results = self.empty(library, arrays, binding)
@@ -387,8 +388,8 @@ class Fold:
         return results
 
     def empty(
-        self, library: ArrayLibrary, arrays: Sequence[Any], binding: Binding
-    ) -> tuple[Any, ...]:
+        self, library: ArrayLibrary, arrays: Sequence[Array], binding: Binding
+    ) -> tuple[Array, ...]:
         """New arrays for the results, beside the arguments.
 
         Raises:
@@ -409,7 +410,7 @@ class Fold:
                 f"of dtype {binding.dtype}",
             ) from error
 
-    def binding(self, library: ArrayLibrary, arrays: Sequence[Any]) -> Binding:
+    def binding(self, library: ArrayLibrary, arrays: Sequence[Array]) -> Binding:
         """What is known of such arrays, under the settings in force."""
         options = current()
         try:
@@ -424,7 +425,7 @@ class Fold:
             binding = self._bindings.put(key, binding, size)
         return binding
 
-    def _bind(self, library: ArrayLibrary, arrays: Sequence[Any], options: Settings) -> Binding:
+    def _bind(self, library: ArrayLibrary, arrays: Sequence[Array], options: Settings) -> Binding:
         _, sizes, dtype = self.check(arrays, library.name)
         binding = Binding()
         binding.sizes, binding.dtype = sizes, dtype
@@ -448,7 +449,7 @@ class Fold:
         return binding
 
     def _need(
-        self, library: ArrayLibrary, arrays: Sequence[Any], position: int, ready: bool
+        self, library: ArrayLibrary, arrays: Sequence[Array], position: int, ready: bool
     ) -> Any:
         return library.need(arrays[position], label_of(position, self.names)) if ready else None
 
@@ -473,8 +474,8 @@ class Fold:
     def _run(
         self,
         library: ArrayLibrary,
-        arrays: Sequence[Any],
-        results: Sequence[Any],
+        arrays: Sequence[Array],
+        results: Sequence[Array],
         binding: Binding,
         ranges: Ranges | None,
         foreign: bool = False,
@@ -491,8 +492,8 @@ class Fold:
     def call(
         self,
         library: ArrayLibrary,
-        arrays: Sequence[Any],
-        results: Sequence[Any],
+        arrays: Sequence[Array],
+        results: Sequence[Array],
         binding: Binding,
         ranges: Ranges | None = None,
         foreign: bool = False,
@@ -519,8 +520,8 @@ class Fold:
     def _call(
         self,
         library: ArrayLibrary,
-        results: Sequence[Any],
-        alive: Sequence[Any],
+        results: Sequence[Array],
+        alive: Sequence[Array],
         binding: Binding,
         ranges: Ranges | None,
     ) -> Any:
@@ -536,7 +537,11 @@ class Fold:
         return binding.launcher.call(bound, binding.rows, binding.columns, strides, offsets)
 
     def _offsets(
-        self, library: ArrayLibrary, arrays: Sequence[Any], results: Sequence[Any], binding: Binding
+        self,
+        library: ArrayLibrary,
+        arrays: Sequence[Array],
+        results: Sequence[Array],
+        binding: Binding,
     ) -> Any:
         batch = binding.sizes.batch
         strides = [library.strides(array)[: len(batch)] for array in results]
@@ -555,15 +560,15 @@ class Fold:
                 hint="a loop over the first axis",
             ) from error
 
-    def _check_out(self, library: ArrayLibrary, out: Any, binding: Binding, like: Any) -> None:
+    def _check_out(self, library: ArrayLibrary, out: Any, binding: Binding, like: Array) -> None:
         wanted = RESULTS.get(self.row.results[0].kind, binding.dtype)
         check_out(library, out, binding.out_shapes[0], wanted, like)
 
     def _compare(
         self,
         library: ArrayLibrary,
-        arrays: Sequence[Any],
-        results: Sequence[Any],
+        arrays: Sequence[Array],
+        results: Sequence[Array],
         binding: Binding,
         ranges: Ranges | None,
     ) -> None:
@@ -590,10 +595,10 @@ class Fold:
                 )
 
     def reference(
-        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
+        self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> Sequence[Any]:
         """The results as the interpreter of kernels has them, as NumPy arrays."""
-        given = [np.asarray(library.to_numpy(library.ready(array))) for array in arrays]
+        given: list[Any] = [np.asarray(library.to_numpy(library.ready(array))) for array in arrays]
         with settings(backend=REFERENCE.name, check=0):
             return self.run(NUMPY, given, ranges)
 

@@ -18,6 +18,7 @@ from ..arrays.opaque import opaque
 from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
 from ..core.cache import cached
+from ..core.library import Array
 from ..core.node import Kind, Node
 from ..errors import DTypeError
 from ..ops.table import variable
@@ -41,7 +42,7 @@ class Leaf:
         self,
         kind: Kind,
         dim: int,
-        array: Any = None,
+        array: Array | None = None,
         values: Sequence[float] | None = None,
         symbol: int | None = None,
         owner: Any = None,
@@ -90,7 +91,7 @@ class Leaf:
         found = (self._array, self.values, self.symbol, self.owner, self.form, self.pairs)
         return Leaf(kind, self.dim, *found)
 
-    def of_owner(self, owner: Any) -> Leaf:
+    def of_owner(self, owner: Array) -> Leaf:
         """A leaf of another array of the same shape, seen in the same way.
 
         Raises:
@@ -131,7 +132,7 @@ def placed_variable(position: int, dim: int, kind: Kind) -> Node:
     return variable(position, dim, kind)
 
 
-def array_leaf(owner: Any, form: Kind) -> Leaf:
+def array_leaf(owner: Array, form: Kind) -> Leaf:
     """The leaf of an array, given as a variable of this kind."""
     array = viewed(owner, form)
     pairs = library_from(owner).dtype(owner) in COMPLEX
@@ -139,7 +140,7 @@ def array_leaf(owner: Any, form: Kind) -> Leaf:
     return Leaf(form, array.shape[-1], shown, owner=owner, form=form, pairs=pairs)
 
 
-def _restored(kind: Kind, form: Kind, owner: Any) -> Leaf:
+def _restored(kind: Kind, form: Kind, owner: Array) -> Leaf:
     return array_leaf(owner, form).of_kind(kind)
 
 
@@ -150,7 +151,7 @@ def library_from(array: object) -> ArrayLibrary:
     return found
 
 
-def viewed(owner: Any, form: Kind) -> Any:
+def viewed(owner: Array, form: Kind) -> Any:
     """An array as a fold wants it: without the axis of the index that it does not have."""
     library = library_from(owner)
     library.check_recording()  # sizes would be tensors

@@ -8,12 +8,13 @@ from typing import Any
 
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import LIBRARIES
+from ..core.library import Array
 from ..errors import ArrayTypeError, OptionError, check_option
 from .conjugate import checked_stop, conjugate_gradients
 from .genred import Genred
 from .preconditioners import LowRank, Matrix, factor
 
-Kernel = Callable[[Any, Any, Any], Any]
+Kernel = Callable[[Array, Array, Array], Array]
 _LIBRARIES = {"numpy": "numpy", "torch": "torch", "pytorch": "torch"}
 
 
@@ -105,7 +106,7 @@ def KernelLinearSolver(
     library = _library(binding, x, b)
     product = _gaussian(K) if isinstance(K, tuple) else K
 
-    def apply(a: Any) -> Any:
+    def apply(a: Array) -> Array:
         found = product(x, x, a)
         return found + alpha * a if alpha else found
 
@@ -121,10 +122,10 @@ def KernelLinearSolver(
 def nystrom(
     library: ArrayLibrary,
     product: Kernel,
-    x: Any,
+    x: Array,
     alpha: float,
-    matrix: Callable[[Any, Any], Any] | None = None,
-) -> Callable[[Any], Any]:
+    matrix: Callable[[Array, Array], Array] | None = None,
+) -> Callable[[Array], Array]:
     """An approximate inverse r -> z of alpha Id + K(x, x), from landmarks u among the points x.
 
     The same landmarks are drawn at every call, about sqrt(M) of them.
@@ -144,7 +145,7 @@ def nystrom(
         raise OptionError("this preconditioner needs alpha above 0", found=f"alpha={alpha!r}")
     xp = library.functions()
 
-    def columns(places: Sequence[int]) -> Any:
+    def columns(places: Sequence[int]) -> Array:
         u = x[list(places)]
         if matrix is not None:
             return library.cast(matrix(x, u), "float64")
@@ -167,7 +168,7 @@ def _gaussian(K: tuple[Any, ...]) -> Kernel:
     _, points, _, sigma = K
     made: dict[int, Genred] = {}
 
-    def product(x: Any, y: Any, b: Any) -> Any:
+    def product(x: Array, y: Array, b: Array) -> Array:
         width = b.shape[-1]
         if width not in made:
             aliases = [f"x = Vi({points})", f"y = Vj({points})", f"b = Vj({width})"]

@@ -87,13 +87,13 @@ def checked_preconditioner(value: Any, rank: Any = None) -> tuple[Any, int | Non
     return value, count
 
 
-def factor(name: str, matrix: Matrix, rank: int | None = None) -> Any:
+def factor(name: str, matrix: Matrix, rank: int | None = None) -> Array:
     """L (..., n, k) with K ~ L L^T, by the method of that name; the same at every call."""
     count = min(matrix.size, RANK if rank is None else rank)
     return nystrom(matrix, count) if name == "nystrom" else pivoted_cholesky(matrix, count)
 
 
-def nystrom(matrix: Matrix, rank: int, seed: int = 0) -> Any:
+def nystrom(matrix: Matrix, rank: int, seed: int = 0) -> Array:
     """L (..., n, rank) from columns drawn without replacement.
 
     Raises:
@@ -121,7 +121,7 @@ def nystrom(matrix: Matrix, rank: int, seed: int = 0) -> Any:
     return columns @ (vectors / xp.sqrt(scale)[..., None, :])
 
 
-def pivoted_cholesky(matrix: Matrix, rank: int) -> Any:
+def pivoted_cholesky(matrix: Matrix, rank: int) -> Array:
     """L (..., n, k), k <= rank, from the columns of the largest entries that remain.
 
     Matrices of a batch share their pivots: those whose remaining entries are largest in sum,
@@ -138,7 +138,7 @@ def pivoted_cholesky(matrix: Matrix, rank: int) -> Any:
     most = xp.amax(rest, -1)[..., None] if matrix.size else rest
     weight = 1 / xp.where(most > 0, most, xp.ones_like(most))
     floor = matrix.size * matrix.rounding
-    rows: list[Any] = []
+    rows: list[int] = []
     place = matrix.library.place(rest)
     stack = xp.zeros((*rest.shape[:-1], rank, matrix.size), dtype=xp.float64, **place)
     for count in range(rank):
@@ -202,7 +202,7 @@ class LowRank:
             mine in (1, other) for mine, other in zip(own[::-1], batch[::-1], strict=False)
         )
 
-    def __call__(self, r: Any) -> Any:
+    def __call__(self, r: Array) -> Array:
         """z, in the dtype of r."""
         wide = self.library.cast(r, "float64")
         inside = self.core @ (self.xp.swapaxes(self.factor, -1, -2) @ wide)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..arrays.checks import check_out
 from ..arrays.library import ArrayLibrary
+from ..core.library import Array
 from .fold import Fold
 from .ranges import Ranges
 
@@ -27,7 +28,7 @@ def _width(fold: Fold) -> int:
     return sum(fold.widths)
 
 
-def is_raw(fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], out: Any) -> bool:
+def is_raw(fold: Fold, library: ArrayLibrary, arrays: Sequence[Array], out: Any) -> bool:
     """Whether `out` has the shape of the raw result and not that of the finished one.
 
     Raises:
@@ -47,7 +48,11 @@ def is_raw(fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], out: Any) -
 
 
 def fill_raw(
-    fold: Fold, library: ArrayLibrary, arrays: Sequence[Any], out: Any, ranges: Ranges | None = None
+    fold: Fold,
+    library: ArrayLibrary,
+    arrays: Sequence[Array],
+    out: Any,
+    ranges: Ranges | None = None,
 ) -> None:
     """Write the raw result to `out`.
 

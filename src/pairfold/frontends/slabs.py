@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.dtypes import BYTES_OF_RESULTS, BYTES_STORED
+from ..core.library import Array
 from ..core.node import Kind
 from ..core.progress import progress_bar
 from ..errors import MemoryLimitError
@@ -42,7 +43,7 @@ class Slabs:
     def __init__(
         self,
         fold: Any,
-        arrays: Sequence[Any],
+        arrays: Sequence[Array],
         binding: Any,
         there: Callable[[Any], Any],
         back: Callable[[Any, Any], None],
@@ -119,7 +120,7 @@ class Slabs:
 
     # -- slabs, one after the other -------------------------------------------------------------
 
-    def run(self, results: Sequence[Any], ranges: Ranges | None) -> None:
+    def run(self, results: Sequence[Array], ranges: Ranges | None) -> None:
         """Fill host arrays with the results."""
         cut = self.cut(self.tensors.free_memory(self.binding.device), ranges)
         batches = list(_boxes(self.whole.batch, cut.batch))

@@ -53,8 +53,8 @@ class Request:
     """How to solve: when to stop, what helps, and the options of each product with K."""
 
     stop: Stop = field(default_factory=Stop)
-    preconditioner: Callable[[Any], Any] | str | None = "auto"
-    callback: Callable[[int, Any], Any] | None = None
+    preconditioner: Callable[[Array], Array] | str | None = "auto"
+    callback: Callable[[int, Array], object] | None = None
     call: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rank: int | None = None
     # A preconditioner that was made is kept here for the systems of derivatives.
@@ -122,7 +122,7 @@ class System:
             )
         return (*sizes.batch, sizes.of(self.fold.kept), self.unknown.dim)
 
-    def with_vector(self, args: Sequence[Any], vector: Any) -> list[Any]:
+    def with_vector(self, args: Sequence[Any], vector: Array) -> list[Array]:
         """The arguments, with a vector at the place of the unknown."""
         return [*args[: self.position], vector, *args[self.position + 1 :]]
 
@@ -265,7 +265,7 @@ def _acts_apart(formula: Node, unknown: Node) -> bool:
 @opaque
 def solve_system(
     system: System, args: Sequence[Any], name: str | None, alpha: Any, request: Request
-) -> Any:
+) -> Array:
     """Solve for arrays of either library; see `KernelSolve.__call__`.
 
     Raises:
@@ -442,7 +442,7 @@ class KernelSolve:
         tol: float | None = None,
         maxiter: int | None = None,
         preconditioner: Callable[[Any], Any] | str | None = "auto",
-        callback: Callable[[int, Any], Any] | None = None,
+        callback: Callable[[int, Any], object] | None = None,
         rank: int | None = None,
     ) -> Any:
         """Solve.

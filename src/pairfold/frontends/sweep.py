@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 from ..arrays.checks import Sizes
 from ..arrays.library import ArrayLibrary
 from ..backends.chosen import chosen
+from ..core.library import Array
 from ..core.node import Kind
 from ..lower.bounds import assume_moderate
 from ..lower.kernel import Kernel, lower
@@ -70,8 +70,8 @@ class Sweep(Fold):
         return kernel
 
     def reference(
-        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
-    ) -> Sequence[Any]:
+        self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
+    ) -> Sequence[Array]:
         """The results as the interpreter of kernels has them: those of the folds, one by one."""
         found = (fold.reference(library, arrays, ranges) for fold in self.folds)
         return [result for results in found for result in results]
@@ -82,8 +82,8 @@ class Sweep(Fold):
 
 
 def sweep(
-    fold: Fold, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Any]
-) -> list[Any] | None:
+    fold: Fold, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Array]
+) -> list[Array] | None:
     """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it.
 
     Not every backend has such passes.

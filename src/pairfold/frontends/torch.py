@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..arrays.advice import label_of
 from ..arrays.library import ArrayLibrary
 from ..arrays.torch_gate import check_kind, check_recording
+from ..core.library import Array
 from ..errors import ArrayTypeError, DerivativeError, PairfoldError
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .fold import Fold, fill
@@ -198,9 +198,7 @@ def call(
     return fold(library, tensors, out, ranges)
 
 
-def solve(
-    system: System, tensors: Sequence[Tensor], alpha: Tensor | None, request: Request
-) -> Tensor:
+def solve(system: System, tensors: Sequence[Array], alpha: Array | None, request: Request) -> Array:
     """The solution of a system; it carries a graph where a tensor asks for gradients.
 
     Raises:

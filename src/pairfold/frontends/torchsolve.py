@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..arrays.registry import TORCH
+from ..core.library import Array
 from ..core.node import Kind
 from .derivatives import batch_first, summed
 from .genred import call_fold
@@ -99,8 +100,8 @@ class SolveFunction(torch.autograd.Function):
 def _through_product(
     system: System,
     request: Request,
-    tensors: Sequence[Any],
-    vector: Any,
+    tensors: Sequence[Array],
+    vector: Array,
     incoming: Any,
     position: int,
 ) -> Any:
@@ -110,7 +111,7 @@ def _through_product(
     return summed(TORCH, system.fold, position, result, tensors[position])
 
 
-def solve_tensors(system: System, tensors: Sequence[Any], alpha: Any, request: Request) -> Any:
+def solve_tensors(system: System, tensors: Sequence[Array], alpha: Any, request: Request) -> Any:
     """The solution for tensors that fit; it carries a graph where one of them asks for gradients.
 
     Raises:
