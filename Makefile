@@ -10,14 +10,14 @@ check:
 	$(PYTHON) -m pyright --pythonpath "$(EXECUTABLE)"
 
 test:
-	$(PYTHON) -m pytest -n 2 $(if $(k),-k $(k))
+	$(PYTHON) -m pytest -n 2 --dist worksteal $(if $(k),-k $(k))
 
 # All combinations of options, too.
 test-all:
-	$(PYTHON) -m pytest -n 2 -m "product or not product"
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m "product or not product"
 
 # The same tests with fewer instructions than the processor has.
-narrower = $(PYTHON) -m pytest -n 2 -m "not any_target and not product" tests/test_backends.py tests/test_torch.py
+narrower = $(PYTHON) -m pytest -n 2 --dist worksteal -m "not any_target and not product" tests/test_backends.py tests/test_torch.py
 test-targets:
 	PAIRFOLD_TARGET=avx2 $(narrower)
 	PAIRFOLD_TARGET=baseline $(narrower)
@@ -29,11 +29,11 @@ NEWEST ?= python3.13
 test-oldest:
 	$(OLDEST) -m venv .venv-oldest
 	.venv-oldest/bin/pip install -c constraints-oldest.txt -e ".[test,torch,plot]" -e ./dropin
-	.venv-oldest/bin/python -m pytest -n 2 -p no:cacheprovider
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -p no:cacheprovider
 test-newest:
 	$(NEWEST) -m venv .venv-newest
 	.venv-newest/bin/pip install --upgrade -e ".[test,torch,plot]" -e ./dropin
-	.venv-newest/bin/python -m pytest -n 2 -p no:cacheprovider
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal -p no:cacheprovider
 
 # What git tracks, as a source distribution whose tests run.
 sdist:
