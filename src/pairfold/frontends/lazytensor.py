@@ -156,34 +156,34 @@ class LazyTensor(Reducing):
 
     # -- arithmetic -----------------------------------------------------------------------------
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: object) -> Any:
         return self if is_number(other, 0) else self.addop(other)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: object) -> Any:
         return self if is_number(other, 0) else self._operand(other).addop(self)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: object) -> Any:
         return self if is_number(other, 0) else self.subop(other)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: object) -> Any:
         return -self if is_number(other, 0) else self._operand(other).subop(self)
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: object) -> Any:
         if is_number(other, 0):
             return 0
         if is_number(other, 1):
             return self
         return -self if is_number(other, -1) else self.mulop(other)
 
-    def __rmul__(self, other: Any) -> Any:
+    def __rmul__(self, other: object) -> Any:
         if is_number(other, 0) or is_number(other, 1) or is_number(other, -1):
             return self * other
         return self._operand(other).mulop(self)
 
-    def __truediv__(self, other: Any) -> Any:
+    def __truediv__(self, other: object) -> Any:
         return self if is_number(other, 1) else self.divop(other)
 
-    def __rtruediv__(self, other: Any) -> Any:
+    def __rtruediv__(self, other: object) -> Any:
         if is_number(other, 0):
             return 0
         return self._call("Inv", self) if is_number(other, 1) else self._operand(other).divop(self)
@@ -213,7 +213,7 @@ class LazyTensor(Reducing):
             _check_infinite(other, self)
         return self._call(name, self, other)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: object) -> Any:
         """The scalar product; of two truth values, whether one of them holds."""
         if not (is_truth(self.node) and isinstance(other, LazyTensor) and is_truth(other.node)):
             return self._call("Scalprod", self, other)
@@ -225,7 +225,7 @@ class LazyTensor(Reducing):
             )
         return where(self, 1, other)
 
-    def __ror__(self, other: Any) -> Any:
+    def __ror__(self, other: object) -> Any:
         return self._call("Scalprod", other, self)
 
     def __neg__(self) -> Any:
@@ -234,16 +234,16 @@ class LazyTensor(Reducing):
     def __pos__(self) -> Any:
         return self
 
-    def __mod__(self, other: Any) -> Any:
+    def __mod__(self, other: object) -> Any:
         return self.mod(other)
 
-    def __rmod__(self, other: Any) -> Any:
+    def __rmod__(self, other: object) -> Any:
         return self._operand(other).mod(self)
 
-    def __floordiv__(self, other: Any) -> Any:
+    def __floordiv__(self, other: object) -> Any:
         return self.divop(other).floor()
 
-    def __rfloordiv__(self, other: Any) -> Any:
+    def __rfloordiv__(self, other: object) -> Any:
         return self._operand(other).divop(self).floor()
 
     def __abs__(self) -> Any:
@@ -268,34 +268,34 @@ class LazyTensor(Reducing):
 
     # -- comparison -----------------------------------------------------------------------------
 
-    def __eq__(self, other: Any) -> Any:  # type: ignore[override]
-        other = self._operand(other)
-        return other == self if other.is_complex else self._call("Equal", self, other)
+    def __eq__(self, other: object) -> Any:  # type: ignore[override]
+        given = self._operand(other)
+        return given == self if given.is_complex else self._call("Equal", self, given)
 
-    def __ne__(self, other: Any) -> Any:  # type: ignore[override]
-        other = self._operand(other)
-        return other != self if other.is_complex else self._call("NotEqual", self, other)
+    def __ne__(self, other: object) -> Any:  # type: ignore[override]
+        given = self._operand(other)
+        return given != self if given.is_complex else self._call("NotEqual", self, given)
 
-    def __lt__(self, other: Any) -> Any:
+    def __lt__(self, other: object) -> Any:
         return self._call("LessThan", self, other)
 
-    def __le__(self, other: Any) -> Any:
+    def __le__(self, other: object) -> Any:
         return self._call("LessOrEqual", self, other)
 
-    def __gt__(self, other: Any) -> Any:
+    def __gt__(self, other: object) -> Any:
         return self._call("LessThan", other, self)
 
-    def __ge__(self, other: Any) -> Any:
+    def __ge__(self, other: object) -> Any:
         return self._call("LessOrEqual", other, self)
 
     # -- truth values ---------------------------------------------------------------------------
 
-    def __and__(self, other: Any) -> Any:
+    def __and__(self, other: object) -> Any:
         """Whether two truth values hold: their product."""
         self._truth("&")
         return self._call("Mult", self, self._operand(other)._truth("&"))
 
-    def __rand__(self, other: Any) -> Any:
+    def __rand__(self, other: object) -> Any:
         return self & other
 
     def __invert__(self) -> Any:
@@ -578,7 +578,7 @@ def component_part(key: Any, last: int, dim: int) -> tuple[int, int | None]:
     return int(found), None
 
 
-def check_last(tensor: Any, axis: Any) -> None:
+def check_last(tensor: Any, axis: int | None) -> None:
     """Raise unless an axis is that of components.
 
     Raises:

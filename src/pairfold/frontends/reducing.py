@@ -106,7 +106,7 @@ class Reducing(Internals):
         axis = self.nbatchdims + 1 if axis is None else axis
         return self.reduction(reduction_op, axis=axis, call=False, **options).explain()
 
-    def _kept(self, axis: Any) -> Kind:
+    def _kept(self, axis: int | None) -> Kind:
         """The index that a reduction over `axis` keeps."""
         batches = self.nbatchdims
         if isinstance(axis, bool) or axis not in (batches, batches + 1):
@@ -122,7 +122,9 @@ class Reducing(Internals):
 
     # -- reductions by name ---------------------------------------------------------------------
 
-    def _either(self, vector: str, name: str, axis: Any, dim: Any, options: dict[str, Any]) -> Any:
+    def _either(
+        self, vector: str, name: str, axis: int | None, dim: int | None, options: dict[str, Any]
+    ) -> Any:
         """An operation on the components for the last axis, else a reduction.
 
         The last axis is kept, with size 1, whatever `keepdim`: `shape` does not show it.
@@ -138,7 +140,7 @@ class Reducing(Internals):
         self._check_components(axis, name.lower())
         return self._over_components(vector)
 
-    def _check_components(self, axis: Any, method: str) -> None:
+    def _check_components(self, axis: int | None, method: str) -> None:
         """Raise where an axis was left out and there is but one component, by the formula.
 
         Raises:
@@ -158,68 +160,76 @@ class Reducing(Internals):
     def _over_components(self, name: str) -> Any:
         return self._call(name, self)
 
-    def sum(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
+    def sum(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
         """The sum over the components (the default), or over i or j: an array."""
         return self._either("Sum", "Sum", axis, dim, options)
 
-    def min(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
+    def min(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
         """The smallest of the components (the default), or over i or j: an array."""
         return self._either("Min", "Min", axis, dim, options)
 
-    def max(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
+    def max(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
         """The largest of the components (the default), or over i or j: an array."""
         return self._either("Max", "Max", axis, dim, options)
 
-    def argmin(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
+    def argmin(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
         """Where the smallest stands: among the components (the default), or over i or j."""
         return self._either("ArgMin", "ArgMin", axis, dim, options)
 
-    def argmax(self, axis: Any = COMPONENTS, dim: Any = None, **options: Any) -> Any:
+    def argmax(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
         """Where the largest stands: among the components (the default), or over i or j."""
         return self._either("ArgMax", "ArgMax", axis, dim, options)
 
-    def sum_reduction(self, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def sum_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """The sum over i or j."""
         return self.reduction("Sum", axis=axis, dim=dim, **options)
 
-    def min_reduction(self, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def min_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """The smallest value over i or j."""
         return self.reduction("Min", axis=axis, dim=dim, **options)
 
-    def max_reduction(self, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def max_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """The largest value over i or j."""
         return self.reduction("Max", axis=axis, dim=dim, **options)
 
-    def argmin_reduction(self, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def argmin_reduction(
+        self, axis: int | None = None, dim: int | None = None, **options: Any
+    ) -> Any:
         """The index of the smallest value over i or j."""
         return self.reduction("ArgMin", axis=axis, dim=dim, **options)
 
-    def argmax_reduction(self, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def argmax_reduction(
+        self, axis: int | None = None, dim: int | None = None, **options: Any
+    ) -> Any:
         """The index of the largest value over i or j."""
         return self.reduction("ArgMax", axis=axis, dim=dim, **options)
 
-    def min_argmin(self, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def min_argmin(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """The smallest value over i or j, and its index."""
         return self.reduction("Min_ArgMin", axis=axis, dim=dim, **options)
 
-    def max_argmax(self, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def max_argmax(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """The largest value over i or j, and its index."""
         return self.reduction("Max_ArgMax", axis=axis, dim=dim, **options)
 
-    def Kmin(self, K: int, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def Kmin(self, K: int, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """The K smallest values over i or j."""
         return self.reduction("KMin", opt_arg=K, axis=axis, dim=dim, **options)
 
-    def argKmin(self, K: int, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def argKmin(
+        self, K: int, axis: int | None = None, dim: int | None = None, **options: Any
+    ) -> Any:
         """The indices of the K smallest values over i or j."""
         return self.reduction("ArgKMin", opt_arg=K, axis=axis, dim=dim, **options)
 
-    def Kmin_argKmin(self, K: int, axis: Any = None, dim: Any = None, **options: Any) -> Any:
+    def Kmin_argKmin(
+        self, K: int, axis: int | None = None, dim: int | None = None, **options: Any
+    ) -> Any:
         """The K smallest values over i or j, and their indices."""
         return self.reduction("KMin_ArgKMin", opt_arg=K, axis=axis, dim=dim, **options)
 
     def logsumexp(
-        self, axis: Any = None, dim: Any = None, weight: Any = None, **options: Any
+        self, axis: int | None = None, dim: int | None = None, weight: Any = None, **options: Any
     ) -> Any:
         """log sum e^self over i or j; with a weight, a lazy tensor, log sum e^self weight."""
         weight = options.pop("other", weight)
@@ -228,7 +238,7 @@ class Reducing(Internals):
         return self.reduction("LogSumExp", other=weight, axis=axis, dim=dim, **options)
 
     def sumsoftmaxweight(
-        self, weight: Any = None, axis: Any = None, dim: Any = None, **options: Any
+        self, weight: Any = None, axis: int | None = None, dim: int | None = None, **options: Any
     ) -> Any:
         """sum e^self weight / sum e^self over i or j; the weight is a lazy tensor."""
         weight = options.pop("other", weight)
