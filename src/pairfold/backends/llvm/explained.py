@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from ...core.dtypes import BYTES_STORED
 from ...core.scalars import PRIMITIVES
 from ...lower.cost import Estimate, registers
-from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.pattern import sparse_partition
 from ...lower.schedule import Plan, frontier, partition
+from ...lower.stages import STAGES
 from ...settings import Settings
 from ..shown import Shown, Subject, flops, shortened
 from .launch import Launcher
@@ -186,7 +187,7 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
         native=launcher.native(plan),
         tree=subject.tree,
         shared=len(frontier(kernel)),
-        form=kernel.reduction.form,
+        form=kernel.form,
     )
 
 
