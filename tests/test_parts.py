@@ -48,7 +48,7 @@ def context_of(
     parsed = parse(formula, [alias.format(d=dim) for alias in ALIASES])
     kernel: Kernel = lower(parsed.node, REDUCTIONS[reduction], Kind.I, 16, length=length)
     with settings(**options):
-        accumulation = Accuracy().for_dtype(dtype, kernel.reduction)
+        accumulation = Accuracy().for_dtype(dtype, kernel.only.rule)
         found = machine(current().target)
         plan: Plan = make_plan(kernel, found, dtype, accumulation, current())
     return Context(kernel, plan)
@@ -211,10 +211,8 @@ class Unit:
         self.call("finish_unit", self.scratch, self.state, self.columns)
         found: list[Any] = []
         kernel, lanes = self.context.kernel, self.context.plan.lane_count
-        for n, (result, size) in enumerate(
-            zip(kernel.reduction.results, kernel.results, strict=True)
-        ):
-            dtype = self.context.plan.dtype if result.kind == "value" else "int64"
+        for n, (kind, size) in enumerate(zip(kernel.kinds, kernel.results, strict=True)):
+            dtype = self.context.plan.dtype if kind == "value" else "int64"
             kept = self.part(f"result {n}", size * lanes, dtype).reshape(size, lanes)
             found.append(kept[:, : self.rows].T.copy())
         return found

@@ -15,8 +15,8 @@ from pairfold.core.scalars import Load, Loop, Value, reachable
 from pairfold.errors import InternalError, KernelError
 from pairfold.frontends.parse import parse
 from pairfold.lower import kernel as lowering
-from pairfold.lower.kernel import COLUMN, ONCE, PAIR, ROW, Argument, Kernel, lower
-from pairfold.lower.sweep import sums
+from pairfold.lower.accumulators import Folded
+from pairfold.lower.kernel import COLUMN, ONCE, PAIR, ROW, Argument, Kernel, lower, lower_all
 from pairfold.lower.verify import faults, verify
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import REDUCTIONS
@@ -36,7 +36,9 @@ def kernel_of(text: str = FORMULA, reduction: str = "Sum", **options: Any) -> Ke
 
 
 def values_of(kernel: Kernel, what: str) -> list[Value]:
-    return [v for v in reachable([*kernel.folded, *kernel.scores]) if v.what == what]
+    return [
+        v for v in reachable([*kernel.folded, *kernel.accumulators[0].scores]) if v.what == what
+    ]
 
 
 def some(kernel: Kernel, what: str) -> Value:
@@ -76,9 +78,20 @@ def test_kernels_of_every_reduction_are_well_formed(unroll: int) -> None:
 
 
 def test_kernels_of_sweeps_are_well_formed() -> None:
-    joined = node_of("Concat(Exp(-SqDist(x,y))*b, Exp(-SqDist(x,y))*Extract(x,0,2)*Elem(y,1))")
-    kernel = lower(joined, sums(2), Kind.I, 16, True, across=2, pieces=(2, 2))
+    total, weighted = REDUCTIONS["Sum"], "Exp(-SqDist(x,y))*Extract(x,0,2)*Elem(y,1)"
+    asked = [
+        Folded(node_of("Exp(-SqDist(x,y))*b"), total),
+        Folded(node_of(weighted), total, axis=COLUMN),
+    ]
+    kernel = lower_all(asked, Kind.I, 16, True, fused=True)
     assert faults(kernel) == []
+
+
+def test_kernels_of_several_reductions_are_well_formed() -> None:
+    names = ("Sum", "ArgMin", "Mean", "Any", "Max_ArgMax")
+    asked = [Folded(node_of("Extract(x-y,0,2)*b"), REDUCTIONS[name]) for name in names]
+    for rearrange in (False, True):
+        assert faults(lower_all(asked, Kind.I, 16, rearrange)) == []
 
 
 def test_every_primitive_has_one_row() -> None:
@@ -178,13 +191,21 @@ def factor_that_varies(kernel: Kernel) -> None:
     kernel.factors = (varying, *kernel.factors[1:])
 
 
+def with_rules(kernel: Kernel, **rules: Any) -> None:
+    kernel.accumulators = (replace(kernel.accumulators[0], **rules),)
+
+
 def step_of_no_value(kernel: Kernel) -> None:
-    kernel.steps = ((), *kernel.steps[1:])
+    with_rules(kernel, steps=((), *kernel.accumulators[0].steps[1:]))
 
 
 def merge_that_reads_columns(kernel: Kernel) -> None:
     s = kernel.scalars
-    kernel.merges = (s.hole("a", 0) + s.hole("column", 0),)
+    with_rules(kernel, merges=(s.hole("a", 0) + s.hole("column", 0),))
+
+
+def components_of_another_accumulator(kernel: Kernel) -> None:
+    with_rules(kernel, first=1)
 
 
 def output_that_reads_states(kernel: Kernel) -> None:
@@ -245,6 +266,7 @@ FAULTS: list[tuple[Callable[[Kernel], None], str]] = [
     (output_inside_a_loop, "is inside a loop"),
     (factor_that_varies, "depends on what is folded over"),
     (step_of_no_value, "a step has 0 values, not 1"),
+    (components_of_another_accumulator, r"has components 1\.\. of 2, not 0\.\."),
     (merge_that_reads_columns, "a merge reads .*column.* which it is not given"),
     (output_that_reads_states, "an output reads .*acc.* which it is not given"),
     (arguments_that_overlap, "belong to something else"),
@@ -312,7 +334,7 @@ def test_the_setting_verifies_every_kernel_that_is_made(monkeypatch: pytest.Monk
 
     def misplaced(kernel: Kernel) -> None:
         place(kernel)
-        kernel.steps = ()
+        with_rules(kernel, steps=())
 
     def call(text: str) -> Any:
         return Genred(text, ["x = Vi(1)", "y = Vj(1)"], axis=1)(x, y)

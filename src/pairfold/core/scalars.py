@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 # Stages: what a value depends on, bit by bit. *Row* is the index that is kept.
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
+STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
 
 Number = Fraction | str
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}

@@ -40,11 +40,13 @@ from ..errors import (
     MemoryLimitError,
     ShapeError,
 )
+from ..lower.accumulators import Folded
 from ..lower.bounds import assume_moderate
-from ..lower.kernel import Kernel, lower
+from ..lower.kernel import Kernel, lower_all
 from ..lower.pattern import Pattern
+from ..lower.schedule import Accumulation
 from ..ops.differentiation import PullBack
-from ..ops.reductions import Reduction
+from ..ops.reductions import Reduction, Result
 from ..ops.states import row_of
 from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
@@ -109,8 +111,10 @@ class Fold:
     the index that the results of the user's reduction are kept on, whose derivative this may be.
     """
 
-    # How the kernel is split beyond what formula and reduction say: see Sweep.
-    split: tuple[int, ...] = ()
+    # What the kernel folds beside the formula: see Several.
+    beside: tuple[Any, ...] = ()
+    # Whether the kernel is a fused one: see Sweep.
+    fused = False
 
     def __init__(
         self,
@@ -154,6 +158,11 @@ class Fold:
         anchors = self.dim if self.weight is None else 1
         sizes = {"component": self.dim, "anchor": anchors, "list": self.dim * self.length}
         return tuple(sizes[result.per] for result in self.row.results)
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """What the results are."""
+        return self.row.results
 
     # -- derived folds --------------------------------------------------------------------------
 
@@ -257,22 +266,22 @@ class Fold:
         """The lowered kernel."""
         options = options or current()
         rearrange = options.rules != "exact"
-        row, length = self.row, self.length
-        if length == 1:
-            row, length = row_of(row.single), 0
-        kernel = lower(
-            self.formula,
-            row,
-            self.kept,
-            options.unroll,
-            rearrange,
-            self.weight,
-            length,
-            options.unroll_pairs,
-        )
+        pairs = None if self.fused else options.unroll_pairs
+        kernel = lower_all(self.folded(), self.kept, options.unroll, rearrange, pairs, self.fused)
         if rearrange:
             assume_moderate(kernel)
         return kernel
+
+    def folded(self) -> list[Folded]:
+        """The reductions that the kernel has."""
+        row, length = self.row, self.length
+        if length == 1:
+            row, length = row_of(row.single), 0
+        return [Folded(self.formula, row, self.weight, length)]
+
+    def accumulation(self, dtype: str) -> Accumulation:
+        """How sums are accumulated for data of a dtype."""
+        return self.accuracy.for_dtype(dtype, self.row)
 
     def launcher(self, dtype: str, options: Settings, backend: Backend | None = None) -> Any:
         """The launcher for a dtype; folds of the same graph share it.
@@ -281,7 +290,7 @@ class Fold:
         """
         backend = backend or chosen(options, None)
         options = backend.lowering(options)
-        accumulation = self.accuracy.for_dtype(dtype, self.row)
+        accumulation = self.accumulation(dtype)
         key = (
             self.formula,
             self.weight,
@@ -293,7 +302,7 @@ class Fold:
             options.unroll,
             options.unroll_pairs,
             options.rules,
-            self.split,
+            self.beside,
             backend.name,
         )
         found = _launchers.get(key)
@@ -398,7 +407,7 @@ class Fold:
         try:
             return tuple(
                 library.empty(shape, arrays[0], result.kind)
-                for shape, result in zip(binding.out_shapes, self.row.results, strict=True)
+                for shape, result in zip(binding.out_shapes, self.results, strict=True)
             )
         except (MemoryError, ValueError, RuntimeError) as error:
             most = max(map(math.prod, binding.out_shapes))
@@ -574,7 +583,7 @@ class Fold:
     ) -> None:
         """With `check=2`: against the reference."""
         wanted = self.reference(library, arrays, ranges)
-        for result, array, want in zip(self.row.results, results, wanted, strict=True):
+        for result, array, want in zip(self.results, results, wanted, strict=True):
             if result.kind != "value":
                 # Near ties may be decided by rounding; the values themselves are compared. States
                 # depend on how sums are cut.

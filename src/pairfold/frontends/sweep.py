@@ -1,23 +1,26 @@
-"""Sweep: the gradients of a fold to several arguments, from one pass over the pairs.
+"""Several reductions in one pass over the pairs; gradients to several arguments are one case.
 
-What they share (differences, exponentials) is then evaluated once. Some of them keep the index
-that lanes hold, the others the one that is looped over.
+What they share (differences, exponentials) is then evaluated once. Of gradients, some keep the
+index that lanes hold, the others the one that is looped over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 from ..arrays.checks import Sizes
 from ..arrays.library import ArrayLibrary
 from ..backends.chosen import chosen
 from ..core.library import Array
 from ..core.node import Kind
-from ..lower.bounds import assume_moderate
-from ..lower.kernel import Kernel, lower
-from ..lower.sweep import MOST_COMPONENTS, sums
-from ..ops.table import OPERATIONS
+from ..lower.accumulators import Folded
+from ..lower.kernel import COLUMN, ROW
+from ..lower.schedule import ITEM, Accumulation
+from ..lower.sweep import MOST_COMPONENTS
+from ..ops.reductions import Result
 from ..settings import Settings, current
 from .fold import Fold
 from .ranges import Ranges
@@ -26,48 +29,83 @@ from .ranges import Ranges
 _SHORT = 128
 
 
-class Sweep(Fold):
-    """Several sums of the same variables, called like a fold of all of them.
+class Several(Fold):
+    """Several reductions of the same variables in one pass over the pairs.
 
-    `order` are the numbers of the folds as results have them: first those that keep `kept`.
+    `run` gives the results of all, in their order. All are kept on the same index.
     """
 
-    def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
-        self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
-        self.folds = [folds[n] for n in self.order]
-        self.pieces = tuple(fold.dim for fold in self.folds)
-        self.across = sum(fold.dim for fold in self.folds if fold.kept != kept)
-        joined = reduce(OPERATIONS["Concat"], [fold.formula for fold in self.folds])
+    def __init__(self, folds: Sequence[Fold], kept: Kind | None = None) -> None:
         first = folds[0]
-        super().__init__(joined, first.variables, "Sum", kept, first.names, first.accuracy)
-        self.row = sums(len(folds))
-        self.split = (self.across, *self.pieces)
+        super().__init__(
+            first.formula,
+            first.variables,
+            first.reduction,
+            first.kept if kept is None else kept,
+            first.names,
+            first.accuracy,
+            first.weight,
+            first.length,
+            first.asked,
+        )
+        self.folds = list(folds)
+        self.beside = tuple((f.formula, f.reduction, f.weight, f.length, f.kept) for f in folds)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folds, self.kept)
 
     @property
     def widths(self) -> tuple[int, ...]:
         """The number of components of each result."""
-        return self.pieces
+        return tuple(width for fold in self.folds for width in fold.widths)
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """What the results are."""
+        return tuple(result for fold in self.folds for result in fold.results)
+
+    @property
+    def simple(self) -> bool:
+        """There is more than one array."""
+        return False
 
     def out_shapes(self, sizes: Sizes) -> tuple[tuple[int, ...], ...]:
-        """The shapes of the results, whose rows belong to either index."""
+        """The shapes of the results, whose rows belong to the index that each is kept on."""
         return tuple(shape for fold in self.folds for shape in fold.out_shapes(sizes))
 
-    def kernel(self, options: Settings | None = None) -> Kernel:
-        """The lowered kernel."""
-        options = options or current()
-        rearrange = options.rules != "exact"
-        kernel = lower(
-            self.formula,
-            self.row,
-            self.kept,
-            options.unroll,
-            rearrange,
-            across=self.across,
-            pieces=self.pieces,
+    def shaped(self, library: ArrayLibrary, results: Sequence[Any]) -> Any:
+        """The results of each reduction as users see them."""
+        left = iter(results)
+        return tuple(
+            fold.shaped(library, list(islice(left, len(fold.results)))) for fold in self.folds
         )
-        if rearrange:
-            assume_moderate(kernel)
-        return kernel
+
+    def folded(self) -> list[Folded]:
+        """The reductions that the kernel has."""
+        return [
+            replace(each, axis=ROW if fold.kept == self.kept else COLUMN)
+            for fold in self.folds
+            for each in fold.folded()
+        ]
+
+    def accumulation(self, dtype: str) -> Accumulation:
+        """What is accurate enough for every reduction."""
+        found = [fold.accumulation(dtype) for fold in self.folds]
+        return Accumulation(
+            max((each.inner for each in found), key=ITEM.__getitem__),
+            max((each.outer for each in found), key=ITEM.__getitem__),
+            any(each.compensated for each in found),
+            max(each.every for each in found),
+        )
+
+    def run(
+        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
+    ) -> tuple[Any, ...]:
+        """New arrays of all results; one reduction after the other, where arrays are elsewhere."""
+        if not library.elsewhere:
+            return super().run(library, arrays, ranges)
+        found = (fold.run(library, arrays, ranges) for fold in self.folds)
+        return tuple(result for results in found for result in results)
 
     def reference(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
@@ -76,9 +114,22 @@ class Sweep(Fold):
         found = (fold.reference(library, arrays, ranges) for fold in self.folds)
         return [result for results in found for result in results]
 
+
+class Sweep(Several):
+    """Several sums, some of which may keep the other index, from one pass over the pairs.
+
+    `order` are the numbers of the folds as results have them: first those that keep `kept`.
+    """
+
+    fused = True
+
+    def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
+        self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
+        super().__init__([folds[n] for n in self.order], kept)
+
     def fits(self, options: Settings) -> bool:
         """Whether its formulas are short enough to be worth lowering as one."""
-        return sum(self.pieces) <= MOST_COMPONENTS and max(self.pieces) <= options.unroll
+        return sum(self.widths) <= MOST_COMPONENTS and max(self.widths) <= options.unroll
 
 
 def sweep(

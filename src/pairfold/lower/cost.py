@@ -60,14 +60,15 @@ class Estimate:
 
 def registers(kernel: Kernel, plan: Plan) -> int:
     """Roughly the vectors alive in the innermost loop."""
-    states = 1 if kernel.reduction.listed else len(kernel.reduction.identity)
-    outputs = plan.output_jam if kernel.output_loop is not None else kernel.places
+    states = kernel.places if kernel.listed else kernel.parts
+    if kernel.output_loop is not None:
+        states = plan.output_jam * (1 if kernel.listed else kernel.only.parts)
     own, columns = _reads(kernel, ROW), _reads(kernel, COLUMN)
     if _component_loops(kernel):
         return plan.vectors * plan.jam + plan.vectors + 2
     if plan.lanes == "row":
-        return plan.vectors * (outputs * states + min(own, 16)) + min(columns, 2) + 8
-    return plan.vectors * outputs * states + min(own, 16) + 8
+        return plan.vectors * (states + min(own, 16)) + min(columns, 2) + 8
+    return plan.vectors * states + min(own, 16) + 8
 
 
 def estimate(kernel: Kernel, plan: Plan, rows: int, columns: int) -> Estimate:
@@ -84,8 +85,7 @@ def estimate(kernel: Kernel, plan: Plan, rows: int, columns: int) -> Estimate:
     spilled = max(0, registers(kernel, plan) - plan.machine.registers) / instances
     # The chain of dependent additions, which other instances fill.
     wait = max(0.0, LATENCY / instances - work - loads)
-    states = kernel.places * len(kernel.reduction.identity)
-    flush = _FLUSH * states / (plan.block if plan.lanes == "row" else plan.block / width)
+    flush = _FLUSH * kernel.parts / (plan.block if plan.lanes == "row" else plan.block / width)
     parts = {
         "operations": work / width,
         "loads": loads / width,

@@ -23,9 +23,11 @@ class Distance:
 
 def distance(kernel: Kernel) -> Distance | None:
     """The distance whose smallest values a kernel looks for, if that is what it does."""
-    reduction = kernel.reduction
+    if len(kernel.accumulators) > 1 or kernel.dim != 1 or kernel.output_loop is not None:
+        return None
+    reduction = kernel.only.rule
     smallest = reduction.selects and reduction.identity[0] == "inf"
-    if not smallest or reduction.anchored or kernel.dim != 1 or kernel.output_loop is not None:
+    if not smallest or reduction.anchored:
         return None
     value = kernel.outputs[0]
     root = value.what == "sqrt"

@@ -8,10 +8,9 @@ common text of all backends; `backends.reference.interpreter` is what it means.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 
 from ..core.node import Kind, Node, topological
 from ..core.scalars import (
@@ -24,16 +23,15 @@ from ..core.scalars import (
     Scalars,
     Table,
     Value,
-    reachable,
     reachable_through,
 )
 from ..errors import InternalError, UnsupportedError
-from ..ops.reductions import Ends, Reduction
+from ..ops.reductions import Reduction
+from ..ops.table import OPERATIONS
 from ..settings import current
+from .accumulators import Accumulator, Folded, check_together, rules_of
+from .factors import take_factors
 from .verify import verify
-
-# A product of products that are used twice each, over and over, has too many factors to be listed.
-_MOST_FACTORS = 64
 
 # What compiles within some tens of seconds.
 _MOST_NODES = 50_000
@@ -45,7 +43,8 @@ _KERNEL_BYTES, _VALUE_BYTES = 24 * 1024, 640
 _SHALLOW, _DEEP = 16, 32
 
 _BOTH = 1 << Kind.I | 1 << Kind.J
-STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
+# The stage that is folded over, by the one that is kept.
+_OTHER = {ROW: COLUMN, COLUMN: ROW}
 
 
 @dataclass(frozen=True)
@@ -91,34 +90,25 @@ class Bounds:
 class Kernel:
     """Loops over scalar values, ready for a backend; see the module's text.
 
-    `outputs` are folded, one per component, or one for all with `output_loop`; after them the
-    total, where the reduction wants one. `scores` are the exponents whose maxima are the anchors
-    of an anchored reduction. `finished` has one value per
-    result. Rules of the reduction read holes (see `HoleName`): states, anchors, column numbers.
-    The last `across` outputs of a sweep are folded over rows, for each column; `pieces` are the
-    components of its results.
+    `outputs` are folded, one per component of all accumulators in their order, or one for all
+    with `output_loop`; after them the total, where a reduction wants one. Accumulators that are
+    kept on rows come first. `fused`: the code and the tasks are those of `lower.sweep`, by which
+    columns may be kept, too.
     """
 
-    formula: Node
-    reduction: Reduction
+    accumulators: tuple[Accumulator, ...]
     kept: Kind
-    dim: int
     scalars: Scalars
     arguments: tuple[Argument, ...]
     stages: dict[int, Stage]
     outputs: tuple[Value, ...]
     factors: tuple[Value | None, ...]
     output_loop: Loop | None
-    scores: tuple[Value, ...]
-    total: Value | None
-    steps: tuple[tuple[Value, ...], ...]
-    merges: tuple[Value, ...]
-    finished: tuple[Value, ...]
-    weight: Node | None = None
-    length: int = 0
-    across: int = 0
-    pieces: tuple[int, ...] = ()
+    fused: bool = False
     bounds: Bounds = Bounds()
+
+    def __str__(self) -> str:
+        return "; ".join(str(each.folded) for each in self.accumulators)
 
     @property
     def bytes(self) -> int:
@@ -130,25 +120,94 @@ class Kernel:
         """The stage of the argument at each position."""
         return {argument.position: argument.stage for argument in self.arguments}
 
+    # -- accumulators ---------------------------------------------------------------------------
+
     @property
+    def only(self) -> Accumulator:
+        """The accumulator of a kernel that has one."""
+        (found,) = self.accumulators
+        return found
+
+    def owner(self, number: int) -> Accumulator:
+        """The accumulator that folds value `number` of `folded`."""
+        found = (each for each in self.accumulators if number in each.numbers)
+        return next(found, self.accumulators[0])
+
+    def kept_on(self, axis: int) -> list[Accumulator]:
+        """The accumulators whose results belong to rows, or to columns."""
+        return [each for each in self.accumulators if each.axis == axis]
+
+    @property
+    def form(self) -> str:
+        """The form of the reductions: running, anchored or listed."""
+        return self.accumulators[0].rule.form
+
+    @property
+    def listed(self) -> bool:
+        """Whether the states are lists."""
+        return self.form == "listed"
+
+    @property
+    def anchored(self) -> bool:
+        """Whether terms are measured from anchors."""
+        return self.form == "anchored"
+
+    @cached_property
+    def dim(self) -> int:
+        """Components of all accumulators."""
+        return sum(each.count for each in self.accumulators)
+
+    @cached_property
+    def across(self) -> int:
+        """Components that are kept on columns: the last ones."""
+        return sum(each.count for each in self.kept_on(COLUMN))
+
+    @cached_property
     def places(self) -> int:
-        """States kept per row: one per component, and one for the total."""
-        return self.dim - self.across + (self.total is not None)
+        """States kept per row."""
+        return sum(each.places for each in self.kept_on(ROW))
+
+    @cached_property
+    def parts(self) -> int:
+        """Numbers of all states kept per row; of lists, those of one entry each."""
+        return sum(each.places * each.parts for each in self.kept_on(ROW))
+
+    @cached_property
+    def results(self) -> tuple[int, ...]:
+        """The number of components of each result."""
+        return tuple(size for each in self.accumulators for size in each.folded.results)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each result: value, index, truth or state."""
+        return tuple(result.kind for each in self.accumulators for result in each.rule.results)
+
+    @property
+    def weight(self) -> Node | None:
+        """What multiplies the terms of an anchored reduction."""
+        return self.accumulators[0].folded.weight
+
+    @property
+    def length(self) -> int:
+        """The length of lists."""
+        return self.accumulators[0].folded.length
 
     @property
     def anchors(self) -> int:
         """Anchors kept per row."""
-        if not self.reduction.anchored:
-            return 0
-        return self.dim if self.weight is None else 1
+        return self.accumulators[0].folded.anchors
 
     @property
-    def results(self) -> tuple[int, ...]:
-        """The number of components of each result."""
-        if self.pieces:
-            return self.pieces
-        sizes = {"component": self.dim, "anchor": self.anchors, "list": self.dim * self.length}
-        return tuple(sizes[result.per] for result in self.reduction.results)
+    def scores(self) -> tuple[Value, ...]:
+        """The exponents whose maxima are anchors."""
+        return self.accumulators[0].scores
+
+    @property
+    def total(self) -> Value | None:
+        """The unweighted term of an anchored reduction that wants its sum."""
+        return self.accumulators[0].total
+
+    # -- values ---------------------------------------------------------------------------------
 
     @property
     def folded(self) -> tuple[Value, ...]:
@@ -342,69 +401,98 @@ def lower(
     weight: Node | None = None,
     length: int = 0,
     unroll_pairs: int | None = None,
-    across: int = 0,
-    pieces: tuple[int, ...] = (),
 ) -> Kernel:
-    """The kernel that folds `formula` over the index that is not `kept`.
+    """The kernel that folds `formula` over the index that is not `kept`; see `lower_all`."""
+    asked = Folded(formula, reduction, weight, length)
+    return lower_all([asked], kept, unroll, rearrange, unroll_pairs)
 
-    `weight` multiplies the terms of an anchored reduction; `length` is that of a list; `across`
-    and `pieces` are those of a sweep. Vectors of at most `unroll` components are written out, plain
+
+def lower_all(
+    asked: Sequence[Folded],
+    kept: Kind,
+    unroll: int,
+    rearrange: bool = False,
+    unroll_pairs: int | None = None,
+    fused: bool = False,
+) -> Kernel:
+    """The kernel of reductions of the same variables, those that are kept on rows first.
+
+    Rows are `kept`. Vectors of at most `unroll` components are written out, plain
     sums and products only up to `unroll_pairs`. `rearrange`: whether what depends on the kept index
     alone may leave a sum, exponentials of sums being separated for the purpose, and terms be
     multiplied by inverses. Backends report inputs for which that may not be done (infinite factors,
     exponents far from zero, huge inverses), and the caller folds again without.
+
+    Raises:
+        UnsupportedError: formulas that are too long, reductions that do not go together.
     """
+    check_together(asked)
+    axes = [folded.axis for folded in asked]
+    if axes != sorted(axes) or (COLUMN in axes and not fused):
+        raise InternalError("rows come first; columns are kept by fused kernels alone")
     stage_of_kind = {Kind.I: COLUMN, Kind.J: COLUMN, Kind.PARAMETER: ONCE, kept: ROW}
-    invert = rearrange and (reduction.linear or reduction.anchored)
-    rearrange = rearrange and reduction.linear
+    formula, weight = reduce(OPERATIONS["Concat"], [f.formula for f in asked]), asked[0].weight
+    linear = all(folded.rule.linear for folded in asked)
+    invert = rearrange and (linear or asked[0].rule.anchored)
+    rearrange = rearrange and linear
     scalars = Scalars(unroll, rearrange and not _is_measured(formula), invert, unroll_pairs)
     lowering = _Lowering(scalars, stage_of_kind, formula, weight)
-    dim = formula.dim if weight is None else weight.dim
-    product = _is_product(formula, reduction, weight)
-    output_loop = None if pieces else _output_loop(scalars, dim, product)
+    dim = sum(folded.dim for folded in asked)
+    output_loop = None
+    if len(asked) == 1 and not fused:
+        output_loop = _output_loop(scalars, dim, _is_product(formula, asked[0].rule, weight))
     indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
-    scores, total = (), None
-    if reduction.anchored:
-        scores, outputs, total = _anchored(lowering, formula, weight, indices, reduction.totals)
+    scores: tuple[Value, ...] = ()
+    total: Value | None = None
+    if asked[0].rule.anchored:
+        totals = asked[0].rule.totals
+        scores, outputs, total = _anchored(lowering, formula, weight, indices, totals)
     else:
         outputs = [lowering.component(formula, k) for k in indices]
     taken: Sequence[Value | None] = (None,) * len(outputs)
     if rearrange:
-        outputs, taken = _take_factors(outputs, across)
+        over = [_OTHER[folded.axis] for folded in asked for _ in range(folded.dim)]
+        outputs, taken = take_factors(outputs, over[: len(outputs)])
     kernel = Kernel(
-        formula,
-        reduction,
+        _accumulators(scalars, asked, outputs, scores, total),
         kept,
-        dim,
         scalars,
         _arguments([formula] if weight is None else [formula, weight], stage_of_kind),
         {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
         tuple(outputs),
         tuple(taken),
         output_loop,
-        scores,
-        total,
-        *_folding(scalars, reduction, [*outputs, *([] if total is None else [total])]),
-        weight,
-        length,
-        across,
-        pieces,
+        fused,
     )
     return _placed(kernel)
 
 
+def _accumulators(
+    s: Scalars,
+    asked: Sequence[Folded],
+    outputs: Sequence[Value],
+    scores: tuple[Value, ...],
+    total: Value | None,
+) -> tuple[Accumulator, ...]:
+    """The rules of all reductions, applied to the values that each folds."""
+    found: list[Accumulator] = []
+    first = result = 0
+    for folded in asked:
+        own = [*outputs[first : first + folded.dim], *([] if total is None else [total])]
+        rules = rules_of(s, folded.rule, own)
+        found.append(Accumulator(folded, first, folded.dim, result, scores, total, *rules))
+        first, result = first + folded.dim, result + len(folded.rule.results)
+    return tuple(found)
+
+
 def literally(kernel: Kernel) -> Kernel:
     """The same kernel without rearrangement."""
-    return lower(
-        kernel.formula,
-        kernel.reduction,
+    return lower_all(
+        [each.folded for each in kernel.accumulators],
         kernel.kept,
         kernel.scalars.unroll,
-        weight=kernel.weight,
-        length=kernel.length,
         unroll_pairs=kernel.scalars.unroll_pairs,
-        across=kernel.across,
-        pieces=kernel.pieces,
+        fused=kernel.fused,
     )
 
 
@@ -471,87 +559,6 @@ def _anchored(
     term = s.exp(s.apart(score, s.hole("top", 0)))
     terms = [term * lowering.component(weight, k) for k in indices]
     return (score,), terms, term if totals else None
-
-
-def _folding(
-    s: Scalars, reduction: Reduction, outputs: Sequence[Value]
-) -> tuple[tuple[tuple[Value, ...], ...], tuple[Value, ...], tuple[Value, ...]]:
-    """The reduction's rules applied to holes: `acc` (inner state), `a` and `b` (states).
-
-    For a list, `acc` and `a` hold two entries of it: the place before, and the place itself.
-    """
-    size = len(reduction.identity)
-    own = 2 * size if reduction.listed else size
-    acc, a = ([s.hole(name, place) for place in range(own)] for name in ("acc", "a"))
-    b = [s.hole("b", place) for place in range(size)]
-    column = s.hole("column", 0)
-    steps = tuple(tuple(reduction.step(s, acc, output, column)) for output in outputs)
-    merges = tuple(reduction.merge(s, a, b))
-    ends = Ends(a, s.hole("top", 0), s.hole("total", 0), s.hole("count", 0))
-    return steps, merges, tuple(reduction.finish(s, ends))
-
-
-def _take_factors(outputs: Sequence[Value], across: int) -> tuple[list[Value], list[Value | None]]:
-    """Split output = factor * rest, where the factor does not depend on the stage folded over.
-
-    Sum_j a_i b_ij = a_i Sum_j b_ij: one multiplication per row instead of one per pair. Of what
-    is left, the factors that most outputs have come first, so that their product is shared. A
-    quotient becomes a product where the reciprocal is computed anyway. The product is
-    re-associated, which changes rounding only (and, far outside the dtype's range, where a
-    product overflows first).
-    """
-    known = set(reachable(outputs))
-    over = [COLUMN] * (len(outputs) - across) + [ROW] * across
-    split = [_factors(output, stage, known) for output, stage in zip(outputs, over, strict=True)]
-    count = Counter(factor for _, inside in split for factor in set(inside))
-    rests: list[Value] = []
-    taken: list[Value | None] = []
-    for output, (outside, inside) in zip(outputs, split, strict=True):
-        ordered = sorted(inside, key=lambda factor: -count[factor])
-        leaves = bool(outside) and bool(inside)
-        rest = _product(output.builder, ordered) if leaves or ordered != inside else output
-        rests.append(rest)
-        taken.append(_product(output.builder, outside) if leaves else None)
-    return rests, taken
-
-
-def _factors(output: Value, over: int, known: set[Value]) -> tuple[list[Value], list[Value]]:
-    """(those that do not depend on the stage folded over, the others), with the output's sign.
-
-    `known`: what is computed for some output.
-    """
-    s = output.builder
-    outside: list[Value] = []
-    inside: list[Value] = []
-    todo = [output]
-    while todo:
-        value = todo.pop()
-        if not value.stage & over:
-            outside.append(value)
-        elif value.what == "mul" and len(todo) + len(outside) + len(inside) < _MOST_FACTORS:
-            todo.extend(reversed(value.args))
-        elif value.what == "neg":
-            outside.append(s.constant(-1))
-            todo.append(value.args[0])
-        elif value.what == "div" and not value.args[1].stage & over:
-            outside.append(s.apply("div", 1, value.args[1]))
-            todo.append(value.args[0])
-        elif value.what == "div" and _reciprocal(value) in known and value != _reciprocal(value):
-            todo += [_reciprocal(value), value.args[0]]
-        else:
-            inside.append(value)
-    return outside, inside
-
-
-def _reciprocal(quotient: Value) -> Value:
-    return quotient.builder.apply("div", 1, quotient.args[1])
-
-
-def _product(s: Scalars, values: Sequence[Value]) -> Value:
-    product = values[0] if values else s.constant(1)
-    for value in values[1:]:
-        product = product * value
-    return product
 
 
 def _placed(kernel: Kernel) -> Kernel:

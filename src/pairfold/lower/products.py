@@ -29,10 +29,10 @@ class Scalar:
 def output_product(kernel: Kernel) -> Product | None:
     """The product that a long output is, if it is one and its sum is a sum of products."""
     loop = kernel.output_loop
-    if loop is None or not kernel.reduction.additive or len(kernel.outputs) != 1:
+    if loop is None:
         return None
-    state = kernel.reduction.identity
-    if len(state) != 1 or not (kernel.reduction.linear or kernel.reduction.anchored):
+    rule = kernel.only.rule
+    if not rule.additive or kernel.only.parts != 1 or not (rule.linear or rule.anchored):
         return None
     output = kernel.outputs[0]
     if output.what != "mul":

@@ -132,7 +132,7 @@ def power_of_two_below(n: int) -> int:
 
 def frontier(kernel: Kernel) -> list[Value]:
     """For long outputs: the pair values that all components share, computed once per pair."""
-    if kernel.pieces:
+    if kernel.fused:
         return _costly(kernel)
     if kernel.output_loop is None:
         return []
@@ -190,7 +190,8 @@ def tables(kernel: Kernel, at: int) -> list[Value]:
 def _computed_at(kernel: Kernel, at: int) -> list[Value]:
     targets: list[Value] = []
     if at == PAIR:
-        targets += [value for step in kernel.steps for value in step]
+        steps = [step for each in kernel.accumulators for step in each.steps]
+        targets += [value for step in steps for value in step]
         targets += [factor for factor in kernel.factors if factor is not None]
         targets += kernel.scores
     else:
@@ -260,14 +261,13 @@ def operations(kernel: Kernel, stage: int = PAIR) -> float:
 
 def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
-    accumulators = 1 if kernel.output_loop else kernel.places
-    if kernel.reduction.listed:
+    if kernel.listed:
         # The components of rows should stay in registers, where they are written out.
         wanted = 64 // kernel.length
         if not pair_loops(kernel) and kernel.output_loop is None:
             wanted = min(wanted, machine.registers * 5 // 8 // max(1, kernel.stages[ROW].size))
         return min(4, power_of_two_below(max(1, wanted)))
-    accumulators *= len(kernel.reduction.identity)
+    accumulators = kernel.parts if kernel.output_loop is None else kernel.only.parts
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)
     budget = machine.registers * 3 // 4
@@ -323,9 +323,9 @@ def _block(
 
 def _tiles(kernel: Kernel, lanes: int, states: int, room: int) -> int:
     """Tiles of rows that share packed columns. `lanes`, `states`: bytes of a tile's numbers."""
-    words = len(kernel.reduction.identity) * (kernel.length + 1)
+    words = kernel.parts * (kernel.length + 1)
     rows = max(1, kernel.stages[ROW].size) * lanes
-    return max(1, min(8, room // (rows + (kernel.places * words + kernel.anchors) * states)))
+    return max(1, min(8, room // (rows + (words + kernel.anchors) * states)))
 
 
 def make_plan(

@@ -1,16 +1,14 @@
-"""Sweeps: several sums of the same variables in one pass over the pairs.
+"""Sweeps: fused kernels, whose sums of rows and sums of columns come from one pass over the pairs.
 
 Some of the sums are folded over columns, for each row; the others *across* them, over rows, for
-each column. What the formulas share is computed once per pair. A sweep is lowered like any other
-kernel, from the formulas joined end to end; here it gets its plan and its partition.
+each column. A sweep is lowered like any other kernel of several accumulators; here it gets its plan
+and its partition.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ..core.cache import cached
-from ..ops.reductions import REDUCTIONS, Reduction, Result
 from ..settings import Settings
 from .kernel import ROW, Kernel
 from .schedule import (
@@ -42,15 +40,10 @@ _ROWS = 1024
 _BLOCKS = 2
 
 
-@cached("reductions of sweeps", 64)
-def sums(count: int) -> Reduction:
-    """The reduction of a sweep: Sum, with so many results."""
-    return replace(REDUCTIONS["Sum"], results=(Result(),) * count)
-
-
 def can_sweep(kernel: Kernel) -> bool:
-    """Whether every component of every formula is a number without a loop of its own."""
-    return kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
+    """Whether all are sums, and every component of every formula a number without a loop."""
+    sums = all(each.rule.name == "Sum" for each in kernel.accumulators)
+    return sums and kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
 
 
 def sweep_plan(

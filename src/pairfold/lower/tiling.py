@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..core.primitives import PRIMITIVES
 from ..core.scalars import Value
 from ..settings import Settings
+from .accumulators import Accumulator
 from .kernel import COLUMN, PAIR, ROW, Kernel
 from .products import Product, output_product, scalar_product, squared_distance
 from .schedule import Accumulation
@@ -135,7 +136,7 @@ def _is_open(
 ) -> bool:
     """Whether a shape may be used for a long output; for others, all may."""
     if product is not None:
-        return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.reduction.anchored]
+        return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.anchored]
     grouped = kernel.output_loop is not None and multiplies(kernel, dtype)
     return not grouped or shape[0] * shape[1] <= _GROUPED * shape[2]
 
@@ -176,7 +177,7 @@ def cost(kernel: Kernel, tiling: Tiling, rows: int) -> float:
     needed = registers(kernel, tiling)
     spilled = max(0.0, needed - _REGISTERS) * 6 / pairs * groups_of(kernel, tiling)
     waste = -(-rows // tiling.rows) * tiling.rows / max(1, rows)
-    asks = kernel.reduction.anchored or kernel.reduction.listed
+    asks = kernel.anchored or kernel.listed
     block += _ASKING * (asks and tiling.warps > 1)
     return waste * (words * work + block / pairs + spilled)
 
@@ -186,19 +187,35 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     pairs, own, columns = threads_hold(tiling)
     words = 2 if tiling.dtype == "float64" else 1
     inner = 2 if tiling.accumulation.inner == "float64" else 1
-    states = sum(2 if kind == "index" else inner for kind in kernel.reduction.kinds)
-    places = float(tiling.group if kernel.output_loop is not None else kernel.dim)
-    listed = 0.0
+    places, listed = float(_components(kernel, tiling)), 0.0
+    states = _words_of_states(kernel, tiling, inner)
     if tiling.product is not None:
         places = tiling.rows * tiling.group / (tiling.warps * _LANES * pairs)
-    if kernel.reduction.listed:
+        states = inner * places
+    if kernel.listed:
         entries = tiling.rows * power_of_two_above(kernel.length) / (tiling.warps * _LANES)
-        listed, states = (words + 2) * places * max(1.0, entries), words
+        listed, states = (words + 2) * places * max(1.0, entries), words * places
     held = min(_own(kernel, ROW), 64) + _of_components(kernel, tiling)
-    alive = pairs * (places * states + (kernel.total is not None) * inner + words)
+    alive = pairs * (states + (kernel.total is not None) * inner + words)
     read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
     staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
     return words * (32 + read) + listed + alive + staged
+
+
+def _components(kernel: Kernel, tiling: Tiling) -> int:
+    """Components that a program computes."""
+    return kernel.dim if kernel.output_loop is None else tiling.group
+
+
+def _words_of_states(kernel: Kernel, tiling: Tiling, inner: int) -> float:
+    """32-bit registers of the states of all components, for each pair of a tile."""
+    if kernel.output_loop is not None:
+        return tiling.group * _words(kernel.only, inner)
+    return sum(each.count * _words(each, inner) for each in kernel.accumulators)
+
+
+def _words(accumulator: Accumulator, inner: int) -> int:
+    return sum(2 if kind == "index" else inner for kind in accumulator.rule.kinds)
 
 
 def _of_components(kernel: Kernel, tiling: Tiling) -> int:

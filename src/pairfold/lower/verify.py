@@ -59,7 +59,7 @@ def verify(kernel: Kernel) -> None:
         more = len(found) - _LISTED
         raise KernelError(
             "this is a bug in pairfold: a kernel is not well formed",
-            where=formula_text(kernel.formula),
+            where=", ".join(formula_text(each.folded.formula) for each in kernel.accumulators),
             found="\n".join([*found[:_LISTED], *([f"and {more} more"] if more > 0 else [])]),
         )
 
@@ -80,8 +80,10 @@ def faults(kernel: Kernel) -> list[str]:
 
 def _values(kernel: Kernel) -> list[Value]:
     """Every value of a kernel, operands first."""
-    targets = [*kernel.folded, *kernel.scores, *kernel.merges, *kernel.finished]
-    targets += [value for step in kernel.steps for value in step]
+    targets = [*kernel.folded]
+    for each in kernel.accumulators:
+        targets += [*each.scores, *each.merges, *each.finished]
+        targets += [value for step in each.steps for value in step]
     targets += [factor for factor in kernel.factors if factor is not None]
     targets += [value for stage in kernel.stages.values() for value in stage.computed]
     return reachable(targets)
@@ -216,16 +218,22 @@ def _within(value: Value, index: Index, dim: int) -> Faults:
 def _counts(kernel: Kernel) -> Faults:
     """Every component is defined once."""
     loop = kernel.output_loop
-    wanted = kernel.dim if loop is None else 1
+    dim = sum(each.count for each in kernel.accumulators)
+    wanted = dim if loop is None else 1
     if len(kernel.outputs) != wanted:
         yield f"{len(kernel.outputs)} outputs for {wanted} components"
     if len(kernel.factors) != len(kernel.outputs):
         yield f"{len(kernel.factors)} factors for {len(kernel.outputs)} outputs"
-    if loop is not None and loop.n != kernel.dim:
-        yield f"the loop over outputs has {loop.n} turns for {kernel.dim} components"
-    scores = 0 if not kernel.reduction.anchored else 1 if kernel.weight is not None else wanted
-    if len(kernel.scores) != scores:
-        yield f"{len(kernel.scores)} exponents for {scores} anchors"
+    if loop is not None and loop.n != dim:
+        yield f"the loop over outputs has {loop.n} turns for {dim} components"
+    first = 0
+    for each in kernel.accumulators:
+        if each.first != first or each.count != each.folded.dim:
+            yield f"{each.folded} has components {each.first}.. of {each.count}, not {first}.."
+        first += each.count
+        scores = min(each.folded.anchors, 1 if loop is not None else each.count)
+        if len(each.scores) != scores:
+            yield f"{len(each.scores)} exponents for {scores} anchors"
 
 
 def _outputs(kernel: Kernel) -> Faults:
@@ -233,57 +241,67 @@ def _outputs(kernel: Kernel) -> Faults:
     loop = kernel.output_loop
     around = frozenset[Loop]() if loop is None else frozenset((loop,))
     factors = [factor for factor in kernel.factors if factor is not None]
-    for value in (*kernel.folded, *kernel.scores, *factors):
+    for value in (*kernel.folded, *_scores(kernel), *factors):
         if value.kind != "real":
             yield f"the output {value} is no number"
         if not value.loops <= around or value.running:
             yield f"the output {value} is inside a loop"
-    over = [COLUMN] * (len(kernel.outputs) - kernel.across) + [ROW] * kernel.across
+    over = [
+        ROW if each.axis == COLUMN else COLUMN
+        for each in kernel.accumulators
+        for _ in range(each.count if loop is None else 1)
+    ]
     for factor, stage in zip(kernel.factors, over, strict=True):
         if factor is not None and factor.stage & stage:
             yield f"the factor {factor} depends on what is folded over"
 
 
+def _scores(kernel: Kernel) -> list[Value]:
+    return [score for each in kernel.accumulators for score in each.scores]
+
+
 def _rules(kernel: Kernel) -> Faults:
-    """The reduction's rules have one value for each part of a state, and for each result."""
-    size = len(kernel.reduction.identity)
-    if len(kernel.steps) != len(kernel.folded):
-        yield f"{len(kernel.steps)} steps for {len(kernel.folded)} outputs"
-    for name, rule, wanted in (
-        *(("step", step, size) for step in kernel.steps),
-        ("merge", kernel.merges, size),
-        ("finish", kernel.finished, len(kernel.reduction.results) if not kernel.pieces else None),
-    ):
-        if wanted is not None and len(rule) != wanted:
-            yield f"a {name} has {len(rule)} values, not {wanted}"
-        for value in rule:
-            if value.kind != "real":
-                yield f"{value} of a {name} is no number"
+    """Each reduction's rules have one value for each part of a state, and for each result."""
+    for each in kernel.accumulators:
+        size = len(each.rule.identity)
+        own = each.count if kernel.output_loop is None else 1
+        if len(each.steps) != own + (each.total is not None):
+            yield f"{len(each.steps)} steps for {own} outputs of {each.folded}"
+        for name, rule, wanted in (
+            *(("step", step, size) for step in each.steps),
+            ("merge", each.merges, size),
+            ("finish", each.finished, len(each.rule.results)),
+        ):
+            if len(rule) != wanted:
+                yield f"a {name} has {len(rule)} values, not {wanted}"
+            for value in rule:
+                if value.kind != "real":
+                    yield f"{value} of a {name} is no number"
 
 
 def _holes(kernel: Kernel) -> Faults:
     """Each rule reads only what it is given."""
-    size = len(kernel.reduction.identity)
-    own, tops = 2 * size if kernel.reduction.listed else size, len(kernel.scores)
-    formula = {"top": tops}
-    for name, targets, given in (
-        ("an exponent", kernel.scores, {}),
-        ("an output", kernel.folded, formula),
-        (
-            "a step",
-            [v for step in kernel.steps for v in step],
-            {**formula, "acc": own, "column": 1},
-        ),
-        ("a merge", kernel.merges, {"a": own, "b": size}),
-        ("a finish", kernel.finished, {"a": own, "top": 1, "total": 1, "count": 1}),
-    ):
-        for value in reachable(targets):
-            if value.what != "hole":
-                continue
-            if value.stage != PAIR:
-                yield f"{value} is of stage {value.stage}"
-            if not 0 <= value.supplied.place < given.get(value.supplied.name, 0):
-                yield f"{name} reads {value}, which it is not given"
+    tops = {"top": len(_scores(kernel))}
+    yield from _given("an exponent", _scores(kernel), {})
+    yield from _given("an output", kernel.folded, tops)
+    for each in kernel.accumulators:
+        size = len(each.rule.identity)
+        own = 2 * size if each.rule.listed else size
+        steps = [value for step in each.steps for value in step]
+        yield from _given("a step", steps, {**tops, "acc": own, "column": 1})
+        yield from _given("a merge", each.merges, {"a": own, "b": size})
+        ends = {"a": own, "top": 1, "total": 1, "count": 1}
+        yield from _given("a finish", each.finished, ends)
+
+
+def _given(name: str, targets: Sequence[Value], given: Mapping[str, int]) -> Faults:
+    for value in reachable(targets):
+        if value.what != "hole":
+            continue
+        if value.stage != PAIR:
+            yield f"{value} is of stage {value.stage}"
+        if not 0 <= value.supplied.place < given.get(value.supplied.name, 0):
+            yield f"{name} reads {value}, which it is not given"
 
 
 def _arguments(kernel: Kernel) -> Faults:
@@ -326,7 +344,7 @@ def _apart(cells: Iterable[tuple[int, int, object]], first: int, end: int, at: i
 def _reads(kernel: Kernel) -> Faults:
     """What is computed at a stage reads slots that were filled before, and nothing later."""
     for at in (ONCE, ROW, COLUMN, PAIR):
-        targets: Sequence[Value] = (*kernel.folded, *kernel.scores)
+        targets: Sequence[Value] = (*kernel.folded, *_scores(kernel))
         if at != PAIR:
             targets = [*kernel.stages[at].computed]
         for value in kernel.needed(targets, at):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...errors import DeviceError
+from ...errors import DeviceError, UnsupportedError
 from ...lower.kernel import Kernel
 from ...lower.schedule import Accumulation
 from ...settings import Settings
@@ -27,7 +27,13 @@ class Triton:
         return dataclasses.replace(options, unroll_pairs=options.unroll)
 
     def launcher(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> GpuLauncher:
-        """A launcher of a kernel."""
+        """A launcher of a kernel.
+
+        Raises:
+            UnsupportedError: the kernel keeps columns, too.
+        """
+        if kernel.across:
+            raise UnsupportedError("programs for GPUs keep rows alone", found=str(kernel))
         return GpuLauncher(kernel, dtype, accumulation)
 
     def explain(self, subject: Subject, launcher: GpuLauncher, options: Settings) -> GpuExplanation:

@@ -130,13 +130,12 @@ class Program:
     def _signature(self, arguments: tuple[str, ...]) -> dict[str, str]:
         """Types of arguments, for compilation without any."""
         stored = _POINTERS[self.tiling.stored or self.tiling.dtype]
-        results = [result.kind for result in self.kernel.reduction.results]
         found: dict[str, str] = {}
         for name in arguments:
             if re.fullmatch(r"[xyp]\d+", name):
                 found[name] = stored
             elif re.fullmatch(r"o\d+", name):
-                found[name] = _RESULTS.get(results[int(name[1:])], stored)
+                found[name] = _RESULTS.get(self.kernel.kinds[int(name[1:])], stored)
             else:
                 found[name] = "*fp32" if name.startswith("centre") else _OTHERS.get(name, "i64")
         found["scratch"] = _POINTERS[self.tiling.dtype]

@@ -1,18 +1,21 @@
 """How rows are folded: the three forms of reductions as lines of Triton.
 
-Within a chunk of columns every lane has a state of its own; a chunk's states are joined across
-lanes and added to the totals of rows, which are wider. What a program leaves, where the reduced
-axis is split, is a list of `entries`: columns of numbers (ROWS, 1), all as float64.
+A program of running reductions may fold several accumulators, each by its own rules. Within a chunk
+of columns every lane has a state of its own; a chunk's states are joined across lanes and added to
+the totals of rows, which are wider. What a program leaves, where the reduced axis is split, is a
+list of `entries`: columns of numbers (ROWS, 1), all as float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...core.scalars import Loop, Value, number, reachable, to_float
+from ...lower.accumulators import Accumulator
 from ...lower.kernel import Kernel
 from ...lower.tiling import Tiling
+from ...ops.reductions import Reduction
 from ..functions import approximations
 from ..functions.numerics import LOG2E
 from .text import Printed, Text, literal
@@ -50,8 +53,15 @@ class Folding:
         accumulation = self.tiling.accumulation
         self.inner = Printed(self.text, accumulation.inner)
         self.outer = Printed(self.text, accumulation.outer)
-        self.kinds = self.kernel.reduction.kinds
-        self.compensated = accumulation.compensated and self.kernel.reduction.additive
+        self._owners = {f"a{i.number}": self.kernel.owner(i.place) for i in instances}
+
+    def owner(self, name: str) -> Accumulator:
+        """The accumulator that a state belongs to."""
+        return self._owners.get(name, self.kernel.accumulators[0])
+
+    def compensated(self, name: str) -> bool:
+        """Whether the rounding errors of a total are kept beside it."""
+        return self.tiling.accumulation.compensated and self.owner(name).rule.additive
 
     # ---- names ---------------------------------------------------------------------------
 
@@ -64,18 +74,21 @@ class Folding:
 
     def parts(self, name: str) -> list[str]:
         """The parts of one state."""
-        return [f"{name}_{part}" for part in range(len(self.kinds))]
+        return [f"{name}_{part}" for part in range(self.owner(name).parts)]
+
+    def _empty(self, name: str) -> Iterator[tuple[str, str, float | str]]:
+        """(name, kind, number where nothing was met) of every part of a state."""
+        rule = self.owner(name).rule
+        return zip(self.parts(name), rule.kinds, rule.identity, strict=True)
 
     # ---- totals of rows ------------------------------------------------------------------
 
     def begin(self) -> None:
         """Totals of rows that have met nothing."""
         for name, _ in self.states():
-            for part, kind, empty in zip(
-                self.parts(name), self.kinds, self.kernel.reduction.identity, strict=True
-            ):
+            for part, kind, empty in self._empty(name):
                 self.text.line(f"t{part} = {self.full(kind, empty, '(ROWS, 1)', self.outer)}")
-            if self.compensated:
+            if self.compensated(name):
                 self.text.line(f"e{name} = {self.full('value', 0.0, '(ROWS, 1)', self.outer)}")
 
     def full(self, kind: str, value: float | str, shape: str, simd: Printed) -> str:
@@ -88,9 +101,7 @@ class Folding:
     def reset(self) -> None:
         """States of lanes, at the start of a chunk."""
         for name, _ in self.states():
-            for part, kind, empty in zip(
-                self.parts(name), self.kinds, self.kernel.reduction.identity, strict=True
-            ):
+            for part, kind, empty in self._empty(name):
                 made = self.full(kind, empty, "(ROWS, COLUMNS)", self.inner)
                 self.text.line(f"{part} = {made.replace('tl.int64', 'tl.int32')}")
 
@@ -123,7 +134,8 @@ class Folding:
         parts = self.parts(name)
         if self.inner.dtype != self.tiling.dtype:
             value = self.inner.cast(value)
-        steps = self.kernel.steps[place]
+        owner = self.owner(name)
+        steps = owner.steps[place - owner.first]
         given: Known = {self.kernel.folded[place]: value}
         for target in reachable(steps, lambda v: v in given):
             if target.what == "hole":
@@ -147,34 +159,33 @@ class Folding:
     def flush(self) -> None:
         """Join the lanes' states, and add them to the totals of rows."""
         for name, _ in self.states():
-            self._add(name, self._joined(self.parts(name)))
+            self._add(name, self._joined(name))
 
-    def _joined(self, parts: Sequence[str]) -> list[str]:
-        """The states of rows (ROWS, 1), in the wider dtype."""
-        if self.kernel.reduction.additive:
+    def _joined(self, name: str) -> list[str]:
+        """A state of rows (ROWS, 1), in the wider dtype."""
+        parts, rule = self.parts(name), self.owner(name).rule
+        if rule.additive:
             found = [self.text.let(f"tl.sum({part}, 1, keep_dims=True)") for part in parts]
         else:
             found = [self.text.name("j") for _ in parts]
-            listed, joined = ", ".join(parts), ", ".join(found)
-            if len(parts) == 1:
-                self.text.line(f"{joined} = tl.reduce({listed}, 1, merge, keep_dims=True)")
-            else:
-                self.text.line(f"{joined} = tl.reduce(({listed}), 1, merge, keep_dims=True)")
+            listed = ", ".join(parts) if len(parts) == 1 else f"({', '.join(parts)})"
+            merge = merging(self.kernel)[rule]
+            self.text.line(f"{', '.join(found)} = tl.reduce({listed}, 1, {merge}, keep_dims=True)")
         return [
             self.text.let(f"tl.cast({part}, tl.int64) + start")
             if kind == "index"
             else self.outer.cast(part)
-            for part, kind in zip(found, self.kinds, strict=True)
+            for part, kind in zip(found, rule.kinds, strict=True)
         ]
 
     def _add(self, name: str, states: Sequence[str]) -> None:
         """Merge states of rows into the totals."""
         totals = [f"t{part}" for part in self.parts(name)]
-        if self.compensated:
+        if self.compensated(name):
             self._add_compensated(name, totals[0], states[0])
             return
-        given = {"a": totals, "b": list(states)}
-        found = self._rule(self.kernel.merges, self._holes(self.kernel.merges, given), self.outer)
+        given, merges = {"a": totals, "b": list(states)}, self.owner(name).merges
+        found = self._rule(merges, self._holes(merges, given), self.outer)
         for total, after in zip(totals, found, strict=True):
             self.text.line(f"{total} = {after}")
 
@@ -197,7 +208,7 @@ class Folding:
     def closed(self, name: str) -> list[str]:
         """The totals of one state; an infinite sum has no meaningful correction."""
         totals = [f"t{part}" for part in self.parts(name)]
-        if self.compensated:
+        if self.compensated(name):
             lost, total = f"e{name}", totals[0]
             totals = [self.text.let(f"tl.where({lost} == {lost}, {total} + {lost}, {total})")]
         return totals
@@ -211,17 +222,18 @@ class Folding:
 
     def entry_count(self) -> int:
         """How many they are."""
-        return len(self.states()) * len(self.kinds)
+        return sum(self.owner(name).parts for name, _ in self.states())
 
     def join(self, entries: Sequence[str]) -> None:
         """Merge what a part left into the totals."""
         todo = list(entries)
         for name, _ in self.states():
-            states = [todo.pop(0) for _ in self.kinds]
+            kinds = self.owner(name).rule.kinds
+            states = [todo.pop(0) for _ in kinds]
             self._add(name, [
                 self.text.let(f"tl.cast({state}, tl.int64)") if kind == "index"
                 else self.outer.cast(state)
-                for state, kind in zip(states, self.kinds, strict=True)
+                for state, kind in zip(states, kinds, strict=True)
             ])  # fmt: skip
 
     # ---- results -----------------------------------------------------------------------------
@@ -236,8 +248,9 @@ class Folding:
             given = {
                 "a": states, "top": [self._top(instance)], "total": [total], "count": ["count"],
             }  # fmt: skip
-            holes = self._holes(self.kernel.finished, given)
-            found.append((instance, self._rule(self.kernel.finished, holes, self.outer)))
+            targets = self.owner(f"a{instance.number}").finished
+            holes = self._holes(targets, given)
+            found.append((instance, self._rule(targets, holes, self.outer)))
         return found
 
     def _top(self, instance: Instance) -> str:
@@ -318,7 +331,7 @@ class Anchored(Folding):
         """
         text, simd = self.text, self.values.simd
         # Where the anchors are results, they are the largest exponents at any time.
-        limit = simd.constant(0 if self.kernel.reduction.joined else _AHEAD)
+        limit = simd.constant(0 if self.kernel.only.rule.joined else _AHEAD)
         largest = simd.constant(to_float("largest", self.tiling.dtype))
         over = text.let(f"{score} - {top}")
         with text.block(f"if tl.max(tl.ravel({over})) > {limit}:"):
@@ -356,7 +369,7 @@ class Anchored(Folding):
             name = state if isinstance(state, str) else f"a{state.number}"
             for part in [f"t{part}" for part in self.parts(name)]:
                 self.text.line(f"{part} = {part} * {scale}")
-            if self.compensated:
+            if self.compensated(name):
                 self.text.line(f"e{name} = e{name} * {scale}")
         self.text.line(f"t{top} = {after}")
 
@@ -486,18 +499,32 @@ class Listed(Folding):
             self._insert(instance.number, value, "places", taken)
 
 
-def merge_function(kernel: Kernel, tiling: Tiling) -> str:
-    """The reduction's merge of two lanes' states, for `tl.reduce`."""
-    size = len(kernel.reduction.identity)
-    names = [f"{side}{part}" for side in "ab" for part in range(size)]
+def merging(kernel: Kernel) -> dict[Reduction, str]:
+    """The functions that join lanes' states, by the reductions whose states are not summed."""
+    rules = {each.rule: "" for each in kernel.accumulators}
+    joined = [rule for rule in rules if not rule.additive and not rule.listed]
+    return {rule: f"merge{n or ''}" for n, rule in enumerate(joined)}
+
+
+def merge_functions(kernel: Kernel, tiling: Tiling) -> list[str]:
+    """Their text, for `tl.reduce`."""
+    owners = {each.rule: each for each in kernel.accumulators}
+    return [
+        _merge_function(kernel, tiling, owners[rule], name)
+        for rule, name in merging(kernel).items()
+    ]
+
+
+def _merge_function(kernel: Kernel, tiling: Tiling, accumulator: Accumulator, name: str) -> str:
+    names = [f"{side}{part}" for side in "ab" for part in range(accumulator.parts)]
     text = Text()
     plain = Values(text, kernel, tiling)
     plain.simd, plain.plain = Printed(text, tiling.accumulation.inner), True
     given: Known = {
         value: f"{value.supplied.name}{value.supplied.place}"
-        for value in reachable(kernel.merges)
+        for value in reachable(accumulator.merges)
         if value.what == "hole"
     }
-    found = plain.emit(kernel.merges, given)
+    found = plain.emit(accumulator.merges, given)
     text.line(f"return {', '.join(found)}")
-    return f"@triton.jit\ndef merge({', '.join(names)}):\n{text.whole()}"
+    return f"@triton.jit\ndef {name}({', '.join(names)}):\n{text.whole()}"

@@ -156,8 +156,7 @@ class GpuLauncher:
         None for a single batch element.
         """
         items = [
-            BYTES_OF_RESULTS.get(r.kind, BYTES_STORED[self.stored])
-            for r in self.kernel.reduction.results
+            BYTES_OF_RESULTS.get(kind, BYTES_STORED[self.stored]) for kind in self.kernel.kinds
         ]
         items += [BYTES_STORED[self.stored]] * len(self.kernel.arguments)
         given = [

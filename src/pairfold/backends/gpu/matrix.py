@@ -24,13 +24,13 @@ class Matrix(Anchored):
 
     def anchors(self) -> list[tuple[str, list[Instance]]]:
         """One, if there are exponentials."""
-        return [("top0", [])] if self.kernel.reduction.anchored else []
+        return [("top0", [])] if self.kernel.anchored else []
 
     def begin(self) -> None:
         """Totals of rows that have met nothing."""
         super().begin()
         self.text.line(f"tm = tl.zeros((ROWS, {self.group}), {self.outer.triton})")
-        if self.compensated:
+        if self.compensated("m"):
             self.text.line(f"em = tl.zeros((ROWS, {self.group}), {self.outer.triton})")
 
     def reset(self) -> None:
@@ -43,7 +43,7 @@ class Matrix(Anchored):
         product = self.tiling.product
         assert product is not None
         assert self.kernel.output_loop is not None
-        if self.kernel.reduction.anchored:
+        if self.kernel.anchored:
             self._anchor(known)
         (weight,) = self.values.emit([product.weight], known)
         if self.kernel.total is not None:
@@ -82,11 +82,11 @@ class Matrix(Anchored):
         for top, _ in self.anchors():
             self._rebase(top, top, [*self._weights(), "m"])
         for name, _ in self.states():
-            self._add(name, self._joined(self.parts(name)))
+            self._add(name, self._joined(name))
         self._add_matrix(self.outer.cast("m"))
 
     def _add_matrix(self, found: str) -> None:
-        if self.compensated:
+        if self.compensated("m"):
             self._add_compensated("m", "tm", found)
         else:
             self.text.line(f"tm = tm + {found}")
@@ -102,7 +102,7 @@ class Matrix(Anchored):
 
     def leave(self) -> None:
         """Write the entries."""
-        total = "tl.where(em == em, tm + em, tm)" if self.compensated else "tm"
+        total = "tl.where(em == em, tm + em, tm)" if self.compensated("m") else "tm"
         line = self.text.line
         line(f"tl.store({self._place()}, tl.cast({total}, tl.float64), mask=own)")
         rest = [*(entry for name, _ in self.states() for entry in self.closed(name))]
@@ -137,11 +137,11 @@ class Matrix(Anchored):
         """All components at once."""
         total = self.closed("w")[0] if self.kernel.total is not None else ""
         state = "tm"
-        if self.compensated:
+        if self.compensated("m"):
             state = self.text.let("tl.where(em == em, tm + em, tm)")
         instance = self.instances[0]
         top = self.outer.cast("ttop0") if self.anchors() else ""
         given = {"a": [state], "top": [top], "total": [total], "count": ["count"]}
         given["a"] = [self._times_factor(instance, state)]
-        holes = self._holes(self.kernel.finished, given)
-        return [(instance, self._rule(self.kernel.finished, holes, self.outer))]
+        targets = self.kernel.only.finished
+        return [(instance, self._rule(targets, self._holes(targets, given), self.outer))]

@@ -6,10 +6,11 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.tiling import Tiling, power_of_two_above
-from .folding import Anchored, Folding, Instance, Listed, merge_function
+from .folding import Anchored, Folding, Instance, Listed, merge_functions
 from .matrix import Matrix
 from .text import Text
 from .values import LETTERS, Values
@@ -40,13 +41,11 @@ class Source:
 
 
 def title(kernel: Kernel) -> str:
-    """A name for a kernel, from its reduction and formula.
+    """A name for a kernel, from its reductions and formulas.
 
     Equal names are told apart by a few digits that depend on the whole formula.
     """
-    words = f"{kernel.reduction.name} {kernel.formula}"
-    if kernel.weight is not None:
-        words += f" {kernel.weight}"
+    words = str(kernel)
     plain = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_").lower()
     mark = hashlib.sha256(f"{words} {kernel.kept}".encode()).hexdigest()[:6]
     return f"{plain[:_LONGEST].strip('_')}_{mark}"
@@ -79,7 +78,7 @@ class _Program:
         if self.tiling.product is not None:
             return Matrix
         form = {"anchored": Anchored, "listed": Listed, "running": Folding}
-        return form[self.kernel.reduction.form]
+        return form[self.kernel.form]
 
     def _instances(self) -> list[Instance]:
         """The components that one program folds."""
@@ -87,7 +86,11 @@ class _Program:
         if self.tiling.product is not None and loop is not None:
             return [Instance(0, 0, "component", {loop.index: "readable"})]
         if loop is None:
-            return [Instance(n, n, str(n)) for n in range(len(self.kernel.outputs))]
+            return [
+                Instance(n, n, str(n - each.first))
+                for each in self.kernel.accumulators
+                for n in each.numbers
+            ]
         return [
             Instance(n, 0, f"component{n}", {loop.index: f"read{n}"})
             for n in range(self.tiling.group)
@@ -123,9 +126,8 @@ class _Program:
 
     def printed(self) -> Source:
         """Text and what its caller must know."""
-        merging = not self.kernel.reduction.additive and not self.kernel.reduction.listed
         texts = [f'"""{self._says()}"""\n\n{_HEADER.rstrip()}\n']
-        texts += [merge_function(self.kernel, self.tiling)] * merging
+        texts += merge_functions(self.kernel, self.tiling)
         self._main()
         centres, cells = tuple(self.values.centres), [self.values.cells]
         arguments = [self._function(self.name, [f"centre{n}" for n in centres], texts)]
@@ -154,9 +156,9 @@ class _Program:
 
     def _says(self) -> str:
         kernel = self.kernel
-        weight = "" if kernel.weight is None else f", weight {kernel.weight}"
         kept = "i" if kernel.kept.name == "I" else "j"
-        says = f"{kernel.reduction.name} of {kernel.formula}{weight}; rows are {kept}."
+        parts = ", ".join(_says(each) for each in kernel.accumulators)
+        says = f"{parts}; rows are {kept}."
         return says.replace("\\", "") + (
             f"\n\n{self.tiling.name}, {self.tiling.stored or self.tiling.dtype}.\n"
         )
@@ -275,7 +277,8 @@ class _Program:
     def _block(self) -> None:
         line = self.text.line
         line("c = tl.cast(block, tl.int64) + lanes")
-        if "index" in self.kernel.reduction.kinds and not self.kernel.reduction.listed:
+        kinds = [kind for each in self.kernel.accumulators for kind in each.rule.kinds]
+        if "index" in kinds and not self.kernel.listed:
             line("here = tl.cast(c - start, tl.int32)")
         for argument in self.kernel.arguments:
             if argument.stage == COLUMN:
@@ -342,14 +345,15 @@ class _Program:
             self._write_lists(self.folding)
         else:
             for instance, found in self.folding.finish():
+                first = self.kernel.owner(instance.place).result
                 for n, value in enumerate(found):
-                    self._write(n, instance, value)
+                    self._write(first + n, instance, value)
 
     def _write(self, n: int, instance: Instance, value: str) -> None:
         """One component of one result."""
-        mask, result = "own", self.kernel.reduction.results[n]
+        mask, owner = "own", self.kernel.owner(instance.place)
         component = instance.component
-        if result.per == "anchor" and self.kernel.weight is not None:
+        if owner.rule.results[n - owner.result].per == "anchor" and self.kernel.weight is not None:
             if instance.number:
                 return
             component = "0"
@@ -361,7 +365,7 @@ class _Program:
         self.text.line(f"tl.store({at}, {self._stored(n, value)}, mask={mask})")
 
     def _stored(self, n: int, value: str) -> str:
-        kind = self.kernel.reduction.results[n].kind
+        kind = self.kernel.kinds[n]
         if kind == "index":
             return f"tl.cast({value}, tl.int64)"
         if kind == "truth":
@@ -375,7 +379,7 @@ class _Program:
 
     def _write_lists(self, folding: Listed) -> None:
         line, loop = self.text.line, self.kernel.output_loop
-        parts = [value.supplied.place for value in self.kernel.finished]
+        parts = [value.supplied.place for value in self.kernel.only.finished]
         for instance in folding.instances:
             folding.close(instance.number)
             mask = "own"
@@ -386,6 +390,12 @@ class _Program:
                 for n, part in enumerate(parts):
                     at = f"o{n}_at + (place * {self.kernel.dim} + {instance.component}) * o{n}_c"
                     line(f"tl.store({at}, {self._stored(n, found[part])}, mask={mask})")
+
+
+def _says(accumulator: Accumulator) -> str:
+    folded = accumulator.folded
+    weight = "" if folded.weight is None else f", weight {folded.weight}"
+    return f"{folded.rule.name} of {folded.formula}{weight}"
 
 
 def _may_refuse(kernel: Kernel) -> bool:

@@ -24,7 +24,7 @@ class Llvm:
 
     def launcher(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> Launcher:
         """A launcher of a kernel."""
-        made = SweepLauncher if kernel.pieces else Launcher
+        made = SweepLauncher if kernel.fused else Launcher
         return made(kernel, dtype, accumulation)
 
     def explain(self, subject: Subject, launcher: Launcher, options: Settings) -> Explanation:

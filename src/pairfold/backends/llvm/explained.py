@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ...core.dtypes import BYTES_STORED
 from ...core.primitives import PRIMITIVES
+from ...core.scalars import STAGES
 from ...lower.cost import Estimate, registers
-from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, STAGES, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.pattern import sparse_partition
 from ...lower.schedule import Plan, frontier, partition
 from ...settings import Settings
@@ -181,7 +182,7 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
         native=launcher.native(plan),
         tree=subject.tree,
         shared=len(frontier(kernel)),
-        form=kernel.reduction.form,
+        form=kernel.form,
     )
 
 

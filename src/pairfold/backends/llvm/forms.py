@@ -14,7 +14,7 @@ class Forms:
     """Makes the form of a kernel's states for each function of a module that deals with them."""
 
     def __init__(self, context: Context) -> None:
-        self.lists = ListFunctions(context) if context.kernel.reduction.listed else None
+        self.lists = ListFunctions(context) if context.kernel.listed else None
 
     def form(self, code: Code, places: Places | None = None) -> Form:
         """The form, in one function; merging and finishing need the places of scratch memory."""

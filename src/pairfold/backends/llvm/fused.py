@@ -30,6 +30,7 @@ from .block import Block, Slots, open_block
 from .context import Code, Context, Places
 from .emitter import Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
+from .loops import alike
 from .outputs import Outputs
 from .packing import Packing
 from .shared import Shared
@@ -67,7 +68,8 @@ class ColumnSums:
     """
 
     def __init__(self, code: Code, stride: ir.Value) -> None:
-        self.code, self.stride, self.states = code, stride, States(code)
+        self.code, self.stride = code, stride
+        self.states = States(code, (code.layout.column_runs or code.layout.runs)[0])
 
     def addresses(
         self, sums: ir.Value, column: ir.Value, output: ir.Value
@@ -115,27 +117,26 @@ class FusedLoop:
         instances = block.instances()
         self.shared.fill({})
         block.invariant(kernel.outputs, instances, known)
-        components = [i64(n) for n in range(kernel.places)]
+        outputs = [(n, i64(n)) for n in range(kernel.places)]
+        begin = form.begin(block, outputs)
 
         def body(columns: Carried, jam: int) -> None:
             local, at = dict(known), columns.index
             self.shared.recall(local, instances, at)
             where = [sums.address(at, n) for n in range(kernel.across)]
             added = [sums.load(address) for address in where]
-            columns.next = list(columns.values)
-            size = len(columns.values) // max(len(components), 1)
+            carried = alike(columns.values, begin)
             for instance, mask in zip(instances, masks, strict=True):
                 block.emit(kernel.outputs, [instance], local, at)
-                for n, component in enumerate(components):
-                    part = slice(n * size, (n + 1) * size)
-                    columns.next[part] = form.step(
-                        block, (n, component), columns.next[part], [instance], local, at
-                    )
+                for n, output in enumerate(outputs):
+                    carried[n] = form.step(block, output, carried[n], [instance], local, at)
                 self._add(added, instance, mask, local)
+            columns.next = sum(carried, list[ir.Value]())
             for address, value in zip(where, added, strict=True):
                 self.code.flow.store(value, address, 4)
 
-        form.end(block, components, block.columns(form.begin(block, components), body))
+        joined = block.columns(sum(begin, list[ir.Value]()), body)
+        form.end(block, outputs, alike(joined, begin))
 
     def _add(self, sums: list[ir.Value], instance: Key, mask: ir.Value, local: Known) -> None:
         """Add the pairs of an instance to the sums of columns."""
@@ -340,7 +341,7 @@ class FusedTasks:
                 form.merge(base, flow.at(base, b.mul(split.index, sizes.rows)))
             for output in range(self._first):
                 for r in range(self.plan.vectors):
-                    (part,) = form.states.load(base, i64(output), r)
+                    (part,) = form.states(output).load(base, i64(output), r)
                     self._finish_sum(outputs, output, r, part, slots.leaf(i64(0)))
             start = flow.times(unit.index, lanes)
             here = flow.minimum(i64(lanes), b.sub(count, start))
@@ -402,18 +403,14 @@ class FusedTasks:
 
     def _results(self, stage: int) -> list[int]:
         """The numbers of the results that are sums of rows, or of columns."""
-        starts = [sum(self.kernel.pieces[:n]) for n in range(len(self.kernel.pieces))]
-        return [n for n, start in enumerate(starts) if (start < self._first) == (stage == ROW)]
+        return [each.result for each in self.kernel.kept_on(stage)]
 
     def _finish_sum(self, outputs: Outputs, output: int, r: int, part: Part, leaf: Leaf) -> None:
         """One vector of sums as components of a result, times the factor that had left them."""
         value = closed(outputs.code.outer, *part)
         value = outputs.times_factor(value, output, i64(0), r, leaf)
-        for number, size in enumerate(self.kernel.pieces):
-            if output < size:
-                outputs.keep(number, i64(output), r, value)
-                return
-            output -= size
+        owner = self.kernel.owner(output)
+        outputs.keep(owner.result, i64(output - owner.first), r, value)
 
 
 def _column_leaf(code: Code, places: Places, at: ir.Value) -> Leaf:

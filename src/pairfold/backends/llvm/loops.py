@@ -7,6 +7,7 @@ all of them share.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,6 +22,12 @@ from .flow import Carried, i64
 from .logits import Logits
 from .shared import Shared
 from .states import Form
+
+
+def alike(values: Sequence[ir.Value], lists: Sequence[Sequence[ir.Value]]) -> list[list[ir.Value]]:
+    """Values that are those of such lists, joined, apart again."""
+    left = iter(values)
+    return [list(itertools.islice(left, len(each))) for each in lists]
 
 
 class BlockLoop(Protocol):
@@ -52,7 +59,8 @@ class ShortOutputs:
             logits.fill([i64(place) for place in range(len(kernel.scores))], {})
             logits.enter_maxima(known, [i64(place) for place in range(kernel.anchors)])
         block.invariant(kernel.folded, block.instances(self.code.plan.jam), known)
-        components = [i64(place) for place in range(len(kernel.folded))]
+        outputs = [(number, i64(number)) for number in range(len(kernel.folded))]
+        begin = form.begin(block, outputs)
 
         def body(columns: Carried, jam: int) -> None:
             instances = block.instances(jam)
@@ -61,14 +69,10 @@ class ShortOutputs:
                 logits.recall(local, instances, columns.index)
             block.emit(kernel.folded, instances, local, columns.index)
             columns.next = []
-            size = len(columns.values) // len(components)
-            for n, component in enumerate(components):
-                carried = columns.values[n * size : (n + 1) * size]
-                columns.next += form.step(
-                    block, (n, component), carried, instances, local, columns.index
-                )
+            for output, carried in zip(outputs, alike(columns.values, begin), strict=True):
+                columns.next += form.step(block, output, carried, instances, local, columns.index)
 
-        form.end(block, components, block.columns(form.begin(block, components), body))
+        form.end(block, outputs, alike(block.columns(sum(begin, list[ir.Value]()), body), begin))
 
 
 class LongOutputs:
@@ -95,7 +99,7 @@ class LongOutputs:
                 self.common.enter_maxima(known, [i64(0)])
         self.shared.fill(known, None if self.common is None else self.common.recall)
         jam, n = min(self.code.plan.output_jam, self.loop.n), self.loop.n
-        if self.kernel.reduction.listed or self.own is not None:
+        if self.kernel.listed or self.own is not None:
             jam = 1
         whole = n // jam * jam
         with self.code.flow.loop(i64(0), i64(whole), jam, name="outputs") as outputs:
@@ -119,35 +123,34 @@ class LongOutputs:
         if own is not None:
             own.fill(components, starts[0], self.shared, inside)
             own.enter_maxima(starts[0], components)
-        stop, begin = block.stop(), form.begin(block, components)
-        size = len(begin) // jam
-        with self.code.flow.loop(i64(0), stop, block.step(), begin, name="product") as columns:
+        outputs = [(0, component) for component in components]
+        stop, begin = block.stop(), form.begin(block, outputs)
+        carried = sum(begin, list[ir.Value]())
+        with self.code.flow.loop(i64(0), stop, block.step(), carried, name="product") as columns:
             shared: Known = {}
             self.shared.recall(shared, instances, columns.index)
             if own is not None:
                 own.recall(shared, instances, columns.index)
             columns.next = []
-            for extra, component in enumerate(components):
-                local = {**shared, **starts[extra]}
+            each = zip(outputs, starts, alike(columns.values, begin), strict=True)
+            for component, start, own in each:
+                local = {**shared, **start}
                 block.emit([output], instances, local, columns.index, inside)
-                carried = columns.values[extra * size : (extra + 1) * size]
-                columns.next += form.step(
-                    block, (0, component), carried, instances, local, columns.index
-                )
-        form.end(block, components, columns.results)
+                columns.next += form.step(block, component, own, instances, local, columns.index)
+        form.end(block, outputs, alike(columns.results, begin))
 
     def _total(self) -> None:
         """The terms without weights, read from the buffer of shared values."""
-        block, form, component = self.block, self.form, i64(self.kernel.dim)
-        instances, number = block.instances(), len(self.kernel.outputs)
-        stop, begin = block.stop(), form.begin(block, [component])
+        block, form, instances = self.block, self.form, self.block.instances()
+        outputs = [(len(self.kernel.outputs), i64(self.kernel.dim))]
+        stop, (begin,) = block.stop(), form.begin(block, outputs)
         with self.code.flow.loop(i64(0), stop, block.step(), begin, name="total") as columns:
             local: Known = {}
             self.shared.recall(local, instances, columns.index)
             columns.next = form.step(
-                block, (number, component), columns.values, instances, local, columns.index
+                block, outputs[0], columns.values, instances, local, columns.index
             )
-        form.end(block, [component], columns.results)
+        form.end(block, outputs, [columns.results])
 
     def _invariant(self, targets: Sequence[Value], instances: Sequence[Key], known: Known) -> None:
         """What depends on the component and the row, but not on the column."""

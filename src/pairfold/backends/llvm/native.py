@@ -117,7 +117,7 @@ class Native:
     @property
     def combine(self) -> Any:
         """The entry point that merges splits."""
-        if self.kernel.pieces:
+        if self.kernel.fused:
             return self.run.combine
         found = self._code.get("combine")
         return self._compiled("combine") if found is None else found
@@ -140,11 +140,11 @@ class Native:
         start = time.perf_counter()
         owner, size = _compiled(self.kernel, self.plan, entry)
         found = _entry(owner, entry)
-        if self.kernel.pieces:  # one module has all entry points of a sweep
+        if self.kernel.fused:  # one module has all entry points of a sweep
             found.combine = _entry(owner, "combine")
         if entry == "run":
             self._seconds = time.perf_counter() - start
-            log.debug("compiled %s in %.1f ms", self.kernel.formula, 1e3 * self._seconds)
+            log.debug("compiled %s in %.1f ms", self.kernel, 1e3 * self._seconds)
         return self._code.put(entry, found, size)
 
     def assembly(self) -> str:

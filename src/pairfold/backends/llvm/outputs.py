@@ -48,7 +48,7 @@ class Outputs:
 
     def _element(self, number: int) -> tuple[ir.Type, int]:
         """The type of a result while it is kept, and its bytes."""
-        kind = self.kernel.reduction.results[number].kind
+        kind = self.kernel.kinds[number]
         if kind == "value":
             return self.code.simd.scalar, self.code.item
         return ir.DoubleType() if kind == "state" else I64, 8
@@ -56,7 +56,7 @@ class Outputs:
     def keep(self, number: int, component: ir.Value, r: int, value: ir.Value) -> None:
         """Keep one component of a result of a unit, to be written when the unit is finished."""
         code, b, width = self.code, self.code.builder, self.code.plan.width
-        kind = self.kernel.reduction.results[number].kind
+        kind = self.kernel.kinds[number]
         element, item = self._element(number)
         if kind == "index":
             value = b.fptosi(value, ir.VectorType(element, width))
@@ -79,7 +79,7 @@ class Outputs:
         code, flow, b = self.code, self.code.flow, self.code.builder
         base, stride, step = code.array(number, self.args, batch)
         element, item = self._element(number)
-        kind = self.kernel.reduction.results[number].kind
+        kind = self.kernel.kinds[number]
         target = flow.at(base, b.mul(first, stride))
         size = self.kernel.results[number]
         with flow.loop(i64(0), i64(size), name="write_components") as component:

@@ -48,9 +48,11 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> ir.Module:
     Fused sums have both: every call needs both, and they share the packing.
     """
     context = Context(kernel, plan)
-    if kernel.pieces:
+    if kernel.fused:
         if plan.screen is not None:
             raise InternalError("fused sums have no bounds to be screened by")
+        if any(each.rule.name != "Sum" for each in kernel.accumulators):
+            raise InternalError("fused kernels are of sums")
         packing = Packing(context, (ROW, COLUMN))
         tasks = FusedTasks(context, packing, Walk(context, packing))
         entry_point(context, "run", tasks.run())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from ...errors import MemoryLimitError
+from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.schedule import ITEM, Plan, cells, frontier
 from .abi import PANEL
@@ -13,6 +17,32 @@ _MOST_MEMORY = 2**30
 _LONG_LIST = 16
 
 
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring places of states that have the rule of an accumulator.
+
+    Places `first` ... `first + count - 1` of a unit, each of `words` numbers for every lane, after
+    `start` words of the places before. Each number may have its correction after it.
+    """
+
+    accumulator: Accumulator
+    first: int
+    count: int
+    start: int
+    words: int
+    compensated: bool
+
+    @property
+    def stop(self) -> int:
+        """The place after the last."""
+        return self.first + self.count
+
+    @property
+    def after(self) -> int:
+        """The words of all places up to there."""
+        return self.start + self.count * self.words
+
+
 class Layout:
     """Where the parts of a task's scratch memory lie, in bytes."""
 
@@ -21,13 +51,10 @@ class Layout:
         self.outer_item = ITEM[plan.accumulation.outer]
         self.components = 2 if plan.accumulation.compensated else 1
         lanes = plan.lane_count
-        words = len(kernel.reduction.identity) * self.components
         self._lay_out_lists(kernel.length)
-        # Values and indices, what was put aside of both, how much, and room for one vector.
-        rows = 2 * (self.list_places + self.list_aside) + 2
-        listed = -(-rows * self.item // self.outer_item)
-        self.place_words = listed if kernel.reduction.listed else words
-        self.state_words = kernel.places * self.place_words
+        self.runs = self._runs(plan, kernel.kept_on(ROW))
+        self.column_runs = self._runs(plan, kernel.kept_on(COLUMN))
+        self.state_words = self.runs[-1].after if self.runs else 0
         self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
         self.screen = ScreenPlaces(plan, kernel.stages[ROW].size * plan.row_group * self.item)
@@ -47,13 +74,11 @@ class Layout:
             "rescale": kernel.anchors * lanes * self.outer_item,
             "rescale other": kernel.anchors * lanes * self.outer_item,
             "across": self.across,
-            "state": 0 if kernel.pieces else plan.tiles * self.unit_state,
+            "state": 0 if kernel.fused else plan.tiles * self.unit_state,
             **self.screen.sizes,
         }
-        for number, (result, size) in enumerate(
-            zip(kernel.reduction.results, kernel.results, strict=True)
-        ):
-            item = self.item if result.kind == "value" else 8
+        for number, (kind, size) in enumerate(zip(kernel.kinds, kernel.results, strict=True)):
+            item = self.item if kind == "value" else 8
             sizes[f"result {number}"] = size * lanes * item
         self.offset: dict[str, int] = {}
         self.total = 0
@@ -64,10 +89,28 @@ class Layout:
         if self.total > _MOST_MEMORY:
             raise MemoryLimitError(
                 "this formula is too large to be computed",
-                where=str(kernel.formula),
+                where=str(kernel),
                 found=f"{self.total / 2**30:.1f} GiB of working memory for each thread",
                 hint=f"smaller dimensions: each thread may use {_MOST_MEMORY >> 30} GiB",
             )
+
+    def _runs(self, plan: Plan, accumulators: Sequence[Accumulator]) -> list[Run]:
+        """The states of some accumulators, one run where the rule is the same."""
+        found: list[Run] = []
+        for each in accumulators:
+            last = found[-1] if found else None
+            if last is not None and last.accumulator.rule is each.rule:
+                found[-1] = replace(last, count=last.count + each.places)
+                continue
+            compensated = plan.accumulation.compensated and each.rule.additive
+            words = each.parts * (2 if compensated else 1)
+            if each.rule.listed:
+                # Values and indices, what was put aside, how much, and room for one vector.
+                rows = 2 * (self.list_places + self.list_aside) + 2
+                words = -(-rows * self.item // self.outer_item)
+            first, start = (0, 0) if last is None else (last.stop, last.after)
+            found.append(Run(each, first, each.places, start, words, compensated))
+        return found
 
     def _lay_out_lists(self, length: int) -> None:
         """Places of a list, how many are gone through at a time, and how many pairs wait for it."""

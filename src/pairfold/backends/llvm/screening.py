@@ -316,11 +316,12 @@ class ScreenedLoop:
         for extra in range(jam - 1):
             place = self.flow.times(b.add(count, i64(extra)), 8)
             self.flow.store(i64(0), self.flow.at(self.places["screen picks"], place), 8)
-        output, instances, component = self.code.kernel.outputs[0], block.instances(jam), i64(0)
+        output, instances = self.code.kernel.outputs[0], block.instances(jam)
+        outputs = [(0, i64(0))]
         known: Known = {}
         block.invariant([output], instances, known)
         nothing = self.simd.constant(math.nan)
-        stop, begin = self.code.round_up(count, jam), form.begin(block, [component])
+        stop, (begin,) = self.code.round_up(count, jam), form.begin(block, outputs)
         with self.flow.loop(i64(0), stop, jam, begin, name="picked") as columns:
             local = dict(known)
             block.emit([output], instances, local, columns.index)
@@ -329,9 +330,9 @@ class ScreenedLoop:
                 key = output, block.key(output, instance)
                 local[key] = b.select(here, local[key], nothing)
             columns.next = form.step(
-                block, (0, component), columns.values, instances, local, columns.index
+                block, outputs[0], columns.values, instances, local, columns.index
             )
-        form.end(block, [component], columns.results)
+        form.end(block, outputs, [columns.results])
 
     def _pick_all(self) -> None:
         """All columns."""
@@ -426,7 +427,7 @@ class ScreenedLoop:
         if self.memory.distance.root:
             limit = wide.mul(limit, limit)
         limit = wide.fma(limit, more, tiny)
-        if not self.code.kernel.reduction.listed:
+        if not self.code.kernel.listed:
             # The column with the largest sum is no farther than this.
             top = flow.at(self.places["screen tops"], flow.times(lane, 4))
             top = self._double(self._vector_at(top, I32))

@@ -20,7 +20,7 @@ from .block import Block
 from .context import Code, Places
 from .emitter import Key, Known
 from .flow import i64
-from .states import Finished, Part, Scale, States, closed, finished
+from .states import Finished, Output, Part, Scale, States, closed, finished
 
 
 class Maxima:
@@ -156,14 +156,14 @@ class MaxShifted:
         scales = self.maxima.scale("rescale"), self.maxima.scale("rescale other")
         self.states.merge(into, other, scales)
 
-    def begin(self, block: Block, components: Sequence[ir.Value]) -> list[ir.Value]:
+    def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
         """The accumulators of a block."""
-        return self.states.initial(block.vectors) * len(components)
+        return [self.states.initial(block.vectors) for _ in outputs]
 
     def step(
         self,
         block: Block,
-        output: tuple[int, ir.Value],
+        output: Output,
         carried: Sequence[ir.Value],
         instances: Sequence[Key],
         local: Known,
@@ -173,10 +173,11 @@ class MaxShifted:
         return self.states.step(block, output[0], carried, instances, local, at)
 
     def end(
-        self, block: Block, components: Sequence[ir.Value], carried: Sequence[ir.Value]
+        self, block: Block, outputs: Sequence[Output], carried: Sequence[Sequence[ir.Value]]
     ) -> None:
         """Merge accumulators into the states, which are rescaled to the maxima of the block."""
-        self.states.end(block, components, carried, self.maxima.scale("rescale"))
+        for (_, place), own in zip(outputs, carried, strict=True):
+            self.states.end(block, place, own, self.maxima.scale("rescale"))
 
     def gather(self, state: ir.Value) -> None:
         """One maximum for all lanes of a row."""
@@ -185,7 +186,7 @@ class MaxShifted:
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
         """The results of a unit."""
         kernel, outer, scale = self.code.kernel, self.code.outer, self.maxima.scale("rescale")
-        for place, component in self.states.components():
+        for output, component in self.states.components(kernel.only):
             vectors = self.states.vectors(state, component, scale)
             totals: list[list[Part]] = []
             if kernel.total is not None:
@@ -194,12 +195,12 @@ class MaxShifted:
                 maximum = self.maxima.load(state, self.maxima.of(component), r)
                 total = closed(outer, *totals[r][0]) if totals else None
                 values = [closed(outer, *part) for part in parts]
-                values = finished(self.code, columns, values, maximum, total)
+                values = finished(self.code, kernel.only, columns, values, maximum, total)
                 for number, value in enumerate(values):
-                    own = kernel.reduction.results[number].per == "component"
+                    own = kernel.only.rule.results[number].per == "component"
                     # A maximum for all components is written again with each of them.
                     at = component if own else self.maxima.of(component)
-                    yield Finished(number, at, r, value, (place, component))
+                    yield Finished(number, at, r, value, output)
 
     def limit(self, state: ir.Value) -> ir.Value:
         """None: every term counts."""

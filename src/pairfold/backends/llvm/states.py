@@ -1,8 +1,9 @@
 """States of rows in memory: reset, and merge, block after block or split after split.
 
 Layout: [unit][component][state][lane], each state followed by the correction of its compensated
-sum where the plan asks for one; the total counts as one more component. Running maxima lie behind.
-A unit is a tile of rows, or one row spread over the lanes.
+sum where the plan asks for one; the total counts as one more component. Components of each
+accumulator have as many states as its rule. Running maxima lie behind. A unit is a tile of rows, or
+one row spread over the lanes.
 
 A `Form` says what the states of a kernel are and what becomes of them; there is one for running
 states (here), one for terms that are measured from running maxima, and one for lists of the K
@@ -11,6 +12,7 @@ smallest.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,13 +21,17 @@ from llvmlite import ir
 
 from ...core import scalars
 from ...core.scalars import reachable, to_float
+from ...lower.accumulators import Accumulator
 from ...lower.kernel import PAIR
 from .block import Block
 from .context import Code, no_leaf
 from .emitter import Key, Known
-from .flow import i64
+from .flow import Carried, i64
+from .scratch import Run
 from .simd import Simd
 
+# A value that is folded: its number, and the place of its states.
+Output = tuple[int, ir.Value]
 # A number with its correction, where sums are compensated.
 Part = tuple[ir.Value, ir.Value | None]
 # What vector r of the states of a component is multiplied by before it is merged.
@@ -35,6 +41,8 @@ Scale = Callable[[Sequence[Part], ir.Value, int], list[Part]]
 @dataclass(frozen=True)
 class Finished:
     """A vector of finished values: component `at` of a result, for vector r of the unit's rows.
+
+    `number`: that of the result, of all that the kernel gives.
 
     `output`: the number of the output that it is made of and its component, whose factor is yet
     missing; None if there is no such factor.
@@ -66,27 +74,27 @@ class Form(Protocol):
         """Join the states of two units."""
         ...
 
-    def begin(self, block: Block, components: Sequence[ir.Value]) -> list[ir.Value]:
-        """What a loop over a block carries for these components: [component][state][vector]."""
+    def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
+        """What a loop over a block carries for each of these: [state][vector]."""
         ...
 
     def step(
         self,
         block: Block,
-        output: tuple[int, ir.Value],
+        output: Output,
         carried: Sequence[ir.Value],
         instances: Sequence[Key],
         local: Known,
         at: ir.Value,
     ) -> list[ir.Value]:
-        """What is carried for one component after the pairs of these instances.
+        """What is carried for one output after the pairs of these instances.
 
-        `output`: the number of the output and its component; `local` has the pairs' values.
+        `local` has the pairs' values.
         """
         ...
 
     def end(
-        self, block: Block, components: Sequence[ir.Value], carried: Sequence[ir.Value]
+        self, block: Block, outputs: Sequence[Output], carried: Sequence[Sequence[ir.Value]]
     ) -> None:
         """Merge what the loop over a block has carried into the states."""
         ...
@@ -105,27 +113,30 @@ class Form(Protocol):
 
 
 class States:
-    """Numbers with a rule to merge them, in memory."""
+    """Numbers with a rule to merge them, in memory: those of a run of places, or of the only one.
 
-    def __init__(self, code: Code) -> None:
+    Places are counted from the first of the unit.
+    """
+
+    def __init__(self, code: Code, run: Run | None = None) -> None:
         self.code, self.kernel, self.plan = code, code.kernel, code.plan
         self.flow, self.builder, self.outer = code.flow, code.builder, code.outer
-        self.compensated = code.plan.accumulation.compensated
+        self.run = code.layout.runs[0] if run is None else run
+        self.rule, self.compensated = self.run.accumulator.rule, self.run.compensated
         self.row_bytes = code.plan.lane_count * code.layout.outer_item
 
     def identity(self) -> list[float]:
         """The states of no columns."""
-        return [
-            to_float(scalars.number(v), self.plan.dtype) for v in self.kernel.reduction.identity
-        ]
+        return [to_float(scalars.number(v), self.plan.dtype) for v in self.rule.identity]
 
     # -- memory ---------------------------------------------------------------------------------
 
     def address(self, state: ir.Value, place: ir.Value, n: int) -> ir.Value:
         """Lanes of state number n (with its correction after it) of component `place`."""
-        layout = self.code.layout
-        start = self.flow.times(place, layout.place_words * self.row_bytes)
-        shift = i64(n * layout.components * self.row_bytes)
+        run = self.run
+        start = self.flow.times(place, run.words * self.row_bytes)
+        words = run.start - run.first * run.words + n * (2 if run.compensated else 1)
+        shift = i64(words * self.row_bytes)
         return self.flow.at(state, self.builder.add(start, shift))
 
     def lane_address(self, state: ir.Value, place: ir.Value, n: int, r: int) -> ir.Value:
@@ -136,9 +147,13 @@ class States:
     def _correction(self, address: ir.Value) -> ir.Value:
         return self.flow.at(address, i64(self.row_bytes))
 
+    def _each(self, name: str) -> contextlib.AbstractContextManager[Carried]:
+        """A loop over the places."""
+        return self.flow.loop(i64(self.run.first), i64(self.run.stop), name=name)
+
     def reset(self, state: ir.Value) -> None:
         """The states of an empty unit."""
-        with self.flow.loop(i64(0), i64(self.kernel.places), name="reset") as place:
+        with self._each("reset") as place:
             for n, value in enumerate(self.identity()):
                 for r in range(self.plan.vectors):
                     address = self.lane_address(state, place.index, n, r)
@@ -149,7 +164,7 @@ class States:
     def load(self, state: ir.Value, place: ir.Value, r: int) -> list[Part]:
         """Vector r of the states of component `place`."""
         found: list[Part] = []
-        for n in range(len(self.kernel.reduction.identity)):
+        for n in range(len(self.rule.identity)):
             address = self.lane_address(state, place, n, r)
             low = None
             if self.compensated:
@@ -171,13 +186,13 @@ class States:
         """The reduction's merge; compensated sums keep the rounding error of every addition."""
         if self.compensated:
             return [two_sum(self.outer, x, y) for x, y in zip(a, b, strict=True)]
-        emitter = self.code.rules(PAIR, self.outer)
+        emitter, merges = self.code.rules(PAIR, self.outer), self.run.accumulator.merges
         known: Known = {}
-        for hole in (v for v in reachable(self.kernel.merges) if v.what == "hole"):
+        for hole in (v for v in reachable(merges) if v.what == "hole"):
             name, place = hole.supplied
             known[hole, (0, 0)] = (a if name == "a" else b)[place][0]
-        emitter.emit(self.kernel.merges, [(0, 0)], known, no_leaf)
-        return [(known[value, emitter.key(value, (0, 0))], None) for value in self.kernel.merges]
+        emitter.emit(merges, [(0, 0)], known, no_leaf)
+        return [(known[value, emitter.key(value, (0, 0))], None) for value in merges]
 
     def merge_vector(
         self,
@@ -202,7 +217,7 @@ class States:
         scales: tuple[Scale | None, Scale | None] = (None, None),
     ) -> None:
         """Join the states of two units."""
-        with self.flow.loop(i64(0), i64(self.kernel.places), name="merging") as place:
+        with self._each("merging") as place:
             for r in range(self.plan.vectors):
                 there = self.load(other, place.index, r)
                 self.merge_vector(into, place.index, r, there, scales)
@@ -242,7 +257,8 @@ class States:
         """The accumulators of output `number` after the pairs of these instances."""
         vectors, current = block.vectors, list(states)
         emitter = self.code.rules(PAIR, self.code.inner)
-        steps, output = self.kernel.steps[number], self.kernel.folded[number]
+        owner, output = self.kernel.owner(number), self.kernel.folded[number]
+        steps = owner.steps[number - owner.first]
         for instance in instances:
             r = instance[1]
             value = self.code.to_inner(local[output, block.key(output, instance)])
@@ -264,48 +280,43 @@ class States:
     def end(
         self,
         block: Block,
-        components: Sequence[ir.Value],
-        carried: Sequence[ir.Value],
+        place: ir.Value,
+        states: Sequence[ir.Value],
         scale: Scale | None = None,
     ) -> None:
-        """Merge accumulators, component after component, into the states."""
-        size = len(carried) // max(len(components), 1)
-        for n, place in enumerate(components):
-            self._end(block, place, carried[n * size : (n + 1) * size], scale)
+        """Merge the accumulators of a component into its states.
 
-    def _end(
-        self, block: Block, place: ir.Value, states: Sequence[ir.Value], scale: Scale | None
-    ) -> None:
-        """Column numbers count from the start of the block."""
+        Column numbers count from the start of the block.
+        """
         vectors = block.vectors
         start = self.outer.splat(self.builder.sitofp(block.base, self.outer.scalar))
         for r in range(vectors):
             own: list[Part] = []
-            for n, kind in enumerate(self.kernel.reduction.kinds):
+            for n, kind in enumerate(self.rule.kinds):
                 value = self.code.to_outer(states[n * vectors + r])
                 own.append((self.outer.add(value, start) if kind == "index" else value, None))
             self.merge_vector(block.state, place, r, own, (scale, None))
 
     # -- finishing ------------------------------------------------------------------------------
 
-    def components(self) -> Iterable[tuple[int, ir.Value]]:
-        """(number of the output, component) pairs; a long output is one loop."""
+    def components(self, accumulator: Accumulator) -> Iterable[tuple[Output, ir.Value]]:
+        """The outputs of an accumulator, each with its component; a long output is one loop."""
         if self.kernel.output_loop is None:
-            for place in range(self.kernel.dim):
-                yield place, i64(place)
+            for number in accumulator.numbers:
+                yield (number, i64(number)), i64(number - accumulator.first)
         else:
-            with self.flow.loop(i64(0), i64(self.kernel.dim), name="finishing") as body:
-                yield 0, body.index
+            with self.flow.loop(i64(0), i64(accumulator.count), name="finishing") as body:
+                yield (0, body.index), body.index
 
     def vectors(
-        self, state: ir.Value, component: ir.Value, scale: Scale | None = None
+        self, state: ir.Value, place: ir.Value, scale: Scale | None = None
     ) -> list[list[Part]]:
-        """The states of a component, a vector of rows each; one vector where lanes are columns."""
-        vectors = [self.load(state, component, r) for r in range(self.plan.vectors)]
+        """The states of a place, a vector of rows each; one vector where lanes are columns."""
+        vectors = [self.load(state, place, r) for r in range(self.plan.vectors)]
         if self.code.row_major:
             return vectors
         if scale is not None:
-            vectors = [scale(parts, component, r) for r, parts in enumerate(vectors)]
+            vectors = [scale(parts, place, r) for r, parts in enumerate(vectors)]
         return [self.across(vectors)]
 
 
@@ -313,53 +324,64 @@ class Running:
     """States that columns are merged into as they come: sums, extremes, indices."""
 
     def __init__(self, code: Code) -> None:
-        self.code, self.states = code, States(code)
+        self.code, self.kernel = code, code.kernel
+        self.runs = [States(code, run) for run in code.layout.runs]
         self.lane_bytes = code.layout.outer_item
+
+    def states(self, number: int) -> States:
+        """The states that an output is folded into."""
+        return next(states for states in self.runs if number < states.run.stop)
 
     def reset(self, state: ir.Value) -> None:
         """The states of an empty unit."""
-        self.states.reset(state)
+        for states in self.runs:
+            states.reset(state)
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
         """Join the states of two units."""
-        self.states.merge(into, other)
+        for states in self.runs:
+            states.merge(into, other)
 
-    def begin(self, block: Block, components: Sequence[ir.Value]) -> list[ir.Value]:
+    def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
         """The accumulators of a block."""
-        return self.states.initial(block.vectors) * len(components)
+        return [self.states(number).initial(block.vectors) for number, _ in outputs]
 
     def step(
         self,
         block: Block,
-        output: tuple[int, ir.Value],
+        output: Output,
         carried: Sequence[ir.Value],
         instances: Sequence[Key],
         local: Known,
         at: ir.Value,
     ) -> list[ir.Value]:
         """The accumulators after some pairs."""
-        return self.states.step(block, output[0], carried, instances, local, at)
+        states = self.states(output[0])
+        return states.step(block, output[0], carried, instances, local, at)
 
     def end(
-        self, block: Block, components: Sequence[ir.Value], carried: Sequence[ir.Value]
+        self, block: Block, outputs: Sequence[Output], carried: Sequence[Sequence[ir.Value]]
     ) -> None:
         """Merge accumulators into the states."""
-        self.states.end(block, components, carried)
+        for (number, place), own in zip(outputs, carried, strict=True):
+            self.states(number).end(block, place, own)
 
     def gather(self, state: ir.Value) -> None:
         """Lanes have nothing in common."""
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
         """The results of a unit."""
-        for place, component in self.states.components():
-            for r, parts in enumerate(self.states.vectors(state, component)):
-                values = finished(self.code, columns, [closed(self.code.outer, *p) for p in parts])
-                for number, value in enumerate(values):
-                    yield Finished(number, component, r, value, (place, component))
+        for each in self.kernel.accumulators:
+            states = self.states(each.first)
+            for output, component in states.components(each):
+                for r, parts in enumerate(states.vectors(state, output[1])):
+                    own = [closed(self.code.outer, *part) for part in parts]
+                    for n, value in enumerate(finished(self.code, each, columns, own)):
+                        yield Finished(each.result + n, component, r, value, output)
 
     def limit(self, state: ir.Value) -> ir.Value:
         """The best value so far."""
-        address = self.states.lane_address(state, i64(0), 0, 0)
+        address = self.runs[0].lane_address(state, i64(0), 0, 0)
         return self.code.flow.load(self.code.outer.type, address, 8)
 
 
@@ -381,6 +403,7 @@ def closed(simd: Simd, high: ir.Value, low: ir.Value | None) -> ir.Value:
 
 def finished(
     code: Code,
+    accumulator: Accumulator,
     columns: ir.Value,
     states: Sequence[ir.Value],
     maximum: ir.Value | None = None,
@@ -390,7 +413,7 @@ def finished(
     emitter = code.rules(PAIR, code.outer)
     count = code.outer.splat(code.builder.sitofp(columns, code.outer.scalar))
     given = {"a": states, "top": [maximum], "total": [total], "count": [count]}
-    targets = code.kernel.finished
+    targets = accumulator.finished
     known: Known = {}
     for value in reachable(targets):
         if value.what == "hole":

@@ -26,7 +26,7 @@ from .block import Block
 from .context import Code, Context, no_leaf
 from .emitter import Emitter, Key, Known
 from .flow import BYTES, I64, i64
-from .states import Finished, States, finished
+from .states import Finished, Output, States, finished
 
 # A value and its index, lane by lane.
 Entry = tuple[ir.Value, ir.Value]
@@ -110,7 +110,7 @@ class Lists:
         self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value], /
     ) -> Entry:
         """The reduction's step: indices are selected as they are, and never compared."""
-        rule, output = self.kernel.steps[0], self.kernel.folded[0]
+        rule, output = self.kernel.only.steps[0], self.kernel.folded[0]
         emitter = self.code.rules(PAIR, self.simd)
         known: Known = {(output, emitter.key(output, (0, 0))): new[0]}
         return _applied(emitter, rule, {"acc": [*before, *here], "column": [new[1]]}, known)
@@ -122,7 +122,7 @@ class Lists:
         emitter = self.code.rules(PAIR, self.code.outer)
         old = [*self.opened(before), *self.opened(here)]
         value, index = _applied(
-            emitter, self.kernel.merges, {"a": old, "b": list(self.opened(new))}, {}
+            emitter, self.kernel.only.merges, {"a": old, "b": list(self.opened(new))}, {}
         )
         if self.simd.scalar != self.code.outer.scalar:
             value = self.builder.fptrunc(value, self.simd.type)
@@ -330,18 +330,17 @@ class TopK:
                 index = b.select(below, index, nothing[1])
             b.call(self.functions.join, [into, value, index])
 
-    def begin(self, block: Block, components: Sequence[ir.Value]) -> list[ir.Value]:
+    def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
         """The last values of the lists; all else stays in memory."""
         return [
-            self.lists.last(self._at(block.state, place, r))
-            for place in components
-            for r in range(block.vectors)
+            [self.lists.last(self._at(block.state, place, r)) for r in range(block.vectors)]
+            for _, place in outputs
         ]
 
     def step(
         self,
         block: Block,
-        output: tuple[int, ir.Value],
+        output: Output,
         carried: Sequence[ir.Value],
         instances: Sequence[Key],
         local: Known,
@@ -383,7 +382,7 @@ class TopK:
         return self.lists.last(lists)
 
     def end(
-        self, block: Block, components: Sequence[ir.Value], carried: Sequence[ir.Value]
+        self, block: Block, outputs: Sequence[Output], carried: Sequence[Sequence[ir.Value]]
     ) -> None:
         """Lists are in memory already."""
 
@@ -408,7 +407,8 @@ class TopK:
             place = b.srem(which.index, i64(dim))
             for r in range(self.plan.vectors if self.code.row_major else 1):
                 entry = lists.load(lists.entry_at(self._at(state, place, r), position))
-                for number, value in enumerate(finished(self.code, columns, lists.opened(entry))):
+                found = finished(self.code, self.kernel.only, columns, lists.opened(entry))
+                for number, value in enumerate(found):
                     yield Finished(number, which.index, r, value, None)
 
     def limit(self, state: ir.Value) -> ir.Value:

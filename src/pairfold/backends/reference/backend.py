@@ -71,13 +71,17 @@ class ReferenceLauncher:
 
     def __init__(self, kernel: Kernel, stored: str) -> None:
         self.kernel, self.stored = kernel, stored
-        results = [RESULTS.get(result.kind, stored) for result in kernel.reduction.results]
+        results = [RESULTS.get(kind, stored) for kind in kernel.kinds]
         self.dtypes = results + [stored] * len(kernel.arguments)
 
     def shapes(self, rows: int, columns: int) -> list[tuple[int, int]]:
         """Of one batch element of results and arguments."""
         length = {ONCE: 1, ROW: rows, COLUMN: columns}
-        found = [(rows, width) for width in self.kernel.results]
+        found = [
+            (length[each.axis], width)
+            for each in self.kernel.accumulators
+            for width in each.folded.results
+        ]
         return found + [(length[a.stage], a.dim) for a in self.kernel.arguments]
 
     def bind(

@@ -15,6 +15,7 @@ from ...core.dtypes import RESULTS
 from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES, HoleName, Numbers
 from ...core.scalars import Loop, Value, number, reachable, to_float
 from ...errors import InternalError
+from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import Pattern
 
@@ -124,40 +125,61 @@ def evaluate_all(
     dtype: str = "float64",
     numbers: Array | None = None,
 ) -> list[Array]:
-    """All results of the reduction, each (rows, components), for one batch element.
+    """All results of all accumulators, each (rows, components), for one batch element.
 
-    Components of a list are ordered by place, then by the formula's component. `numbers` are those
-    of the columns, where they are not 0, 1, 2 ...
+    Those that are kept on columns have columns for rows. Components of a list are ordered by place,
+    then by the formula's component. `numbers` are those of the columns, where they are not 0, 1, 2
+    and so on.
     """
     interpreter = _Interpreter(kernel, arrays, dtype)
-    found = [np.empty((rows, size), dtype) for size in kernel.results]
+    found: list[Array] = []
     with np.errstate(all="ignore"):
-        for component in range(kernel.dim):
-            fold = _Fold(kernel, interpreter, component, rows, columns)
-            fold.numbers = fold.numbers if numbers is None else numbers
-            for result, array, values in zip(
-                kernel.reduction.results, found, fold.finished(), strict=True
-            ):
-                if result.per == "list":
-                    array[:, component :: kernel.dim] = values.T
-                elif result.per == "component" or component < kernel.anchors:
-                    array[:, component] = values
-    return [
-        array.astype(RESULTS.get(result.kind, dtype))
-        for array, result in zip(found, kernel.reduction.results, strict=True)
-    ]
+        for each in kernel.accumulators:
+            folds = [
+                _Fold(kernel, each, interpreter, component, (rows, columns), numbers)
+                for component in range(each.count)
+            ]
+            found += _results(each, folds)
+        return [
+            array.astype(RESULTS.get(kind, dtype))
+            for array, kind in zip(found, kernel.kinds, strict=True)
+        ]
+
+
+def _results(accumulator: Accumulator, folds: Sequence[_Fold]) -> list[Array]:
+    """The results of an accumulator, each (rows, components), from its folded components."""
+    rule, folded = accumulator.rule, accumulator.folded
+    found: list[Array] = [np.empty((folds[0].rows, size)) for size in folded.results]
+    for component, fold in enumerate(folds):
+        for result, array, values in zip(rule.results, found, fold.finished(), strict=True):
+            if result.per == "list":
+                array[:, component :: accumulator.count] = values.T
+            elif result.per == "component" or component < folded.anchors:
+                array[:, component] = values
+    return found
 
 
 class _Fold:
-    """One component folded over all columns, one column after the other."""
+    """One component of an accumulator, folded over all columns, one column after the other.
+
+    Where it is kept on columns, those are its rows: pairs are transposed. `numbers` are those of
+    what is folded over, where they are not 0, 1, 2 ...
+    """
 
     def __init__(
-        self, kernel: Kernel, interpreter: _Interpreter, component: int, rows: int, columns: int
+        self,
+        kernel: Kernel,
+        accumulator: Accumulator,
+        interpreter: _Interpreter,
+        component: int,
+        sizes: tuple[int, int],
+        numbers: Array | None = None,
     ) -> None:
-        self.kernel, self.interpreter = kernel, interpreter
-        self.component, self.rows, self.columns = component, rows, columns
-        self.numbers: Array = np.arange(columns)
-        self.place = component if kernel.output_loop is None else 0
+        self.kernel, self.accumulator, self.interpreter = kernel, accumulator, interpreter
+        self.across = accumulator.axis == COLUMN
+        self.rows, self.columns = sizes[::-1] if self.across else sizes
+        self.numbers: Array = np.arange(self.columns) if numbers is None else numbers
+        self.place = accumulator.first + component if kernel.output_loop is None else 0
         self.index: dict[Value, Cell] = {}
         if kernel.output_loop is not None:
             self.index[kernel.output_loop.index] = component
@@ -165,21 +187,23 @@ class _Fold:
 
     def pairs(self, value: Value) -> Array:
         """A value of every pair: (rows, columns)."""
+        return self._spread(value, self.columns)
+
+    def _spread(self, value: Value, columns: int) -> Array:
         found = self.interpreter.run([value], dict(self.known))[0]
-        return np.broadcast_to(found, (self.rows, self.columns))
+        return np.broadcast_to(found.T if self.across else found, (self.rows, columns))
 
     def finished(self) -> list[Numbers]:
         """One component of every result: (rows,), or (places, rows) for a list."""
-        kernel, reduction = self.kernel, self.kernel.reduction
-        top = self._anchor() if reduction.anchored else np.zeros(self.rows)
-        if reduction.listed:
+        kernel, rule = self.kernel, self.accumulator.rule
+        top = self._anchor() if rule.anchored else np.zeros(self.rows)
+        if rule.listed:
             return self._finish(self._list(), top, np.zeros(self.rows))
         state = self._state(self.place)
         factor = kernel.factors[self.place]
         if factor is not None and self.columns:
-            scale = self.interpreter.run([factor], dict(self.known))[0]
-            wide = np.broadcast_to(scale, (self.rows, 1))[:, 0]
-            state = [np.multiply(part, wide) for part in state]
+            scale = self._spread(factor, 1)[:, 0]
+            state = [np.multiply(part, scale) for part in state]
         total = np.zeros(self.rows)
         if kernel.total is not None:
             total = self._state(len(kernel.outputs))[0]
@@ -189,7 +213,7 @@ class _Fold:
         names: dict[HoleName, Sequence[Numbers]] = {
             "a": state, "top": [top], "total": [total], "count": [np.float64(self.columns)]
         }  # fmt: skip
-        targets = self.kernel.finished
+        targets = self.accumulator.finished
         return self.interpreter.run(targets, _holes(targets, names))
 
     def _anchor(self) -> Array:
@@ -204,10 +228,11 @@ class _Fold:
         return top
 
     def _state(self, place: int) -> list[Numbers]:
-        output, steps = self.kernel.folded[place], self.kernel.steps[place]
+        output = self.kernel.folded[place]
+        steps = self.accumulator.steps[place - self.accumulator.first]
         pairs = self.pairs(output)
         state: list[Numbers] = [
-            np.full(self.rows, to_float(number(part))) for part in self.kernel.reduction.identity
+            np.full(self.rows, to_float(number(part))) for part in self.accumulator.rule.identity
         ]
         for j in range(self.columns):
             holes = _holes(steps, {"acc": state, "column": [np.float64(self.numbers[j])]})
@@ -217,7 +242,7 @@ class _Fold:
 
     def _list(self) -> list[Numbers]:
         """The two parts of a sorted list: (places, rows) each."""
-        output, steps = self.kernel.outputs[self.place], self.kernel.steps[self.place]
+        output, steps = self.kernel.outputs[self.place], self.accumulator.steps[self.place]
         pairs = self.pairs(output)
         kept: list[Numbers] = [
             np.full((self.kernel.length, self.rows), part) for part in (np.inf, 0.0)
@@ -261,7 +286,7 @@ def pair_values(
         parts = [
             fold.pairs(kernel.outputs[fold.place])
             for fold in (
-                _Fold(kernel, interpreter, component, rows, columns)
+                _Fold(kernel, kernel.only, interpreter, component, (rows, columns))
                 for component in range(kernel.dim)
             )
         ]

@@ -1,0 +1,143 @@
+"""Accumulators: the reductions of a kernel, each with its rules applied to the values it folds.
+
+A kernel is a list of them. All fold values of the same pairs, so what their formulas share is
+computed once per pair; each is kept on rows or, where it is folded across, on columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core.node import Node
+from ..core.scalars import ROW, Scalars, Value
+from ..errors import UnsupportedError
+from ..ops.reductions import Ends, Reduction
+
+# Components of several accumulators, which are all written out: more would not compile soon.
+MOST_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What is asked of an accumulator: a formula, its reduction, the stage that results belong to.
+
+    `weight` multiplies the terms of an anchored reduction; `length` is that of a list.
+    """
+
+    formula: Node
+    rule: Reduction
+    weight: Node | None = None
+    length: int = 0
+    axis: int = ROW
+
+    @property
+    def dim(self) -> int:
+        """Components that are folded."""
+        return self.formula.dim if self.weight is None else self.weight.dim
+
+    @property
+    def anchors(self) -> int:
+        """Anchors kept per row."""
+        if not self.rule.anchored:
+            return 0
+        return self.dim if self.weight is None else 1
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """The number of components of each result."""
+        sizes = {"component": self.dim, "anchor": self.anchors, "list": self.dim * self.length}
+        return tuple(sizes[result.per] for result in self.rule.results)
+
+    def __str__(self) -> str:
+        weight = "" if self.weight is None else f" {self.weight}"
+        return f"{self.rule.name} {self.formula}{weight}"
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """A reduction of a kernel: its components are numbers `first` ... `first + count - 1` of all.
+
+    Its results are those from number `result` on. `scores` are the exponents whose maxima are the
+    anchors of an anchored reduction, `total` its unweighted term if it wants one. The rules read
+    holes (see `HoleName`): `steps` has one for each value that is folded, the total's last;
+    `finished` has one value per result.
+    """
+
+    folded: Folded
+    first: int
+    count: int
+    result: int
+    scores: tuple[Value, ...]
+    total: Value | None
+    steps: tuple[tuple[Value, ...], ...]
+    merges: tuple[Value, ...]
+    finished: tuple[Value, ...]
+
+    @property
+    def rule(self) -> Reduction:
+        """The reduction."""
+        return self.folded.rule
+
+    @property
+    def axis(self) -> int:
+        """The stage that its results belong to: ROW, or COLUMN where it is folded across."""
+        return self.folded.axis
+
+    @property
+    def places(self) -> int:
+        """States kept per row: one per component, and one for the total."""
+        return self.count + (self.total is not None)
+
+    @property
+    def parts(self) -> int:
+        """The numbers that one state consists of; of a list, those of one entry."""
+        return len(self.rule.identity)
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its components among all of the kernel."""
+        return range(self.first, self.first + self.count)
+
+
+def check_together(asked: Sequence[Folded]) -> None:
+    """Raise unless one kernel can have all of these.
+
+    Raises:
+        UnsupportedError: several, of which one has states that need loops of their own, or that
+            are longer than can be written out.
+    """
+    if len(asked) < 2:
+        return
+    for folded in asked:
+        if folded.rule.form != "running":
+            raise UnsupportedError(
+                f"{folded.rule.name} cannot be computed in one pass with other reductions",
+                found=", ".join(each.rule.name for each in asked),
+                hint=f"a call of its own for {folded.rule.name}",
+            )
+    total = sum(folded.dim for folded in asked)
+    if total > MOST_TOGETHER:
+        raise UnsupportedError(
+            f"reductions in one pass may have {MOST_TOGETHER} components in all",
+            found=" + ".join(str(folded.dim) for folded in asked) + f" = {total}",
+            hint="several calls",
+        )
+
+
+def rules_of(
+    s: Scalars, reduction: Reduction, outputs: Sequence[Value]
+) -> tuple[tuple[tuple[Value, ...], ...], tuple[Value, ...], tuple[Value, ...]]:
+    """The reduction's rules applied to holes: `acc` (inner state), `a` and `b` (states).
+
+    For a list, `acc` and `a` hold two entries of it: the place before, and the place itself.
+    """
+    size = len(reduction.identity)
+    own = 2 * size if reduction.listed else size
+    acc, a = ([s.hole(name, place) for place in range(own)] for name in ("acc", "a"))
+    b = [s.hole("b", place) for place in range(size)]
+    column = s.hole("column", 0)
+    steps = tuple(tuple(reduction.step(s, acc, output, column)) for output in outputs)
+    merges = tuple(reduction.merge(s, a, b))
+    ends = Ends(a, s.hole("top", 0), s.hole("total", 0), s.hole("count", 0))
+    return steps, merges, tuple(reduction.finish(s, ends))
