@@ -1,0 +1,475 @@
+"""Kernels of several accumulators: each gives what its reduction gives alone, on every backend."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import assert_close, assert_same_bits
+from products import every_pair, some
+
+from pairfold import Genred
+from pairfold.arrays.numpy import NumpyArrays
+from pairfold.arrays.torch import DeviceTensors
+from pairfold.backends.chosen import TRITON
+from pairfold.backends.reference import interpreter
+from pairfold.cluster import from_matrix
+from pairfold.core.node import Kind
+from pairfold.core.scalars import reachable
+from pairfold.errors import InternalError, UnsupportedError
+from pairfold.frontends.devices import OnGpu
+from pairfold.frontends.fold import Fold
+from pairfold.frontends.ranges import Ranges
+from pairfold.frontends.sweep import Several
+from pairfold.lower.accumulators import MOST_TOGETHER, Folded
+from pairfold.lower.kernel import COLUMN, ROW, Kernel, lower_all
+from pairfold.lower.schedule import Accumulation
+from pairfold.ops.reductions import REDUCTIONS
+from pairfold.ops.states import states_of
+from pairfold.settings import settings
+
+Array = Any
+ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)", "p = Pm(1)"]
+DISTANCE, GAUSSIAN = "SqDist(x,y)", "Exp(-p*SqDist(x,y))"
+
+
+def distance(x: Array, y: Array, b: Array, p: Array) -> Array:
+    return np.square(x[..., :, None, :] - y[..., None, :, :]).sum(-1)[..., None]
+
+
+def gaussian(x: Array, y: Array, b: Array, p: Array) -> Array:
+    return np.exp(-p * distance(x, y, b, p))
+
+
+def near(x: Array, y: Array, b: Array, p: Array) -> Array:
+    return (x[..., :, None, :] - y[..., None, :, :] >= 0.5) * 1.0
+
+
+# A reduction, its formula, what every pair's values are.
+PARTS: dict[str, tuple[str, Any]] = {
+    "Sum": (f"{GAUSSIAN}*y", lambda x, y, b, p: gaussian(x, y, b, p) * y[..., None, :, :]),
+    "Max": (DISTANCE, distance),
+    "ArgMin": (DISTANCE, distance),
+    "Count": ("Step(x-y-0.5)", near),
+    "Mean": (f"{GAUSSIAN}*b", lambda x, y, b, p: gaussian(x, y, b, p) * b[..., None, :, :]),
+    "Any": ("Step(x-y-0.5)", near),
+    "Prod": (f"{DISTANCE}/4", lambda *given: distance(*given) / 4),
+    "All": ("Step(x-y-0.5)", near),
+    "Min_ArgMin": (DISTANCE, distance),
+    "Max_ArgMax": (f"{GAUSSIAN}*b", lambda x, y, b, p: gaussian(x, y, b, p) * b[..., None, :, :]),
+}
+MEANT: dict[str, Any] = {
+    "Sum": lambda f: [f.sum(0)],
+    "Max": lambda f: [f.max(0, initial=-np.inf)],
+    "ArgMin": lambda f: [f.argmin(0) if len(f) else np.zeros(f.shape[1:])],
+    "Count": lambda f: [(f != 0).sum(0)],
+    "Mean": lambda f: [f.sum(0) / len(f)],
+    "Any": lambda f: [(f != 0).any(0)],
+    "Prod": lambda f: [f.prod(0)],
+    "All": lambda f: [(f != 0).all(0)],
+    "Min_ArgMin": lambda f: [f.min(0, initial=np.inf), *MEANT["ArgMin"](f)],
+    "Max_ArgMax": lambda f: [f.max(0, initial=-np.inf), *MEANT["ArgMin"](-f)],
+}
+# All of them, sums alone (whose factors leave them), and those without a sum.
+MIXTURES = {
+    "all": tuple(PARTS),
+    "sums": ("Sum", "Mean", "Sum"),
+    "selected": ("ArgMin", "Max", "Min_ArgMin", "Max_ArgMax"),
+    "pair": ("Min_ArgMin", "Sum"),
+}
+SIZES = [(17, 23), (1, 1), (17, 0), (0, 23), (70, 300)]
+
+
+def fold_of(name: str, axis: int, **options: Any) -> Fold:
+    return Genred(PARTS[name][0], ALIASES, name, axis=axis, **options)._fold
+
+
+def folds_of(mixture: str, axis: int = 1, **options: Any) -> list[Fold]:
+    return [fold_of(name, axis, **options) for name in MIXTURES[mixture]]
+
+
+def draw(
+    rows: int, columns: int, dtype: str = "float32", batches: Any = ((),) * 4, seed: int = 0
+) -> list[Array]:
+    random = np.random.default_rng(seed)
+    shapes = [(rows, 3), (columns, 3), (columns, 1), (1,)]
+    *found, scale = (
+        random.standard_normal((*batch, *shape)).astype(dtype)
+        for batch, shape in zip(batches, shapes, strict=True)
+    )
+    return [*found, np.abs(scale) / 8 + scale.dtype.type(0.125)]
+
+
+def compare(folds: list[Fold], got: Any, want: Any, dtype: str, terms: int) -> None:
+    """Selections, counts and truth values are the same; sums up to rounding."""
+    assert len(got) == len(want)
+    rows = [(fold.row, result) for fold in folds for result in fold.row.results]
+    for one, other, (row, result) in zip(got, want, rows, strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        if row.selects or result.kind in ("index", "truth"):
+            assert_same_bits(one, other, formula=row.name)
+        else:
+            rtol = 40 * np.finfo(dtype).eps * max(1, terms) ** 0.5
+            assert_close(one, other, rtol=rtol, formula=row.name)
+
+
+def oracle(name: str, given: list[Array], axis: int) -> list[Array]:
+    wide = [array.astype(np.float64) for array in given]
+    pairs = np.moveaxis(PARTS[name][1](*wide), -3 + axis, 0)
+    with np.errstate(all="ignore"):
+        return MEANT[name](pairs)
+
+
+def check(
+    mixture: str,
+    given: list[Array],
+    axis: int = 1,
+    ranges: Ranges | None = None,
+    library: Any = NumpyArrays,
+    **options: Any,
+) -> list[Array]:
+    """One pass equals separate folds, and (over all pairs) what NumPy says."""
+    folds = folds_of(mixture, axis)
+    dtype = str(given[0].dtype).removeprefix("torch.")
+    terms = given[axis].shape[-2]
+    with settings(**options):
+        got = Several(folds).run(library, given, ranges)
+        want = [result for fold in folds for result in fold.run(library, given, ranges)]
+    got, want = ([np.asarray(result) for result in found] for found in (got, want))
+    compare(folds, got, want, dtype, terms)
+    if ranges is None:
+        plain = [np.asarray(array) for array in given]
+        meant = [result for name in MIXTURES[mixture] for result in oracle(name, plain, axis)]
+        for one, other in zip(got, meant, strict=True):
+            with np.errstate(over="ignore"):
+                other = other.astype(one.dtype)
+            rtol = 100 * np.finfo(dtype).eps * max(1, terms)
+            one, other = (array.astype(np.float64) for array in (one, other))
+            assert_close(one, other, rtol=rtol, atol=rtol, formula=mixture)
+    return got
+
+
+@every_pair(
+    ("mixture", list(MIXTURES)),
+    ("size", SIZES),
+    ("dtype", ["float32", "float64", "float16"]),
+    ("axis", [0, 1]),
+    ids=str,
+)
+def test_each_accumulator_gives_what_its_reduction_gives(
+    mixture: str, size: tuple[int, int], dtype: str, axis: int
+) -> None:
+    check(mixture, draw(*size, dtype), axis)
+
+
+PLANS: list[dict[str, Any]] = [
+    {"lanes": "row"},
+    {"lanes": "column"},
+    {"lanes": "row", "splits": 3, "block": 32},
+    {"lanes": "column", "splits": 2, "block": 64, "row_vectors": 1},
+    {"row_vectors": 1, "column_jam": 4},
+    {"row_vectors": 4, "column_jam": 2, "row_tiles": 1},
+    {"rules": "exact"},
+    {"rules": "all", "unroll": 2},
+    {"target": "avx2"},
+    {"target": "baseline", "lanes": "column"},
+    {"threads": 1},
+]
+
+
+@every_pair(
+    ("plan", PLANS),
+    ("mixture", list(MIXTURES)),
+    ("dtype", ["float32", "float64"]),
+    ("axis", [0, 1]),
+    ids=str,
+)
+def test_every_plan(plan: dict[str, Any], mixture: str, dtype: str, axis: int) -> None:
+    check(mixture, draw(70, 300, dtype), axis, **plan)
+
+
+BATCHES = [((2,),) * 4, ((2, 1), (3,), (1, 3), ()), ((0,), (), (), ())]
+
+
+@some(
+    "mixture,batches,axis",
+    list(itertools.product(MIXTURES, BATCHES, (0, 1))),
+    lambda entry: entry[2] == len(entry[0]) % 2,
+)
+def test_batches(mixture: str, batches: Any, axis: int) -> None:
+    folds = folds_of(mixture, axis)
+    given = draw(17, 23, "float32", batches)
+    got = Several(folds).run(NumpyArrays, given)
+    want = [result for fold in folds for result in fold.run(NumpyArrays, given)]
+    compare(folds, got, want, "float32", 23)
+
+
+def ranges_of(rows: int, columns: int) -> Ranges:
+    """Three blocks of rows, four of columns; the second block of rows meets none."""
+    cuts = [np.linspace(0, size, n + 1).astype(int) for size, n in ((rows, 3), (columns, 4))]
+    keep = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
+    return Ranges(from_matrix(*(np.stack([cut[:-1], cut[1:]], 1) for cut in cuts), keep))
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("lanes", ["row", "column"])
+def test_ranges(mixture: str, lanes: str) -> None:
+    for axis, backend in ((0, "llvm"), (1, "llvm"), (1, "reference")):
+        given = draw(70, 90)
+        check(mixture, given, axis, ranges_of(70, 90), lanes=lanes, backend=backend)
+
+
+def test_arrays_of_any_strides() -> None:
+    x, y, b, p = draw(70, 80)
+    views = [x[::-2], np.asfortranarray(y)[5:], np.broadcast_to(b[:1], (75, 1)), p]
+    check("all", views)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [(17, 23), (3, 0), (1, 1)], ids=str)
+def test_the_interpreter_takes_any_list(size: tuple[int, int], axis: int) -> None:
+    for mixture in MIXTURES:
+        check(mixture, draw(*size, "float64"), axis, backend="reference")
+
+
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_states_are_accumulators_like_others(backend: str, dtype: str) -> None:
+    names = ("Sum", "Min_ArgMin", "Prod", "Mean")
+    folds = [fold_of(name, 1).variant(states_of(name)) for name in names]
+    given = draw(40, 61, dtype)
+    with settings(backend=backend, splits=2):
+        got = Several(folds).run(NumpyArrays, given)
+        want = [result for fold in folds for result in fold.run(NumpyArrays, given)]
+    compare(folds, got, want, dtype, 61)
+    assert [result.dtype for result in got] == [np.dtype("float64")] * 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"sum_scheme": "kahan_scheme"}, {"dtype_acc": "float64"}, {"dtype_acc": "float32"}],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_accumulation_is_accurate_enough_for_each(options: dict[str, Any], dtype: str) -> None:
+    if dtype == "float64" and options.get("dtype_acc") == "float32":
+        pytest.skip("a narrower accumulator is refused")
+    folds = [fold_of(name, 1, **options) for name in ("Sum", "Mean")]
+    folds += [fold_of(name, 1) for name in ("ArgMin", "Prod", "Count")]
+    given = draw(40, 700, dtype)
+    for plan in ({}, {"lanes": "column"}, {"splits": 3}):
+        with settings(**plan):
+            got = Several(folds).run(NumpyArrays, given)
+            want = [result for fold in folds for result in fold.run(NumpyArrays, given)]
+        compare(folds, got, want, dtype, 700)
+
+
+def test_compensation_is_for_sums_alone() -> None:
+    """Sums that cancel: 1, a small number and -1, in another order in each split."""
+    small, count = 2.0**-60, 3 * 64
+    y = np.zeros((count, 1))
+    y[0], y[64], y[128] = 1.0, small, -1.0
+    x = np.zeros((5, 1))
+    aliases = ["x = Vi(1)", "y = Vj(1)"]
+    folds = [
+        Genred("x+y", aliases, name, axis=1)._fold for name in ("Max", "Sum", "Prod", "ArgMin")
+    ]
+    with settings(splits=3, block=8):
+        top, total, product, place = Several(folds).run(NumpyArrays, [x, y])
+    assert_same_bits(total, np.full((5, 1), small))
+    assert_same_bits(top, np.full((5, 1), 1.0))
+    assert_same_bits(product, np.zeros((5, 1)))
+    assert_same_bits(place, np.full((5, 1), 128))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_values_that_are_not_finite(where: int, value: float) -> None:
+    given = draw(40, 61)
+    given[where][3, 0] = value
+    folds = folds_of("all")
+    got = Several(folds).run(NumpyArrays, given)
+    want = [result for fold in folds for result in fold.run(NumpyArrays, given)]
+    compare(folds, got, want, "float32", 61)
+
+
+def test_results_are_compared_with_the_reference() -> None:
+    check("all", draw(17, 23), check=2)
+
+
+def test_results_as_users_see_them() -> None:
+    folds = folds_of("pair")
+    given = draw(17, 23)
+    (value, index), total = Several(folds)(NumpyArrays, given)
+    (smallest, place), whole = (fold(NumpyArrays, given) for fold in folds)
+    for one, other in ((value, smallest), (index, place)):
+        assert_same_bits(one, other)
+    assert_close(total, whole, terms=23)
+
+
+# -- the kernel -----------------------------------------------------------------------------------
+
+
+def pair_values(kernel: Kernel) -> int:
+    """Values that are computed for each pair, those of the reductions' rules apart."""
+    return len([v for v in reachable(kernel.outputs) if v.kind == "real"])
+
+
+def test_what_formulas_share_is_computed_once() -> None:
+    folds = [
+        Genred(f, ALIASES, name, axis=1)._fold
+        for name, f in (("Max", GAUSSIAN), ("ArgMin", DISTANCE), ("Sum", f"{GAUSSIAN}*b"))
+    ]
+    whole, (largest, nearest, summed) = Several(folds).kernel(), (f.kernel() for f in folds)
+    assert pair_values(whole) < pair_values(largest) + pair_values(nearest)
+    exponentials = [v for v in reachable(whole.outputs) if v.what == "exp"]
+    assert len(exponentials) == 1
+    assert whole.outputs[1] in reachable(whole.outputs[:1])
+    assert summed.dim == 1
+    twice = Several([folds[0], folds[0]]).kernel()
+    assert pair_values(twice) == pair_values(largest)
+
+
+def test_components_results_and_places_of_accumulators() -> None:
+    kernel = Several(folds_of("all")).kernel()
+    names = [each.rule.name for each in kernel.accumulators]
+    assert names == list(PARTS)
+    assert [each.first for each in kernel.accumulators][:4] == [0, 3, 4, 5]
+    assert kernel.dim == kernel.places == sum(each.count for each in kernel.accumulators)
+    assert kernel.parts == kernel.dim + 3  # three have an index beside each value
+    assert kernel.results == (3, 1, 1, 3, 1, 3, 1, 3, 1, 1, 1, 1)
+    assert kernel.kinds[2] == "index"
+    assert kernel.owner(4).rule.name == "ArgMin"
+
+
+def fused_kernel(columns: tuple[str, ...]) -> Kernel:
+    """Sums and others kept on rows, the same kept on columns."""
+    asked = [
+        Folded(fold_of(name, 1).formula, REDUCTIONS[name], axis=axis)
+        for axis, names in ((ROW, ("Sum", "Max")), (COLUMN, columns))
+        for name in names
+    ]
+    return lower_all(asked, Kind.I, 16, True, fused=True)
+
+
+def test_the_interpreter_keeps_rows_and_columns() -> None:
+    names = ("ArgMin", "Sum", "Count", "Mean", "Min_ArgMin")
+    kernel = fused_kernel(names)
+    given = draw(17, 23, "float64")
+    got = interpreter.evaluate_all(kernel, dict(enumerate(given)), 17, 23)
+    want = [r for name in ("Sum", "Max") for r in oracle(name, given, 1)]
+    want += [r for name in names for r in oracle(name, given, 0)]
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other, terms=23)
+
+
+def test_rows_come_first() -> None:
+    formula = fold_of("Sum", 1).formula
+    asked = [Folded(formula, REDUCTIONS["Sum"], axis=axis) for axis in (COLUMN, ROW)]
+    with pytest.raises(InternalError, match="rows come first"):
+        lower_all(asked, Kind.I, 16, fused=True)
+    with pytest.raises(InternalError, match="fused kernels"):
+        lower_all(asked[::-1], Kind.I, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("LogSumExp", {}), ("KMin", {"opt_arg": 3}), ("SumSoftMaxWeight", {"formula2": "b"})],
+)
+def test_forms_with_loops_of_their_own_are_refused(name: str, options: dict[str, Any]) -> None:
+    other = Genred(DISTANCE, ALIASES, name, axis=1, **options)._fold
+    for folds in ([fold_of("Sum", 1), other], [other, fold_of("Max", 1)]):
+        with pytest.raises(UnsupportedError, match=f"{name} cannot be computed in one pass"):
+            Several(folds).kernel()
+
+
+def test_a_list_of_one_place_is_none() -> None:
+    nearest = Genred(DISTANCE, ALIASES, "KMin", axis=1, opt_arg=1)._fold
+    given = draw(17, 23)
+    got = Several([nearest, fold_of("Sum", 1)]).run(NumpyArrays, given)
+    assert_same_bits(got[0], nearest.run(NumpyArrays, given)[0])
+
+
+def test_long_outputs() -> None:
+    """Written out up to a limit."""
+    half = MOST_TOGETHER // 2
+    aliases = [f"x = Vi({half})", f"y = Vj({half})"]
+    folds = [Genred(f, aliases, n, axis=1)._fold for f, n in (("x*y", "Sum"), ("x-y", "ArgMax"))]
+    random = np.random.default_rng(0)
+    given = [random.standard_normal((n, half)).astype("float32") for n in (19, 37)]
+    for plan in ({}, {"lanes": "column", "splits": 2}):
+        with settings(**plan):
+            got = Several(folds).run(NumpyArrays, given)
+            want = [fold.run(NumpyArrays, given)[0] for fold in folds]
+        compare(folds, got, want, "float32", 37)
+    more = [*folds, fold_of("Max", 1)]
+    with pytest.raises(UnsupportedError, match=f"{MOST_TOGETHER} components"):
+        Several(more).kernel()
+
+
+# -- programs for GPUs ----------------------------------------------------------------------------
+
+
+def on_gpu(mixture: str, given: list[Array], axis: int = 1, **how: Any) -> list[Array]:
+    """The same as `check` by Triton's interpreter."""
+    torch = pytest.importorskip("torch")
+    tensors = [torch.from_numpy(np.array(array)) for array in given]
+    return check(mixture, tensors, axis, library=DeviceTensors, **{"tile": "16x16x1", **how})
+
+
+@pytest.mark.usefixtures("interpreter")
+@every_pair(
+    ("mixture", list(MIXTURES)),
+    ("dtype", ["float32", "float64", "float16"]),
+    ("axis", [0, 1]),
+    ("splits", [1, 3]),
+    ids=str,
+)
+def test_programs_for_gpus(mixture: str, dtype: str, axis: int, splits: int) -> None:
+    for size in SIZES[:-1]:
+        on_gpu(mixture, draw(*size, dtype), axis, splits=splits)
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_programs_for_gpus_of_many_chunks_batches_and_ranges() -> None:
+    torch = pytest.importorskip("torch")
+    on_gpu("all", draw(70, 300), tile="32x16x1", splits=2)
+    on_gpu("all", draw(40, 61), 0, ranges=ranges_of(40, 61))
+    folds = folds_of("all")
+    tensors = [torch.from_numpy(array) for array in draw(9, 23, "float64", BATCHES[1])]
+    with settings(tile="16x16x1", splits=2):
+        got = Several(folds).run(DeviceTensors, tensors)
+        want = [result for fold in folds for result in fold.run(DeviceTensors, tensors)]
+    compare(folds, got, want, "float64", 23)
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_states_and_compensated_sums_on_gpus() -> None:
+    torch = pytest.importorskip("torch")
+    folds = [fold_of(name, 1).variant(states_of(name)) for name in ("Min_ArgMin", "Sum", "Prod")]
+    folds += [fold_of(name, 1, sum_scheme="kahan_scheme") for name in ("Sum", "Mean")]
+    tensors = [torch.from_numpy(array) for array in draw(9, 61)]
+    for splits in (1, 2):
+        with settings(tile="16x16x1", splits=splits):
+            got = Several(folds).run(DeviceTensors, tensors)
+            want = [result for fold in folds for result in fold.run(DeviceTensors, tensors)]
+        compare(folds, got, want, "float32", 61)
+
+
+def test_programs_for_gpus_keep_rows_alone() -> None:
+    with pytest.raises(UnsupportedError, match="rows alone"):
+        TRITON.launcher(fused_kernel(("Sum",)), "float32", Accumulation("float32", "float64"))
+
+
+@pytest.mark.usefixtures("interpreter")
+def test_host_arrays_go_to_a_gpu_one_reduction_after_the_other() -> None:
+    torch = pytest.importorskip("torch")
+    folds, given = folds_of("pair"), draw(17, 23)
+    library = OnGpu(NumpyArrays, torch.device("cpu"))
+    with settings(tile="16x16x1"):
+        got = Several(folds).run(library, given)
+        want = [result for fold in folds for result in fold.run(library, given)]
+    compare(folds, got, want, "float32", 23)
