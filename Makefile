@@ -1,7 +1,7 @@
 PYTHON ?= $(firstword $(wildcard .venv/bin/python .venv/Scripts/python.exe) python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-all test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
+.PHONY: check test test-all planted test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
 	docs operations bench bench-gpu gpu-code
 
 check:
@@ -15,6 +15,10 @@ test:
 # All combinations of options, too.
 test-all:
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "product or not product"
+
+# Faults planted into a copy, one at a time: each is to be noticed.
+planted:
+	$(PYTHON) tests/planted.py
 
 # The same tests with fewer instructions than the processor has.
 narrower = $(PYTHON) -m pytest -n 2 --dist worksteal -m "not any_target and not product" tests/test_backends.py tests/test_torch.py

@@ -1,0 +1,259 @@
+"""Faults planted into a copy of the tree, one at a time: the tests that run by default notice each.
+
+python tests/planted.py            all of them, a minute each at most
+python tests/planted.py topk ties  those whose name contains a word
+
+A fault is one line of one file, changed so that the program still runs. The tests named with it are
+those that someone would look at; the first failure is enough.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path("src/pairfold")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` stands once in the file; `tests` are names of files without test_ and .py."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: str
+
+
+FAULTS = [
+    Fault(
+        "ties of merged extremes",
+        "ops/reductions.py",
+        "s.both(s.eq(b[0], a[0]), s.lt(b[1], a[1]))",
+        "s.both(s.eq(b[0], a[0]), s.lt(a[1], b[1]))",
+        "reductions partial",
+    ),
+    Fault(
+        "ties of merged lists",
+        "ops/reductions.py",
+        "s.both(s.eq(a[0], b[0]), s.lt(a[1], b[1]))",
+        "s.both(s.eq(a[0], b[0]), s.lt(b[1], a[1]))",
+        "reductions",
+    ),
+    Fault(
+        "gradient of a soft-max misses the mean",
+        "ops/reductions.py",
+        'OPERATIONS["Scalprod"](g - _where_some(whole, out), sent)',
+        'OPERATIONS["Scalprod"](g, sent)',
+        "reductions_torch",
+    ),
+    Fault(
+        "product of two zeros",
+        "ops/reductions.py",
+        "both, nothing = rest * (others - f)",
+        "both, nothing = rest * others",
+        "reductions_torch differentiation",
+    ),
+    Fault(
+        "sign of a slope",
+        "ops/functions.py",
+        "return [x / length, -(y / length)]",
+        "return [x / length, y / length]",
+        "derivatives",
+    ),
+    Fault(
+        "a gradient that comes twice",
+        "calculus/derive.py",
+        "part if known is None else sum_of_gradients(known, part)",
+        "part",
+        "derivatives",
+    ),
+    Fault(
+        "a rule that hides NaN",
+        "ops/elementwise.py",
+        'Rule("x - x -> 0", lambda x, y: zero(x.dim) if x is y else None, "domain")',
+        'Rule("x - x -> 0", lambda x, y: zero(x.dim) if x is y else None)',
+        "rules",
+    ),
+    Fault(
+        "sign of a factor that leaves a sum",
+        "lower/factors.py",
+        "outside.append(s.constant(-1))",
+        "outside.append(s.constant(1))",
+        "rows backends",
+    ),
+    Fault(
+        "columns of a split",
+        "lower/schedule.py",
+        "per_split = -(-blocks // splits) * plan.block",
+        "per_split = blocks // splits * plan.block",
+        "reductions backends",
+    ),
+    Fault(
+        "rows of a panel of ranges",
+        "lower/pattern.py",
+        "found[:, 1] = np.minimum(most, found[:, 1] - number * most)",
+        "found[:, 1] = np.minimum(most, found[:, 1])",
+        "ranges",
+    ),
+    Fault(
+        "rounding error of a sum",
+        "backends/llvm/states.py",
+        "lost = simd.add(simd.sub(a[0], simd.sub(high, back)), simd.sub(b[0], back))",
+        "lost = simd.add(simd.sub(a[0], simd.sub(high, back)), simd.sub(back, b[0]))",
+        "reductions",
+    ),
+    Fault(
+        "lanes of a list that are joined",
+        "backends/llvm/topk.py",
+        "n < shift) for n in range(self.plan.width)",
+        "n <= shift) for n in range(self.plan.width)",
+        "reductions",
+    ),
+    Fault(
+        "a factor that is not finite",
+        "backends/llvm/outputs.py",
+        "code.refuse(self.args, simd.isnan(simd.sub(found, found)))",
+        "code.refuse(self.args, simd.isnan(found))",
+        "backends exponents",
+    ),
+    Fault(
+        "lanes beyond the last row of a fused pass",
+        "backends/llvm/fused.py",
+        "sums[n] = b.select(mask, added, sums[n])",
+        "sums[n] = added",
+        "sweep",
+    ),
+    Fault(
+        "the last bit of ln 2",
+        "backends/functions/numerics.py",
+        "LN2 = ",
+        "LN2 = (1 + Fraction(1, 2**45)) * ",
+        "approximations functions",
+    ),
+    Fault(
+        "columns after the last of a tile on a GPU",
+        "backends/gpu/source.py",
+        'line("inside = tl.cast(block, tl.int64) + lanes < stop")',
+        'line("inside = tl.cast(block, tl.int64) + lanes <= stop")',
+        "gpu_reductions",
+    ),
+    Fault(
+        "the smallest of a list on a GPU",
+        "backends/gpu/folding.py",
+        'value = text.let(f"tl.min(l{n}, 1, keep_dims=True)")',
+        'value = text.let(f"tl.max(l{n}, 1, keep_dims=True)")',
+        "gpu_reductions",
+    ),
+    Fault(
+        "rows that ranges leave out",
+        "frontends/ranges.py",
+        "mine = [np.clip(blocks, start, stop) - start, ends, intervals]",
+        "mine = [np.clip(blocks, start, stop), ends, intervals]",
+        "gpu_slabs",
+    ),
+    Fault(
+        "columns of a part are numbered",
+        "ops/states.py",
+        "library.where(empty, state, state + float(start))",
+        "library.where(empty, state, state + 0.0)",
+        "partial gpu_slabs",
+    ),
+    Fault(
+        "anchors of parts",
+        "ops/states.py",
+        "ours, theirs = (library.exp(part[count] - top) for part in (a, b))",
+        "ours, theirs = (library.exp(top - part[count]) for part in (a, b))",
+        "partial",
+    ),
+    Fault(
+        "what least recently used means",
+        "core/cache.py",
+        "found.sort(key=lambda each: each[0])",
+        "found.sort(key=lambda each: -each[0])",
+        "cache",
+    ),
+    Fault(
+        "batch axes that are repeated",
+        "arrays/checks.py",
+        "0 if size == 1 else stride",
+        "stride",
+        "batches reductions",
+    ),
+    Fault(
+        "states of the second of several reductions",
+        "lower/kernel.py",
+        "first, result = first + folded.dim, result + len(folded.rule.results)",
+        "first, result = first + folded.dim, result + 1",
+        "accumulators",
+    ),
+    Fault(
+        "columns beyond the last in lanes",
+        "backends/llvm/states.py",
+        "current[n * vectors + r] = block.only_valid(after, before, at, r)",
+        "current[n * vectors + r] = after",
+        "backends reductions",
+    ),
+    Fault(
+        "precedence in a formula",
+        "ops/elementwise.py",
+        'symbol=Symbol("-", 30),',
+        'symbol=Symbol("-", 40),',
+        "parse",
+    ),
+]
+
+
+def planted(copy: Path, fault: Fault) -> str:
+    """What the tests say of a fault, in a copy of the tree that is mended afterwards."""
+    path = copy / PACKAGE / fault.path
+    text = path.read_text()
+    if text.count(fault.old) != 1:
+        return f"the line stands {text.count(fault.old)} times"
+    path.write_text(text.replace(fault.old, fault.new))
+    tests = [f"tests/test_{name}.py" for name in fault.tests.split()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(
+            [*command, *tests],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy / "src")},
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        path.write_text(text)
+    if done.returncode != 1:
+        return f"NOT NOTICED (exit status {done.returncode})"
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return failed[0].removeprefix("FAILED tests/")[:90] if failed else "an error"
+
+
+def main(words: list[str]) -> int:
+    """Plant the faults; the number of those that nothing noticed."""
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tree"
+        ignored = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".hypothesis", "build")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        for fault in FAULTS:
+            if words and not any(word in fault.name for word in words):
+                continue
+            start = time.perf_counter()
+            found = planted(copy, fault)
+            missed += found.startswith(("NOT", "the line"))
+            print(f"{time.perf_counter() - start:5.0f} s  {fault.name}: {found}", flush=True)
+    print(f"{missed} not noticed")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
