@@ -132,6 +132,7 @@ class Fold:
         self.variables = tuple(variables)
         self.reduction = reduction
         self.row = row_of(reduction)
+        self.results: tuple[Result, ...] = self.row.results
         self.kept = kept
         self.names = dict(names or {})
         self.accuracy = accuracy or Accuracy()
@@ -158,11 +159,6 @@ class Fold:
         anchors = self.dim if self.weight is None else 1
         sizes = {"component": self.dim, "anchor": anchors, "list": self.dim * self.length}
         return tuple(sizes[result.per] for result in self.row.results)
-
-    @property
-    def results(self) -> tuple[Result, ...]:
-        """What the results are."""
-        return self.row.results
 
     # -- derived folds --------------------------------------------------------------------------
 

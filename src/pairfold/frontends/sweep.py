@@ -20,7 +20,6 @@ from ..lower.accumulators import Folded
 from ..lower.kernel import COLUMN, ROW
 from ..lower.schedule import ITEM, Accumulation
 from ..lower.sweep import MOST_COMPONENTS
-from ..ops.reductions import Result
 from ..settings import Settings, current
 from .fold import Fold
 from .ranges import Ranges
@@ -49,6 +48,8 @@ class Several(Fold):
             first.asked,
         )
         self.folds = list(folds)
+        self._widths = tuple(width for fold in folds for width in fold.widths)
+        self.results = tuple(result for fold in folds for result in fold.results)
         self.beside = tuple((f.formula, f.reduction, f.weight, f.length, f.kept) for f in folds)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -57,12 +58,7 @@ class Several(Fold):
     @property
     def widths(self) -> tuple[int, ...]:
         """The number of components of each result."""
-        return tuple(width for fold in self.folds for width in fold.widths)
-
-    @property
-    def results(self) -> tuple[Result, ...]:
-        """What the results are."""
-        return tuple(result for fold in self.folds for result in fold.results)
+        return self._widths
 
     @property
     def simple(self) -> bool:
