@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Generic, TypeVar
 
+from ...core.cache import cached
+
 Number = int | float | Fraction
 V = TypeVar("V")  # a value of a backend: an instruction, or a name
 
@@ -27,12 +29,15 @@ def round_to_format(value: Number, dtype: str) -> float:
     Going through a Python float first would round twice for float32, hence the
     integer arithmetic: value = q * 2**e with q rounded once.
     """
-    fraction_bits, smallest, overflow = FORMATS[dtype]
     if isinstance(value, float) and (not math.isfinite(value) or value == 0.0):
         return value
+    return 0.0 if value == 0 else _rounded(value, dtype)
+
+
+@cached("rounded numbers", 4096)
+def _rounded(value: Number, dtype: str) -> float:
+    fraction_bits, smallest, overflow = FORMATS[dtype]
     exact = Fraction(value)
-    if exact == 0:
-        return 0.0
     magnitude = abs(exact)
     exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
     if magnitude < Fraction(2) ** exponent:
