@@ -93,8 +93,8 @@ FAULTS = [
     Fault(
         "columns of a split",
         "lower/schedule.py",
-        "per_split = -(-blocks // splits) * plan.block",
-        "per_split = blocks // splits * plan.block",
+        "splits = max(1, -(-columns // per_split))",
+        "splits = max(1, columns // per_split)",
         "reductions backends",
     ),
     Fault(
@@ -231,8 +231,10 @@ def planted(copy: Path, fault: Fault) -> str:
         )
     finally:
         path.write_text(text)
-    if done.returncode != 1:
-        return f"NOT NOTICED (exit status {done.returncode})"
+    if done.returncode == 0:
+        return "NOT NOTICED"
+    if done.returncode < 0:
+        return f"the tests die of signal {-done.returncode}"
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     return failed[0].removeprefix("FAILED tests/")[:90] if failed else "an error"
 
