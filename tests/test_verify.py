@@ -201,7 +201,7 @@ def step_of_no_value(kernel: Kernel) -> None:
 
 def merge_that_reads_columns(kernel: Kernel) -> None:
     s = kernel.scalars
-    with_rules(kernel, merges=(s.hole("a", 0) + s.hole("column", 0),))
+    with_rules(kernel, merges=(s.placeholder("a", 0) + s.placeholder("column", 0),))
 
 
 def components_of_another_accumulator(kernel: Kernel) -> None:
@@ -209,7 +209,7 @@ def components_of_another_accumulator(kernel: Kernel) -> None:
 
 
 def output_that_reads_states(kernel: Kernel) -> None:
-    kernel.outputs = (kernel.outputs[0] + kernel.scalars.hole("acc", 0), *kernel.outputs[1:])
+    kernel.outputs = (kernel.outputs[0] + kernel.scalars.placeholder("acc", 0), *kernel.outputs[1:])
 
 
 def arguments_that_overlap(kernel: Kernel) -> None:

@@ -3,8 +3,8 @@
 A value of a kernel (`core.scalars.Value`) is a row of one of two tables. `PRIMITIVES` are the
 machine operations; each has its NumPy meaning (the definition), which the interpreter runs, and the
 name of its LLVM spelling (`backends.llvm.simd` or `backends.functions`). `STRUCTURES` are what
-surrounds them: constants, components of arguments, component indices, loops and tables, and holes
-that a backend fills. `lower.verify` checks the values of a kernel against both.
+surrounds them: constants, components of arguments, component indices, loops and tables, and
+placeholders that a backend fills. `lower.verify` checks the values of a kernel against both.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ValueKind = Literal["real", "mask", "index", "table"]
 
 # What a backend supplies: parts of running states (`acc`, `a`, `b`), the number of the column, an
 # anchor, the sum without weights, the number of columns.
-HoleName = Literal["acc", "a", "b", "column", "top", "total", "count"]
+PlaceholderName = Literal["acc", "a", "b", "column", "top", "total", "count"]
 
 What = Literal[
     "abs", "acos", "add", "apart", "asin", "atan", "atan2", "both", "carry", "const", "cos", "div",
-    "either", "entry", "eq", "exp", "floor", "hole", "index_add", "index_below", "index_floordiv",
+    "either", "entry", "eq", "exp", "floor", "index_add", "index_below", "index_floordiv",
     "index_loop", "index_max", "index_min", "index_mod", "index_mul", "index_sub", "le", "load",
-    "log", "lt", "memory", "mul", "ne", "neg", "position", "pow", "result", "rsqrt", "select",
-    "sin", "sqrt", "sub", "table", "tanh",
+    "log", "lt", "memory", "mul", "ne", "neg", "placeholder", "position", "pow", "result", "rsqrt",
+    "select", "sin", "sqrt", "sub", "table", "tanh",
 ]  # fmt: skip
 
 # Numbers or truth values of NumPy: one, or one for each row, column or pair.
@@ -64,7 +64,9 @@ class Structure:
     name: What
     kind: ValueKind
     operands: tuple[tuple[ValueKind, ...], ...] | None
-    data: Literal["number", "load", "hole", "loop", "carried", "integer", "integer or operand", ""]
+    data: Literal[
+        "number", "load", "placeholder", "loop", "carried", "integer", "integer or operand", ""
+    ]
 
 
 def _numpy_rsqrt(x: Numbers) -> Numbers:
@@ -152,7 +154,7 @@ STRUCTURES: dict[str, Structure] = {
         Structure("const", "real", ((),), "number"),
         # Component k of an argument, which is a number or an operand.
         Structure("load", "real", ((), _INDEX), "load"),
-        Structure("hole", "real", ((),), "hole"),
+        Structure("placeholder", "real", ((),), "placeholder"),
         Structure("index_loop", "index", ((),), "loop"),
         *(
             Structure(row.what, "index", (_INDEX, ("index", "index")), "integer or operand")

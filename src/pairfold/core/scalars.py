@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar, cast
 import numpy as np
 
 from ..errors import InternalError
-from .primitives import INDEX_OPERATIONS, PRIMITIVES, HoleName, ValueKind, What
+from .primitives import INDEX_OPERATIONS, PRIMITIVES, PlaceholderName, ValueKind, What
 
 T = TypeVar("T")
 
@@ -95,10 +95,10 @@ class Load(NamedTuple):
     component: int | None
 
 
-class Hole(NamedTuple):
+class Placeholder(NamedTuple):
     """What a backend supplies: number `place` of its kind."""
 
-    name: HoleName
+    name: PlaceholderName
     place: int
 
 
@@ -111,7 +111,7 @@ class Carried(NamedTuple):
 
 # What a value is made of besides its operands. An integer is the second operand of an operation on
 # indices, or the component of a table, where that is no value.
-Data = Number | Load | Hole | Carried | Loop | int | None
+Data = Number | Load | Placeholder | Carried | Loop | int | None
 
 
 class Value:
@@ -164,9 +164,9 @@ class Value:
         return self._data_as(Load)
 
     @property
-    def supplied(self) -> Hole:
+    def supplied(self) -> Placeholder:
         """What is to be supplied."""
-        return self._data_as(Hole)
+        return self._data_as(Placeholder)
 
     @property
     def carried(self) -> Carried:
@@ -310,9 +310,9 @@ class Scalars:
             return self._make("load", data=Load(position, k), stage=stage)
         return self._make("load", (k,), Load(position, None), stage=stage | k.stage)
 
-    def hole(self, name: HoleName, place: int) -> Value:
-        """A value that the backend supplies, number `place` of its kind; see `HoleName`."""
-        return self._make("hole", data=Hole(name, place), stage=PAIR)
+    def placeholder(self, name: PlaceholderName, place: int) -> Value:
+        """A value that the backend supplies, number `place` of its kind; see `PlaceholderName`."""
+        return self._make("placeholder", data=Placeholder(name, place), stage=PAIR)
 
     def as_value(self, operand: Operand) -> Value:
         """The operand itself, or the constant it stands for."""

@@ -114,7 +114,7 @@ def parse_aliases(aliases: Sequence[str]) -> Scope:
     (mappingproxy({0: 'x', 1: 'y', 2: 'p'}), 3)
 
     Raises:
-        FormulaError: an alias of another form, a name or position declared twice, or a hole.
+        FormulaError: an alias of another form, a name or position declared twice, or a placeholder.
     """
     if isinstance(aliases, (str, bytes)) or not isinstance(aliases, Iterable):
         parts = re.split(r"[,;](?![^(]*\))", aliases) if isinstance(aliases, str) else []
@@ -150,7 +150,7 @@ def parse_aliases(aliases: Sequence[str]) -> Scope:
                 f"no alias declares argument {position}",
                 where="\n".join(declared.values()),
                 found=f"{len(by_position)} arguments, the last at position {max(by_position)}",
-                hint="positions count from 0 without holes",
+                hint="positions count from 0 without placeholders",
             )
     variables = tuple(by_position[position] for position in range(len(by_position)))
     return Scope(variables, MappingProxyType(by_name), MappingProxyType(names))
@@ -250,7 +250,7 @@ class _Literals:
             raise FormulaError(
                 f"argument {missing} is not declared, but argument {last} is used",
                 where=_where(self.added[last][1], [self.added[last][2]]),
-                hint=f"positions after the aliases count from {first} without holes",
+                hint=f"positions after the aliases count from {first} without placeholders",
             )
         more = tuple(self.added[position][0] for position in range(first, last + 1))
         return Scope(scope.variables + more, scope.by_name, scope.names)

@@ -60,8 +60,8 @@ class Accumulator:
 
     Its results are those from number `result` on. `scores` are the exponents whose maxima are the
     anchors of an anchored reduction, `total` its unweighted term if it wants one. The rules read
-    holes (see `HoleName`): `steps` has one for each value that is folded, the total's last;
-    `finished` has one value per result.
+    placeholders (see `PlaceholderName`): `steps` has one for each value that is folded, the total's
+    last; `finished` has one value per result.
     """
 
     folded: Folded
@@ -128,16 +128,16 @@ def check_together(asked: Sequence[Folded]) -> None:
 def rules_of(
     s: Scalars, reduction: Reduction, outputs: Sequence[Value]
 ) -> tuple[tuple[tuple[Value, ...], ...], tuple[Value, ...], tuple[Value, ...]]:
-    """The reduction's rules applied to holes: `acc` (inner state), `a` and `b` (states).
+    """The reduction's rules applied to placeholders: `acc` (inner state), `a` and `b` (states).
 
     For a list, `acc` and `a` hold two entries of it: the place before, and the place itself.
     """
     size = len(reduction.identity)
     own = 2 * size if reduction.listed else size
-    acc, a = ([s.hole(name, place) for place in range(own)] for name in ("acc", "a"))
-    b = [s.hole("b", place) for place in range(size)]
-    column = s.hole("column", 0)
+    acc, a = ([s.placeholder(name, place) for place in range(own)] for name in ("acc", "a"))
+    b = [s.placeholder("b", place) for place in range(size)]
+    column = s.placeholder("column", 0)
     steps = tuple(tuple(reduction.step(s, acc, output, column)) for output in outputs)
     merges = tuple(reduction.merge(s, a, b))
-    ends = Ends(a, s.hole("top", 0), s.hole("total", 0), s.hole("count", 0))
+    ends = Ends(a, s.placeholder("top", 0), s.placeholder("total", 0), s.placeholder("count", 0))
     return steps, merges, tuple(reduction.finish(s, ends))

@@ -68,9 +68,9 @@ class _Magnitudes:
         self.kernel = kernel
         self.of: dict[Value, float] = {}
 
-    def anchored(self, hole: Value) -> list[Value]:
+    def anchored(self, placeholder: Value) -> list[Value]:
         """The exponents that an anchor is the largest of."""
-        name, place = hole.supplied
+        name, place = placeholder.supplied
         return [self.kernel.scores[place]] if name == "top" else []
 
     def add(self, value: Value) -> None:
@@ -88,7 +88,7 @@ class _Magnitudes:
         what, args = value.what, [self.of.get(arg, math.inf) for arg in value.args]
         if what == "const":
             return _size(value.number)
-        if what == "hole":
+        if what == "placeholder":
             return max((self.of.get(s, math.inf) for s in self.anchored(value)), default=math.inf)
         if what in ("add", "sub"):
             return args[0] + args[1]

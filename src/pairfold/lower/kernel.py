@@ -552,11 +552,11 @@ def _anchored(
     s = lowering.scalars
     if weight is None:
         scores = tuple(lowering.component(formula, k) for k in indices)
-        tops = [s.hole("top", place) for place in range(len(scores))]
+        tops = [s.placeholder("top", place) for place in range(len(scores))]
         terms = [s.exp(s.apart(score, top)) for score, top in zip(scores, tops, strict=True)]
         return scores, terms, None
     score = lowering.component(formula, 0)
-    term = s.exp(s.apart(score, s.hole("top", 0)))
+    term = s.exp(s.apart(score, s.placeholder("top", 0)))
     terms = [term * lowering.component(weight, k) for k in indices]
     return (score,), terms, term if totals else None
 
@@ -610,7 +610,7 @@ def _exported(kernel: Kernel) -> set[Value]:
         if (value, at) in seen:
             continue
         seen.add((value, at))
-        if value.what in ("const", "load", "hole", "carry") or value.kind == "index":
+        if value.what in ("const", "load", "placeholder", "carry") or value.kind == "index":
             if value.what == "load":
                 todo.extend((arg, at) for arg in value.args)
             continue

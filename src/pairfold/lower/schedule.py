@@ -150,7 +150,7 @@ def _measured(kernel: Kernel) -> set[Value]:
     found: set[Value] = set()
     if kernel.anchors and kernel.weight is None:
         for value in reachable(kernel.folded):
-            if value.what == "hole" or not found.isdisjoint(value.args):
+            if value.what == "placeholder" or not found.isdisjoint(value.args):
                 found.add(value)
     return found
 
@@ -173,7 +173,7 @@ def _costly(kernel: Kernel) -> list[Value]:
 
 
 def _is_shared(value: Value) -> bool:
-    whole = value.kind in ("real", "table") and value.what != "hole"
+    whole = value.kind in ("real", "table") and value.what != "placeholder"
     return whole and value.stage == PAIR and not value.loops
 
 

@@ -232,7 +232,7 @@ def _own(kernel: Kernel, stage: int) -> int:
     values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
     return sum(
         value.kind == "real" and value.stage == stage and not value.loops
-        and value.what != "hole" and kernel.is_leaf(value, PAIR)
+        and value.what != "placeholder" and kernel.is_leaf(value, PAIR)
         for value in values
     )  # fmt: skip
 

@@ -18,10 +18,10 @@ from ..core.scalars import (
     PAIR,
     ROW,
     Carried,
-    Hole,
     Index,
     Load,
     Loop,
+    Placeholder,
     Value,
     reachable,
 )
@@ -38,7 +38,7 @@ _DATA: Mapping[str, Callable[[object], bool]] = {
     "": lambda data: data is None,
     "number": lambda data: isinstance(data, (Fraction, str)),
     "load": lambda data: isinstance(data, Load),
-    "hole": lambda data: isinstance(data, Hole),
+    "placeholder": lambda data: isinstance(data, Placeholder),
     "loop": lambda data: isinstance(data, Loop),
     "carried": lambda data: isinstance(data, Carried),
     "integer": lambda data: isinstance(data, int),
@@ -71,7 +71,7 @@ def faults(kernel: Kernel) -> list[str]:
         found = [fault for value in values for fault in check(value, kernel)]
         if found:
             return found
-    for whole in (_counts, _outputs, _rules, _holes, _arguments, _slots, _reads):
+    for whole in (_counts, _outputs, _rules, _placeholders, _arguments, _slots, _reads):
         found = list(whole(kernel))
         if found:
             return found
@@ -279,7 +279,7 @@ def _rules(kernel: Kernel) -> Faults:
                     yield f"{value} of a {name} is no number"
 
 
-def _holes(kernel: Kernel) -> Faults:
+def _placeholders(kernel: Kernel) -> Faults:
     """Each rule reads only what it is given."""
     tops = {"top": len(_scores(kernel))}
     yield from _given("an exponent", _scores(kernel), {})
@@ -296,7 +296,7 @@ def _holes(kernel: Kernel) -> Faults:
 
 def _given(name: str, targets: Sequence[Value], given: Mapping[str, int]) -> Faults:
     for value in reachable(targets):
-        if value.what != "hole":
+        if value.what != "placeholder":
             continue
         if value.stage != PAIR:
             yield f"{value} is of stage {value.stage}"

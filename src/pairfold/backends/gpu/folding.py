@@ -138,7 +138,7 @@ class Folding:
         steps = owner.steps[place - owner.first]
         given: Known = {self.kernel.folded[place]: value}
         for target in reachable(steps, lambda v: v in given):
-            if target.what == "hole":
+            if target.what == "placeholder":
                 kind, part = target.supplied
                 given[target] = {"acc": parts, "column": ["here"]}[kind][part]
         found = self._rule(steps, given, self.inner)
@@ -185,7 +185,7 @@ class Folding:
             self._add_compensated(name, totals[0], states[0])
             return
         given, merges = {"a": totals, "b": list(states)}, self.owner(name).merges
-        found = self._rule(merges, self._holes(merges, given), self.outer)
+        found = self._rule(merges, self._placeholders(merges, given), self.outer)
         for total, after in zip(totals, found, strict=True):
             self.text.line(f"{total} = {after}")
 
@@ -198,11 +198,11 @@ class Folding:
         self.text.line(f"e{name} = e{name} + {lost}")
         self.text.line(f"{total} = {after}")
 
-    def _holes(self, targets: Sequence[Value], given: dict[str, list[str]]) -> Known:
+    def _placeholders(self, targets: Sequence[Value], given: dict[str, list[str]]) -> Known:
         return {
             value: given[value.supplied.name][value.supplied.place]
             for value in reachable(targets)
-            if value.what == "hole" and value.supplied.name in given
+            if value.what == "placeholder" and value.supplied.name in given
         }
 
     def closed(self, name: str) -> list[str]:
@@ -249,8 +249,8 @@ class Folding:
                 "a": states, "top": [self._top(instance)], "total": [total], "count": ["count"],
             }  # fmt: skip
             targets = self.owner(f"a{instance.number}").finished
-            holes = self._holes(targets, given)
-            found.append((instance, self._rule(targets, holes, self.outer)))
+            placeholders = self._placeholders(targets, given)
+            found.append((instance, self._rule(targets, placeholders, self.outer)))
         return found
 
     def _top(self, instance: Instance) -> str:
@@ -320,7 +320,7 @@ class Anchored(Folding):
 
     def measured(self, known: Known, place: int, top: str, over: str) -> None:
         """What is known once anchors stand: they, and exponents measured from them."""
-        anchor = self.kernel.scalars.hole("top", place)
+        anchor = self.kernel.scalars.placeholder("top", place)
         known[anchor] = top
         known[self.kernel.scalars.apply("apart", self.kernel.scores[place], anchor)] = over
 
@@ -523,7 +523,7 @@ def _merge_function(kernel: Kernel, tiling: Tiling, accumulator: Accumulator, na
     given: Known = {
         value: f"{value.supplied.name}{value.supplied.place}"
         for value in reachable(accumulator.merges)
-        if value.what == "hole"
+        if value.what == "placeholder"
     }
     found = plain.emit(accumulator.merges, given)
     text.line(f"return {', '.join(found)}")

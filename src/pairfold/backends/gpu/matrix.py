@@ -144,4 +144,4 @@ class Matrix(Anchored):
         given = {"a": [state], "top": [top], "total": [total], "count": ["count"]}
         given["a"] = [self._times_factor(instance, state)]
         targets = self.kernel.only.finished
-        return [(instance, self._rule(targets, self._holes(targets, given), self.outer))]
+        return [(instance, self._rule(targets, self._placeholders(targets, given), self.outer))]

@@ -76,8 +76,8 @@ class Emitter:
 
     def key(self, value: Value, instance: Key) -> Key:
         """The part of an instance that a value of this stage depends on."""
-        if value.what == "hole" or self.at != PAIR:
-            return instance if value.what == "hole" else (0, 0)
+        if value.what == "placeholder" or self.at != PAIR:
+            return instance if value.what == "placeholder" else (0, 0)
         u, r = instance
         if value in self.spread:
             return instance

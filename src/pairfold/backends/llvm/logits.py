@@ -72,11 +72,11 @@ class Logits:
 
     def enter_maxima(self, known: Known, maxima: Sequence[ir.Value]) -> None:
         """The maxima of the block, for the terms that are measured from them."""
-        holes = [v for v in reachable(self.kernel.folded) if v.what == "hole"]
-        for hole in holes:
+        placeholders = [v for v in reachable(self.kernel.folded) if v.what == "placeholder"]
+        for placeholder in placeholders:
             for instance in self.block.instances(self.code.plan.jam):
-                number = maxima[hole.supplied.place]
-                known[hole, instance] = self.maxima.load_narrow(number, instance[1])
+                number = maxima[placeholder.supplied.place]
+                known[placeholder, instance] = self.maxima.load_narrow(number, instance[1])
 
     def recall(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:
         """The exponents as they were kept."""

@@ -188,9 +188,9 @@ class States:
             return [two_sum(self.outer, x, y) for x, y in zip(a, b, strict=True)]
         emitter, merges = self.code.rules(PAIR, self.outer), self.run.accumulator.merges
         known: Known = {}
-        for hole in (v for v in reachable(merges) if v.what == "hole"):
-            name, place = hole.supplied
-            known[hole, (0, 0)] = (a if name == "a" else b)[place][0]
+        for placeholder in (v for v in reachable(merges) if v.what == "placeholder"):
+            name, place = placeholder.supplied
+            known[placeholder, (0, 0)] = (a if name == "a" else b)[place][0]
         emitter.emit(merges, [(0, 0)], known, no_leaf)
         return [(known[value, emitter.key(value, (0, 0))], None) for value in merges]
 
@@ -263,12 +263,12 @@ class States:
             r = instance[1]
             value = self.code.to_inner(local[output, block.key(output, instance)])
             known: Known = {(output, emitter.key(output, instance)): value}
-            for hole in (v for v in reachable(steps) if v.what == "hole"):
-                name, part = hole.supplied
+            for placeholder in (v for v in reachable(steps) if v.what == "placeholder"):
+                name, part = placeholder.supplied
                 if name == "column":
-                    known[hole, instance] = block.column_vector(at, instance)
+                    known[placeholder, instance] = block.column_vector(at, instance)
                 elif name == "acc":
-                    known[hole, instance] = current[part * vectors + r]
+                    known[placeholder, instance] = current[part * vectors + r]
             leaf = block.slots.inner_leaf(at)
             emitter.emit(steps, [instance], known, leaf, output.loops)
             for n, step in enumerate(steps):
@@ -416,7 +416,7 @@ def finished(
     targets = accumulator.finished
     known: Known = {}
     for value in reachable(targets):
-        if value.what == "hole":
+        if value.what == "placeholder":
             part = given[value.supplied.name][value.supplied.place]
             assert part is not None
             known[value, (0, 0)] = part

@@ -417,12 +417,12 @@ class TopK:
 
 
 def _applied(
-    emitter: Emitter, rule: Sequence[Value], holes: dict[str, list[ir.Value]], given: Known
+    emitter: Emitter, rule: Sequence[Value], placeholders: dict[str, list[ir.Value]], given: Known
 ) -> Entry:
     known = dict(given)
-    for hole in (v for v in reachable(rule) if v.what == "hole"):
-        name, part = hole.supplied
-        known[hole, (0, 0)] = holes[name][part]
+    for placeholder in (v for v in reachable(rule) if v.what == "placeholder"):
+        name, part = placeholder.supplied
+        known[placeholder, (0, 0)] = placeholders[name][part]
     inside = frozenset().union(*(value.loops for value in rule))
     emitter.emit(rule, [(0, 0)], known, no_leaf, inside)
     value, index = (known[part, emitter.key(part, (0, 0))] for part in rule)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.dtypes import RESULTS
-from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES, HoleName, Numbers
+from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES, Numbers, PlaceholderName
 from ...core.scalars import Loop, Value, number, reachable, to_float
 from ...errors import InternalError
 from ...lower.accumulators import Accumulator
@@ -40,7 +40,7 @@ class _Interpreter:
             }[argument.stage](array)
 
     def run(self, targets: Sequence[Value], known: dict[Value, Cell]) -> list[Numbers]:
-        """Values of the targets, given those of holes, carries and loop indices."""
+        """Values of the targets, given those of placeholders, carries and loop indices."""
         inside = {value.loop for value in known if value.what == "index_loop"}
         for value in reachable(targets, lambda value: value in known):
             if value not in known and value.loops <= inside:
@@ -210,11 +210,11 @@ class _Fold:
         return self._finish(state, top, total)
 
     def _finish(self, state: Sequence[Numbers], top: Numbers, total: Numbers) -> list[Numbers]:
-        names: dict[HoleName, Sequence[Numbers]] = {
+        names: dict[PlaceholderName, Sequence[Numbers]] = {
             "a": state, "top": [top], "total": [total], "count": [np.float64(self.columns)]
         }  # fmt: skip
         targets = self.accumulator.finished
-        return self.interpreter.run(targets, _holes(targets, names))
+        return self.interpreter.run(targets, _placeholders(targets, names))
 
     def _anchor(self) -> Array:
         """The largest exponent of every row, NaN apart, within the finite numbers."""
@@ -222,9 +222,9 @@ class _Fold:
         values = np.where(np.isnan(self.pairs(score)), -np.inf, self.pairs(score))
         limit = np.finfo(self.interpreter.dtype).max
         top = np.clip(values.max(axis=1, initial=-np.inf), -limit, limit)
-        self.known[self.kernel.scalars.hole("top", 0 if self.kernel.weight else self.place)] = top[
-            :, None
-        ]
+        self.known[
+            self.kernel.scalars.placeholder("top", 0 if self.kernel.weight else self.place)
+        ] = top[:, None]
         return top
 
     def _state(self, place: int) -> list[Numbers]:
@@ -235,8 +235,10 @@ class _Fold:
             np.full(self.rows, to_float(number(part))) for part in self.accumulator.rule.identity
         ]
         for j in range(self.columns):
-            holes = _holes(steps, {"acc": state, "column": [np.float64(self.numbers[j])]})
-            given = {**self.index, output: pairs[:, j], **holes}
+            placeholders = _placeholders(
+                steps, {"acc": state, "column": [np.float64(self.numbers[j])]}
+            )
+            given = {**self.index, output: pairs[:, j], **placeholders}
             state = self.interpreter.run(steps, given)
         return state
 
@@ -250,10 +252,10 @@ class _Fold:
         first = [np.full((1, self.rows), part) for part in (-np.inf, -1.0)]
         for j in range(self.columns):
             before = [np.concatenate([f, k])[:-1] for f, k in zip(first, kept, strict=True)]
-            holes = _holes(
+            placeholders = _placeholders(
                 steps, {"acc": [*before, *kept], "column": [np.float64(self.numbers[j])]}
             )
-            given = {**self.index, output: pairs[:, j], **holes}
+            given = {**self.index, output: pairs[:, j], **placeholders}
             kept = self.interpreter.run(steps, given)
         return kept
 
@@ -293,11 +295,11 @@ def pair_values(
     return np.stack(parts, axis=-1)
 
 
-def _holes(
-    targets: Sequence[Value], given: Mapping[HoleName, Sequence[Numbers]]
+def _placeholders(
+    targets: Sequence[Value], given: Mapping[PlaceholderName, Sequence[Numbers]]
 ) -> dict[Value, Cell]:
     return {
         value: given[value.supplied.name][value.supplied.place]
         for value in reachable(targets)
-        if value.what == "hole" and value.supplied.name in given
+        if value.what == "placeholder" and value.supplied.name in given
     }
