@@ -554,3 +554,35 @@ def test_random_alias_text_is_read_or_is_a_formula_error(text, form):
 def test_power_is_the_same_function_in_text_and_on_nodes():
     assert parse("x**p", ALIASES).node is power(X, P)
     assert parse("x**3", ALIASES).node is X**3
+
+
+# -- which operator binds tighter ------------------------------------------------------------------
+
+GROUPED = [
+    ("x-y*z", "x-(y*z)", "(x-y)*z"),
+    ("x+y*z", "x+(y*z)", "(x+y)*z"),
+    ("x-y/z", "x-(y/z)", "(x-y)/z"),
+    ("x*y-z", "(x*y)-z", "x*(y-z)"),
+    ("x/y+z", "(x/y)+z", "x/(y+z)"),
+    ("x-y-z", "(x-y)-z", "x-(y-z)"),
+    ("x-y+z", "(x-y)+z", "x-(y+z)"),
+    ("x/y/z", "(x/y)/z", "x/(y/z)"),
+    ("x/y*z", "(x/y)*z", "x/(y*z)"),
+    ("x|y+z", "x|(y+z)", "(x|y)+z"),
+    ("x-y|z", "(x-y)|z", "x-(y|z)"),
+    ("x|y*z", "x|(y*z)", "(x|y)*z"),
+    ("x<y+z", "x<(y+z)", "(x<y)+z"),
+    ("x+y<z", "(x+y)<z", "x+(y<z)"),
+    ("x*y**2", "x*(y**2)", "(x*y)**2"),
+    ("x-y**2", "x-(y**2)", "(x-y)**2"),
+    ("-x**2", "-(x**2)", "(-x)**2"),
+    ("-x-y", "(-x)-y", "-(x-y)"),
+]
+
+
+@pytest.mark.parametrize(("text", "meant", "other"), GROUPED)
+def test_operators_are_grouped_as_in_python(text, meant, other):
+    aliases = ["x = Vi(1)", "y = Vj(1)", "z = Vj(1)"]
+    found, wanted, wrong = (parse(each, aliases).node for each in (text, meant, other))
+    assert found is wanted
+    assert found is not wrong
