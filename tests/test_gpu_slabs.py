@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from checks import assert_close, assert_same_bits  # noqa: E402
+from every_reduction import CASES  # noqa: E402
 from products import some  # noqa: E402
 
 import pairfold.torch  # noqa: E402
@@ -24,31 +25,6 @@ from pairfold.frontends.slabs import Cut, Slabs  # noqa: E402
 from pairfold.settings import settings  # noqa: E402
 
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)", "p = Pm(1)"]
-CASES = [
-    ("Sum", "Exp(-p*SqDist(x,y))*b", {}),
-    ("Sum", "Exp(-p*SqDist(x,y))*b", {"sum_scheme": "kahan_scheme"}),
-    ("Sum", "x*b", {}),
-    ("Mean", "x-p*y", {}),
-    ("Count", "Step(x-y)", {}),
-    ("Prod", "SqDist(x,y)/4", {}),
-    ("Any", "Step(x-y-1)", {}),
-    ("All", "Step(x-y+3)", {}),
-    ("Min", "SqDist(x,y)", {}),
-    ("Max", "x-y", {}),
-    ("ArgMin", "SqDist(x,y)", {}),
-    ("ArgMax", "x-y", {}),
-    ("Min_ArgMin", "x-y", {}),
-    ("Max_ArgMax", "SqDist(x,y)", {}),
-    ("KMin", "SqDist(x,y)", {"opt_arg": 3}),
-    ("ArgKMin", "x-y", {"opt_arg": 3}),
-    ("KMin_ArgKMin", "SqDist(x,y)", {"opt_arg": 9}),
-    ("LogSumExp", "p*SqDist(x,y)*b", {}),
-    ("LogSumExp", "x-y", {}),
-    ("LogSumExp", "SqDist(x,y)", {"formula2": "Square(y)+1"}),
-    ("SumSoftMaxWeight", "-SqDist(x,y)", {"formula2": "y"}),
-    ("Max_SumShiftExp", "SqDist(x,y)", {}),
-    ("Max_SumShiftExpWeight", "SqDist(x,y)", {"formula2": "y"}),
-]
 
 
 def data(m=17, n=23, dtype=np.float32, batch=(), seed=0):
