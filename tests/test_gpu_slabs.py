@@ -21,6 +21,7 @@ from pairfold.arrays.torch import DeviceTensors  # noqa: E402
 from pairfold.cluster import from_matrix  # noqa: E402
 from pairfold.errors import MemoryLimitError  # noqa: E402
 from pairfold.frontends.devices import OnGpu  # noqa: E402
+from pairfold.frontends.partial import finished, merged, partial  # noqa: E402
 from pairfold.frontends.slabs import Cut, Slabs  # noqa: E402
 from pairfold.settings import settings  # noqa: E402
 
@@ -373,3 +374,21 @@ def test_a_progress_bar_counts_slabs(forced, monkeypatch):
     (bar,) = made
     assert bar.n == bar.total == 6
     assert bar.closed
+
+
+@pytest.mark.parametrize(("reduction", "formula", "options"), [CASES[12], CASES[14], CASES[18]])
+def test_states_of_host_arrays_come_in_slabs_too(forced, reduction, formula, options):
+    """Parts of parts: a process has some of the columns, and its GPU holds some of these."""
+    force, folded = forced
+    fold = Genred(formula, ALIASES, reduction_op=reduction, axis=1, **options)._fold
+    x, y, b, p = data()
+    library = OnGpu(NumpyArrays, torch.device("cpu"))
+    force(9, 5)
+    parts = [
+        partial(fold, library, [x, y[part], b[part], p], part.start)
+        for part in (slice(0, 14), slice(14, 23))
+    ]
+    assert [count for _, count in folded] == [3, 3, 2, 2]
+    found = finished(fold, NumpyArrays, merged(fold, NumpyArrays, *parts), 23, "float32")
+    for one, other in zip(found, fold.run(NumpyArrays, [x, y, b, p]), strict=True):
+        assert_close(one, other, terms=23)

@@ -31,12 +31,12 @@ _SUFFIX = " (states)"
 
 
 def states_of(name: str) -> str:
-    """The name of the reduction that gives the states of another.
+    """The name of the reduction that gives the states of another; of such a one, its own.
 
     >>> states_of("LogSumExp")
     'LogSumExp (states)'
     """
-    return name + _SUFFIX
+    return name if name.endswith(_SUFFIX) else name + _SUFFIX
 
 
 def row_of(name: str) -> Reduction:
@@ -183,5 +183,7 @@ def _stored(library: ArrayOperations, values: Any, kind: str, dtype: str) -> Any
         return values != 0
     if kind == "index":
         return library.cast(values, "int64")
+    if kind == "state":
+        return values
     # Half precision is rounded from what is computed with.
     return library.cast(library.cast(values, STORED[dtype]), dtype)
