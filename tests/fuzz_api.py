@@ -298,7 +298,8 @@ class Judge:
             # Angles at the origin have no derivative: NaN, also times 0. Nor has what is 0 times a
             # slope that is infinite: torch selects where others multiply by 0 or 1.
             self.turns = _has(program, lambda f: f.op in NOT_SMOOTH)
-            over = plain.overflow if program.axis else plain.overflow.mT
+            whole = program.axis or not plain.overflow.ndim  # one answer for all pairs
+            over = plain.overflow if whole else plain.overflow.mT
             over = over.expand(self.want.values[0].shape[:-1])
             if self.hides:
                 over = over | self.want.values[0].isnan().any(-1)
