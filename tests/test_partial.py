@@ -124,6 +124,17 @@ def test_both_axes_and_other_dtypes(name, formula, options, axis, dtype):
     check_same(fold, got, fold.run(NumpyArrays, arrays), dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("options", [{"dtype_acc": "float32"}, {"dtype_acc": "float64"}], ids=str)
+@pytest.mark.parametrize(("name", "formula"), [("Sum", "x*b"), ("LogSumExp", "x-y")])
+def test_sums_accumulated_as_asked_leave_states_of_float64(name, formula, options, dtype):
+    fold, arrays = reduced(name, formula, options), data(n=211, dtype=dtype)
+    states = partial(fold, NumpyArrays, arrays)
+    assert {state.dtype for state in states} == {np.dtype("float64")}
+    got = in_parts(fold, arrays, (64, 130), (2, 0, 1))
+    check_same(fold, got, fold.run(NumpyArrays, arrays), dtype)
+
+
 @pytest.mark.parametrize("name", INTERNAL)
 def test_states_of_what_derivatives_read(name):
     _, formula, options = next(case for case in CASES if case[0] == name)
