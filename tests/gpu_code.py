@@ -25,8 +25,8 @@ from pairfold.torch import Genred
 
 ROWS = 100_000
 TARGETS = ("sm_80", "sm_90", "gfx942")
-# One kernel of each kind is compiled for every GPU when the tests run, those with a budget for
-# sm_90; `make gpu-code` compiles all for all.
+# One kernel of each kind is compiled for every GPU in tests, those with a budget for sm_90; a third
+# of them by default, all by `make test-all`. `make gpu-code` compiles all for all.
 EVERYWHERE = (
     "gaussian", "gaussian.float64", "gaussian.dim64", "gaussian.dim64.backward.x", "logsumexp",
     "attention", "knn.dim3.k10", "knn.dim64.k10",

@@ -166,6 +166,12 @@ GOOD = identity(Genred("x-y", ALIASES[:2], axis=1)._fold)
         (GOOD.replace('"Subtract"', '"os.system"'), "no reduction"),
         (GOOD.replace('"kept":0', '"kept":7'), "no reduction"),
         ("[" * 100_000, "no reduction"),
+        (GOOD.replace('["auto","auto"]', '["float8","auto"]'), "no reduction"),
+        (GOOD.replace('["auto","auto"]', '["auto","best"]'), "no reduction"),
+        (GOOD.replace('"length":0', '"length":3'), "no reduction"),
+        (GOOD.replace('"length":0', '"length":-1'), "no reduction"),
+        (GOOD.replace('"Sum"', '"KMin"'), "no reduction"),
+        (GOOD.replace('"Sum"', '"SumSoftMaxWeight"'), "no reduction"),
     ],
 )
 def test_other_text_is_refused(text, says):

@@ -8,6 +8,9 @@ from ..errors import DTypeError
 from ..lower.schedule import Accumulation
 from ..ops.reductions import Reduction
 
+SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
+ACCUMULATORS = ("auto", "float16", "float32", "float64")
+
 
 @dataclass(frozen=True)
 class Accuracy:

@@ -20,7 +20,7 @@ from ..core.node import Kind
 from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
-from .accuracy import Accuracy
+from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
 from .devices import ANY_DEVICE, AUTO, placed
 from .fold import Fold
 from .given import REFUSED, completed
@@ -31,9 +31,6 @@ from .raw import fill_raw, is_raw
 
 if TYPE_CHECKING:
     from .explain import Explained
-
-SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
-ACCUMULATORS = ("auto", "float16", "float32", "float64")
 
 
 class Genred:

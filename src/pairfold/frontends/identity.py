@@ -11,9 +11,10 @@ from typing import Any
 
 from ..core.node import Kind, Node
 from ..errors import FormulaError, PairfoldError
+from ..ops.states import row_of
 from ..ops.steps import graphs_of, read, steps_of, written
 from ..ops.table import variable
-from .accuracy import Accuracy
+from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
 from .fold import Fold
 
 _VERSION = 1
@@ -74,14 +75,23 @@ def _rebuilt(found: dict[str, Any]) -> Fold:
         variable(position, dim, Kind(kind)) for position, dim, kind in found["variables"]
     ]
     formula, *weight = graphs_of(found["formulas"], variables)
+    row, length, (dtype, scheme) = row_of(found["reduction"]), found["length"], found["accuracy"]
+    if dtype not in ACCUMULATORS or scheme not in SCHEMES:
+        raise ValueError(f"accuracy {dtype}, {scheme}")
+    if type(length) is not int or length < 0 or bool(length) != row.listed:
+        raise ValueError(f"length {length} of {row.name}")
+    if len(weight) > 1 or bool(weight) not in {"no": (False,), "must": (True,)}.get(
+        row.weighted, (False, True)
+    ):
+        raise ValueError(f"{len(weight)} weights of {row.name}")
     return Fold(
         formula,
         variables,
         found["reduction"],
         Kind(found["kept"]),
         {int(position): name for position, name in found["names"].items()},
-        Accuracy(*found["accuracy"]),
+        Accuracy(dtype, scheme),
         weight[0] if weight else None,
-        found["length"],
+        length,
         Kind(found["asked"]),
     )
