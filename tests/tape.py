@@ -1,7 +1,8 @@
 """A small array library that differentiates: NumPy's arrays, and a tape of how they were made.
 
 It stands for any library that is neither NumPy nor torch. What such a library needs is here: an
-adapter of its arrays (`TapeArrays`), and one function that calls folds (`apply`).
+adapter of its arrays (`TapeArrays`), a function that calls folds (`apply`) and one that solves
+systems (`solve`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from typing import Any
 import numpy as np
 
 from pairfold.arrays.numpy import NumpyArrays
+from pairfold.arrays.registry import NUMPY
+from pairfold.frontends import solvederivatives
 from pairfold.frontends.derivatives import gradients, has_derivatives, tangents
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges
+from pairfold.frontends.solve import Request, System
 
 _numbers = itertools.count()
 
@@ -121,6 +125,12 @@ def _like(g: Taped, operand: Taped) -> Taped:
     if g.shape != operand.shape:
         g = TapeArrays.sum_to(g, operand.shape)
     return TapeArrays.cast(g, TapeArrays.dtype(operand))
+
+
+class Functions:
+    """What derivatives of solutions ask of the library's module of functions."""
+
+    zeros_like = staticmethod(_zeros)
 
 
 class TapeArrays(NumpyArrays):
@@ -238,6 +248,10 @@ class TapeArrays(NumpyArrays):
         value = np.moveaxis(array.value, source, target)
         return _made(value, [array], lambda g: [TapeArrays.moved(g, target, source)])
 
+    @staticmethod
+    def functions() -> Any:
+        return Functions
+
 
 def _cut(array: Taped, start: int, stop: int) -> Taped:
     """Components start to stop."""
@@ -262,7 +276,7 @@ def _put(array: Taped, places: Any, size: int) -> Taped:
     return _made(found.astype(array.value.dtype), [array], lambda g: [_taken(g, places)])
 
 
-# ----- the hook ----------------------------------------------------------------------------------
+# ----- the hooks ---------------------------------------------------------------------------------
 
 
 def apply(
@@ -290,6 +304,32 @@ def apply(
 
     _recorded(results, arrays, pull, push)
     return results
+
+
+def solve(system: System, request: Request, library: Any, given: Sequence[Taped | None]) -> Taped:
+    """The solution of one system, on the tape; `given`: alpha or None, then the arrays."""
+    alpha, *values = (None if x is None else x.value for x in given)
+    solution = Taped(system.solution(NUMPY, values, alpha, request))
+    asked = (system, request, library, given, solution)
+    there = [n for n, x in enumerate(given) if x is not None]
+    wanted = [x is not None and x.followed for x in given]
+
+    def pull(incoming: list[Taped]) -> list[Taped | None]:
+        sent = solvederivatives.gradients(*asked, incoming[0], wanted, CALLS)
+        assert [g is not None for g in sent] == wanted
+        return [sent[n] for n in there]
+
+    def push(moving: list[Taped | None]) -> list[Taped]:
+        along: list[Taped | None] = [None] * len(given)
+        for n, tangent in zip(there, moving, strict=True):
+            along[n] = tangent
+        return [solvederivatives.tangents(*asked, along, CALLS)]
+
+    _recorded([solution], [x for x in given if x is not None], pull, push)
+    return solution
+
+
+CALLS = solvederivatives.Calls(apply, solve)
 
 
 def grad(output: Taped, incoming: Taped, inputs: Sequence[Taped]) -> list[Taped]:

@@ -230,6 +230,20 @@ def test_systems_are_solved_there() -> None:
     assert_close(got, want, rtol=1e-7)
 
 
+def test_gradients_of_systems_are_computed_there() -> None:
+    """Of arrays of the host; one product that were not computed there would be an error."""
+    x, _, b = (torch.from_numpy(a).requires_grad_() for a in points(17, 17, 3, 2, "float64"))
+    aliases = ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"]
+    solve = pairfold.torch.KernelSolve("Exp(-SqDist(x,y))*b", aliases, "b", axis=1)
+    with settings(tile="32x16x1", backend="triton"):
+        got = torch.autograd.grad(solve(x, x, b, alpha=0.5, tol=1e-10).sin().sum(), (x, b))
+    distances = ((x[:, None] - x[None]) ** 2).sum(-1)
+    dense = torch.exp(-distances) + 0.5 * torch.eye(17, dtype=x.dtype)
+    want = torch.autograd.grad(torch.linalg.solve(dense, b).sin().sum(), (x, b))
+    for one, other in zip(got, want, strict=True):
+        assert_close(one.numpy(), other.numpy(), rtol=1e-7)
+
+
 def test_bfloat16_is_read_and_written_as_stored() -> None:
     x, y, b = (torch.as_tensor(v) for v in points(17, 23, 20, 40, "float32"))
     aliases = ["x = Vi(20)", "y = Vj(20)", "b = Vj(40)"]

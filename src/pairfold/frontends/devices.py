@@ -17,6 +17,7 @@ from ..arrays.torch import DeviceTensors, TorchArrays
 from ..backends.chosen import TRITON
 from ..core.library import Array
 from ..errors import DeviceError, OptionError, attempted, check_option
+from ..settings import current
 from .slabs import Slabs
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ BACKENDS = (
 
 
 def placed(
-    library: ArrayLibrary, arrays: Sequence[Array], backend: str, device_id: Any
+    library: ArrayLibrary,
+    arrays: Sequence[Array],
+    backend: str = AUTO,
+    device_id: Any = ANY_DEVICE,
 ) -> ArrayLibrary:
     """The library for a call that says where it is to be computed.
 
@@ -47,6 +51,8 @@ def placed(
         DeviceError: tensors that are elsewhere, no GPU, or no library for one.
     """
     check_option("backend", backend, BACKENDS)
+    if backend == AUTO and current().backend == TRITON.name:
+        backend = "GPU"
     device_id = _checked_number(device_id)
     devices = [library.device(array) for array in arrays if library.owns(array)]
     device = next((d for d in devices if d is not None), None)

@@ -236,9 +236,7 @@ def call_fold(
         check_count(len(fold.variables), len(args), fold.names)
     try:
         library = _library(args, fold, name)
-        if backend is AUTO and current().backend == "triton":
-            backend = "GPU"
-        if backend is not AUTO or device_id is not ANY_DEVICE:
+        if backend is not AUTO or device_id is not ANY_DEVICE or current().backend == "triton":
             library = placed(library, args, backend, device_id)
         if out is not None and not isinstance(out, tuple) and is_raw(fold, library, args, out):
             fill_raw(fold, library, args, out, pairs)

@@ -35,9 +35,14 @@ class Hooks(Protocol):
         ...
 
     def solve(
-        self, system: System, arrays: Sequence[Array], alpha: Array | None, request: Request
+        self,
+        system: System,
+        library: ArrayLibrary,
+        arrays: Sequence[Array],
+        alpha: Array | None,
+        request: Request,
     ) -> Array:
-        """What `system.solution` gives, differentiable."""
+        """What `system.solution(library, arrays, alpha, request)` gives, differentiable."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 K is never stored: conjugate gradients need its products with vectors only. Solutions are functions
 of b, of alpha and of every argument of the formula; their derivatives are solutions of the
-transposed system (see `torchsolve`).
+transposed system (see `solvederivatives`).
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ def solve_system(
     b = library.functions().broadcast_to(args[system.position], shape)
     given, alpha = system.with_vector(args, b), _checked_alpha(library, alpha, b)
     if library.differentiates:
-        found = hooks_of(library.name).solve(system, given, alpha, request)
+        found = hooks_of(library.name).solve(system, library, given, alpha, request)
     else:
         found = system.solution(library, given, alpha, request)
     return library.cast(found, dtype) if half else found

@@ -65,7 +65,7 @@ class FoldFunction(torch.autograd.Function):
         positions = [position for position, needed in enumerate(wanted) if needed]
         incoming = list(map(ctx.library.plain, grads))
         final = _plain([*saved, *incoming]) and not _in_older_vmap()
-        given = (ctx.fold, ctx.library, positions, saved, incoming, ctx.ranges, _apply, final)
+        given = (ctx.fold, ctx.library, positions, saved, incoming, ctx.ranges, apply_fold, final)
         try:
             results = gradients(*given)
         except PairfoldError:
@@ -85,7 +85,7 @@ class FoldFunction(torch.autograd.Function):
         saved, given = ctx.saved_tensors, given[3:]
         positions = [n for n, tangent in enumerate(given) if tangent is not None]
         along = [ctx.library.plain(given[n]) for n in positions]
-        found = tangents(ctx.fold, ctx.library, positions, saved, along, ctx.ranges, _apply)
+        found = tangents(ctx.fold, ctx.library, positions, saved, along, ctx.ranges, apply_fold)
         return found[0] if len(found) == 1 else found
 
     @staticmethod
@@ -94,7 +94,7 @@ class FoldFunction(torch.autograd.Function):
         fold, library, ranges, *tensors = args
         for position, tensor in enumerate(tensors):
             library.check_memory(tensor, label_of(position, fold.names))
-        found = batched(fold, library, tensors, in_dims[3:], info.batch_size, ranges, _apply)
+        found = batched(fold, library, tensors, in_dims[3:], info.batch_size, ranges, apply_fold)
         return (found[0], 0) if len(found) == 1 else (found, (0,) * len(found))
 
 
@@ -142,9 +142,10 @@ def _exposed(tensor: Any, level: int) -> Any:
     return one if one.shape[0] == two.shape[0] else None
 
 
-def _apply(
+def apply_fold(
     fold: Fold, library: ArrayLibrary, tensors: Sequence[Any], ranges: Ranges | None
 ) -> tuple[Any, ...]:
+    """The results of one fold, as machine code writes them, with their derivatives."""
     return _all(applied(FoldFunction, fold, library, ranges, *tensors))
 
 
@@ -186,11 +187,11 @@ def call(
         if ranges is not None:
             ranges.pattern(fold.kept, sizes.i, sizes.j)
     if out is None:
-        return fold.shaped(library, differentiable(fold, library, tensors, ranges, _apply))
+        return fold.shaped(library, differentiable(fold, library, tensors, ranges, apply_fold))
     if _in_older_vmap() or any(wrapped(given) for given in (*tensors, *_all(out)) if _is(given)):
         raise DerivativeError("out is not filled inside a transform of torch", hint="out=None")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        found = fold.shaped(library, differentiable(fold, library, tensors, ranges, _apply))
+        found = fold.shaped(library, differentiable(fold, library, tensors, ranges, apply_fold))
         targets = _all(out)
         if any(target.requires_grad and target.is_leaf for target in targets):
             raise DerivativeError("out must not require gradients itself", hint="out.detach()")
@@ -198,7 +199,13 @@ def call(
     return fold(library, tensors, out, ranges)
 
 
-def solve(system: System, tensors: Sequence[Array], alpha: Array | None, request: Request) -> Array:
+def solve(
+    system: System,
+    library: ArrayLibrary,
+    tensors: Sequence[Array],
+    alpha: Array | None,
+    request: Request,
+) -> Array:
     """The solution of a system; it carries a graph where a tensor asks for gradients.
 
     Raises:
@@ -206,7 +213,7 @@ def solve(system: System, tensors: Sequence[Array], alpha: Array | None, request
     """
     from .torchsolve import solve_tensors
 
-    return solve_tensors(system, tensors, alpha, request)
+    return solve_tensors(system, library, tensors, alpha, request)
 
 
 def _is(tensor: object) -> bool:
