@@ -13,6 +13,7 @@ from products import every_pair, some
 from pairfold import Genred
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.arrays.torch import DeviceTensors
+from pairfold.arrays.torch_device import TorchDevice
 from pairfold.backends.chosen import TRITON
 from pairfold.backends.reference import interpreter
 from pairfold.cluster import from_matrix
@@ -471,7 +472,7 @@ def test_programs_for_gpus_keep_rows_alone() -> None:
 def test_host_arrays_go_to_a_gpu_one_reduction_after_the_other() -> None:
     torch = pytest.importorskip("torch")
     folds, given = folds_of("pair"), draw(17, 23)
-    library = OnGpu(NumpyArrays, torch.device("cpu"))
+    library = OnGpu(NumpyArrays, TorchDevice(torch.device("cpu")))
     with settings(tile="16x16x1"):
         got = Several(folds).run(library, given)
         want = [result for fold in folds for result in fold.run(library, given)]

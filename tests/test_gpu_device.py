@@ -12,7 +12,7 @@ from test_gpu_slabs import ALIASES, CASES, ranges_of  # noqa: E402
 
 import pairfold.torch  # noqa: E402
 from pairfold import Genred  # noqa: E402
-from pairfold.frontends import slabs  # noqa: E402
+from pairfold.arrays.torch_device import TorchDevice  # noqa: E402
 from pairfold.frontends.ranges import Ranges  # noqa: E402
 from pairfold.frontends.slabs import Slabs  # noqa: E402
 from pairfold.settings import settings  # noqa: E402
@@ -280,7 +280,7 @@ def test_host_arrays_go_there_and_back():
 def test_host_arrays_come_in_slabs(monkeypatch):
     cuts, inner = [], Slabs.cut
     monkeypatch.setattr(Slabs, "cut", lambda *a: cuts.append(inner(*a)) or cuts[-1])
-    monkeypatch.setattr(slabs, "free_memory", lambda device: 2_000_000)
+    monkeypatch.setattr(TorchDevice, "free_memory", lambda device: 2_000_000)
     x, y = (np.random.default_rng(0).standard_normal((n, 100)).astype("f4") for n in (7000, 9000))
     reduce = Genred("Sum(x*y)", ["x = Vi(100)", "y = Vj(100)"], "Max", axis=1)
     got = reduce(x, y, backend="GPU")
@@ -290,7 +290,7 @@ def test_host_arrays_come_in_slabs(monkeypatch):
 
 
 def test_free_memory_is_known():
-    assert 0 < slabs.free_memory(torch.device("cuda", 0)) < 1 << 50
+    assert 0 < TorchDevice(torch.device("cuda", 0)).free_memory() < 1 << 50
 
 
 # ---- several GPUs, tuning ----------------------------------------------------------------------

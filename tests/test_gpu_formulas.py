@@ -18,6 +18,7 @@ from products import every_pair, some
 from test_backends import run_random
 
 import pairfold.torch
+from pairfold.arrays.torch_device import TorchDevice
 from pairfold.frontends.devices import OnGpu
 from pairfold.numpy import Genred, KernelSolve, LazyTensor, Vi, Vj
 from pairfold.settings import settings
@@ -32,7 +33,7 @@ def as_program(fold: Any, adapter: Any, arrays: Any) -> Any:
     """A fold of NumPy arrays by its Triton program."""
     tile = ("16x16x1", "16x32x1", "32x16x1", "8x64x1")[len(str(fold.formula)) % 4]
     with settings(tile=tile):
-        return fold(OnGpu(adapter, torch.device("cpu")), arrays)
+        return fold(OnGpu(adapter, TorchDevice(torch.device("cpu"))), arrays)
 
 
 def run_random_as_program(seed: int) -> None:

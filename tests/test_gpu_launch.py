@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 import pairfold.torch  # noqa: E402
 from pairfold.arrays.torch import TorchArrays  # noqa: E402
+from pairfold.arrays.torch_device import TorchDevice  # noqa: E402
 from pairfold.backends.gpu import launch  # noqa: E402
 from pairfold.backends.gpu.launch import GpuCall  # noqa: E402
 from pairfold.cluster import from_matrix  # noqa: E402
@@ -56,23 +57,23 @@ def gpu(monkeypatch):
         found.launched.append((kind, programs, given, program, found.devices[-1]))
 
     @contextlib.contextmanager
-    def on_device(device):
-        found.devices.append(device)
+    def current(device):
+        found.devices.append(device.place)
         try:
             yield
         finally:
             found.devices.pop()
 
-    inner = launch.uploaded
+    inner = TorchDevice.uploaded
 
-    def uploaded(array, device):
+    def uploaded(device, array):
         found.uploads.append(array)
-        return inner(array, device)
+        return inner(device, array)
 
     monkeypatch.setattr(GpuCall, "_enqueue", enqueue)
-    monkeypatch.setattr(launch, "on_device", on_device)
-    monkeypatch.setattr(launch, "processors", lambda device: found.processors)
-    monkeypatch.setattr(launch, "uploaded", uploaded)
+    monkeypatch.setattr(TorchDevice, "current", current)
+    monkeypatch.setattr(TorchDevice, "processors", lambda device: found.processors)
+    monkeypatch.setattr(TorchDevice, "uploaded", uploaded)
     for name in ("check_kind", "check_memory"):
         monkeypatch.setattr(TorchArrays, name, lambda array, label: None)
     monkeypatch.setattr("pairfold.frontends.torch.check_recording", lambda: None)
@@ -361,7 +362,7 @@ def test_nothing_is_tuned_while_a_graph_is_recorded(gpu, monkeypatch):
     import triton.testing
 
     monkeypatch.setattr(triton.testing, "do_bench", lambda *_: pytest.fail("timed"))
-    monkeypatch.setattr(launch, "recording", lambda device: True)
+    monkeypatch.setattr(TorchDevice, "recording", lambda device: True)
     with settings(autotune=True):
         reduction("Square(x)-2*b", "Min")(*data())
     assert gpu.launched

@@ -17,7 +17,7 @@ from products import some  # noqa: E402
 import pairfold.torch  # noqa: E402
 from pairfold import Genred  # noqa: E402
 from pairfold.arrays.numpy import NumpyArrays  # noqa: E402
-from pairfold.arrays.torch import DeviceTensors  # noqa: E402
+from pairfold.arrays.torch_device import TorchDevice  # noqa: E402
 from pairfold.cluster import from_matrix  # noqa: E402
 from pairfold.errors import MemoryLimitError  # noqa: E402
 from pairfold.frontends.devices import OnGpu  # noqa: E402
@@ -224,7 +224,7 @@ def test_gradients_with_ranges_are_cut_with_their_rows(forced):
 
 
 def test_columns_of_ranges_that_do_not_fit_are_an_error(monkeypatch):
-    monkeypatch.setattr(DeviceTensors, "free_memory", lambda device: 3000)
+    monkeypatch.setattr(TorchDevice, "free_memory", lambda device: 3000)
     reduce = Genred("SqDist(x,y)", ALIASES[:2], axis=1)
     x, y = data(n=2300)[:2]
     with pytest.raises(MemoryLimitError, match="block-sparse"):
@@ -237,7 +237,7 @@ def test_columns_of_ranges_that_do_not_fit_are_an_error(monkeypatch):
 def cut_for(free, m, n, d, batch=()):
     """The cut for so much memory."""
     fold = Genred("Sum(x*y)", [f"x = Vi({d})", f"y = Vj({d})"], axis=1)._fold
-    adapter = OnGpu(NumpyArrays, torch.device("cpu"))
+    adapter = OnGpu(NumpyArrays, TorchDevice(torch.device("cpu")))
     arrays = [np.broadcast_to(np.float32(0), (*batch, k, d)) for k in (m, n)]
     made = Slabs(fold, arrays, fold.binding(adapter, arrays), None, None, None)
     found = made.cut(free, None)
@@ -277,7 +277,7 @@ def test_memory_decides(monkeypatch, forced):
     random = np.random.default_rng(0)
     x, y = (random.standard_normal((k, 300)).astype(np.float32) for k in (40, 60))
     reduce = Genred("Sum(x*y)", ["x = Vi(300)", "y = Vj(300)"], reduction_op="Min", axis=1)
-    monkeypatch.setattr(DeviceTensors, "free_memory", lambda device: 50_000)
+    monkeypatch.setattr(TorchDevice, "free_memory", lambda device: 50_000)
     same(reduce(x, y, backend="GPU"), (x @ y.T).min(1, keepdims=True), terms=300)
     assert [part.stop for part, _ in forced[1]] == [20, 40]
     assert {count for _, count in forced[1]} == {4}
@@ -382,7 +382,7 @@ def test_states_of_host_arrays_come_in_slabs_too(forced, reduction, formula, opt
     force, folded = forced
     fold = Genred(formula, ALIASES, reduction_op=reduction, axis=1, **options)._fold
     x, y, b, p = data()
-    library = OnGpu(NumpyArrays, torch.device("cpu"))
+    library = OnGpu(NumpyArrays, TorchDevice(torch.device("cpu")))
     force(9, 5)
     parts = [
         partial(fold, library, [x, y[part], b[part], p], part.start)

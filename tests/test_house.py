@@ -157,12 +157,25 @@ def test_backends_are_known_by_their_interface_alone(path):
     assert not wrong, f"{name} imports of a backend: {'; '.join(wrong)}"
 
 
-# Where front ends may ask an object what it has, and why.
+# Where files outside arrays/ ask an object what it has, or look among modules, and why.
 PROBED = {
-    "explain.py: hasattr(type(reduction), 'explain')": "whatever can be explained",
-    "lazy.py: hasattr(x, 'reduction_op')": "reductions, which are imported after lazy tensors",
-    "methods.py: hasattr(cls, op.method)": "methods that a class has of its own",
-    "reduced.py: hasattr(type(tensor), name)": "methods that a reduction refuses",
+    "errors.py: sys.modules": "frames of torch in tracebacks, below all that knows libraries",
+    "errors.py: torch is None": "the same",
+    "later.py: sys.modules": "the module whose names are imported later",
+    "settings.py: hasattr(os, 'sched_getaffinity')": "what the system has",
+    "core/locks.py: hasattr(os, 'register_at_fork')": "what the system has",
+    "backends/llvm/pool.py: hasattr(os, 'register_at_fork')": "what the system has",
+    "backends/gpu/compiled.py: sys.modules": "printed programs, which are modules to Triton",
+    "frontends/explain.py: hasattr(type(reduction), 'explain')": "whatever can be explained",
+    "frontends/lazy.py: hasattr(x, 'reduction_op')": "reductions, imported after lazy tensors",
+    "frontends/methods.py: hasattr(cls, op.method)": "methods that a class has of its own",
+    "frontends/reduced.py: hasattr(type(tensor), name)": "methods that a reduction refuses",
+    "catalogue.py: sys.modules": "what modules of rows say of themselves",
+    "dropin/__init__.py: sys.modules": "the modules of PyKeOps, which it puts there",
+    "dropin/__init__.py: hasattr(present, _MARK)": "whether one there is its own",
+    "dropin/config.py: sys.modules": "a name in a module of PyKeOps",
+    "dropin/messages.py: sys.modules": "flags in modules of PyKeOps",
+    "dropin/common.py: lang == 'numpy'": "tools for a library that a program names",
 }
 
 
@@ -178,13 +191,19 @@ def probes(path: Path) -> Iterator[str]:
                 yield text
 
 
-def test_front_ends_know_array_libraries_by_their_protocol_alone():
-    found = {
-        f"{path.name}: {probe}"
-        for path in sorted((PACKAGE / "frontends").glob("*.py"))
-        for probe in probes(path)
-    }
+def test_array_libraries_are_known_by_their_protocol_alone():
+    outside = (path for path in FILES if not name_of(path).startswith("arrays/"))
+    found = {f"{name_of(path)}: {probe}" for path in outside for probe in probes(path)}
     assert found == set(PROBED)
+
+
+@every_file
+def test_what_compiles_and_runs_kernels_imports_no_array_library_but_numpy(path):
+    if name_of(path).startswith(("core/", "ops/", "calculus/", "lower/", "backends/")):
+        nodes = list(ast.walk(tree_of(path)))
+        modules = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+        modules |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
+        assert "torch" not in {module.partition(".")[0] for module in modules}
 
 
 def test_every_file_has_a_level():

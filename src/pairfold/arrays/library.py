@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
-from ..core.library import A, Array, NumpyArray, OperationsOn
+from ..core.library import A, Array, DeviceOf, NumpyArray, OperationsOn
 
 # What an array needs of memory, to be checked at each call: bytes in all, bytes of an element, and
 # how messages call it.
@@ -33,20 +33,6 @@ class Words:
     moved: str  # an array on another device: {name}, {device}
     made: str  # an array made of one of another library: {name}
     numpy: str  # an array as one of NumPy: {name}
-
-
-class Device(Protocol):
-    """A device other than the host."""
-
-    @property
-    def type(self) -> str:
-        """The kind of device."""
-        ...
-
-    @property
-    def index(self) -> int | None:
-        """Its number among those of its kind."""
-        ...
 
 
 class FloatInfo(Protocol):
@@ -232,7 +218,7 @@ class LibraryOf(OperationsOn[A], Protocol[A]):
 
     # -- where it is ----------------------------------------------------------------------------
 
-    def device(self, array: A, /) -> Device | None:
+    def device(self, array: A, /) -> DeviceOf[A] | None:
         """The GPU that holds the array; None: the host's memory."""
         ...
 

@@ -16,15 +16,13 @@ from ..core.library import NumpyArray
 from ..errors import ArrayTypeError, DTypeError
 from . import torch_gate as gate
 from .library import COMPLEX, WHOLE, ClustersOf, Functions, Need, Words
+from .torch_device import TorchDevice
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     _Addresses = Callable[[list[Tensor], Sequence[Need | None]], list[int]]
-
-# The share of a GPU's free memory that a call fills: allocators round sizes up.
-_SHARE = 0.8
 
 
 def _torch() -> Any:
@@ -147,9 +145,9 @@ class TorchArrays:
     # -- where it is ----------------------------------------------------------------------------
 
     @staticmethod
-    def device(array: Tensor) -> torch.device | None:
+    def device(array: Tensor) -> TorchDevice | None:
         """The GPU that holds the tensor; None: the host's memory."""
-        return None if array.device.type == "cpu" else array.device
+        return None if array.device.type == "cpu" else TorchDevice(array.device)
 
     @staticmethod
     def place(array: Tensor) -> Mapping[str, object]:
@@ -440,15 +438,6 @@ class DeviceTensors(TorchArrays):
         return ("there", *TorchArrays.key(array))
 
     @staticmethod
-    def device(array: Tensor) -> torch.device:
+    def device(array: Tensor) -> TorchDevice:
         """The device, the interpreter's too."""
-        return array.device
-
-    @staticmethod
-    def free_memory(device: torch.device) -> int:
-        """Bytes that may be used: what is free, and what torch holds without using it."""
-        if device.type == "cpu":
-            return sys.maxsize
-        cuda = _torch().cuda
-        held = cuda.memory_reserved(device) - cuda.memory_allocated(device)
-        return int(_SHARE * (cuda.mem_get_info(device)[0] + held))
+        return TorchDevice(array.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..core.library import Device
 from ..errors import DeviceError
 from ..settings import Settings
 from .gpu.backend import Triton
@@ -13,7 +14,7 @@ LLVM, TRITON, REFERENCE = Llvm(), Triton(), Reference()
 BACKENDS: dict[str, Backend] = {b.name: b for b in (LLVM, TRITON, REFERENCE)}
 
 
-def chosen(options: Settings, device: object) -> Backend:
+def chosen(options: Settings, device: Device | None) -> Backend:
     """The backend for arrays on a device (None: in the host's memory).
 
     Raises:
@@ -27,7 +28,7 @@ def chosen(options: Settings, device: object) -> Backend:
     return backend
 
 
-def asked(options: Settings, device: object, where: str) -> Backend:
+def asked(options: Settings, device: Device | None, where: str) -> Backend:
     """The backend for arrays on a device, of a call that says where it is to be computed.
 
     Raises:

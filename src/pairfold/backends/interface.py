@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.library import Array, Device
 from ..lower.kernel import Kernel
 from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
@@ -25,7 +26,7 @@ Strides = tuple[int, int]
 class Call(Protocol):
     """A reduction with everything bound but its arrays."""
 
-    def __call__(self, addresses: Sequence[int], arrays: Sequence[object], /) -> None:
+    def __call__(self, addresses: Sequence[int], arrays: Sequence[Array], /) -> None:
         """Reduce arrays: results, which are filled, then the arguments in the kernel's order.
 
         `addresses` are those of their first elements; `arrays` keeps the memory there.
@@ -39,13 +40,23 @@ class Launcher(Protocol):
     kernel: Kernel
 
     def bind(
-        self, rows: int, columns: int, batches: int, options: Settings, device: object = None
+        self,
+        rows: int,
+        columns: int,
+        batches: int,
+        options: Settings,
+        device: Device | None = None,
     ) -> object:
         """What is made for such sizes, to be given to `call`."""
         ...
 
     def bind_sparse(
-        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: object = None
+        self,
+        rows: int,
+        batches: int,
+        options: Settings,
+        pattern: Pattern,
+        device: Device | None = None,
     ) -> object:
         """The same for the pairs of a pattern."""
         ...
@@ -86,7 +97,7 @@ class Backend(Protocol):
 
     @property
     def on_devices(self) -> bool:
-        """Whether arrays have to be on a device that torch names, or in the host's memory."""
+        """Whether arrays have to be on a device, or in the host's memory."""
         ...
 
     @property

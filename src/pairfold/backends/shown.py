@@ -9,6 +9,7 @@ import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..core.library import Device
 from ..core.primitives import PRIMITIVES
 from ..lower.kernel import PAIR, Kernel
 from ..lower.pattern import Pattern
@@ -35,7 +36,7 @@ class Subject:
     columns: int
     batches: int
     pattern: Pattern | None
-    device: object
+    device: Device | None
 
 
 class Shown:

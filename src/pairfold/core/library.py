@@ -1,12 +1,14 @@
-"""What an array is, and what an array library has to offer to derivatives: operations on arrays.
+"""What an array is, and what a library has to offer: operations on arrays, memory on devices.
 
-A library has the operations as functions of its own arrays, differentiable by the library itself.
-What `Array` lists is the same in all libraries and is written as it is.
+A library has the operations as functions of its own arrays, differentiable by the library itself;
+derivatives are written in them. What `Array` lists is the same in all libraries and is written as
+it is. A device is all that programs for GPUs ask of the library whose arrays they are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -174,3 +176,50 @@ class OperationsOn(Protocol[A]):
 
 
 ArrayOperations = OperationsOn[Array]
+
+
+class DeviceOf(Protocol[A]):
+    """A device other than the host, with the memory and the streams that a library has there.
+
+    Devices that are the same are equal, and have one hash; `str` names them.
+    """
+
+    @property
+    def index(self) -> int | None:
+        """Its number among those of its kind."""
+        ...
+
+    def processors(self) -> int:
+        """How many multiprocessors it has."""
+        ...
+
+    def free_memory(self) -> int:
+        """Bytes that may be used: what is free, and what the library holds without using it."""
+        ...
+
+    def current(self) -> AbstractContextManager[object]:
+        """A context in which it is the library's current device; its current stream is used."""
+        ...
+
+    def recording(self) -> bool:
+        """Whether what is enqueued is recorded, to be run later: nothing can be timed."""
+        ...
+
+    def empty(self, count: int, dtype: str, /) -> A:
+        """So many numbers of any value, in a new array."""
+        ...
+
+    def zeros(self, count: int, dtype: str, /) -> A:
+        """So many zeros, in a new array."""
+        ...
+
+    def uploaded(self, values: NumpyArray, /) -> A:
+        """Whole numbers of the host, as a new array of int64."""
+        ...
+
+    def means(self, array: A, /) -> A:
+        """The mean of each component (along the last axis) of an array there, in float32."""
+        ...
+
+
+Device = DeviceOf[Array]

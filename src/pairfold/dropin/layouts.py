@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..arrays.registry import library_for
 from ..errors import FormulaError, OptionError
 from ..frontends.genred import Genred, checked_reduction
 from ..ops.reductions import REDUCTIONS
@@ -126,14 +127,17 @@ class RawReduction:
         row = REDUCTIONS[checked_reduction(self.name)[0]]
         found = self.genred(*args, **options)
         parts = found if isinstance(found, tuple) else (found,)
-        first = args[0]
+        library = library_for(parts[0])
+        assert library is not None
+        parts = [library.cast_like(part, args[0]) for part in parts]
+        axis = -1
         if row.listed:  # (..., K, D), or (..., K) where D is 1
             most = max(array.ndim for array in args)
-            wide = [part if part.ndim > most else part[..., None] for part in parts]
-            joined = _joined([_like(part, first)[..., None, :] for part in wide], -2)
-            raw = joined.reshape((*joined.shape[:-3], -1))
-        else:
-            raw = _joined([_like(part, first) for part in parts], -1)
+            wide = [part if len(part.shape) > most else part[..., None] for part in parts]
+            parts, axis = [part[..., None, :] for part in wide], -2
+        raw = parts[0] if len(parts) == 1 else library.functions().concatenate(parts, axis)
+        if row.listed:
+            raw = raw.reshape((*raw.shape[:-3], -1))
         if out is None:
             return raw
         out[...] = raw
@@ -144,20 +148,6 @@ def _genred(library: str) -> type[Genred]:
     from importlib import import_module
 
     return import_module(f"pairfold.{library}").Genred
-
-
-def _like(part: Any, array: Any) -> Any:
-    """In the dtype of another array."""
-    return part.to(array.dtype) if hasattr(part, "detach") else part.astype(array.dtype)
-
-
-def _joined(parts: Sequence[Any], axis: int) -> Any:
-    if len(parts) == 1:
-        return parts[0]
-    import sys
-
-    library = sys.modules["torch" if hasattr(parts[0], "detach") else "numpy"]
-    return library.concatenate(list(parts), axis)
 
 
 def _split(text: str) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-import numpy as np
-
+from ..arrays.registry import NUMPY, TORCH
 from ..errors import ArrayTypeError, DeviceError, DTypeError, check_option
 from ..frontends.devices import BACKENDS
 from ..frontends.genred import checked_accuracy
@@ -82,15 +80,14 @@ class SetBackend:
 
     @staticmethod
     def _find_mem(variables: Sequence[object]) -> int:
-        torch = sys.modules.get("torch")
-        if all(isinstance(array, np.ndarray) for array in variables):
+        if all(map(NUMPY.owns, variables)):
             return 0
-        if torch is None or not all(isinstance(array, torch.Tensor) for array in variables):
+        if not all(map(TORCH.owns, variables)):
             raise ArrayTypeError(
                 "All variables should either be numpy arrays or torch tensors.",
                 found=", ".join(sorted({type(array).__name__ for array in variables})),
             )
-        places = {bool(getattr(array, "is_cuda", False)) for array in variables}
+        places = {TORCH.device(array) is not None for array in variables if TORCH.owns(array)}
         if len(places) > 1:
             raise DeviceError("all tensors must be in one place", found="some on a GPU")
         return int(places.pop())
@@ -101,6 +98,7 @@ def get_tag_backend(
 ) -> tuple[object, object, object]:
     """The three parts of a backend for arrays: numbers, or names if `str`.
 
+    >>> import numpy as np
     >>> get_tag_backend("auto", [np.ones(3)]), get_tag_backend("GPU_2D_host", [], str=True)
     ((0, 0, 0), ('GPU', '2D', 'host'))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import TORCH
 from ..arrays.torch import DeviceTensors, TorchArrays
+from ..arrays.torch_device import TorchDevice, device_for_programs
 from ..backends.chosen import TRITON
 from ..core.library import Array
 from ..errors import DeviceError, OptionError, attempted, check_option
@@ -73,7 +74,8 @@ def placed(
     if not backend.startswith("GPU"):
         return library
     # What an OnGpu has not of its own, it has of the arrays' library.
-    return cast(ArrayLibrary, OnGpu(library, TRITON.device(max(0, device_id))))
+    target = device_for_programs(max(0, device_id), TRITON.interprets)
+    return cast(ArrayLibrary, OnGpu(library, target))
 
 
 def _checked_number(device_id: Any) -> int:
@@ -92,7 +94,7 @@ def _checked_number(device_id: Any) -> int:
 class OnGpu:
     """The library of host arrays that are computed on a GPU; all else is as for their own."""
 
-    def __init__(self, base: ArrayLibrary, target: Any) -> None:
+    def __init__(self, base: ArrayLibrary, target: TorchDevice) -> None:
         self.base, self.target = base, target
 
     def __getattr__(self, name: str) -> Any:
@@ -102,14 +104,14 @@ class OnGpu:
         """All but the address."""
         return (self.target, *self.base.key(array))
 
-    def device(self, array: Array) -> Any:
+    def device(self, array: Array) -> TorchDevice:
         """The GPU."""
         return self.target
 
     def there(self, array: Array) -> Any:
         """An array as a tensor on the device; nothing waits for the copy."""
         host = array if TorchArrays.owns(array) else TorchArrays.tensor(self.base.to_numpy(array))
-        return cast(Array, host.detach().to(self.target, non_blocking=True))
+        return cast(Array, host.detach().to(self.target.place, non_blocking=True))
 
     def back(self, tensor: Array, into: Array) -> None:
         """Copy a result into a host array, when it is there."""

@@ -122,7 +122,7 @@ class Slabs:
 
     def run(self, results: Sequence[Array], ranges: Ranges | None) -> None:
         """Fill host arrays with the results."""
-        cut = self.cut(self.tensors.free_memory(self.binding.device), ranges)
+        cut = self.cut(self.binding.device.free_memory(), ranges)
         batches = list(_boxes(self.whole.batch, cut.batch))
         rows = list(_slices(self.whole.rows, cut.rows))
         columns = list(_slices(self.whole.columns, cut.columns))

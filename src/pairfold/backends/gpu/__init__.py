@@ -1,1 +1,1 @@
-"""Kernels as Triton source: printed, compiled for any GPU, launched on torch's tensors."""
+"""Kernels as Triton source: printed, compiled for any GPU, launched on arrays of GPUs."""

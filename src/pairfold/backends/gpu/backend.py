@@ -1,11 +1,10 @@
-"""Triton programs on torch's tensors, as a backend."""
+"""Triton programs on arrays of GPUs, as a backend."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from ...errors import DeviceError, UnsupportedError
+from ...errors import UnsupportedError
 from ...lower.kernel import Kernel
 from ...lower.schedule import Accumulation
 from ...settings import Settings
@@ -40,30 +39,7 @@ class Triton:
         """How a launcher's kernel is run for some sizes."""
         return explain(subject, launcher, options)
 
-    def device(self, number: int) -> Any:
-        """torch's device of that number; the CPU where Triton interprets its programs.
-
-        Raises:
-            DeviceError: torch is not there, sees no GPU, or not so many.
-        """
-        try:
-            import torch
-        except ImportError:
-            raise DeviceError(
-                'backend="GPU" needs torch, which owns the memory of GPUs',
-                hint="pip install torch triton",
-            ) from None
-        if interpreting():
-            return torch.device("cpu")
-        if not torch.cuda.is_available():
-            raise DeviceError(
-                "there is no GPU that can be used",
-                found="torch.cuda.is_available() is False",
-                hint='backend="auto", or `python -m pairfold doctor` to see what is missing',
-            )
-        if number >= torch.cuda.device_count():
-            raise DeviceError(
-                "there is no such GPU",
-                found=f"device_id={number}, of {torch.cuda.device_count()} GPUs",
-            )
-        return torch.device("cuda", number)
+    @property
+    def interprets(self) -> bool:
+        """Whether Triton interprets its programs, in the host's memory."""
+        return interpreting()

@@ -1,20 +1,20 @@
-"""From a kernel and sizes to launches on a GPU: tiling, grid, memory of torch's, order of passes.
+"""From a kernel and sizes to launches on a GPU: tiling, grid, memory, order of passes.
 
 The counterpart of `backends.llvm.launch`: a launcher belongs to a kernel and dtype, a call to
-shapes and strides; a call takes tensors, and enqueues its programs on the current stream of their
-device. It waits for nothing, so that a CUDA graph can record it.
+shapes and strides; a call takes arrays, and enqueues its programs on the current stream of their
+device. Memory beside them is of their library, which the device stands for. It waits for nothing,
+so that a CUDA graph can record it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.cache import Cache, Limit
 from ...core.dtypes import BYTES_OF_RESULTS, BYTES_STORED, STORED
+from ...core.library import Array, Device
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
@@ -30,15 +30,18 @@ _MANY_ROWS = 1 << 16
 # What one launch may use for tables, and the most programs of one launch.
 _SCRATCH_BYTES = 1 << 27
 _MOST_PROGRAMS = (1 << 31) - 1
-# Multiprocessors that the interpreter pretends to have.
-_INTERPRETED = 1
+# Multiprocessors of a device that nobody names.
+_PROCESSORS = 1
 _ENTRY_BYTES = 8
 
 
 class Bound:
-    """Programs and a grid for given sizes, or for a pattern; `literal` follows where it may."""
+    """Programs and a grid for given sizes, or for a pattern; `literal` follows where it may.
 
-    __slots__ = ("grid", "literal", "options", "pattern", "program", "sizes", "untuned")
+    Without a device it is to be looked at, not called.
+    """
+
+    __slots__ = ("device", "grid", "literal", "options", "pattern", "program", "sizes", "untuned")
 
     def __init__(
         self,
@@ -47,8 +50,10 @@ class Bound:
         parts: Grid,
         sizes: tuple[int, int, int],
         options: Settings,
+        device: Device | None,
         pattern: Pattern | None = None,
     ) -> None:
+        self.device = device
         self.program, self.literal, self.grid = program, literal, parts
         self.sizes, self.options, self.pattern = sizes, options, pattern
         self.untuned = options.autotune and pattern is None and not interpreting()
@@ -111,32 +116,43 @@ class GpuLauncher:
         )
 
     def bind(
-        self, rows: int, columns: int, batches: int, options: Settings, device: Any = None
+        self,
+        rows: int,
+        columns: int,
+        batches: int,
+        options: Settings,
+        device: Device | None = None,
     ) -> Bound:
         """Programs and a grid for these sizes."""
-        key = (rows, columns, batches, options, str(device))
+        key = (rows, columns, batches, options, device)
         bound = self._bound.get(key)
         if bound is None:
             tiling = self.alternatives(rows, options)[0]
             bound = self.bound(tiling, (rows, columns, batches), options, device)
-            self.keep(bound, device)
+            self.keep(bound)
         return bound
 
-    def keep(self, bound: Bound, device: Any) -> None:
+    def keep(self, bound: Bound) -> None:
         """Use these programs and this grid for their sizes from now on."""
-        self._bound.replace((*bound.sizes, bound.options, str(device)), bound)
+        self._bound.replace((*bound.sizes, bound.options, bound.device), bound)
 
     def bound(
-        self, tiling: Tiling, sizes: tuple[int, int, int], options: Settings, device: Any
+        self, tiling: Tiling, sizes: tuple[int, int, int], options: Settings, device: Device | None
     ) -> Bound:
         """Programs and a grid of one tiling."""
-        parts = grid(tiling, self.kernel, sizes, processors(device), options)
+        processors = _PROCESSORS if device is None else device.processors()
+        parts = grid(tiling, self.kernel, sizes, processors, options)
         shape = {"batched": sizes[2] > 1, "split": parts.splits > 1}
         main, literal = self.programs(dataclasses.replace(tiling, **shape))
-        return Bound(main, literal, parts, sizes, options)
+        return Bound(main, literal, parts, sizes, options, device)
 
     def bind_sparse(
-        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: Any = None
+        self,
+        rows: int,
+        batches: int,
+        options: Settings,
+        pattern: Pattern,
+        device: Device | None = None,
     ) -> Bound:
         """Programs and a grid for a pattern; the reduced axis is not split."""
         tiling = self.alternatives(pattern.typical[0], options)[0]
@@ -144,12 +160,12 @@ class GpuLauncher:
         main, literal = self.programs(tiling)
         panels = len(pattern.panels(rows, tiling.rows))
         parts = Grid(panels, 1, 0, batches, groups_of(self.kernel, tiling))
-        return Bound(main, literal, parts, (rows, 0, batches), options, pattern)
+        return Bound(main, literal, parts, (rows, 0, batches), options, device, pattern)
 
     def call(
         self, bound: Bound, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
     ) -> GpuCall:
-        """A fold of these sizes, to be called with tensors.
+        """A fold of these sizes, to be called with arrays of the device.
 
         `strides`: (of rows, of components) in bytes, of the results, then of the arguments in the
         order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
@@ -167,7 +183,7 @@ class GpuLauncher:
 
 
 class GpuCall:
-    """A fold with everything bound but its tensors."""
+    """A fold with everything bound but its arrays."""
 
     def __init__(
         self,
@@ -177,53 +193,54 @@ class GpuCall:
         strides: Sequence[Strides],
         offsets: Any,
     ) -> None:
-        self.launcher, self.bound, self.sizes = launcher, bound, sizes
+        assert bound.device is not None
+        self.launcher, self.bound, self.sizes, self.device = launcher, bound, sizes, bound.device
         self.strides, self.offsets = strides, offsets
-        self._uploaded: dict[Any, Any] = {}
+        self._uploaded: Array | None = None
 
-    def __call__(self, addresses: Sequence[int], tensors: Sequence[Any]) -> None:
-        """Fold the tensors: results, then arguments."""
-        device = tensors[0].device
-        with on_device(device):
-            if self.bound.untuned and not recording(device):
-                self._tune(tensors)
-            self.launch(self.bound, tensors)
+    def __call__(self, addresses: Sequence[int], arrays: Sequence[Array]) -> None:
+        """Fold arrays: results, then arguments."""
+        with self.device.current():
+            if self.bound.untuned and not self.device.recording():
+                self._tune(arrays)
+            self.launch(self.bound, arrays)
 
-    def launch(self, bound: Bound, tensors: Sequence[Any]) -> None:
+    def launch(self, bound: Bound, arrays: Sequence[Array]) -> None:
         """Enqueue the programs.
 
         The first sets a flag where it refuses its data; the literal one, which assumes nothing,
         then replaces its results.
         """
-        flag = None
-        if bound.literal is not None:
-            torch = sys.modules["torch"]
-            flag = torch.zeros(1, dtype=torch.int32, device=tensors[0].device)
+        flag = None if bound.literal is None else self.device.zeros(1, "int32")
         for program in (bound.program, bound.literal):
             if program is not None:
                 parts = grid_of(program, bound.grid)
-                left = self._leave(program, parts, tensors, flag)
+                left = self._leave(program, parts, arrays, flag)
                 if left is not None:
-                    self._merge(program, parts, tensors, flag, left)
+                    self._merge(program, parts, arrays, flag, left)
 
-    def _leave(self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any) -> Any:
+    def _leave(
+        self, program: Program, parts: Grid, arrays: Sequence[Array], flag: Array | None
+    ) -> Array | None:
         """The tasks of one program, and what they leave where the reduced axis is split."""
-        torch = sys.modules["torch"]
-        device, left = tensors[0].device, None
-        values = self._values(program, parts, tensors)
+        left = None
+        values = self._values(program, parts, arrays)
         values["flag"] = flag
         if program.tiling.split:
-            shape = (parts.batches, parts.splits, -1)
-            left = torch.empty(entries(program, parts), dtype=torch.float64, device=device)
-            values["partial"], left = left, left.view(shape)
+            values["partial"] = left = self.device.empty(entries(program, parts), "float64")
         self._waves(program, parts, parts.tasks, values, False)
         return left
 
     def _merge(
-        self, program: Program, parts: Grid, tensors: Sequence[Any], flag: Any, left: Any
+        self,
+        program: Program,
+        parts: Grid,
+        arrays: Sequence[Array],
+        flag: Array | None,
+        left: Array,
     ) -> None:
         """Merge what the parts of the reduced axis left, in order, into the results."""
-        values = self._values(program, parts, tensors)
+        values = self._values(program, parts, arrays)
         values.update(flag=flag, partial=left)
         self._waves(program, parts, parts.panels * parts.batches, values, True)
 
@@ -231,11 +248,10 @@ class GpuCall:
         self, program: Program, parts: Grid, tasks: int, values: dict[str, Any], combine: bool
     ) -> None:
         """So many tasks, in launches whose scratch memory stays small."""
-        torch, step = sys.modules["torch"], wave(program, parts)
+        step = wave(program, parts)
         if program.source.cells:
             size = min(step, tasks) * parts.groups * program.source.cells
-            dtype, device = getattr(torch, program.tiling.dtype), values["o0"].device
-            values["scratch"] = torch.empty(size, dtype=dtype, device=device)
+            values["scratch"] = self.device.empty(size, program.tiling.dtype)
         for task in range(0, tasks, step):
             values["first_task"] = task
             programs = (min(step, tasks - task), parts.groups)
@@ -254,7 +270,7 @@ class GpuCall:
             *given, **program.constants, num_warps=program.tiling.warps, num_stages=1
         )
 
-    def _values(self, program: Program, parts: Grid, tensors: Sequence[Any]) -> dict[str, Any]:
+    def _values(self, program: Program, parts: Grid, arrays: Sequence[Array]) -> dict[str, Any]:
         """Arguments by name."""
         rows, columns = self.sizes
         values: dict[str, Any] = {
@@ -264,45 +280,45 @@ class GpuCall:
             "splits": parts.splits,
             "per_split": parts.per_split,
         }
-        values.update(self._tables(program, tensors[0].device))
+        values.update(self._tables(program))
         names = [name for name in program.source.arguments if name[0] in "oxyp"]
         pointers = [name for name in names if name[1:].isdigit()]
-        for name, tensor, (row, own) in zip(pointers, tensors, self.strides, strict=True):
-            values[name], values[f"{name}_r"], values[f"{name}_c"] = tensor, row, own
+        for name, array, (row, own) in zip(pointers, arrays, self.strides, strict=True):
+            values[name], values[f"{name}_r"], values[f"{name}_c"] = array, row, own
             if name[0] == "x" and int(name[1:]) in program.source.centres:
-                others = tuple(range(tensor.dim() - 1))
-                dtype = sys.modules["torch"].float32
-                values[f"centre{name[1:]}"] = tensor.mean(others, dtype=dtype)
+                values[f"centre{name[1:]}"] = self.device.means(array)
         return values
 
-    def _tables(self, program: Program, device: Any) -> dict[str, Any]:
+    def _tables(self, program: Program) -> dict[str, Any]:
         """Offsets of batch elements and the pattern, on the device, uploaded once."""
         found: dict[str, Any] = {}
-        if self.offsets is not None:
-            found["offsets"] = _once(self._uploaded, device, lambda: uploaded(self.offsets, device))
-        pattern = self.bound.pattern
+        device, offsets, pattern = self.device, self.offsets, self.bound.pattern
+        if offsets is not None:
+            if self._uploaded is None:
+                self._uploaded = device.uploaded(offsets)
+            found["offsets"] = self._uploaded
         if pattern is not None:
             rows, most = self.sizes[0], program.tiling.rows
             found["table"] = _once(
                 pattern.kept, (device, rows, most),
-                lambda: uploaded(pattern.panels(rows, most), device),
+                lambda: device.uploaded(pattern.panels(rows, most)),
             )  # fmt: skip
             found["intervals"] = _once(
-                pattern.kept, device, lambda: uploaded(pattern.intervals, device)
+                pattern.kept, device, lambda: device.uploaded(pattern.intervals)
             )
         return found
 
-    def _tune(self, tensors: Sequence[Any]) -> None:
+    def _tune(self, arrays: Sequence[Array]) -> None:
         """Time the likeliest tilings, and keep the fastest for such sizes."""
-        bound, launcher, device = self.bound, self.launcher, tensors[0].device
+        bound, launcher = self.bound, self.launcher
         bench = triton().testing.do_bench
         times: list[tuple[float, int, Bound]] = []
         for n, tiling in enumerate(launcher.alternatives(bound.sizes[0], bound.options)[:_TUNED]):
-            other = launcher.bound(tiling, bound.sizes, bound.options, device)
-            times.append((bench(lambda o=other: self.launch(o, tensors), 5, 20), n, other))
+            other = launcher.bound(tiling, bound.sizes, bound.options, self.device)
+            times.append((bench(lambda o=other: self.launch(o, arrays), 5, 20), n, other))
         self.bound = min(times)[2]
         self.bound.untuned = bound.untuned = False
-        launcher.keep(self.bound, device)
+        launcher.keep(self.bound)
 
 
 _TUNED = 4
@@ -336,28 +352,3 @@ def _once(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
     if found is None:
         found = kept[key] = make()
     return found
-
-
-def recording(device: Any) -> bool:
-    """Whether a CUDA graph is being recorded, in which nothing can be timed."""
-    return device.type == "cuda" and sys.modules["torch"].cuda.is_current_stream_capturing()
-
-
-def uploaded(array: Any, device: Any) -> Any:
-    """A NumPy array of whole numbers as a tensor on a device."""
-    torch = sys.modules["torch"]
-    return torch.as_tensor(array.astype("int64", copy=True)).contiguous().to(device)
-
-
-def processors(device: Any) -> int:
-    """Multiprocessors of a device."""
-    if device is None or device.type == "cpu":
-        return _INTERPRETED
-    return sys.modules["torch"].cuda.get_device_properties(device).multi_processor_count
-
-
-def on_device(device: Any) -> Any:
-    """A context in which a device is torch's current one; its current stream is used."""
-    if device.type == "cpu":
-        return contextlib.nullcontext()
-    return sys.modules["torch"].cuda.device(device)
