@@ -73,6 +73,20 @@ def test_the_inner_loop_of_the_gaussian_stays_within_its_budget() -> None:
         assert plan.instructions_per_vector() < 27
 
 
+@pytest.mark.parametrize("backend", ["llvm", "triton", "reference"])
+def test_every_backend_says_in_the_same_words_what_is_reduced(backend: str) -> None:
+    with settings(backend=backend):
+        plan = explain(GAUSSIAN, backend="GPU" if backend == "triton" else "auto")
+    begun = str(plan).splitlines()[:3]
+    assert begun[:2] == ["formula    Exp(-SqDist(x,y))*b", "by rules   Exp(-Sum(Square(x-y)))*b"]
+    assert begun[2].startswith("reduction  out_i = Sum_j F(x_i, y_j), dimension 1")
+    assert (", 9 nodes" in begun[2]) == (backend != "triton")
+    how = {"llvm": "", "triton": " on a GPU", "reference": " interpreted"}[backend]
+    assert plan.summary.startswith(f"{plan.reduction}{how}, F = {plan.formula}: 100000 x 100000")
+    assert repr(plan) == f"<{type(plan).__name__} {plan.summary}; print() shows all>"
+    assert (plan.dim, plan.nodes, plan.rows, plan.columns) == (1, 9, 100_000, 100_000)
+
+
 def test_a_gpu_is_explained_without_one() -> None:
     plan = explain(GAUSSIAN, backend="GPU")
     text = str(plan)

@@ -18,7 +18,7 @@ from ..lower.kernel import Kernel
 from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
 from ..settings import Settings
-from .shown import Shown, Subject
+from .shown import Explained, Subject
 
 Strides = tuple[int, int]
 
@@ -113,6 +113,6 @@ class Backend(Protocol):
         """A launcher of a kernel; a `Fused` one, where it fuses, of a kernel of several sums."""
         ...
 
-    def explain(self, subject: Subject, launcher: Any, options: Settings) -> Shown:
+    def explain(self, subject: Subject, launcher: Any, options: Settings) -> Explained:
         """How one of its launchers runs its kernel for some sizes; nothing is computed."""
         ...

@@ -1,4 +1,4 @@
-"""What explanations of all backends share: what they explain, and how they print.
+"""Explanations, of which every backend writes a section: what is explained, and how it prints.
 
 They are short where they are one value among others, whole on request and in notebooks.
 """
@@ -6,13 +6,16 @@ They are short where they are one value among others, whole on request and in no
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.library import Device
 from ..core.primitives import PRIMITIVES
 from ..lower.kernel import PAIR, Kernel
 from ..lower.pattern import Pattern
+from ..lower.schedule import Accumulation
 
 _LONGEST = 60
 
@@ -38,20 +41,110 @@ class Subject:
     pattern: Pattern | None
     device: Device | None
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows and columns; those of a block, on average, where there are ranges."""
+        return (self.rows, self.columns) if self.pattern is None else self.pattern.typical
 
-class Shown:
-    """Something whose `str` is a text of several lines and whose `repr` is its summary."""
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Explained:
+    """How one reduction is computed; print it, or read its fields.
+
+    `formula` is what was written, `simplified` the same after expansions and rules, `tree` the
+    latter as a tree of `nodes`. `rows` and `columns` are those of a block, on average, where there
+    are ranges. `str` is the whole text, `repr` its summary; a backend has more fields, a section
+    of the text, and a few words of the summary.
+    """
+
+    subject: Subject
+
+    @property
+    def formula(self) -> str:
+        """What was written."""
+        return self.subject.formula
+
+    @property
+    def simplified(self) -> str:
+        """The same after expansions and rules."""
+        return self.subject.simplified
+
+    @property
+    def reduction(self) -> str:
+        """What is reduced over which index."""
+        return self.subject.reduction
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the formula."""
+        return self.subject.dim
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes the formula's graph has."""
+        return self.subject.nodes
+
+    @property
+    def tree(self) -> str:
+        """The formula as a tree."""
+        return self.subject.tree
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.subject.sizes[0]
+
+    @property
+    def columns(self) -> int:
+        """The number of columns."""
+        return self.subject.sizes[1]
+
+    @property
+    def _where(self) -> str:
+        """Where it is computed, for the summary."""
+        return ""
+
+    @property
+    def _cost(self) -> str:
+        """What it is computed in, and at what estimated cost, for the summary."""
+        return ""
+
+    @property
+    def _counted(self) -> str:
+        """What is told of the formula besides its dimension."""
+        return f", {self.nodes} nodes"
+
+    def _section(self) -> Sequence[str]:
+        """How the backend computes it, line by line."""
+        raise NotImplementedError
 
     @property
     def summary(self) -> str:
-        """What it is, in one line."""
-        raise NotImplementedError
+        """One line: what is reduced, over which sizes, and at what estimated cost."""
+        what = f"{self.reduction}{self._where}, F = {shortened(self.formula)}"
+        return f"{what}: {self.rows} x {self.columns}{self._cost}"
+
+    def __str__(self) -> str:
+        lines = [
+            f"formula    {self.formula}",
+            f"by rules   {self.simplified}",
+            f"reduction  {self.reduction}, dimension {self.dim}{self._counted}",
+            *self._section(),
+        ]
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.summary}; print() shows all>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def states(accumulation: Accumulation, part: str) -> str:
+    """The line that says how sums are accumulated, inside parts of the columns and across them."""
+    compensated = ", compensated" if accumulation.compensated else ""
+    inner, outer = accumulation.inner, accumulation.outer
+    return f"states     {inner} inside a {part}, {outer} across {part}s{compensated}"
 
 
 def shortened(text: str) -> str:
@@ -66,13 +159,15 @@ def shortened(text: str) -> str:
     return f"{text[: half + 1]}... ...{text[-half + 1 :]}"
 
 
-def flops(kernel: Kernel) -> float:
-    """Operations per pair, as written: an exponential is one."""
-    count = float(kernel.places)
+def operations(kernel: Kernel) -> Counter[str]:
+    """Operations per pair, as written, by name: an exponential is one."""
+    found: Counter[str] = Counter()
     for value in kernel.needed(kernel.folded, PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
-            times = 1
-            for loop in value.loops:
-                times *= loop.n
-            count += times
-    return count
+            found[value.what] += math.prod(loop.n for loop in value.loops)
+    return found
+
+
+def flops(kernel: Kernel) -> float:
+    """Operations per pair, and what takes the values in."""
+    return float(kernel.places + operations(kernel).total())

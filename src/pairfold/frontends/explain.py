@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..arrays.library import SUPPORTED
 from ..backends.chosen import asked
-from ..backends.shown import Subject
+from ..backends.shown import Explained, Subject
 from ..core.node import Kind, topological
 from ..core.show import formula_text, tree_text
 from ..errors import ArgumentError, ArrayTypeError, check_option
@@ -17,13 +17,6 @@ from .devices import BACKENDS
 from .fold import Fold
 from .given import checked
 from .ranges import checked_ranges
-
-if TYPE_CHECKING:
-    from ..backends.gpu.explained import GpuExplanation
-    from ..backends.llvm.explained import Explanation
-    from ..backends.reference.explained import ReferenceExplanation
-
-    Explained = Explanation | GpuExplanation | ReferenceExplanation
 
 _LARGE = 100_000
 
@@ -35,7 +28,7 @@ def explain_fold(
     text: str | None = None,
     backend: str = "auto",
     ranges: Any = None,
-) -> Any:
+) -> Explained:
     """Explain a fold for arrays, or for large sizes of a dtype; `text` is what was written.
 
     Raises:

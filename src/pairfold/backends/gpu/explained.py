@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from ...lower.tiling import Grid, Tiling, cost, registers
 from ...settings import Settings
-from ..shown import Shown, Subject, shortened
+from ..shown import Explained, Subject, states
 from .launch import GpuLauncher
 
 
-@dataclass(frozen=True, repr=False)
-class GpuExplanation(Shown):
+@dataclass(frozen=True, repr=False, eq=False)
+class GpuExplanation(Explained):
     """How one reduction is computed on a GPU; print it, or read its fields.
 
     `tiling` and `grid` say how the pairs are cut; `registers` estimates the 32-bit registers of a
@@ -20,12 +20,6 @@ class GpuExplanation(Shown):
     `literal` the one that follows where data break its assumptions, empty where it makes none.
     """
 
-    formula: str
-    simplified: str
-    reduction: str
-    dim: int
-    rows: int
-    columns: int
     tiling: Tiling
     grid: Grid
     registers: float
@@ -34,18 +28,24 @@ class GpuExplanation(Shown):
     literal: str
 
     @property
-    def summary(self) -> str:
-        """One line: what is reduced, over which sizes, and at what estimated cost."""
-        cost = f"about {self.estimates[0][1]:.3g} instructions per pair"
-        sizes = f"{self.rows} x {self.columns} {self.tiling.dtype}"
-        return f"{self.reduction} on a GPU, F = {shortened(self.formula)}: {sizes}, {cost}"
+    def _where(self) -> str:
+        """On a GPU."""
+        return " on a GPU"
 
-    def __str__(self) -> str:
-        t, g, acc = self.tiling, self.grid, self.tiling.accumulation
+    @property
+    def _cost(self) -> str:
+        """The dtype, and instructions."""
+        return f" {self.tiling.dtype}, about {self.estimates[0][1]:.3g} instructions per pair"
+
+    @property
+    def _counted(self) -> str:
+        """Nothing: programs have no nodes."""
+        return ""
+
+    def _section(self) -> list[str]:
+        """Grid and tiles, registers, the tilings that were compared."""
+        t, g = self.tiling, self.grid
         lines = [
-            f"formula    {self.formula}",
-            f"by rules   {self.simplified}",
-            f"reduction  {self.reduction}, dimension {self.dim}",
             "",
             f"programs for {self.rows} rows x {self.columns} columns, {t.dtype}",
             f"  {g.batches} batch elements x {g.splits} parts of the columns x {g.panels} panels "
@@ -60,35 +60,26 @@ class GpuExplanation(Shown):
             lines.append("  a literal program follows where data break assumptions of the first")
         lines += [
             "",
-            f"states     {acc.inner} inside a chunk, {acc.outer} across chunks"
-            + (", compensated" if acc.compensated else ""),
+            states(t.accumulation, "chunk"),
             f"registers  about {self.registers:.0f} of a thread's 255",
             "",
             "estimated instructions per pair of a thread",
         ]
-        lines += [f"  {t.name:<34} {estimate:.1f}" for t, estimate in self.estimates]
-        return "\n".join(lines)
+        return lines + [f"  {t.name:<34} {estimate:.1f}" for t, estimate in self.estimates]
 
 
 def explain(subject: Subject, launcher: GpuLauncher, options: Settings) -> GpuExplanation:
     """How a program does it, on a device or (None) on any."""
-    rows, columns, pattern = subject.rows, subject.columns, subject.pattern
+    rows, columns = subject.sizes
+    batches, pattern = max(1, subject.batches), subject.pattern
     if pattern is None:
-        sizes = (max(1, rows), columns, max(1, subject.batches))
-        bound = launcher.bind(*sizes, options, subject.device)
+        bound = launcher.bind(max(1, rows), columns, batches, options, subject.device)
     else:
-        batches = max(1, subject.batches)
-        bound = launcher.bind_sparse(rows, batches, options, pattern, subject.device)
-        rows, columns = pattern.typical
+        bound = launcher.bind_sparse(subject.rows, batches, options, pattern, subject.device)
     kernel, tiling = launcher.kernel, bound.program.tiling
     found = launcher.alternatives(rows, options)
     return GpuExplanation(
-        formula=subject.formula,
-        simplified=subject.simplified,
-        reduction=subject.reduction,
-        dim=subject.dim,
-        rows=rows,
-        columns=columns,
+        subject,
         tiling=tiling,
         grid=bound.grid,
         registers=registers(kernel, tiling),

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...core.dtypes import BYTES_STORED
-from ...core.primitives import PRIMITIVES
 from ...core.scalars import STAGES
 from ...lower.cost import Estimate, registers
-from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
+from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import sparse_partition
 from ...lower.schedule import Plan, frontier, partition
 from ...settings import Settings
-from ..shown import Shown, Subject, flops, shortened
+from ..shown import Explained, Subject, flops, operations, states
 from .launch import Launcher
 
 if TYPE_CHECKING:
@@ -28,48 +27,40 @@ _TAKEN_IN = {
 }
 
 
-@dataclass(frozen=True, repr=False)
-class Explanation(Shown):
-    """How one reduction is computed; print it, or read its fields.
+@dataclass(frozen=True, repr=False, eq=False)
+class Explanation(Explained):
+    """How one reduction is computed by machine code; print it, or read its fields.
 
-    `formula` is what was written, `simplified` the same after expansions and rules; `stages` says
-    what is computed how often, `plan` how the loops are cut.
-    `flops_per_pair` counts arithmetic as written (an exponential is one); `bytes_per_pair` is
-    memory traffic from beyond the L1 cache; `registers` estimates the vectors alive in the inner
-    loop; `estimates` are the plans that the settings leave open, with cycles per pair on one
-    thread, the chosen one first (settings such as `lanes` and `row_vectors` force any). With
-    ranges, `rows` and `columns` are those of a block, on average. `llvm()`, `assembly()` and
+    `stages` says what is computed how often, `plan` how the loops are cut. `flops_per_pair` counts
+    arithmetic as written (an exponential is one); `bytes_per_pair` is memory traffic from beyond
+    the L1 cache; `registers` estimates the vectors alive in the inner loop; `estimates` are the
+    plans that the settings leave open, with cycles per pair on one thread, the chosen one first
+    (settings such as `lanes` and `row_vectors` force any). `llvm()`, `assembly()` and
     `inner_loop()` give the code.
     """
 
-    formula: str
-    simplified: str
-    reduction: str
-    dim: int
-    nodes: int
     stages: dict[str, list[str]]
     plan: Plan
     tasks: int
     splits: int
-    rows: int
-    columns: int
     pairs: int
-    sparse: bool
     flops_per_pair: float
     bytes_per_pair: float
     registers: int
     estimates: tuple[Estimate, ...]
     native: Native
-    tree: str
     shared: int
     form: str
 
     @property
-    def summary(self) -> str:
-        """One line: what is reduced, over which sizes, and at what estimated cost."""
-        cycles = f"about {self.estimates[0].cycles:.3g} cycles per pair"
-        sizes = f"{self.rows} x {self.columns} {self.plan.dtype}"
-        return f"{self.reduction}, F = {shortened(self.formula)}: {sizes}, {cycles}"
+    def sparse(self) -> bool:
+        """Whether there are ranges."""
+        return self.subject.pattern is not None
+
+    @property
+    def _cost(self) -> str:
+        """The dtype, and cycles."""
+        return f" {self.plan.dtype}, about {self.estimates[0].cycles:.3g} cycles per pair"
 
     def llvm(self) -> str:
         """The LLVM IR, after optimisation."""
@@ -87,24 +78,17 @@ class Explanation(Shown):
         """Instructions of the innermost loop per vector of pairs (component loops: per pass)."""
         return len(self.inner_loop()) / (self.plan.vectors * self.plan.jam)
 
-    def __str__(self) -> str:
+    def _section(self) -> list[str]:
+        """Stages, the loop nest, what a pair costs, the plans that were compared."""
         p = self.plan
-        lines = [
-            f"formula    {self.formula}",
-            f"by rules   {self.simplified}",
-            f"reduction  {self.reduction}, dimension {self.dim}, {self.nodes} nodes",
-            "",
-            "stages",
-        ]
+        lines = ["", "stages"]
         for stage, values in self.stages.items():
             lines.append(f"  {stage:<7}{', '.join(values) or '-'}")
         lines += ["", f"loops for {self.rows} rows x {self.columns} columns, {p.dtype}{self._cut}"]
         lines += [f"  {line}" for line in self._nest()]
-        acc = p.accumulation
         lines += [
             "",
-            f"states     {acc.inner} inside a block, {acc.outer} across blocks"
-            + (", compensated" if acc.compensated else ""),
+            states(p.accumulation, "block"),
             f"per pair   {self.flops_per_pair:g} operations, {self.bytes_per_pair:.3g} bytes",
             f"registers  about {self.registers} of {p.machine.registers} vectors",
             f"machine    {p.machine.cpu}, {8 * p.machine.vector_bytes}-bit vectors",
@@ -112,8 +96,7 @@ class Explanation(Shown):
             "",
             "estimated cycles per pair, on one thread",
         ]
-        lines += [f"  {e.name:<34} {e}" for e in self.estimates]
-        return "\n".join(lines)
+        return lines + [f"  {e.name:<34} {e}" for e in self.estimates]
 
     @property
     def _cut(self) -> str:
@@ -153,8 +136,7 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
     """How machine code does it; it is compiled."""
     kernel, pattern, dtype = launcher.kernel, subject.pattern, launcher.stored
     rows, columns, batches = subject.rows, subject.columns, subject.batches
-    sizes = (rows, columns) if pattern is None else pattern.typical
-    estimates = launcher.alternatives(*sizes, options)
+    estimates = launcher.alternatives(*subject.sizes, options)
     plan = estimates[0].plan
     if pattern is None:
         parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
@@ -162,25 +144,17 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
         parts = sparse_partition(plan, pattern, rows, batches)
     reread = kernel.stages[COLUMN].raw_size * BYTES_STORED[dtype] / parts.rows_per_task
     return Explanation(
-        formula=subject.formula,
-        simplified=subject.simplified,
-        dim=subject.dim,
-        nodes=subject.nodes,
-        reduction=subject.reduction,
+        subject,
         stages=_stages(kernel, subject),
         plan=plan,
         tasks=parts.tasks,
         splits=parts.splits,
-        rows=sizes[0],
-        columns=sizes[1],
         pairs=batches * (rows * columns if pattern is None else pattern.pairs),
-        sparse=pattern is not None,
         flops_per_pair=flops(kernel),
         bytes_per_pair=reread,
         registers=registers(kernel, plan),
         estimates=tuple(estimates),
         native=launcher.native(plan),
-        tree=subject.tree,
         shared=len(frontier(kernel)),
         form=kernel.form,
     )
@@ -197,14 +171,7 @@ def _stages(kernel: Kernel, subject: Subject) -> dict[str, list[str]]:
         counted = Counter(value.what for value in kernel.stages[stage].computed)
         names += [f"{what} x{count}" for what, count in counted.items()]
         found[STAGES[stage]] = names
-    counts: Counter[str] = Counter()
-    for value in kernel.needed(kernel.folded, PAIR):
-        if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
-            times = 1
-            for loop in value.loops:
-                times *= loop.n
-            counts[value.what] += times
-    found["pair"] = [f"{what} x{count}" for what, count in counts.items()]
+    found["pair"] = [f"{what} x{count}" for what, count in operations(kernel).items()]
     if kernel.output_loop is not None:
         found["shared"] = [value.what for value in frontier(kernel)]
     found["leaves"] = (
