@@ -90,11 +90,11 @@ def counting() -> Generator[list[_Module], None, None]:
     from pairfold.backends.llvm.machine import new_target_machine
 
     made: list[_Module] = []
-    plain = native.optimized
+    plain, code = native.optimized, native.piece_code
 
-    def counted(text: str, plan: Any) -> Any:
-        module = plain(text, plan)
-        machine = new_target_machine(plan.machine)
+    def counted(text: str, which: Any) -> Any:
+        module = plain(text, which)
+        machine = new_target_machine(which)
         machine.set_asm_verbosity(True)
         source = str(module)
         counters = (ctypes.c_int64 * (source.count("\n") + 1))()
@@ -102,11 +102,15 @@ def counting() -> Generator[list[_Module], None, None]:
         made.append(_Module(counters, places, machine.emit_assembly(module)))
         return llvm.parse_assembly(changed)
 
-    native.optimized = counted
+    def counted_piece(piece: Any) -> bytes:
+        module = counted(str(piece.module()), piece.machine)
+        return new_target_machine(piece.machine).emit_object(module)
+
+    native.optimized, native.piece_code = counted, counted_piece
     try:
         yield made
     finally:
-        native.optimized = plain
+        native.optimized, native.piece_code = plain, code
 
 
 def _blocks(module: _Module) -> list[Block]:

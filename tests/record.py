@@ -109,9 +109,9 @@ def main() -> None:
     options = parser.parse_args()
     inside = native.optimized
 
-    def optimized(text: str, plan: Any) -> Any:
+    def optimized(text: str, machine: Any) -> Any:
         _texts.append(text)
-        return inside(text, plan)
+        return inside(text, machine)
 
     native.optimized = optimized
     torch.set_num_threads(1)

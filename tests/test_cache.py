@@ -227,12 +227,13 @@ def test_machine_code_that_is_dropped_is_freed(monkeypatch: pytest.MonkeyPatch) 
     start = executable_regions()
     each = 60_000
     monkeypatch.setattr(native._CODE, "most_bytes", 8 * each)
-    made = [gaussian(n) for n in range(14)]
+    made = [gaussian(n) for n in range(30)]
     want = [genred(x, y) for genred in made]
     row = cache_info()["machine code"]
     assert 4 <= row.entries <= 8
     assert 4 * each <= row.bytes <= 8 * each
-    assert 0 < executable_regions() - start <= row.entries + 1
+    # Code that is linked from several objects may lie in two regions.
+    assert 0 < executable_regions() - start <= 2 * row.entries + 1
     for genred, result in zip(made, want, strict=True):
         assert_same_bits(genred(x, y), result)
     clear_cache()

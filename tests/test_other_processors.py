@@ -48,7 +48,8 @@ def assembly(
         launcher = genred._fold.launcher(dtype, current())
         plan = make_plan(launcher.kernel, there, dtype, launcher.accumulation, current())
         with mock.patch.object(native, "write_probe"):  # LLVM reads assembly of this machine only
-            module = native.optimized(str(native.write_module(launcher.kernel, plan)), plan)
+            text = str(native.write_module(launcher.kernel, plan))
+            module = native.optimized(text, plan.machine)
     return target_machine(plan.machine).emit_assembly(module)
 
 
@@ -179,10 +180,10 @@ def test_large_frames_are_probed_page_by_page_on_windows(monkeypatch) -> None:
         fold = genred()
         assert_close(fold(x, y), want, terms=90 * 40)
         assert re.search(r"(call\w*\s+|\$)__chkstk", fold.explain(x, y).assembly())
-    assert sizes[0] > 3
+    assert sizes[0] >= 3
     there = dataclasses.replace(machine(), triple="x86_64-pc-windows-msvc")
     plan = dataclasses.replace(fold.explain(x, y).plan, machine=there)
     monkeypatch.undo()
     module = native.write_module(fold._fold.launcher("float64", current()).kernel, plan)
     assert '@"__chkstk"' in str(module)
-    target_machine(there).emit_object(native.optimized(str(module), plan))
+    target_machine(there).emit_object(native.optimized(str(module), there))

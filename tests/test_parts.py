@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.backends.llvm.abi import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
+from pairfold.backends.llvm.abi import ARRAYS, FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
 from pairfold.backends.llvm.block import open_block
 from pairfold.backends.llvm.context import Code, Context
 from pairfold.backends.llvm.flow import BYTES, I64, i64
@@ -20,9 +20,9 @@ from pairfold.backends.llvm.forms import Forms
 from pairfold.backends.llvm.fused import ColumnSums
 from pairfold.backends.llvm.loops import block_loop
 from pairfold.backends.llvm.machine import machine, new_target_machine, target_machine
-from pairfold.backends.llvm.native import optimized
+from pairfold.backends.llvm.native import optimized, piece_code
 from pairfold.backends.llvm.outputs import Outputs
-from pairfold.backends.llvm.packing import Packing
+from pairfold.backends.llvm.packing import Packing, packing_list
 from pairfold.backends.llvm.program import unit_function
 from pairfold.backends.llvm.screening import Screen
 from pairfold.backends.llvm.shifted import MaxShifted
@@ -62,12 +62,13 @@ class Machine:
             if not function.is_declaration:
                 function.linkage = ""
         plan = context.plan
-        module = optimized(str(context.module), plan)
-        code = target_machine(plan.machine).emit_object(module)
+        module = optimized(str(context.module), plan.machine)
+        code = [target_machine(plan.machine).emit_object(module), *map(piece_code, context.pieces)]
         self._engine: Any = llvm.create_mcjit_compiler(
             llvm.parse_assembly(""), new_target_machine(plan.machine)
         )
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        for each in code:
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(each))
         self._engine.finalize_object()
 
     def __call__(self, name: str, *given: Any) -> int:
@@ -89,7 +90,7 @@ def table(context: Context, arrays: Sequence[Any]) -> Any:
     """The table of a call with these arrays: results, then arguments."""
     size = FIRST_RESULT + WORDS_PER_ARRAY * len(arrays)
     words = np.zeros(size + len(arrays), np.int64)
-    words[OFFSETS] = words[size:].ctypes.data
+    words[OFFSETS], words[ARRAYS] = words[size:].ctypes.data, len(arrays)
     for place, array in enumerate(arrays):
         start = FIRST_RESULT + WORDS_PER_ARRAY * place
         words[start : start + 3] = array.ctypes.data, *array.strides
@@ -119,13 +120,14 @@ def strided(kind: str, rows: int, dim: int, dtype: str) -> Any:
 def test_packing_transposes_rows_of_any_strides(dim, kind, dtype):
     context = context_of("x * y", dim=dim, dtype=dtype, lanes="row")
     packing = Packing(context, (ROW,))
-    assert packing.pack_columns is None
+    assert packing.compute_rows is packing.compute_columns is None
+    listed = np.array(packing_list(context.kernel, context.plan, ROW))
     lanes, call = context.plan.lane_count, Machine(context)
     x = strided(kind, 3 * lanes, dim, dtype)
     given = table(context, [x, x, x])
     for start, count in ((0, lanes), (1, lanes - 1), (lanes + 2, 1)):
         packed = aligned(dim * lanes, dtype)
-        call("pack_rows", given, aligned(context.layout.total), 0, start, count, packed)
+        call("pack", given, 0, start, count, packed, listed)
         want = x[start + np.minimum(np.arange(lanes), count - 1)].T
         assert np.array_equal(packed.reshape(dim, lanes), want)
 
@@ -137,7 +139,17 @@ def test_packing_computes_what_depends_on_a_column_alone():
     y = np.linspace(-2, 2, 3 * block).reshape(block, 3)
     packed = aligned(stage.size * block, "float64")
     given = table(context, [y, y, y])
-    Machine(context)("pack_columns", given, aligned(context.layout.total), 0, 0, block, packed)
+    call, scratch = Machine(context), aligned(context.layout.total)
+    call(
+        "pack",
+        given,
+        0,
+        0,
+        block,
+        packed,
+        np.array(packing_list(context.kernel, context.plan, COLUMN)),
+    )
+    call("compute_columns", given, scratch, packed, block)
     rows = {tuple(row) for row in np.round(packed.reshape(stage.size, block), 12)}
     for component in np.round(np.sin(y).T, 12):
         assert tuple(component) in rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
 import re
 import signal
@@ -22,8 +21,8 @@ from checks import assert_same_bits
 
 from pairfold.backends.llvm import native, pool
 from pairfold.backends.llvm.abi import AT_ONCE, STOP
-from pairfold.backends.llvm.machine import target_machine
-from pairfold.backends.llvm.native import write_module
+from pairfold.backends.llvm.machine import machine, target_machine
+from pairfold.backends.llvm.tasks import own_driver
 from pairfold.core import uninterrupted
 from pairfold.errors import MemoryLimitError
 from pairfold.lower.schedule import Machine
@@ -268,10 +267,7 @@ def test_arrays_are_not_kept_once_a_call_has_returned() -> None:
 
 def test_results_are_written_before_their_tasks_count_as_done() -> None:
     """On AArch64 another thread would see the count before them."""
-    x = cloud(300)
-    explained: Any = Genred("Exp(-SqDist(x,y))", ALIASES, axis=1).explain(x, x)
-    found = explained.native
-    module = str(write_module(found.kernel, found.plan))
+    module = str(own_driver(machine(), "run").module())
     body = module[module.index('i64 @"run"') :]
     done = re.search(r"%\"(\S+)\" = getelementptr i8, ptr \S+, i64 24\n", body)
     assert done is not None
@@ -290,13 +286,9 @@ def test_aarch64_code_orders_results_and_counter(
 ) -> None:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    x = cloud(300)
-    explained: Any = Genred("Exp(-SqDist(x,y))", ALIASES, axis=1).explain(x, x)
-    native = explained.native
     triple = "aarch64-unknown-linux-gnu"
     arm = Machine("native", cpu, features, frozenset({"neon", "fma"}), 16, 32, triple)
-    plan = dataclasses.replace(native.plan, machine=arm, width=4)
-    module = llvm.parse_assembly(str(write_module(native.kernel, plan)))
+    module = llvm.parse_assembly(str(own_driver(arm, "run").module()))
     module.triple = triple
     text = target_machine(arm).emit_assembly(module)
     entry = text[text.index("\nrun:") :]

@@ -10,11 +10,20 @@ REFUSED = 8
 SPARSE_PANELS, INTERVALS = range(9, 11)
 # Of a sweep: where the partial sums of columns begin.
 ACROSS = 11
-FIRST_RESULT = 12
+# What drivers, which all kernels share, need to know of one: columns of a block, rows of a unit,
+# rows that are packed at a time; bytes of a unit's packed rows, of its states, of all states of a
+# task; where packed rows, packed columns, states and what is computed once lie in scratch memory.
+BLOCK, UNIT, PACKED, UNIT_ROWS, UNIT_STATE, STATE_BYTES = range(12, 18)
+ROWS_AT, COLUMNS_AT, STATE_AT, ONCE_AT = range(18, 22)
+# The lists of what is packed: parameters, rows, columns.
+ONCE_LIST, ROWS_LIST, COLUMNS_LIST = range(22, 25)
+# Results and arguments together.
+ARRAYS = 25
+FIRST_RESULT = 26
 WORDS_PER_ARRAY = 3
 
-# What a task knows of its panel: first row, rows, first interval, the one after the last, columns
-# in all; then, of a dense fold, its one interval.
+# What a task knows of its panel, at the start of its scratch memory: first row, rows, first
+# interval, the one after the last, columns in all; then, of a dense fold, its one interval.
 FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT = range(5)
 OWN_INTERVAL = 5
 PANEL = 7
@@ -25,3 +34,10 @@ NEXT, STOP, TOTAL, DONE, CHUNK, ACTIVE = range(6)
 CONTROL = 6
 # What the stop word says: leave at the next block of columns; leave after the tasks just taken.
 AT_ONCE, SOON = 1, 2
+
+# A list of what is packed: bytes from a slot to the next; the lanes of which a packed row is made
+# of whole ones; how many arguments, and how many ranges of slots to check. Then of each argument:
+# its word in the table of arguments, its place in that of offsets, its components, the byte where
+# they begin; and of each range: the byte where it begins, its slots.
+SPACING, WHOLE, ARGUMENTS, RANGES = range(4)
+LIST_HEAD, ARGUMENT_WORDS, RANGE_WORDS = 4, 4, 2

@@ -1,8 +1,9 @@
 """What every part of the code generator is given: the module, and the function being written.
 
-A `Context` belongs to a module and does not change while it is written. A `Code` is made for each
-of its functions: the arguments, the builder, loops and vector arithmetic on it, and the addresses
-that all parts compute alike. Parts of the code generator are made from one of the two.
+A `Context` belongs to a module and does not change while it is written, but that it gathers the
+pieces which are to be linked to it. A `Code` is made for each of its functions: the arguments, the
+builder, loops and vector arithmetic on it, and the addresses that all parts compute alike. Parts of
+the code generator are made from one of the two.
 """
 
 from __future__ import annotations
@@ -14,17 +15,15 @@ from llvmlite import ir
 from ...errors import InternalError
 from ...lower.kernel import Argument, Kernel
 from ...lower.schedule import ITEM, Plan, code_size
-from .abi import FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
+from .abi import FIRST_RESULT, OFFSETS, WORDS_PER_ARRAY
 from .emitter import Emitter, Key
-from .flow import I64, Flow, i64
+from .flow import I64, i64
+from .pieces import CALLED, Body, Format, Piece, bail_out, begun, quickly_compiled
 from .scratch import Layout
 from .simd import Simd
-from .storage import Storage
 from .tables import TableMemory
 
 _LONG_CODE = 500
-# Entered once per task: quick to compile matters more than quick to run.
-_ONCE_PER_TASK = ("run", "combine", "task", "combine_task")
 
 # Addresses of the parts of scratch memory, by their names in the layout.
 Places = Mapping[str, ir.Value]
@@ -37,45 +36,53 @@ class Context:
         self.kernel, self.plan = kernel, plan
         self.layout = Layout(kernel, plan)
         self.module = ir.Module("pairfold")
+        self.pieces: dict[Piece, None] = {}
         self.order = {a.position: place for place, a in enumerate(kernel.arguments)}
         self.item = ITEM[plan.dtype]
-        self.storage = Storage(plan.stored or plan.dtype)
+        self.format = Format(plan.machine, plan.dtype, plan.stored or plan.dtype, plan.width)
+        self.storage = self.format.storage
         self.row_major = plan.lanes == "row"
 
     def function(self, name: str, *kinds: ir.Type, returns: ir.Type | None = None) -> Code:
-        """Begin a function; its builder stands at the entry."""
-        kind = ir.FunctionType(returns or ir.VoidType(), kinds)
-        function = ir.Function(self.module, kind, name)
-        if name not in ("run", "combine"):
-            function.linkage = "internal"
-        if name in _ONCE_PER_TASK:
-            function.attributes.add("noinline")
-            function.attributes.add("optnone")
-        function.attributes.add("nounwind")
-        return Code(self, function)
+        """Begin a function of the module alone; its builder stands at the entry."""
+        found = Code(self, begun(self.module, name, *kinds, returns=returns))
+        found.function.linkage = "internal"
+        return found
+
+    def entry(self, name: str) -> Code:
+        """Begin a function that a driver calls by its name."""
+        return Code(self, begun(self.module, name, *CALLED[name]))
+
+    def slow_entry(self, name: str) -> Code:
+        """The same, where it is entered once per task: quick to compile matters most."""
+        code = self.entry(name)
+        quickly_compiled(code.function)
+        return code
+
+    def link(self, piece: Piece) -> Piece:
+        """Have a piece, and what it calls, linked to the module."""
+        for each in (piece, *piece.parts):
+            self.pieces[each] = None
+        return piece
+
+    def piece(self, piece: Piece) -> ir.Function:
+        """The function of a piece, for functions of the module to call."""
+        self.link(piece)
+        found = self.module.globals.get(piece.name)
+        return piece.declared(self.module) if found is None else found
 
 
-class Code:
-    """A function being written. `given`: its arguments."""
+class Code(Body):
+    """A function of a kernel being written."""
 
     def __init__(self, context: Context, function: ir.Function) -> None:
-        self.context, self.function = context, function
+        super().__init__(function)
+        self.context = context
         self.kernel, self.plan, self.layout = context.kernel, context.plan, context.layout
         self.item, self.row_major = context.item, context.row_major
-        self.given: list[ir.Value] = list(function.args)
-        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
-        self.flow = Flow(self.builder)
         self.simd = Simd(self.builder, self.plan.dtype, self.plan.width, self.plan.machine.has)
         self.outer = self.simd.resized(self.plan.accumulation.outer)
         self.inner = self.simd.resized(self.plan.accumulation.inner)
-
-    def done(self, result: ir.Value | None = None) -> ir.Function:
-        """End the function."""
-        if result is None:
-            self.builder.ret_void()
-        else:
-            self.builder.ret(result)
-        return self.function
 
     # -- scratch memory -------------------------------------------------------------------------
 
@@ -128,9 +135,7 @@ class Code:
 
     def refuse(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""
-        with self.flow.when(self.simd.any(mask)):
-            word = self.flow.at(args, i64(8 * REFUSED))
-            self.builder.atomic_rmw("xchg", word, i64(1), "monotonic")
+        bail_out(self, args, self.simd.any(mask))
 
     # -- values ---------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class Flow:
         self,
         start: ir.Value,
         stop: ir.Value,
-        step: int = 1,
+        step: int | ir.Value = 1,
         carried: Sequence[ir.Value] = (),
         name: str = "loop",
     ) -> Generator[Carried, None, None]:
@@ -60,7 +60,7 @@ class Flow:
             phi.add_incoming(value, before)
         state = Carried(index, phis)
         yield state
-        following = b.add(index, i64(step))
+        following = b.add(index, i64(step) if isinstance(step, int) else step)
         index.add_incoming(following, b.block)
         for phi, value in zip(phis, state.next, strict=True):
             phi.add_incoming(value, b.block)

@@ -36,7 +36,7 @@ from .packing import Packing
 from .shared import Shared
 from .simd import Simd
 from .states import Part, Running, States, closed
-from .tasks import Task, Walk, task_parts
+from .tasks import Task, parts_of, task_parts
 
 
 class LaneSums:
@@ -167,13 +167,18 @@ class _Sizes:
 class FusedTasks:
     """The functions of a module of fused sums, and the tasks that call them."""
 
-    def __init__(self, context: Context, packing: Packing, walk: Walk) -> None:
+    def __init__(self, context: Context, packing: Packing) -> None:
         self.context, self.kernel, self.plan = context, context.kernel, context.plan
-        self.packing, self.walk = packing, walk
+        self.packing = packing
+
+    def write(self) -> None:
+        """Write all functions."""
         self.unit = self._unit_function()
         self.gather = self._gather_function()
         self.finish_rows = self._finish_rows_function()
         self.finish_columns = self._finish_columns_function()
+        self._run()
+        self._combine()
 
     @property
     def _first(self) -> int:
@@ -185,7 +190,7 @@ class FusedTasks:
 
         Lanes from `valid` on repeat other rows.
         """
-        code = self.context.function("unit", BYTES, BYTES, BYTES, I64, I64)
+        code = self.context.entry("unit")
         scratch, rows, state, count, valid = code.given
         places = code.places(scratch)
         block = open_block(code, places, scratch, [rows, state, count, i64(0)])
@@ -231,10 +236,10 @@ class FusedTasks:
         stop = b.add(start, flow.word(args, COLUMNS_PER_SPLIT))
         return start, flow.minimum(stop, flow.word(args, COLUMNS))
 
-    def run(self) -> ir.Function:
+    def _run(self) -> ir.Function:
         """task(args, scratch, control, which): a panel of rows and a stretch of columns."""
-        code = self.context.function("task", BYTES, BYTES, BYTES, I64)
-        args, scratch, control, which = code.given
+        code = self.context.slow_entry("task")
+        args, scratch, _, which = code.given
         flow, b, form, lanes = code.flow, code.builder, Running(code), self.plan.lane_count
         places = code.places(scratch)
         batch, first, count, split = task_parts(code, args, which, flow.word(args, SPLITS))
@@ -242,16 +247,17 @@ class FusedTasks:
         sizes = self._sizes(code, args)
         state = flow.at(flow.pointer(args, PARTIALS), b.mul(which, sizes.rows))
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(which, sizes.columns))
-        self.packing.once(code, args, scratch, batch)
+        task = Task(code, batch, parts_of(self.packing))
+        task.once()
+        self.packing.once(code, args, scratch)
         with flow.loop(i64(0), code.units(count), name="units") as unit:
             form.reset(code.unit_state(state, unit.index))
         self._clear(code, sums, sizes.columns)
         self._clear(code, places["across"], i64(self.context.layout.across))
         with self._pieces(code, count) as (piece, here):
-            self.packing.rows(code, args, scratch, batch, b.add(first, piece), here)
+            task.rows(b.add(first, piece), here)
             own = code.unit_state(state, code.units(piece))
             units = code.units(here)
-            self.walk.rows_packed(code, scratch, units)
 
             def fold(columns: ir.Value, base: ir.Value) -> None:
                 rows = code.part(scratch, "rows")
@@ -262,7 +268,7 @@ class FusedTasks:
                 shift = flow.times(b.sub(base, start), self.context.layout.outer_item)
                 b.call(self.gather, [scratch, columns, flow.at(sums, shift), sizes.stride])
 
-            self.walk.columns(code, Task(args, scratch, control, batch), start, stop, fold)
+            task.columns(start, stop, fold)
         return code.done()
 
     @contextlib.contextmanager
@@ -282,44 +288,44 @@ class FusedTasks:
 
     # -- merging and finishing ------------------------------------------------------------------
 
-    def combine(self) -> ir.Function:
+    def _combine(self) -> ir.Function:
         """combine_task(args, scratch, control, which): a panel of rows, or a stretch of columns."""
-        code = self.context.function("combine_task", BYTES, BYTES, BYTES, I64)
+        code = self.context.slow_entry("combine_task")
         args, scratch, _, which = code.given
         flow, b = code.flow, code.builder
-        places = code.places(scratch)
         panels, splits = flow.word(args, PANELS), flow.word(args, SPLITS)
         each = b.add(panels, splits)
         batch, number = b.sdiv(which, each), b.srem(which, each)
         first_task = b.mul(b.mul(batch, panels), splits)
-        self.packing.once(code, args, scratch, batch)
+        task = Task(code, batch, parts_of(self.packing))
+        task.once()
+        self.packing.once(code, args, scratch)
         with flow.when(b.icmp_signed("<", number, panels)):
-            self._combine_rows(code, args, scratch, batch, number, first_task)
+            self._combine_rows(code, task, number, first_task)
         with flow.when(b.icmp_signed(">=", number, panels)):
             split = b.sub(number, panels)
-            self._combine_columns(code, args, scratch, batch, split, first_task, places)
+            self._combine_columns(code, task, split, first_task)
         return code.done()
 
     def _combine_rows(
         self,
         code: Code,
-        args: ir.Value,
-        scratch: ir.Value,
-        batch: ir.Value,
+        task: Task,
         panel: ir.Value,
-        task: ir.Value,
+        first_task: ir.Value,
     ) -> None:
-        """All splits of a panel; `task` is the first task of the batch element."""
-        flow, b = code.flow, code.builder
+        """All splits of a panel; `first_task` is that of the batch element."""
+        flow, b, batch = code.flow, code.builder, task.batch
+        args, scratch = task.args, task.scratch
         which = b.add(b.mul(batch, flow.word(args, PANELS)), panel)
         _, first, count, _ = task_parts(code, args, which, i64(1))
         sizes = self._sizes(code, args)
-        task = b.add(task, b.mul(panel, flow.word(args, SPLITS)))
-        state = flow.at(flow.pointer(args, PARTIALS), b.mul(task, sizes.rows))
+        number = b.add(first_task, b.mul(panel, flow.word(args, SPLITS)))
+        state = flow.at(flow.pointer(args, PARTIALS), b.mul(number, sizes.rows))
         with self._pieces(code, count) as (piece, here):
             start = b.add(first, piece)
             if any(self.kernel.factors[: self._first]):
-                self.packing.rows(code, args, scratch, batch, start, here)
+                task.rows(start, here)
             own = code.unit_state(state, code.units(piece))
             b.call(self.finish_rows, [args, scratch, batch, start, here, own])
 
@@ -352,23 +358,20 @@ class FusedTasks:
     def _combine_columns(
         self,
         code: Code,
-        args: ir.Value,
-        scratch: ir.Value,
-        batch: ir.Value,
+        task: Task,
         split: ir.Value,
-        task: ir.Value,
-        places: Places,
+        first_task: ir.Value,
     ) -> None:
-        """All panels of a stretch of columns; `task` is the first task of the batch element."""
-        flow, b, block, pack = code.flow, code.builder, self.plan.block, self.packing.pack_columns
+        """All panels of a stretch of columns; `first_task` is that of the batch element."""
+        flow, b, block = code.flow, code.builder, self.plan.block
+        args, scratch, batch = task.args, task.scratch, task.batch
         start, stop = self._stretch(code, args, split)
         sizes = self._sizes(code, args)
-        sums = flow.at(flow.pointer(args, ACROSS), b.mul(b.add(task, split), sizes.columns))
+        sums = flow.at(flow.pointer(args, ACROSS), b.mul(b.add(first_task, split), sizes.columns))
         with flow.loop(start, stop, block, name="blocks") as column:
             count = flow.minimum(i64(block), b.sub(stop, column.index))
-            if pack is not None and any(self.kernel.factors[self._first :]):
-                into = places["columns"]
-                b.call(pack, [args, scratch, batch, column.index, count, into])
+            if any(self.kernel.factors[self._first :]):
+                task.block_of_columns(column.index, count)
             shift = flow.times(b.sub(column.index, start), self.context.layout.outer_item)
             own = flow.at(sums, shift)
             b.call(self.finish_columns, [args, scratch, batch, column.index, count, own])

@@ -30,6 +30,7 @@ from ...lower.schedule import (
 from ...settings import Settings
 from . import pool
 from .abi import (
+    BLOCK,
     COLUMNS,
     FIRST_RESULT,
     INTERVALS,
@@ -210,7 +211,8 @@ class Launcher:
         cut = (parts.rows_per_task, parts.panels, parts.splits, parts.columns_per_split)
         if offsets is None:
             offsets = np.zeros(len(strides), np.int64)
-        words = [rows, columns, *cut, offsets.ctypes.data, *[0] * (FIRST_RESULT - OFFSETS - 1)]
+        words = [rows, columns, *cut, offsets.ctypes.data, *[0] * (BLOCK - OFFSETS - 1)]
+        words += bound.native.words
         panels = None
         if bound.pattern is not None:
             panels = bound.pattern.panels(rows, parts.rows_per_task)

@@ -120,8 +120,14 @@ def target_machine(which: Machine) -> Any:
     return new_target_machine(which)
 
 
-def new_target_machine(which: Machine) -> Any:
+@functools.cache
+def quick_target_machine(which: Machine) -> Any:
+    """The target machine for code that is rarely entered: it is not optimised."""
+    return new_target_machine(which, 0)
+
+
+def new_target_machine(which: Machine, opt: int = 2) -> Any:
     """An LLVM target machine of one's own: an execution engine takes it over."""
     llvm = _llvm()
     target = llvm.Target.from_triple(which.triple or llvm.get_process_triple())
-    return target.create_target_machine(cpu=which.cpu, features=which.features, opt=2, jit=True)
+    return target.create_target_machine(cpu=which.cpu, features=which.features, opt=opt, jit=True)

@@ -17,15 +17,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
+from llvmlite import ir
 
-from ...core.cache import Cache, Limit
+from ...core.cache import Cache, Limit, cached
 from ...core.locks import fork_safe_lock, hold_across_forks
 from ...core.uninterrupted import uninterrupted
-from ...lower.kernel import Kernel
-from ...lower.schedule import Plan
-from .machine import new_target_machine, target_machine
+from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.schedule import Machine, Plan
+from .machine import new_target_machine, quick_target_machine, target_machine
+from .packing import packing_list
+from .pieces import Piece
 from .probe import write_probe
-from .program import write
+from .program import Program, write
 from .scratch import Layout
 
 log = logging.getLogger("pairfold")
@@ -99,12 +102,18 @@ class Native:
     """Machine code of one kernel under one plan, compiled when it is first used.
 
     `run` does tasks; `combine` merges a split reduced axis. Both are C functions; hold on to one
-    for as long as it runs.
+    for as long as it runs. `words` are what drivers are told, from `abi.BLOCK` on; they refer to
+    memory of this object.
     """
 
     def __init__(self, kernel: Kernel, plan: Plan) -> None:
         self.kernel, self.plan = kernel, plan
         self.layout = Layout(kernel, plan)
+        lists = [packing_list(kernel, plan, stage) for stage in (ONCE, ROW, COLUMN)]
+        self._lists = [(ctypes.c_int64 * len(each))(*each) for each in lists]
+        self.words = self.layout.words(plan)
+        self.words += map(ctypes.addressof, self._lists)
+        self.words.append(len(kernel.results) + len(kernel.arguments))
         self._code: Cache[Any] = Cache(_CODE)
         self._seconds = 0.0
 
@@ -151,7 +160,7 @@ class Native:
         """The machine code of `run` as assembly text (compiled again for the purpose)."""
 
         def text() -> str:
-            module = optimized(str(write_module(self.kernel, self.plan)), self.plan)
+            module = optimized(str(write_module(self.kernel, self.plan)), self.plan.machine)
             return target_machine(self.plan.machine).emit_assembly(module)
 
         return _without_interrupts(text)
@@ -159,27 +168,41 @@ class Native:
     def llvm(self) -> str:
         """The LLVM IR of `run` after optimisation."""
         return _without_interrupts(
-            lambda: str(optimized(str(write_module(self.kernel, self.plan)), self.plan))
+            lambda: str(optimized(str(write_module(self.kernel, self.plan)), self.plan.machine))
         )
 
 
-def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> Any:
-    """The LLVM module of a kernel under a plan, with one entry point."""
-    module = write(kernel, plan, entry)
-    write_probe(module, target_machine(plan.machine).triple)
-    return module
+def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> ir.Module:
+    """The LLVM module of a kernel under a plan, to which pieces are linked."""
+    return _written(kernel, plan, entry).module
+
+
+def _written(kernel: Kernel, plan: Plan, entry: str) -> Program:
+    program = write(kernel, plan, entry)
+    write_probe(program.module, target_machine(plan.machine).triple)
+    return program
 
 
 def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
     """An engine that owns the machine code of an entry point, and about how many bytes that is."""
-    module = optimized(str(write_module(kernel, plan, entry)), plan)
-    written = target_machine(plan.machine).emit_object(module)
-    code = llvm.ObjectFileRef.from_data(written)
-    # An engine that is given the object, not the module, keeps the code alone: 65 kB, not 900.
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(plan.machine))
-    engine.add_object_file(code)
+    program, machine = _written(kernel, plan, entry), plan.machine
+    code = optimized(str(program.module), machine)
+    written = [target_machine(machine).emit_object(code), *map(piece_code, program.pieces)]
+    # An engine that is given objects, not modules, keeps the code alone: 65 kB, not 900.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(machine))
+    for each in written:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(each))
     engine.finalize_object()
-    return _Engine(engine), len(written) + _ENGINE_BYTES
+    return _Engine(engine), sum(map(len, written)) + _ENGINE_BYTES
+
+
+@cached("shared machine code", 256)
+def piece_code(piece: Piece) -> bytes:
+    """The object code of a piece. (Pieces have small frames: they need no stack probe.)"""
+    text = str(piece.module())
+    if piece.rare:
+        return quick_target_machine(piece.machine).emit_object(_parsed(text, piece.machine))
+    return target_machine(piece.machine).emit_object(_optimized(text, piece.machine))
 
 
 def _entry(owner: _Engine, name: str) -> Any:
@@ -189,17 +212,27 @@ def _entry(owner: _Engine, name: str) -> Any:
     return found
 
 
-def optimized(text: str, plan: Plan) -> Any:
+def optimized(text: str, machine: Machine) -> Any:
+    """The module of a kernel, parsed and cleaned up."""
+    return _optimized(text, machine)
+
+
+def _optimized(text: str, which: Machine) -> Any:
     """Parse and clean up: the code generator already chose loops, lanes and unrolling."""
-    machine = target_machine(plan.machine)
-    # LLVM never frees the constants of its global context: each module has a context of its own.
-    module = llvm.parse_assembly(text, llvm.create_context())
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
+    module, machine = _parsed(text, which), target_machine(which)
     # A builder is for one run: it keeps what observed the last.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     builder = llvm.create_pass_builder(machine, options)
     _passes().run(module, builder)
+    return module
+
+
+def _parsed(text: str, which: Machine) -> Any:
+    machine = target_machine(which)
+    # LLVM never frees the constants of its global context: each module has a context of its own.
+    module = llvm.parse_assembly(text, llvm.create_context())
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
     return module
 
 

@@ -8,8 +8,9 @@ from ...core.scalars import Loop
 from ...lower.kernel import PAIR
 from .block import Slots
 from .context import Code, Context, Places
+from .copying import put
 from .emitter import Known, Leaf
-from .flow import BYTES, I8, I64, i64
+from .flow import I64, i64
 from .forms import Forms
 
 
@@ -78,23 +79,12 @@ class Outputs:
         """Copy finished rows to an output array, whatever its strides."""
         code, flow, b = self.code, self.code.flow, self.code.builder
         base, stride, step = code.array(number, self.args, batch)
-        element, item = self._element(number)
-        kind = self.kernel.kinds[number]
+        _, item = self._element(number)
+        function = code.context.piece(put(code.context.format, self.kernel.kinds[number]))
         target = flow.at(base, b.mul(first, stride))
-        size = self.kernel.results[number]
-        with flow.loop(i64(0), i64(size), name="write_components") as component:
-            source = flow.at(
-                self.places[f"result {number}"],
-                flow.times(component.index, code.plan.lane_count * item),
-            )
-            to = flow.at(target, b.mul(component.index, step))
-            with flow.loop(i64(0), count, name="write") as row:
-                value = flow.load(element, flow.at(source, flow.times(row.index, item)), item)
-                if kind == "truth":
-                    value = b.trunc(value, I8)
-                elif kind == "value":
-                    value = code.context.storage.closed(b, value)
-                flow.store(value, flow.at(to, b.mul(row.index, stride)), 1)
+        source, spacing = self.places[f"result {number}"], i64(code.plan.lane_count * item)
+        dim = i64(self.kernel.results[number])
+        b.call(function, [source, spacing, target, stride, step, dim, count])
 
 
 def finish_function(context: Context, forms: Forms) -> ir.Function:
@@ -102,7 +92,7 @@ def finish_function(context: Context, forms: Forms) -> ir.Function:
 
     `columns` is how many of them were folded.
     """
-    code = context.function("finish", BYTES, BYTES, I64, I64, I64, I64, BYTES)
+    code = context.entry("finish")
     args, scratch, batch, first, count, columns, state = code.given
     flow, b, lanes = code.flow, code.builder, context.plan.lane_count
     places = code.places(scratch)

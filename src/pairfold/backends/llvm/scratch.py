@@ -63,7 +63,7 @@ class Layout:
         self.across = kernel.across * plan.block * plan.width * ITEM[plan.accumulation.inner]
         self.tables = TablePlaces(kernel, plan)
         sizes = {
-            "panel": 8 * PANEL,
+            "panel": 8 * PANEL,  # the first: drivers know it as the start of the memory
             "once": kernel.stages[ONCE].size * self.item,
             "rows": groups * self.row_group,
             "columns": kernel.stages[COLUMN].size * plan.block * self.item,
@@ -93,6 +93,16 @@ class Layout:
                 found=f"{self.total / 2**30:.1f} GiB of working memory for each thread",
                 hint=f"smaller dimensions: each thread may use {_MOST_MEMORY >> 30} GiB",
             )
+
+    def words(self, plan: Plan) -> list[int]:
+        """What drivers are told of a kernel, from `abi.BLOCK` on."""
+        tiles = plan.lanes == "row"
+        unit = plan.lane_count if tiles else 1
+        packed = plan.lane_count if tiles else plan.row_group
+        unit_rows = self.row_group if tiles else self.item
+        places = (self.offset[name] for name in ("rows", "columns", "state", "once"))
+        sizes = (unit_rows, self.unit_state, self.state_bytes)
+        return [plan.block, unit, packed, *sizes, *places]
 
     def _runs(self, plan: Plan, accumulators: Sequence[Accumulator]) -> list[Run]:
         """The states of some accumulators, one run where the rule is the same."""

@@ -26,7 +26,7 @@ from ...lower.distance import Distance
 from .block import Block
 from .context import Code, Context, Places
 from .emitter import Known
-from .flow import BYTES, I64, i64
+from .flow import I64, i64
 from .shorts import I32, Product, product
 from .states import Form
 
@@ -232,7 +232,7 @@ class _Grid:
 
 
 class Screen:
-    """A screen of a module: its functions, what a task does with them, the loop of its units.
+    """A screen of a module: the functions that its driver calls, the loop of its units.
 
     screen_rows(scratch, units): the grid of a task, and its rows on it; screen_columns(scratch,
     count): a packed block of columns on the grid.
@@ -240,28 +240,20 @@ class Screen:
 
     def __init__(self, context: Context, distance: Distance) -> None:
         self.context, self.distance = context, distance
-        self.screen_rows = self._rows_function()
-        self.screen_columns = self._columns_function()
+        self._rows_function()
+        self._columns_function()
 
     def _rows_function(self) -> ir.Function:
-        code = self.context.function("screen_rows", BYTES, I64)
+        code = self.context.entry("screen_rows")
         scratch, units = code.given
         _Grid(_Memory(code, code.places(scratch), self.distance)).rows(units)
         return code.done()
 
     def _columns_function(self) -> ir.Function:
-        code = self.context.function("screen_columns", BYTES, I64)
+        code = self.context.entry("screen_columns")
         scratch, count = code.given
         _Grid(_Memory(code, code.places(scratch), self.distance)).columns(count)
         return code.done()
-
-    def rows_packed(self, code: Code, scratch: ir.Value, units: ir.Value) -> None:
-        """Put the rows of a task on its grid."""
-        code.builder.call(self.screen_rows, [scratch, units])
-
-    def columns_packed(self, code: Code, scratch: ir.Value, count: ir.Value) -> None:
-        """Put a block of columns on the grid."""
-        code.builder.call(self.screen_columns, [scratch, count])
 
     def loop(self, block: Block, form: Form, places: Places) -> ScreenedLoop:
         """The loop over a block that looks at bounds first."""

@@ -1,53 +1,224 @@
-"""What tasks have in common: the columns of a task, block after block, and the entry points.
+"""Tasks: rows and columns packed and folded, and the drivers that take tasks until none is left.
 
-run(args, scratch, control)      takes tasks off a shared counter until none is left
+run(args, scratch, control)      takes tasks off a shared counter; of most kernels, a task holds
+                                 some rows (a panel) and folds intervals of columns into them
 combine(args, scratch, control)  likewise, tasks that merge what those of `run` have left
+
+Drivers are pieces. What they need to know of a kernel stands in the table of arguments, and its own
+functions are called by the names that `pieces.CALLED` lists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from llvmlite import ir
 
+from ...lower.kernel import ROW
+from ...lower.pattern import PANEL_WORDS
+from ...lower.schedule import Machine
 from .abi import (
     ACTIVE,
     AT_ONCE,
+    BLOCK,
     CHUNK,
+    COLUMN_COUNT,
+    COLUMNS,
+    COLUMNS_AT,
+    COLUMNS_LIST,
+    COLUMNS_PER_SPLIT,
     DONE,
+    FIRST_INTERVAL,
+    FIRST_ROW,
+    INTERVALS,
+    LAST_INTERVAL,
     NEXT,
+    ONCE_AT,
+    ONCE_LIST,
+    OWN_INTERVAL,
+    PACKED,
     PANELS,
+    PARTIALS,
     REFUSED,
+    ROW_COUNT,
     ROWS,
+    ROWS_AT,
+    ROWS_LIST,
     ROWS_PER_TASK,
+    SPARSE_PANELS,
+    SPLITS,
+    STATE_AT,
+    STATE_BYTES,
     STOP,
     TOTAL,
+    UNIT,
+    UNIT_ROWS,
+    UNIT_STATE,
+    WHOLE,
 )
-from .context import Code, Context
+from .copying import rounded_up
 from .flow import BYTES, I64, i64
 from .packing import Packing
-from .screening import Screen
+from .pieces import CALLED, Body, Piece, begun, called, declared
 
 # Folds the block that was packed, (number of columns, first of them), into the rows of a task.
 Fold = Callable[[ir.Value, ir.Value], None]
+_DRIVER = (BYTES, BYTES, BYTES)
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task of `run`, in the function that does it: what it was given, its batch element."""
+class Parts:
+    """What the tasks of a kernel do: whether they pack rows, and which functions go over them."""
 
-    args: ir.Value
-    scratch: ir.Value
-    control: ir.Value
-    batch: ir.Value
+    rows: bool
+    compute_rows: bool
+    compute_columns: bool
+    check: bool
+    screen: bool
+
+
+def parts_of(packing: Packing, screen: bool = False) -> Parts:
+    """Which of them the module of a kernel has."""
+    return Parts(
+        ROW in packing.stages,
+        packing.compute_rows is not None,
+        packing.compute_columns is not None,
+        packing.check is not None,
+        screen,
+    )
+
+
+def run_driver(machine: Machine, parts: Parts) -> Piece:
+    """run(args, scratch, control), of a kernel that leaves its tasks to the driver."""
+    return Piece("run", _DRIVER, I64, _write_run, machine, None, _numbers(parts), (), True)
+
+
+def combine_driver(machine: Machine, parts: Parts) -> Piece:
+    """combine(args, scratch, control), which merges splits."""
+    return Piece("combine", _DRIVER, I64, _write_combine, machine, None, _numbers(parts), (), True)
+
+
+def own_driver(machine: Machine, name: str) -> Piece:
+    """`run` or `combine` of a kernel that has tasks of its own, (args, scratch, control, which)."""
+    return Piece(name, _DRIVER, I64, _write_own, machine, rare=True)
+
+
+def _numbers(parts: Parts) -> tuple[int, ...]:
+    return tuple(map(int, astuple(parts)))
+
+
+def _write_own(body: Body, piece: Piece) -> None:
+    _take_tasks(body, called(body, "task" if piece.name == "run" else "combine_task"))
+
+
+def _write_run(body: Body, piece: Piece) -> None:
+    _take_tasks(body, _task(body.function.module, Parts(*map(bool, piece.detail))))
+
+
+def _write_combine(body: Body, piece: Piece) -> None:
+    _take_tasks(body, _combine_task(body.function.module, Parts(*map(bool, piece.detail))))
+
+
+class Task:
+    """A task in the function that does it: what it was given, how it goes through its rows.
+
+    `parts` are those of the kernel, each called by its name.
+    """
+
+    def __init__(self, body: Body, batch: ir.Value, parts: Parts) -> None:
+        self.body, self.flow, self.builder, self.batch = body, body.flow, body.builder, batch
+        self.args, self.scratch, self.control, _ = body.given
+        self.parts = parts
+
+    def word(self, place: int) -> ir.Value:
+        """A word of the table of arguments."""
+        return self.flow.word(self.args, place)
+
+    def part(self, place: int) -> ir.Value:
+        """A part of scratch memory, the offset of which is a word of the table."""
+        return self.flow.at(self.scratch, self.word(place))
+
+    def units(self, count: ir.Value) -> ir.Value:
+        """How many units that many rows are: tiles, or single rows where lanes are columns."""
+        b, unit = self.builder, self.word(UNIT)
+        return b.sdiv(b.add(count, b.sub(unit, i64(1))), unit)
+
+    def unit_rows(self, unit: ir.Value) -> ir.Value:
+        """The packed rows of a unit."""
+        return self.flow.at(self.part(ROWS_AT), self.builder.mul(unit, self.word(UNIT_ROWS)))
+
+    def unit_state(self, state: ir.Value, unit: ir.Value) -> ir.Value:
+        """The states of a unit."""
+        return self.flow.at(state, self.builder.mul(unit, self.word(UNIT_STATE)))
+
+    def once(self) -> None:
+        """Pack parameters."""
+        self._pack(i64(0), i64(1), self.part(ONCE_AT), ONCE_LIST)
+
+    def rows(self, first: ir.Value, count: ir.Value) -> None:
+        """Pack rows from number `first` on, some at a time."""
+        if not self.parts.rows:
+            return
+        flow, b = self.flow, self.builder
+        packed, unit = self.word(PACKED), self.word(UNIT)
+        with flow.loop(i64(0), count, packed, name="groups") as group:
+            here = flow.minimum(packed, b.sub(count, group.index))
+            where = self.unit_rows(b.sdiv(group.index, unit))
+            self._pack(b.add(first, group.index), here, where, ROWS_LIST)
+            if self.parts.compute_rows:
+                self._computed("compute_rows", here, where, ROWS_LIST)
+            self._checked(here, where, ROWS_LIST)
+        if self.parts.screen:
+            b.call(called(self.body, "screen_rows"), [self.scratch, self.units(count)])
+
+    def columns(self, start: ir.Value, stop: ir.Value, fold: Fold) -> None:
+        """Fold columns from start to stop, block after block, unless the task is to stop."""
+        flow, b, block = self.flow, self.builder, self.word(BLOCK)
+        with flow.loop(start, stop, block, name="blocks") as each:
+            halt = b.load_atomic(flow.at(self.control, i64(8 * STOP)), "monotonic", 8, typ=I64)
+            refused = b.load_atomic(flow.at(self.args, i64(8 * REFUSED)), "monotonic", 8, typ=I64)
+            going = b.icmp_signed("==", b.or_(b.and_(halt, i64(AT_ONCE)), refused), i64(0))
+            with flow.when(going):
+                width = flow.minimum(block, b.sub(stop, each.index))
+                self.block_of_columns(each.index, width)
+                if self.parts.screen:
+                    b.call(called(self.body, "screen_columns"), [self.scratch, width])
+                fold(width, each.index)
+
+    def block_of_columns(self, start: ir.Value, count: ir.Value) -> None:
+        """Pack a block of columns."""
+        columns = self.part(COLUMNS_AT)
+        self._pack(start, count, columns, COLUMNS_LIST)
+        if self.parts.compute_columns:
+            self._computed("compute_columns", count, columns, COLUMNS_LIST)
+        self._checked(count, columns, COLUMNS_LIST)
+
+    def _pack(self, start: ir.Value, count: ir.Value, where: ir.Value, given: int) -> None:
+        function = declared(self.body, "pack", (BYTES, I64, I64, I64, BYTES, BYTES))
+        listed = self.flow.pointer(self.args, given)
+        self.builder.call(function, [self.args, self.batch, start, count, where, listed])
+
+    def _computed(self, name: str, count: ir.Value, where: ir.Value, given: int) -> None:
+        padded = self._padded(count, self.flow.pointer(self.args, given))
+        self.builder.call(called(self.body, name), [self.args, self.scratch, where, padded])
+
+    def _checked(self, count: ir.Value, where: ir.Value, given: int) -> None:
+        if not self.parts.check:
+            return
+        function = declared(self.body, "moderate", (BYTES, BYTES, I64, BYTES))
+        listed = self.flow.pointer(self.args, given)
+        self.builder.call(function, [self.args, where, self._padded(count, listed), listed])
+
+    def _padded(self, count: ir.Value, listed: ir.Value) -> ir.Value:
+        return rounded_up(self.body, count, self.flow.word(listed, WHOLE))
 
 
 def task_parts(
-    code: Code, args: ir.Value, which: ir.Value, splits: ir.Value
+    body: Body, args: ir.Value, which: ir.Value, splits: ir.Value
 ) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
     """(batch, first row, rows, split) of a task."""
-    flow, b = code.flow, code.builder
+    flow, b = body.flow, body.builder
     split = b.srem(which, splits)
     panel_of_all = b.sdiv(which, splits)
     panels = flow.word(args, PANELS)
@@ -57,47 +228,104 @@ def task_parts(
     return batch, first, count, split
 
 
-class Walk:
-    """How tasks of a module go through columns: blocks are packed, and screened where there is a
-    screen, then folded into the rows of the task.
+def _begun_task(module: ir.Module) -> Body:
+    body = Body(begun(module, "one_task", *CALLED["task"]))
+    body.function.linkage = "internal"
+    return body
+
+
+def _task(module: ir.Module, parts: Parts) -> ir.Function:
+    """one_task(args, scratch, control, which): fold a panel of rows over intervals of columns."""
+    body = _begun_task(module)
+    args, scratch, _, which = body.given
+    flow, b = body.flow, body.builder
+    splits = flow.word(args, SPLITS)
+    batch, *dense = task_parts(body, args, which, splits)
+    task = Task(body, batch, parts)
+    begin, unit, finish = (called(body, name) for name in ("begin", "unit", "finish"))
+    panel = scratch
+    intervals = _panel(body, which, (dense[0], dense[1], dense[2]), panel)
+    first, count = flow.word(panel, FIRST_ROW), flow.word(panel, ROW_COUNT)
+    units = task.units(count)
+    partial = flow.at(flow.pointer(args, PARTIALS), b.mul(which, task.word(STATE_BYTES)))
+    alone = b.icmp_signed("==", splits, i64(1))
+    state = b.select(alone, task.part(STATE_AT), partial)
+    task.once()
+    b.call(begin, [args, scratch, state, units])
+    task.rows(first, count)
+
+    def fold(columns: ir.Value, base: ir.Value) -> None:
+        with flow.loop(i64(0), units, name="units") as each:
+            here, there = task.unit_rows(each.index), task.unit_state(state, each.index)
+            b.call(unit, [scratch, here, there, columns, base])
+
+    low, high = flow.word(panel, FIRST_INTERVAL), flow.word(panel, LAST_INTERVAL)
+    with flow.loop(low, high, name="intervals") as each:
+        interval = flow.at(intervals, flow.times(each.index, 16))
+        task.columns(flow.word(interval, 0), flow.word(interval, 1), fold)
+    with flow.when(alone):
+        columns = flow.word(panel, COLUMN_COUNT)
+        b.call(finish, [args, scratch, batch, first, count, columns, state])
+    return body.done()
+
+
+def _panel(
+    body: Body, which: ir.Value, dense: tuple[ir.Value, ir.Value, ir.Value], panel: ir.Value
+) -> ir.Value:
+    """Write what a task knows of its panel of rows; returns the table of intervals.
+
+    `dense`: (first row, rows, split), of a fold over all columns: one interval. The panels of
+    a sparse fold, and their intervals, are read from tables.
     """
-
-    def __init__(self, context: Context, packing: Packing, screen: Screen | None = None) -> None:
-        self.plan, self.packing, self.screen = context.plan, packing, screen
-
-    def rows_packed(self, code: Code, scratch: ir.Value, units: ir.Value) -> None:
-        """What else a task does with its rows."""
-        if self.screen is not None:
-            self.screen.rows_packed(code, scratch, units)
-
-    def columns(self, code: Code, task: Task, start: ir.Value, stop: ir.Value, fold: Fold) -> None:
-        """Fold columns from start to stop, block after block, unless the task is to stop."""
-        flow, b, pack = code.flow, code.builder, self.packing.pack_columns
-        columns = code.part(task.scratch, "columns")
-        with flow.loop(start, stop, self.plan.block, name="blocks") as block:
-            halt = b.load_atomic(flow.at(task.control, i64(8 * STOP)), "monotonic", 8, typ=I64)
-            refused = b.load_atomic(flow.at(task.args, i64(8 * REFUSED)), "monotonic", 8, typ=I64)
-            going = b.icmp_signed("==", b.or_(b.and_(halt, i64(AT_ONCE)), refused), i64(0))
-            with flow.when(going):
-                width = flow.minimum(i64(self.plan.block), b.sub(stop, block.index))
-                if pack is not None:
-                    given = [task.args, task.scratch, task.batch, block.index, width, columns]
-                    b.call(pack, given)
-                if self.screen is not None:
-                    self.screen.columns_packed(code, task.scratch, width)
-                fold(width, block.index)
+    flow, b, args = body.flow, body.builder, body.given[0]
+    first, count, split = dense
+    start = b.mul(split, flow.word(args, COLUMNS_PER_SPLIT))
+    stop = b.add(start, flow.word(args, COLUMNS_PER_SPLIT))
+    stop = flow.minimum(stop, flow.word(args, COLUMNS))
+    words = [first, count, i64(0), i64(1), flow.word(args, COLUMNS), start, stop]
+    for place, word in enumerate(words):
+        flow.store(word, flow.at(panel, i64(8 * place)), 8)
+    sparse = b.icmp_signed("!=", flow.word(args, SPARSE_PANELS), i64(0))
+    with flow.when(sparse):
+        number = b.srem(which, flow.word(args, PANELS))
+        source = flow.at(flow.pointer(args, SPARSE_PANELS), flow.times(number, 8 * PANEL_WORDS))
+        for place in range(PANEL_WORDS):
+            flow.store(flow.word(source, place), flow.at(panel, i64(8 * place)), 8)
+    own = flow.at(panel, i64(8 * OWN_INTERVAL))
+    return b.select(sparse, flow.pointer(args, INTERVALS), own)
 
 
-def entry_point(context: Context, name: str, task: ir.Function) -> None:
+def _combine_task(module: ir.Module, parts: Parts) -> ir.Function:
+    """one_task(args, scratch, control, which): merge the splits of a panel, in order."""
+    body = _begun_task(module)
+    args, scratch, _, which = body.given
+    flow, b = body.flow, body.builder
+    splits = flow.word(args, SPLITS)
+    batch, first, count, _ = task_parts(body, args, which, i64(1))
+    task = Task(body, batch, parts)
+    begin, merge, finish = (called(body, name) for name in ("begin", "merge", "finish"))
+    size, units = task.word(STATE_BYTES), task.units(count)
+    panel = flow.at(flow.pointer(args, PARTIALS), b.mul(b.mul(which, splits), size))
+    task.once()
+    b.call(begin, [args, scratch, panel, units])
+    task.rows(first, count)
+    with flow.loop(i64(1), splits, name="splits") as split:
+        other = flow.at(panel, b.mul(split.index, size))
+        b.call(merge, [scratch, panel, other, units])
+    columns = flow.word(args, COLUMNS)
+    b.call(finish, [args, scratch, batch, first, count, columns, panel])
+    return body.done()
+
+
+def _take_tasks(body: Body, task: ir.Function) -> None:
     """While not stopped: take the next tasks off the counter and do them.
 
     Returns how many tasks are not done; once they are stopped at once, how many other threads
     are inside. Either way 0 says that nobody will touch the arrays any more, and that what was
     written to them is to be seen. Without scratch memory it only looks.
     """
-    code = context.function(name, BYTES, BYTES, BYTES, returns=I64)
-    args, scratch, control = code.given
-    b, flow = code.builder, code.flow
+    args, scratch, control = body.given
+    b, flow = body.builder, body.flow
     take, work, leave = (b.append_basic_block(part) for part in ("take", "work", "leave"))
     active, done = flow.at(control, i64(8 * ACTIVE)), flow.at(control, i64(8 * DONE))
     stop_word = flow.at(control, i64(8 * STOP))
