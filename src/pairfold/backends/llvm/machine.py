@@ -115,15 +115,9 @@ def _told() -> frozenset[str]:
 
 
 @functools.cache
-def target_machine(which: Machine) -> Any:
-    """The LLVM target machine that code for one of ours is written with."""
-    return new_target_machine(which)
-
-
-@functools.cache
-def quick_target_machine(which: Machine) -> Any:
-    """The target machine for code that is rarely entered: it is not optimised."""
-    return new_target_machine(which, 0)
+def target_machine(which: Machine, opt: int = 2) -> Any:
+    """The LLVM target machine that code for one of ours is written with; 0: not optimised."""
+    return new_target_machine(which, opt)
 
 
 def new_target_machine(which: Machine, opt: int = 2) -> Any:

@@ -24,7 +24,7 @@ from ...core.locks import fork_safe_lock, hold_across_forks
 from ...core.uninterrupted import uninterrupted
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.schedule import Machine, Plan
-from .machine import new_target_machine, quick_target_machine, target_machine
+from .machine import new_target_machine, target_machine
 from .packing import packing_list
 from .pieces import Piece
 from .probe import write_probe
@@ -201,7 +201,7 @@ def piece_code(piece: Piece) -> bytes:
     """The object code of a piece. (Pieces have small frames: they need no stack probe.)"""
     text = str(piece.module())
     if piece.rare:
-        return quick_target_machine(piece.machine).emit_object(_parsed(text, piece.machine))
+        return target_machine(piece.machine, 0).emit_object(_parsed(text, piece.machine))
     return target_machine(piece.machine).emit_object(_optimized(text, piece.machine))
 
 
