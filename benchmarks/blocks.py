@@ -90,7 +90,7 @@ def counting() -> Generator[list[_Module], None, None]:
     from pairfold.backends.llvm.machine import new_target_machine
 
     made: list[_Module] = []
-    plain, code = native.optimized, native.piece_code
+    plain, code = native.optimized, native.shared_code
 
     def counted(text: str, which: Any) -> Any:
         module = plain(text, which)
@@ -102,15 +102,15 @@ def counting() -> Generator[list[_Module], None, None]:
         made.append(_Module(counters, places, machine.emit_assembly(module)))
         return llvm.parse_assembly(changed)
 
-    def counted_piece(piece: Any) -> bytes:
-        module = counted(str(piece.module()), piece.machine)
-        return new_target_machine(piece.machine).emit_object(module)
+    def counted_shared(own: Any) -> bytes:
+        module = counted(str(own.module()), own.machine)
+        return new_target_machine(own.machine).emit_object(module)
 
-    native.optimized, native.piece_code = counted, counted_piece
+    native.optimized, native.shared_code = counted, counted_shared
     try:
         yield made
     finally:
-        native.optimized, native.piece_code = plain, code
+        native.optimized, native.shared_code = plain, code
 
 
 def _blocks(module: _Module) -> list[Block]:

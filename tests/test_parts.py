@@ -20,7 +20,7 @@ from pairfold.backends.llvm.forms import Forms
 from pairfold.backends.llvm.fused import ColumnSums
 from pairfold.backends.llvm.loops import block_loop
 from pairfold.backends.llvm.machine import machine, new_target_machine, target_machine
-from pairfold.backends.llvm.native import optimized, piece_code
+from pairfold.backends.llvm.native import optimized, shared_code
 from pairfold.backends.llvm.outputs import Outputs
 from pairfold.backends.llvm.packing import Packing, packing_list
 from pairfold.backends.llvm.program import unit_function
@@ -63,7 +63,10 @@ class Machine:
                 function.linkage = ""
         plan = context.plan
         module = optimized(str(context.module), plan.machine)
-        code = [target_machine(plan.machine).emit_object(module), *map(piece_code, context.pieces)]
+        code = [
+            target_machine(plan.machine).emit_object(module),
+            *map(shared_code, context.runtime),
+        ]
         self._engine: Any = llvm.create_mcjit_compiler(
             llvm.parse_assembly(""), new_target_machine(plan.machine)
         )

@@ -1,9 +1,9 @@
 """What every part of the code generator is given: the module, and the function being written.
 
 A `Context` belongs to a module and does not change while it is written, but that it gathers the
-pieces which are to be linked to it. A `Code` is made for each of its functions: the arguments, the
-builder, loops and vector arithmetic on it, and the addresses that all parts compute alike. Parts of
-the code generator are made from one of the two.
+shared functions which are to be linked to it. A `Code` is made for each of its functions: the
+arguments, the builder, loops and vector arithmetic on it, and the addresses that all parts compute
+alike. Parts of the code generator are made from one of the two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...lower.schedule import ITEM, Plan, code_size
 from .abi import FIRST_RESULT, OFFSETS, WORDS_PER_ARRAY
 from .emitter import Emitter, Key
 from .flow import I64, i64
-from .pieces import CALLED, Body, Format, Piece, bail_out, begun, quickly_compiled
+from .runtime import CALLED, Body, Format, RuntimeFunction, bail_out, begun, quickly_compiled
 from .scratch import Layout
 from .simd import Simd
 from .tables import TableMemory
@@ -36,7 +36,7 @@ class Context:
         self.kernel, self.plan = kernel, plan
         self.layout = Layout(kernel, plan)
         self.module = ir.Module("pairfold")
-        self.pieces: dict[Piece, None] = {}
+        self.runtime: dict[RuntimeFunction, None] = {}
         self.order = {a.position: place for place, a in enumerate(kernel.arguments)}
         self.item = ITEM[plan.dtype]
         self.format = Format(plan.machine, plan.dtype, plan.stored or plan.dtype, plan.width)
@@ -59,17 +59,17 @@ class Context:
         quickly_compiled(code.function)
         return code
 
-    def link(self, piece: Piece) -> Piece:
-        """Have a piece, and what it calls, linked to the module."""
-        for each in (piece, *piece.parts):
-            self.pieces[each] = None
-        return piece
+    def link(self, own: RuntimeFunction) -> RuntimeFunction:
+        """Have a shared function, and what it calls, linked to the module."""
+        for each in (own, *own.parts):
+            self.runtime[each] = None
+        return own
 
-    def piece(self, piece: Piece) -> ir.Function:
-        """The function of a piece, for functions of the module to call."""
-        self.link(piece)
-        found = self.module.globals.get(piece.name)
-        return piece.declared(self.module) if found is None else found
+    def shared(self, own: RuntimeFunction) -> ir.Function:
+        """A shared function, for functions of the module to call."""
+        self.link(own)
+        found = self.module.globals.get(own.name)
+        return own.declared(self.module) if found is None else found
 
 
 class Code(Body):

@@ -1,4 +1,4 @@
-"""Numbers from arrays of any strides to packed memory and back: the pieces that all kernels share.
+"""Numbers from arrays of any strides to packed memory and back: functions that all kernels share.
 
 Packed memory is [slot][lane], `spacing` bytes from one slot to the next. A row of an array is
 `stride` bytes after the one before, a component `step` bytes.
@@ -23,7 +23,7 @@ from .abi import (
     WHOLE,
 )
 from .flow import BYTES, I8, I64, i64
-from .pieces import Body, Format, Piece, bail_out
+from .runtime import Body, Format, RuntimeFunction, bail_out
 from .simd import Simd
 
 # Rows of so many components, one after the other, are split by shuffles of whole vectors.
@@ -40,27 +40,27 @@ Closing = Callable[[ir.IRBuilder, ir.Value], ir.Value]
 class _Numbers:
     """A body that moves numbers of one format."""
 
-    def __init__(self, body: Body, piece: Piece) -> None:
-        assert piece.format is not None
-        self.flow, self.builder, self.format = body.flow, body.builder, piece.format
-        self.item, self.width = piece.format.item, piece.format.width
-        self.storage, self.stored = piece.format.storage, piece.format.storage.item
-        self.simd = Simd(self.builder, piece.format.dtype, self.width, piece.machine.has)
+    def __init__(self, body: Body, own: RuntimeFunction) -> None:
+        assert own.format is not None
+        self.flow, self.builder, self.format = body.flow, body.builder, own.format
+        self.item, self.width = own.format.item, own.format.width
+        self.storage, self.stored = own.format.storage, own.format.storage.item
+        self.simd = Simd(self.builder, own.format.dtype, self.width, own.machine.has)
 
 
-def copy(format: Format) -> Piece:
+def copy(format: Format) -> RuntimeFunction:
     """copy(source, stride, step, dim, done, count, padded, raw, spacing): rows to slots.
 
     Adjacent numbers go by whole vectors, everything else, whatever its strides, one by one; lanes
     from `count` to `padded` repeat the last row. Rows below `done` are already there.
     """
     kinds = (BYTES, I64, I64, I64, I64, I64, I64, BYTES, I64)
-    return Piece("copy", kinds, _VOID, _copy, format.machine, format)
+    return RuntimeFunction("copy", kinds, _VOID, _copy, format.machine, format)
 
 
-def _copy(body: Body, piece: Piece) -> None:
+def _copy(body: Body, own: RuntimeFunction) -> None:
     source, stride, step, dim, done, count, padded, raw, spacing = body.given
-    this = _Numbers(body, piece)
+    this = _Numbers(body, own)
     flow, b, item, width = this.flow, this.builder, this.item, this.width
     storage, stored = this.storage, this.stored
     whole = b.and_(count, i64(-width))
@@ -77,27 +77,27 @@ def _copy(body: Body, piece: Piece) -> None:
             here = flow.at(slot, flow.times(lane.index, item))
             flow.store(storage.opened(b, value), here, 4)
         with flow.loop(start, padded, name="strided") as lane:
-            own = flow.minimum(lane.index, b.sub(count, i64(1)))
-            value = flow.load(storage.element, flow.at(row, b.mul(own, stride)), 1)
+            which = flow.minimum(lane.index, b.sub(count, i64(1)))
+            value = flow.load(storage.element, flow.at(row, b.mul(which, stride)), 1)
             here = flow.at(slot, flow.times(lane.index, item))
             flow.store(storage.opened(b, value), here, item)
     body.done()
 
 
-def split(format: Format, dim: int) -> Piece:
+def split(format: Format, dim: int) -> RuntimeFunction:
     """split(source, stride, step, dim, count, raw, spacing) -> rows done.
 
     Rows of `dim` adjacent components, one after the other, a vector of rows at a time:
     [row][component] to [component][row] by shuffles. Other layouts: 0 rows done.
     """
     kinds = (BYTES, I64, I64, I64, I64, BYTES, I64)
-    return Piece(f"split{dim}", kinds, I64, _split, format.machine, format, (dim,))
+    return RuntimeFunction(f"split{dim}", kinds, I64, _split, format.machine, format, (dim,))
 
 
-def _split(body: Body, piece: Piece) -> None:
+def _split(body: Body, own: RuntimeFunction) -> None:
     source, stride, step, _, count, raw, spacing = body.given
-    this = _Numbers(body, piece)
-    (dim,) = piece.detail
+    this = _Numbers(body, own)
+    (dim,) = own.detail
     flow, b, item, width = this.flow, this.builder, this.item, this.width
     storage, stored = this.storage, this.stored
     packed = b.and_(
@@ -126,7 +126,7 @@ def can_transpose(format: Format) -> bool:
     return format.width >= _SHORT // format.item
 
 
-def transpose(format: Format) -> Piece:
+def transpose(format: Format) -> RuntimeFunction:
     """transpose(source, stride, step, dim, count, raw, spacing) -> rows done.
 
     Rows of many adjacent components, a vector of rows and 16 bytes of their components at a time;
@@ -134,12 +134,12 @@ def transpose(format: Format) -> Piece:
     done.
     """
     kinds = (BYTES, I64, I64, I64, I64, BYTES, I64)
-    return Piece("transpose", kinds, I64, _transpose, format.machine, format)
+    return RuntimeFunction("transpose", kinds, I64, _transpose, format.machine, format)
 
 
-def _transpose(body: Body, piece: Piece) -> None:
+def _transpose(body: Body, own: RuntimeFunction) -> None:
     source, stride, step, dim, count, raw, spacing = body.given
-    this = _Numbers(body, piece)
+    this = _Numbers(body, own)
     flow, b, item, width = this.flow, this.builder, this.item, this.width
     stored, size = this.stored, _SHORT // item
     adjacent = b.icmp_signed("==", step, i64(stored))
@@ -199,7 +199,7 @@ def _shuffled(this: _Numbers, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.
     return this.builder.shuffle_vector(x, y, mask)
 
 
-def pack(format: Format, dims: Iterable[int]) -> Piece:
+def pack(format: Format, dims: Iterable[int]) -> RuntimeFunction:
     """pack(args, batch, start, count, destination, list): rows from `start` on, of all arguments.
 
     `dims`: the components that arguments may have. Lanes beyond `count` repeat the last one, up to
@@ -211,15 +211,15 @@ def pack(format: Format, dims: Iterable[int]) -> Piece:
         split_by.add(0)
     detail = tuple(sorted(split_by))
     parts = [transpose(format) if dim == 0 else split(format, dim) for dim in detail]
-    return Piece(
+    return RuntimeFunction(
         "pack", kinds, _VOID, _pack, format.machine, format, detail, (copy(format), *parts), True
     )
 
 
-def _pack(body: Body, piece: Piece) -> None:
+def _pack(body: Body, own: RuntimeFunction) -> None:
     args, batch, start, count, destination, given = body.given
     flow, b, module = body.flow, body.builder, body.function.module
-    copying, *splitting = (part.declared(module) for part in piece.parts)
+    copying, *splitting = (part.declared(module) for part in own.parts)
     spacing, whole = flow.word(given, SPACING), flow.word(given, WHOLE)
     padded = rounded_up(body, count, whole)
     arrays = b.mul(batch, flow.word(args, ARRAYS))
@@ -229,12 +229,12 @@ def _pack(body: Body, piece: Piece) -> None:
         word, place, dim, raw = (flow.word(entry, n) for n in range(ARGUMENT_WORDS))
         cell = flow.times(b.add(arrays, place), 8)
         offset = flow.load(I64, flow.at(flow.pointer(args, OFFSETS), cell), 8)
-        own = flow.at(args, flow.times(word, 8))
-        stride, step = flow.word(own, 1), flow.word(own, 2)
-        source = flow.at(flow.at(flow.pointer(own, 0), offset), b.mul(start, stride))
+        array = flow.at(args, flow.times(word, 8))
+        stride, step = flow.word(array, 1), flow.word(array, 2)
+        source = flow.at(flow.at(flow.pointer(array, 0), offset), b.mul(start, stride))
         to = flow.at(destination, raw)
         done: ir.Value = i64(0)
-        for known, function in zip(piece.detail, splitting, strict=True):
+        for known, function in zip(own.detail, splitting, strict=True):
             applies = b.icmp_signed("==", dim, i64(known))
             if known == 0:
                 applies = b.icmp_signed(">", dim, i64(MOST_SPLIT))
@@ -256,18 +256,18 @@ def rounded_up(body: Body, count: ir.Value, unit: ir.Value) -> ir.Value:
     return b.and_(b.add(count, b.sub(unit, i64(1))), b.neg(unit))
 
 
-def moderate(format: Format) -> Piece:
+def moderate(format: Format) -> RuntimeFunction:
     """moderate(args, destination, padded, list): bail out where packed numbers are too large.
 
     Exponents made of them would be beyond what `lower.bounds` says.
     """
     kinds = (BYTES, BYTES, I64, BYTES)
-    return Piece("moderate", kinds, _VOID, _moderate, format.machine, format)
+    return RuntimeFunction("moderate", kinds, _VOID, _moderate, format.machine, format)
 
 
-def _moderate(body: Body, piece: Piece) -> None:
+def _moderate(body: Body, own: RuntimeFunction) -> None:
     args, destination, padded, given = body.given
-    this = _Numbers(body, piece)
+    this = _Numbers(body, own)
     flow, b, simd, width = this.flow, this.builder, this.simd, this.width
     spacing, arguments = flow.word(given, SPACING), flow.word(given, ARGUMENTS)
     ranges = flow.at(given, flow.times(arguments, 8 * ARGUMENT_WORDS))
@@ -292,26 +292,26 @@ def excessive(simd: Simd, value: ir.Value) -> ir.Value:
     return simd.compare(">", simd.abs(value), simd.constant(MODERATE))
 
 
-def put(format: Format, kind: str) -> Piece:
+def put(format: Format, kind: str) -> RuntimeFunction:
     """put(source, spacing, target, stride, step, dim, count): results, of a kind, to an array."""
     kinds = (BYTES, I64, BYTES, I64, I64, I64, I64)
     if kind == "value":
-        return Piece("put_values", kinds, _VOID, _put_values, format.machine, format)
+        return RuntimeFunction("put_values", kinds, _VOID, _put_values, format.machine, format)
     if kind == "truth":
-        return Piece("put_truths", kinds, _VOID, _put_truths, format.machine)
-    return Piece("put_words", kinds, _VOID, _put_words, format.machine)
+        return RuntimeFunction("put_truths", kinds, _VOID, _put_truths, format.machine)
+    return RuntimeFunction("put_words", kinds, _VOID, _put_words, format.machine)
 
 
-def _put_values(body: Body, piece: Piece) -> None:
-    this = _Numbers(body, piece)
+def _put_values(body: Body, own: RuntimeFunction) -> None:
+    this = _Numbers(body, own)
     _put(body, this.simd.scalar, this.item, this.storage.closed)
 
 
-def _put_words(body: Body, piece: Piece) -> None:
+def _put_words(body: Body, own: RuntimeFunction) -> None:
     _put(body, I64, 8, lambda b, value: value)
 
 
-def _put_truths(body: Body, piece: Piece) -> None:
+def _put_truths(body: Body, own: RuntimeFunction) -> None:
     _put(body, I64, 8, lambda b, value: b.trunc(value, I8))
 
 

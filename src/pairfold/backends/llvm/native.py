@@ -26,9 +26,9 @@ from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.schedule import Machine, Plan
 from .machine import new_target_machine, target_machine
 from .packing import packing_list
-from .pieces import Piece
 from .probe import write_probe
 from .program import Program, write
+from .runtime import RuntimeFunction
 from .scratch import Layout
 
 log = logging.getLogger("pairfold")
@@ -173,7 +173,7 @@ class Native:
 
 
 def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> ir.Module:
-    """The LLVM module of a kernel under a plan, to which pieces are linked."""
+    """The LLVM module of a kernel under a plan, to which shared functions are linked."""
     return _written(kernel, plan, entry).module
 
 
@@ -187,7 +187,7 @@ def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
     """An engine that owns the machine code of an entry point, and about how many bytes that is."""
     program, machine = _written(kernel, plan, entry), plan.machine
     code = optimized(str(program.module), machine)
-    written = [target_machine(machine).emit_object(code), *map(piece_code, program.pieces)]
+    written = [target_machine(machine).emit_object(code), *map(shared_code, program.runtime)]
     # An engine that is given objects, not modules, keeps the code alone: 65 kB, not 900.
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(machine))
     for each in written:
@@ -197,12 +197,12 @@ def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
 
 
 @cached("shared machine code", 256)
-def piece_code(piece: Piece) -> bytes:
-    """The object code of a piece. (Pieces have small frames: they need no stack probe.)"""
-    text = str(piece.module())
-    if piece.rare:
-        return target_machine(piece.machine, 0).emit_object(_parsed(text, piece.machine))
-    return target_machine(piece.machine).emit_object(_optimized(text, piece.machine))
+def shared_code(own: RuntimeFunction) -> bytes:
+    """The object code of a shared function. (Their frames are small and need no stack probe.)"""
+    text = str(own.module())
+    if own.rare:
+        return target_machine(own.machine, 0).emit_object(_parsed(text, own.machine))
+    return target_machine(own.machine).emit_object(_optimized(text, own.machine))
 
 
 def _entry(owner: _Engine, name: str) -> Any:

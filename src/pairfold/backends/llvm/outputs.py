@@ -80,7 +80,7 @@ class Outputs:
         code, flow, b = self.code, self.code.flow, self.code.builder
         base, stride, step = code.array(number, self.args, batch)
         _, item = self._element(number)
-        function = code.context.piece(put(code.context.format, self.kernel.kinds[number]))
+        function = code.context.shared(put(code.context.format, self.kernel.kinds[number]))
         target = flow.at(base, b.mul(first, stride))
         source, spacing = self.places[f"result {number}"], i64(code.plan.lane_count * item)
         dim = i64(self.kernel.results[number])

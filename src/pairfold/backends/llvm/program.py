@@ -6,8 +6,8 @@ else; the inner loop over a block reads only these buffers, keeps its accumulato
 merges them into wider states block after block. User arrays are read only at packing, at indices
 below the counts given; all other memory is the task's own scratch.
 
-A module has what depends on the formula. The rest (drivers, copying) are pieces that all kernels
-share, linked to it.
+A module has what depends on the formula. The rest (drivers, copying) are functions that all
+kernels share, linked to it: see `runtime.py`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from .fused import FusedTasks
 from .loops import block_loop
 from .outputs import finish_function
 from .packing import Packing
-from .pieces import Piece
+from .runtime import RuntimeFunction
 from .screening import Screen
 from .tasks import combine_driver, own_driver, parts_of, run_driver
 
 
 @dataclass(frozen=True)
 class Program:
-    """A module, and the pieces to be linked to it."""
+    """A module, and the shared functions to be linked to it."""
 
     module: ir.Module
-    pieces: tuple[Piece, ...]
+    runtime: tuple[RuntimeFunction, ...]
 
 
 def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
@@ -70,7 +70,7 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
         merge_function(context, forms)
         finish_function(context, forms)
         drivers = (combine_driver(machine, parts_of(packing)),)
-    return Program(context.module, (*context.pieces, *drivers))
+    return Program(context.module, (*context.runtime, *drivers))
 
 
 def begin_function(context: Context, packing: Packing, forms: Forms | None) -> ir.Function:

@@ -4,8 +4,8 @@ run(args, scratch, control)      takes tasks off a shared counter; of most kerne
                                  some rows (a panel) and folds intervals of columns into them
 combine(args, scratch, control)  likewise, tasks that merge what those of `run` have left
 
-Drivers are pieces. What they need to know of a kernel stands in the table of arguments, and its own
-functions are called by the names that `pieces.CALLED` lists.
+All kernels share drivers. What they need to know of a kernel stands in the table of arguments, and
+its own functions are called by the names that `runtime.CALLED` lists.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from .abi import (
 from .copying import rounded_up
 from .flow import BYTES, I64, i64
 from .packing import Packing
-from .pieces import CALLED, Body, Piece, begun, called, declared
+from .runtime import CALLED, Body, RuntimeFunction, begun, called, declared
 
 # Folds the block that was packed, (number of columns, first of them), into the rows of a task.
 Fold = Callable[[ir.Value, ir.Value], None]
@@ -89,35 +89,39 @@ def parts_of(packing: Packing, screen: bool = False) -> Parts:
     )
 
 
-def run_driver(machine: Machine, parts: Parts) -> Piece:
+def run_driver(machine: Machine, parts: Parts) -> RuntimeFunction:
     """run(args, scratch, control), of a kernel that leaves its tasks to the driver."""
-    return Piece("run", _DRIVER, I64, _write_run, machine, None, _numbers(parts), (), True)
+    detail = _numbers(parts)
+    return RuntimeFunction("run", _DRIVER, I64, _write_run, machine, detail=detail, rare=True)
 
 
-def combine_driver(machine: Machine, parts: Parts) -> Piece:
+def combine_driver(machine: Machine, parts: Parts) -> RuntimeFunction:
     """combine(args, scratch, control), which merges splits."""
-    return Piece("combine", _DRIVER, I64, _write_combine, machine, None, _numbers(parts), (), True)
+    detail = _numbers(parts)
+    return RuntimeFunction(
+        "combine", _DRIVER, I64, _write_combine, machine, detail=detail, rare=True
+    )
 
 
-def own_driver(machine: Machine, name: str) -> Piece:
+def own_driver(machine: Machine, name: str) -> RuntimeFunction:
     """`run` or `combine` of a kernel that has tasks of its own, (args, scratch, control, which)."""
-    return Piece(name, _DRIVER, I64, _write_own, machine, rare=True)
+    return RuntimeFunction(name, _DRIVER, I64, _write_own, machine, rare=True)
 
 
 def _numbers(parts: Parts) -> tuple[int, ...]:
     return tuple(map(int, astuple(parts)))
 
 
-def _write_own(body: Body, piece: Piece) -> None:
-    _take_tasks(body, called(body, "task" if piece.name == "run" else "combine_task"))
+def _write_own(body: Body, own: RuntimeFunction) -> None:
+    _take_tasks(body, called(body, "task" if own.name == "run" else "combine_task"))
 
 
-def _write_run(body: Body, piece: Piece) -> None:
-    _take_tasks(body, _task(body.function.module, Parts(*map(bool, piece.detail))))
+def _write_run(body: Body, own: RuntimeFunction) -> None:
+    _take_tasks(body, _task(body.function.module, Parts(*map(bool, own.detail))))
 
 
-def _write_combine(body: Body, piece: Piece) -> None:
-    _take_tasks(body, _combine_task(body.function.module, Parts(*map(bool, piece.detail))))
+def _write_combine(body: Body, own: RuntimeFunction) -> None:
+    _take_tasks(body, _combine_task(body.function.module, Parts(*map(bool, own.detail))))
 
 
 class Task:

@@ -1,6 +1,6 @@
-"""Pieces: functions that many kernels share, compiled once and linked to the code of each.
+"""The runtime: functions that all kernels share, compiled once and linked to the code of each.
 
-What does not depend on a formula is a piece: drivers, which take tasks and go through rows and
+They are what does not depend on a formula: drivers, which take tasks and go through rows and
 columns, and functions that move numbers between arrays and packed memory. A kernel's own module
 declares those it calls, and defines what its drivers call, under names that all agree on.
 """
@@ -78,22 +78,22 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Piece:
+class RuntimeFunction:
     """A function, and what writes it into a module.
 
     It depends on the machine, on the format of numbers if it handles any, and on `detail`. `parts`
-    are pieces that it calls. `rare`: it is entered once per task or block, so that it matters more
+    are others that it calls. `rare`: it is entered once per task or block, so that it matters more
     that it compiles quickly than that it is quick.
     """
 
     name: str
     kinds: tuple[ir.Type, ...] = field(compare=False)
     returns: ir.Type = field(compare=False)
-    write: Callable[[Body, Piece], None]
+    write: Callable[[Body, RuntimeFunction], None]
     machine: Machine
     format: Format | None = None
     detail: tuple[int, ...] = ()
-    parts: tuple[Piece, ...] = field(default=(), compare=False)
+    parts: tuple[RuntimeFunction, ...] = field(default=(), compare=False)
     rare: bool = field(default=False, compare=False)
 
     def declared(self, module: ir.Module) -> ir.Function:
