@@ -9,7 +9,9 @@ compiled for a real GPU needs a process of its own.
 
 from __future__ import annotations
 
+import functools
 import os
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +40,10 @@ else:
 _execute = None if interpreter is None else interpreter.GridExecutor.__call__
 _splat = None if interpreter is None else interpreter.InterpreterBuilder.create_splat
 _dot = None if interpreter is None else interpreter.InterpreterBuilder.create_dot
+_patch = None if interpreter is None else interpreter._patch_lang
 ran = 0
+# The modules of the language that the program that runs has replaced functions of.
+_replaced: set[str] | None = None
 
 
 def repair(replace: Callable[[Any, str, Any], None] = setattr) -> None:
@@ -48,16 +53,44 @@ def repair(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     replace(interpreter.GridExecutor, "__call__", _run)
     replace(interpreter.InterpreterBuilder, "create_splat", _mask_too)
     replace(interpreter.InterpreterBuilder, "create_dot", _dot_too)
+    replace(interpreter, "_patch_lang", _patch_once)
 
 
 def _run(self: Any, *given: Any, **named: Any) -> None:
     """Run a program; infinities, NaN and overflow are computed with on purpose, by NumPy."""
-    global ran
+    global ran, _replaced
     ran += 1
     assert _execute is not None
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # extremes of rows of NaN alone
-        _execute(self, *given, **named)
+    _replaced = set()
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # extremes of rows of NaN alone
+            _execute(self, *given, **named)
+    finally:
+        _replaced = None
+
+
+def _patch_once(function: Any) -> Any:
+    """Replace the language's functions by interpreted ones, once in each run of a program.
+
+    The interpreter does so again whenever a program calls a function, which is a third of its time.
+    """
+    assert _patch is not None
+    language = _languages(function)
+    if _replaced is None:
+        return _patch(function)
+    if language <= _replaced:
+        return interpreter._LangPatchScope()
+    _replaced.update(language)
+    return _patch(function)
+
+
+@functools.cache
+def _languages(function: Any) -> frozenset[str]:
+    """The modules of the language that a function sees."""
+    seen = [v for v in function.__globals__.values() if isinstance(v, types.ModuleType)]
+    names = (interpreter.tl.__name__, interpreter.tl.core.__name__)
+    return frozenset(module.__name__ for module in seen if module.__name__ in names)
 
 
 def _mask_too(self: Any, kind: Any, number: Any) -> Any:
