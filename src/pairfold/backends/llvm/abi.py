@@ -17,9 +17,9 @@ BLOCK, UNIT, PACKED, UNIT_ROWS, UNIT_STATE, STATE_BYTES = range(12, 18)
 ROWS_AT, COLUMNS_AT, STATE_AT, ONCE_AT = range(18, 22)
 # The lists of what is packed: parameters, rows, columns.
 ONCE_LIST, ROWS_LIST, COLUMNS_LIST = range(22, 25)
-# Results and arguments together.
-ARRAYS = 25
-FIRST_RESULT = 26
+# Results and arguments together; how states of no columns are filled in, a list and its length.
+ARRAYS, FILLS, FILL_COUNT = range(25, 28)
+FIRST_RESULT = 28
 WORDS_PER_ARRAY = 3
 
 # What a task knows of its panel, at the start of its scratch memory: first row, rows, first
@@ -41,3 +41,7 @@ AT_ONCE, SOON = 1, 2
 # they begin; and of each range: the byte where it begins, its slots.
 SPACING, WHOLE, ARGUMENTS, RANGES = range(4)
 LIST_HEAD, ARGUMENT_WORDS, RANGE_WORDS = 4, 4, 2
+
+# An entry of the list of fills: the byte where it begins, how many there are of it and how many
+# bytes apart; eight bytes, so many times, and what they are.
+FILL_WORDS = 5

@@ -240,7 +240,7 @@ class FusedTasks:
         """task(args, scratch, control, which): a panel of rows and a stretch of columns."""
         code = self.context.slow_entry("task")
         args, scratch, _, which = code.given
-        flow, b, form, lanes = code.flow, code.builder, Running(code), self.plan.lane_count
+        flow, b, lanes = code.flow, code.builder, self.plan.lane_count
         places = code.places(scratch)
         batch, first, count, split = task_parts(code, args, which, flow.word(args, SPLITS))
         start, stop = self._stretch(code, args, split)
@@ -249,9 +249,7 @@ class FusedTasks:
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(which, sizes.columns))
         task = Task(code, batch, parts_of(self.packing))
         task.once()
-        self.packing.once(code, args, scratch)
-        with flow.loop(i64(0), code.units(count), name="units") as unit:
-            form.reset(code.unit_state(state, unit.index))
+        task.reset(state, code.units(count))
         self._clear(code, sums, sizes.columns)
         self._clear(code, places["across"], i64(self.context.layout.across))
         with self._pieces(code, count) as (piece, here):
@@ -291,7 +289,7 @@ class FusedTasks:
     def _combine(self) -> ir.Function:
         """combine_task(args, scratch, control, which): a panel of rows, or a stretch of columns."""
         code = self.context.slow_entry("combine_task")
-        args, scratch, _, which = code.given
+        args, _, _, which = code.given
         flow, b = code.flow, code.builder
         panels, splits = flow.word(args, PANELS), flow.word(args, SPLITS)
         each = b.add(panels, splits)
@@ -299,7 +297,6 @@ class FusedTasks:
         first_task = b.mul(b.mul(batch, panels), splits)
         task = Task(code, batch, parts_of(self.packing))
         task.once()
-        self.packing.once(code, args, scratch)
         with flow.when(b.icmp_signed("<", number, panels)):
             self._combine_rows(code, task, number, first_task)
         with flow.when(b.icmp_signed(">=", number, panels)):

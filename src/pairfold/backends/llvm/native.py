@@ -24,6 +24,8 @@ from ...core.locks import fork_safe_lock, hold_across_forks
 from ...core.uninterrupted import uninterrupted
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.schedule import Machine, Plan
+from .abi import FILL_WORDS
+from .empty import empty_states
 from .machine import new_target_machine, target_machine
 from .packing import packing_list
 from .probe import write_probe
@@ -113,7 +115,10 @@ class Native:
         self._lists = [(ctypes.c_int64 * len(each))(*each) for each in lists]
         self.words = self.layout.words(plan)
         self.words += map(ctypes.addressof, self._lists)
+        fills = empty_states(kernel, plan, self.layout)
+        self._lists.append((ctypes.c_int64 * len(fills))(*fills))
         self.words.append(len(kernel.results) + len(kernel.arguments))
+        self.words += ctypes.addressof(self._lists[-1]), len(fills) // FILL_WORDS
         self._code: Cache[Any] = Cache(_CODE)
         self._seconds = 0.0
 

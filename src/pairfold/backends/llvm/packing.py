@@ -46,7 +46,7 @@ def packing_list(kernel: Kernel, plan: Plan, stage: int) -> list[int]:
 class Packing:
     """What tasks of a kernel pack, and the functions of its module that compute from it.
 
-    `stages`: which of rows and columns are packed; what is computed once always is.
+    `stages`: which of rows and columns are packed; parameters always are.
     """
 
     def __init__(self, context: Context, stages: tuple[int, ...]) -> None:
@@ -56,6 +56,7 @@ class Packing:
         self.pack = context.link(pack(self.format, [a.dim for a in own]))
         checked = any(self.kernel.bounds.slots.get(stage, ()) for stage in stages)
         self.check = context.link(moderate(self.format)) if checked else None
+        self.compute_once = self._once_function()
         self.compute_rows = self._compute_function(ROW)
         self.compute_columns = self._compute_function(COLUMN)
 
@@ -114,8 +115,13 @@ class Packing:
                 emitter.emit([component], [(0, 0)], local, leaf, frozenset((slot.loop,)))
                 keep(local[component, (0, 0)], code.builder.add(i64(slot.offset), body.index))
 
-    def once(self, code: Code, args: ir.Value, scratch: ir.Value) -> None:
-        """What is computed from parameters alone, which are packed: one number per slot."""
+    def _once_function(self) -> ir.Function | None:
+        """compute_once(args, scratch): what depends on parameters alone, a number per slot."""
+        ranges = self.kernel.bounds.slots.get(ONCE, ())
+        if not self.kernel.stages[ONCE].computed and not ranges:
+            return None
+        code = self.context.slow_entry("compute_once")
+        args, scratch = code.given
         flow, b, item = code.flow, code.builder, self.item
         once = code.part(scratch, "once")
         emitter = code.emitter(ONCE, scratch)
@@ -129,8 +135,9 @@ class Packing:
             flow.store(first, flow.at(once, flow.times(slot, item)), item)
 
         self._each_computed(code, ONCE, emitter, leaf, keep)
-        for first, end in self.kernel.bounds.slots.get(ONCE, ()):
+        for first, end in ranges:
             with flow.loop(i64(first), i64(end), name="checked") as slot:
                 place = flow.at(once, flow.times(slot.index, item))
                 value = code.simd.splat(flow.load(code.simd.scalar, place, item))
                 code.refuse(args, excessive(code.simd, value))
+        return code.done()

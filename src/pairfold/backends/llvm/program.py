@@ -57,7 +57,6 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
     elif entry == "run":
         packing = Packing(context, (ROW, COLUMN))
         forms = Forms(context)
-        begin_function(context, packing, forms)
         finish_function(context, forms)
         screen = None if plan.screen is None else Screen(context, plan.screen)
         unit_function(context, forms, screen)
@@ -66,26 +65,10 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
         refactored = any(factor is not None for factor in kernel.factors)
         packing = Packing(context, (ROW,) if refactored else ())
         forms = Forms(context)
-        begin_function(context, packing, None)
         merge_function(context, forms)
         finish_function(context, forms)
         drivers = (combine_driver(machine, parts_of(packing)),)
     return Program(context.module, (*context.runtime, *drivers))
-
-
-def begin_function(context: Context, packing: Packing, forms: Forms | None) -> ir.Function:
-    """begin(args, scratch, state, units): what is computed once, and states of no columns.
-
-    States are left as they are where there are no forms.
-    """
-    code = context.slow_entry("begin")
-    args, scratch, state, units = code.given
-    packing.once(code, args, scratch)
-    if forms is not None:
-        form = forms.form(code)
-        with code.flow.loop(i64(0), units, name="units") as unit:
-            form.reset(code.unit_state(state, unit.index))
-    return code.done()
 
 
 def unit_function(context: Context, forms: Forms, screen: Screen | None = None) -> ir.Function:

@@ -19,8 +19,8 @@ from .storage import Storage
 
 # What a kernel defines for its drivers, by name: the types of arguments.
 CALLED: dict[str, tuple[ir.Type, ...]] = {
-    # begin(args, scratch, state, units): what is computed once, and states of no columns.
-    "begin": (BYTES, BYTES, BYTES, I64),
+    # compute_once(args, scratch): from packed parameters.
+    "compute_once": (BYTES, BYTES),
     # compute(args, scratch, destination, padded): from packed rows or columns, whole vectors.
     "compute_rows": (BYTES, BYTES, BYTES, I64),
     "compute_columns": (BYTES, BYTES, BYTES, I64),

@@ -29,6 +29,9 @@ from .abi import (
     COLUMNS_LIST,
     COLUMNS_PER_SPLIT,
     DONE,
+    FILL_COUNT,
+    FILL_WORDS,
+    FILLS,
     FIRST_INTERVAL,
     FIRST_ROW,
     INTERVALS,
@@ -72,6 +75,7 @@ class Parts:
     """What the tasks of a kernel do: whether they pack rows, and which functions go over them."""
 
     rows: bool
+    compute_once: bool
     compute_rows: bool
     compute_columns: bool
     check: bool
@@ -82,6 +86,7 @@ def parts_of(packing: Packing, screen: bool = False) -> Parts:
     """Which of them the module of a kernel has."""
     return Parts(
         ROW in packing.stages,
+        packing.compute_once is not None,
         packing.compute_rows is not None,
         packing.compute_columns is not None,
         packing.check is not None,
@@ -157,8 +162,26 @@ class Task:
         return self.flow.at(state, self.builder.mul(unit, self.word(UNIT_STATE)))
 
     def once(self) -> None:
-        """Pack parameters."""
+        """Pack parameters, and compute what depends on them alone."""
         self._pack(i64(0), i64(1), self.part(ONCE_AT), ONCE_LIST)
+        if self.parts.compute_once:
+            self.builder.call(called(self.body, "compute_once"), [self.args, self.scratch])
+
+    def reset(self, state: ir.Value, units: ir.Value) -> None:
+        """States of no columns."""
+        flow, b = self.flow, self.builder
+        fills = self.flow.pointer(self.args, FILLS)
+        with (
+            flow.loop(i64(0), self.word(FILL_COUNT), name="fills") as each,
+            flow.loop(i64(0), units, name="units") as unit,
+        ):
+            entry = flow.at(fills, flow.times(each.index, 8 * FILL_WORDS))
+            first, count, apart, words, pattern = (flow.word(entry, n) for n in range(FILL_WORDS))
+            own = flow.at(self.unit_state(state, unit.index), first)
+            with flow.loop(i64(0), count, name="places") as place:
+                start = flow.at(own, b.mul(place.index, apart))
+                with flow.loop(i64(0), words, name="words") as word:
+                    flow.store(pattern, flow.at(start, flow.times(word.index, 8)), 8)
 
     def rows(self, first: ir.Value, count: ir.Value) -> None:
         """Pack rows from number `first` on, some at a time."""
@@ -246,7 +269,7 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     splits = flow.word(args, SPLITS)
     batch, *dense = task_parts(body, args, which, splits)
     task = Task(body, batch, parts)
-    begin, unit, finish = (called(body, name) for name in ("begin", "unit", "finish"))
+    unit, finish = called(body, "unit"), called(body, "finish")
     panel = scratch
     intervals = _panel(body, which, (dense[0], dense[1], dense[2]), panel)
     first, count = flow.word(panel, FIRST_ROW), flow.word(panel, ROW_COUNT)
@@ -255,7 +278,7 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     alone = b.icmp_signed("==", splits, i64(1))
     state = b.select(alone, task.part(STATE_AT), partial)
     task.once()
-    b.call(begin, [args, scratch, state, units])
+    task.reset(state, units)
     task.rows(first, count)
 
     def fold(columns: ir.Value, base: ir.Value) -> None:
@@ -307,11 +330,10 @@ def _combine_task(module: ir.Module, parts: Parts) -> ir.Function:
     splits = flow.word(args, SPLITS)
     batch, first, count, _ = task_parts(body, args, which, i64(1))
     task = Task(body, batch, parts)
-    begin, merge, finish = (called(body, name) for name in ("begin", "merge", "finish"))
+    merge, finish = called(body, "merge"), called(body, "finish")
     size, units = task.word(STATE_BYTES), task.units(count)
     panel = flow.at(flow.pointer(args, PARTIALS), b.mul(b.mul(which, splits), size))
     task.once()
-    b.call(begin, [args, scratch, panel, units])
     task.rows(first, count)
     with flow.loop(i64(1), splits, name="splits") as split:
         other = flow.at(panel, b.mul(split.index, size))
