@@ -59,10 +59,11 @@ def test_genred_works_under_every_numpy_name(place):
 
 def test_genred_is_the_same_class_under_every_torch_name():
     pytest.importorskip("torch")
-    code = "import pairfold.torch\n"
+    code = "import pairfold.dropin.torch, pairfold.torch\n"
     for place in ("pykeops.torch", "pykeops.torch.generic.generic_red"):
-        code += f"from {place} import Genred\nprint(Genred is pairfold.torch.Genred)\n"
-    assert installed(code) == "True\nTrue"
+        code += f"from {place} import Genred\nprint(Genred is pairfold.dropin.torch.Genred)\n"
+    code += "print(issubclass(Genred, pairfold.torch.Genred))"
+    assert installed(code) == "True\nTrue\nTrue"
 
 
 def test_the_solvers_have_their_names():
@@ -199,7 +200,7 @@ def script(tmp_path):
 def test_a_script_runs_as_main_with_its_arguments_and_its_exit_status(script):
     done = python("-m", "pairfold.dropin", str(script), "-x", "1")
     assert done.returncode == 7, done.stderr
-    assert done.stdout == "__main__ found ['-x', '1'] pairfold.numpy\n"
+    assert done.stdout == "__main__ found ['-x', '1'] pairfold.dropin.numpy\n"
 
 
 def test_a_script_wins_over_another_pykeops(script, tmp_path):
@@ -217,7 +218,7 @@ def test_an_error_in_a_script_shows_its_own_line(script):
 def test_a_module_runs_as_main(script):
     done = python("-m", "pairfold.dropin", "-m", "program", "a", cwd=script.parent)
     assert done.returncode == 7, done.stderr
-    assert done.stdout == "__main__ found ['a'] pairfold.numpy\n"
+    assert done.stdout == "__main__ found ['a'] pairfold.dropin.numpy\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["-m"], ["no_such_file.py"]])

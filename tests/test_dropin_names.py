@@ -123,8 +123,8 @@ def test_both_sets_of_tools_have_every_name(library):
     found = common.get_tools(library)
     missing = [name for name in TOOLS.split() if not hasattr(found, name)]
     assert missing == []
-    assert found.Genred is importlib.import_module(f"pairfold.{library}").Genred
-    assert found.KernelSolve is importlib.import_module(f"pairfold.{library}").KernelSolve
+    assert found.Genred is importlib.import_module(f"pairfold.dropin.{library}").Genred
+    assert found.KernelSolve is importlib.import_module(f"pairfold.dropin.{library}").KernelSolve
 
 
 # -- tools -----------------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ def test_options_are_those_of_genred() -> None:
     reduced = pairfold.generic_sum(
         "x*y", "a = Vi(1)", "x = Vi(1)", "y = Vj(1)", dtype_acc="float64"
     )
-    assert reduced.optional_flags["dtype_acc"] == "float64"
+    assert reduced.accuracy.dtype == "float64"
     with pytest.warns(DeprecationWarning, match="dtype"):
-        pairfold.generic_sum("x*y", "a = Vi(1)", "x = Vi(1)", "y = Vj(1)", dtype="float64")
+        pairfold.numpy.generic_sum("x*y", "a = Vi(1)", "x = Vi(1)", "y = Vj(1)", dtype="float64")
 
 
 def test_a_result_is_not_a_parameter() -> None:

@@ -165,10 +165,13 @@ def test_floats_and_large_integers_in_a_formula_are_exact_in_float64() -> None:
 
 def test_genred_survives_pickling() -> None:
     arrays = data()
-    genred = pairfold.numpy.Genred(SEED, tuple(ALIASES), axis=1, sum_scheme="kahan_scheme")
+    genred = pairfold.numpy.Genred(
+        SEED, tuple(ALIASES), axis=1, sum_scheme="kahan_scheme", enable_chunks=False
+    )
     again = pickle.loads(pickle.dumps(genred))
     assert type(again) is pairfold.numpy.Genred
-    assert again.optional_flags == genred.optional_flags
+    assert again.accuracy == genred.accuracy
+    assert again.hints == genred.hints
     assert_same_bits(again(*arrays), genred(*arrays))
 
 
@@ -181,8 +184,18 @@ def test_attributes_tell_what_was_built() -> None:
 
 
 def test_deprecated_arguments_are_accepted_with_a_warning() -> None:
-    with pytest.warns(DeprecationWarning, match="dtype"):
-        Genred(SEED, ALIASES, dtype="float32")
+    with pytest.warns(DeprecationWarning, match="dtype") as seen:
+        pairfold.numpy.Genred(SEED, ALIASES, dtype="float32")
+    assert seen[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["enable_chunks", "use_fast_math", "rec_multVar_highdim"])
+def test_hints_change_nothing_and_are_pykeops_own(name: str) -> None:
+    arrays = data()
+    hinted = pairfold.numpy.Genred(SEED, ALIASES, axis=1, **{name: False})
+    assert_same_bits(hinted(*arrays), Genred(SEED, ALIASES, axis=1)(*arrays))
+    with pytest.raises(TypeError, match=name):
+        Genred(SEED, ALIASES, axis=1, **{name: False})
 
 
 def test_the_values_of_arrays_are_read_at_the_call() -> None:

@@ -30,7 +30,8 @@ LEVELS = [
     {"backends"},
     {"arrays"},
     {"frontends"},
-    {"__init__", "cluster", "numpy", "torch", "dropin", "doctor", "catalogue", "__main__"},
+    {"__init__", "cluster", "signatures", "numpy", "torch"},
+    {"dropin", "doctor", "catalogue", "__main__"},
 ]
 
 

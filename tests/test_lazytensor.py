@@ -91,7 +91,7 @@ def test_numbers_are_exact_and_have_no_dtype(name: str, make: Any) -> None:
     given, wanted, constant = NUMBERS[name]
     lazy = LazyTensor(given)
     assert (lazy._shape, lazy.dtype, lazy.device) == ((1, 1, len(wanted)), None, None)
-    assert (not lazy.variables) == constant
+    assert (not lazy.leaves) == constant
     zeros = LazyTensor(make(np.zeros((4, 1, 1))))
     assert_same_bits((lazy + zeros).sum(axis=1), np.tile(wanted, (4, 1)))
 
@@ -115,11 +115,11 @@ def test_vi_vj_pm_and_var(make: Any) -> None:
 
 def test_symbols() -> None:
     for made, wanted in ((Vi(0, 3), 0), (Vj(1, 3), 1), (Pm(2, 3), 2), (Var(4, 3, 1), 1)):
-        assert made.symbolic_variables == ((made.ind, 3, wanted),)
+        (leaf,) = made.symbols
+        assert (leaf.dim, leaf.kind) == (3, wanted)
         assert (made.axis, made._shape, made.dtype) == (wanted, (1, 1, 3), None)
-    assert LazyTensor((4, 3, 1)).ind == 4
-    with pytest.raises(AttributeError):
-        _ = LazyTensor(X).ind
+    assert [leaf.symbol for leaf in LazyTensor((4, 3, 1)).symbols] == [4]
+    assert LazyTensor(X).symbols == []
 
 
 def test_an_empty_shell_is_zero() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from checks import assert_close
 
-import pairfold
+from pairfold.dropin.genred import Genred
 from pairfold.errors import DTypeError, ShapeError
 
 ALIASES = ["x = Vi(2)", "y = Vj(2)", "b = Vj(3)"]
@@ -59,7 +59,7 @@ def test_out_of_the_raw_layout_is_filled(name: str, library: str) -> None:
     arrays, _, _ = data()
     weighted = name in ("LogSumExpWeight", "SumSoftMaxWeight")
     exponential = weighted or name == "LogSumExp"
-    genred = pairfold.Genred(
+    genred = Genred(
         SCALAR if exponential else VECTOR,
         ALIASES,
         name,
@@ -80,7 +80,7 @@ def test_out_of_the_raw_layout_is_filled(name: str, library: str) -> None:
 
 def test_out_of_neither_layout_is_refused() -> None:
     arrays, _, _ = data()
-    genred = pairfold.Genred(SCALAR, ALIASES, "LogSumExp", axis=1)
+    genred = Genred(SCALAR, ALIASES, "LogSumExp", axis=1)
     with pytest.raises(ShapeError, match="out must have shape"):
         genred(*arrays, out=np.empty((17, 3)))
     with pytest.raises(DTypeError, match="float64"):

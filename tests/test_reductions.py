@@ -897,7 +897,7 @@ def test_programs_can_be_pickled(name: str, weighted: bool) -> None:
     how = {"sum_scheme": "kahan_scheme"} if REDUCTIONS[name].additive else {}
     genred = program(name, weighted, 3, 0, 4, **how)
     again = pickle.loads(pickle.dumps(genred))
-    for attribute in ("opt_arg", "formula2", "reduction_op", "axis", "formula", "optional_flags"):
+    for attribute in ("opt_arg", "formula2", "reduction_op", "axis", "formula", "accuracy"):
         assert getattr(again, attribute) == getattr(genred, attribute)
     assert again.opt_arg == (4 if REDUCTIONS[name].listed else None)
     assert again.formula2 == ("b*c" if weighted else None)

@@ -12,6 +12,7 @@ from checks import assert_close
 
 import pairfold
 import pairfold.numpy
+import pairfold.torch
 from pairfold.errors import (
     ArrayTypeError,
     DimError,
@@ -463,10 +464,10 @@ def test_a_system_is_square():
 
 def test_arguments_come_in_the_order_of_either_package():
     numpy = pairfold.numpy.KernelSolve(FORMULA, ALIASES, "b", 1, None, None, "float64")
-    assert numpy.optional_flags["dtype_acc"] == "float64"
-    either = pairfold.KernelSolve(FORMULA, ALIASES, "b", 1, "float64", False, "kahan_scheme")
-    assert either.optional_flags["sum_scheme"] == "kahan_scheme"
-    for kind in (pairfold.KernelSolve, pairfold.numpy.KernelSolve):
+    assert numpy.accuracy.dtype == "float64"
+    torch = pairfold.torch.KernelSolve(FORMULA, ALIASES, "b", 1, "float64", False, "kahan_scheme")
+    assert torch.accuracy.scheme == "kahan_scheme"
+    for kind in (pairfold.torch.KernelSolve, pairfold.numpy.KernelSolve):
         for name in ("dtype", "cuda_type", "opt_arg"):
             with pytest.warns(DeprecationWarning, match="ignored") as seen:
                 kind(FORMULA, ALIASES, "b", axis=1, **{name: "float32"})

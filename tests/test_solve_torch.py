@@ -304,7 +304,7 @@ def test_every_name_of_the_class():
     from pairfold import dropin
 
     for place in ("pykeops.torch", "pykeops.torch.operations"):
-        assert dropin.MODULES[place]["KernelSolve"] == "torch"
+        assert dropin.MODULES[place]["KernelSolve"] == "dropin.torch"
     assert pairfold.torch.KernelSolve.library == "torch"
 
 

@@ -1,13 +1,16 @@
-"""The names of `pykeops.numpy`: reductions of NumPy arrays."""
+"""The names of `pykeops.numpy`: reductions of NumPy arrays.
+
+Everything that PyKeOps documents of them works; what it does not (names inside its classes, raw
+results) is in `pykeops.numpy` itself, as `pairfold.dropin` provides it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import signatures as _signatures
 from .frontends import generic as _generic
-from .frontends import genred as _genred
-from .frontends import solve as _solve
 from .later import LAZY, when_used
 
 if TYPE_CHECKING:
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import where as where
 
 
-class Genred(_genred.Genred):
-    """A reduction of NumPy arrays from a formula string; the arguments are `pairfold.Genred`'s.
+class Genred(_signatures.Genred):
+    """A reduction of NumPy arrays from a formula string; the arguments are PyKeOps'.
 
     >>> import numpy as np
     >>> product = Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)
@@ -33,7 +36,7 @@ class Genred(_genred.Genred):
     library = "numpy"
 
 
-class KernelSolve(_solve.KernelSolve):
+class KernelSolve(_signatures.KernelSolve):
     """Solutions of (alpha Id + K) a = b for NumPy arrays; see `pairfold.KernelSolve`.
 
     >>> import numpy as np

@@ -1,12 +1,15 @@
-"""The names of `pykeops.torch`: reductions of torch tensors, differentiable to any order."""
+"""The names of `pykeops.torch`: reductions of torch tensors, differentiable to any order.
+
+Everything that PyKeOps documents of them works; what it does not (names inside its classes, raw
+results) is in `pykeops.torch` itself, as `pairfold.dropin` provides it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import signatures as _signatures
 from .frontends import generic as _generic
-from .frontends import genred as _genred
-from .frontends import solve as _solve
 from .frontends import torch as _torch  # asking for this module asks for torch
 from .later import LAZY, when_used
 
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import where as where
 
 
-class Genred(_genred.Genred):
+class Genred(_signatures.Genred):
     """A reduction of torch tensors from a formula string, differentiable to any order.
 
-    Takes the arguments of `pairfold.Genred`; results carry a graph where an argument asks for
+    The arguments are PyKeOps'; results carry a graph where an argument asks for
     gradients. Forward mode and the transforms of `torch.func` work too.
 
     >>> import torch
@@ -37,7 +40,7 @@ class Genred(_genred.Genred):
     library = "torch"
 
 
-class KernelSolve(_solve.KernelSolve):
+class KernelSolve(_signatures.KernelSolve):
     """Solutions of (alpha Id + K) a = b for torch tensors; see `pairfold.KernelSolve`.
 
     Differentiable in b, alpha and every argument of the formula, to any order; forward mode and

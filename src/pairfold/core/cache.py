@@ -151,7 +151,7 @@ class Cache(Generic[V]):
         return entry.value
 
     def peek(self, key: Hashable) -> V | None:
-        """The same, but not counted as a use."""
+        """The value of a key, or None; not counted as a use."""
         entry = self.table.get(key)
         return None if entry is None else entry.value
 

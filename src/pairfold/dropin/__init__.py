@@ -46,13 +46,13 @@ MODULES: dict[str, dict[str, str]] = {
         "test_torch_bindings": "dropin",
     },
     "pykeops.common": {},
-    "pykeops.numpy": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "numpy"),
+    "pykeops.numpy": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "dropin.numpy"),
     "pykeops.numpy.generic": {},
-    "pykeops.numpy.generic.generic_ops": dict.fromkeys(_GENERIC, "numpy"),
-    "pykeops.numpy.operations": {"KernelSolve": "numpy"},
-    "pykeops.torch": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "torch"),
+    "pykeops.numpy.generic.generic_ops": dict.fromkeys(_GENERIC, "dropin.numpy"),
+    "pykeops.numpy.operations": {"KernelSolve": "dropin.numpy"},
+    "pykeops.torch": dict.fromkeys((*_CLASSES, *_GENERIC, *_LAZY), "dropin.torch"),
     "pykeops.torch.generic": {},
-    "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "torch"),
+    "pykeops.torch.generic.generic_ops": dict.fromkeys(_GENERIC, "dropin.torch"),
 }
 for _where in ("pykeops.numpy.cluster", "pykeops.torch.cluster"):
     MODULES[_where] = dict.fromkeys(" ".join(_CLUSTER.values()).split(), "frontends.cluster")
@@ -207,7 +207,7 @@ def _try_binding(library: str, array: Callable[[list[list[float]]], object]) -> 
     """Sum over i of |x_i - y_j|^2 for nine and six numbers: 63 and 90."""
     x = array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
     y = array([[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
-    genred = importlib.import_module(f"..{library}", __name__).Genred
+    genred = importlib.import_module(f".{library}", __name__).Genred
     got = genred("SqNorm2(x - y)", ["x = Vi(3)", "y = Vj(3)"], axis=0)(x, y).reshape(-1).tolist()
     if got == [63.0, 90.0]:
         verdict = f"pairfold computes the right numbers with {library}."

@@ -1,7 +1,10 @@
 """Raw results: what PyKeOps' modules exchange before a reduction is finished.
 
 A whole reduction is one text there, `Name_Reduction(formula,K,category,weight)`, and its raw
-result one array: LogSumExp's is [m, s], a list's one place after the other.
+result one array, with a row for each row of the result: LogSumExp's is [m, s...],
+SumSoftMaxWeight's [m, total, sums]; indices are numbers of the data's dtype, and values stand
+beside them; a list's are place after place, and with both results (place, value or index,
+component). An array that is given as `out` may have this layout.
 """
 
 from __future__ import annotations
@@ -9,10 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..arrays.checks import check_out
+from ..arrays.library import ArrayLibrary
+from ..arrays.opaque import opaque
 from ..arrays.registry import library_for
+from ..core.library import Array
 from ..errors import FormulaError, OptionError
-from ..frontends.genred import Genred, checked_reduction
+from ..frontends.fold import Fold
+from ..frontends.genred import Genred, call_fold, checked_reduction
+from ..frontends.leaves import library_from
 from ..ops.reductions import REDUCTIONS
+from ..ops.table import OPERATIONS, constant
 from .common import get_tools
 from .options import OptionalFlags, Sums
 
@@ -76,6 +86,86 @@ def postprocess(
     return found[0] if len(found) == 1 else tuple(found)
 
 
+def raw_fold(fold: Fold) -> Fold:
+    """The fold whose results, side by side, are the raw result of another."""
+    weight = fold.weight
+    name, _ = preprocess(fold.reduction, None if weight is None else "w")
+    if name == fold.reduction:
+        return fold
+    if weight is not None and fold.reduction in _SOFT:
+        weight = OPERATIONS["Concat"](constant(1), weight)
+    given = (fold.formula, fold.variables, name, fold.kept, weight)
+    return fold.derived(("raw",), lambda: fold.with_formula(*given))
+
+
+def side_by_side(fold: Fold, library: ArrayLibrary, parts: Sequence[Array], like: Array) -> Array:
+    """The results of a fold as one array of the dtype of another; derivatives pass."""
+    parts = [library.cast_like(part, like) for part in parts]
+    concatenate = library.functions().concatenate
+    if not fold.row.listed:
+        return parts[0] if len(parts) == 1 else concatenate(parts, -1)
+    lists = parts if fold.dim > 1 else [part[..., None] for part in parts]  # (..., K, D)
+    whole = concatenate([part[..., None, :] for part in lists], -2)
+    return whole.reshape((*whole.shape[:-3], -1))
+
+
+def _may_be_raw(fold: Fold, library: ArrayLibrary, out: Any) -> bool:
+    """Whether a raw result looks other than a finished one, and `out` is as wide."""
+    library.check_kind(out, "out")
+    lists = fold.row.listed and fold.dim > 1
+    joined = len(fold.widths) > 1 and not fold.row.joined
+    numbered = fold.row.results[0].kind == "index" and library.dtype(out) != "int64"
+    shifted = fold.reduction in (*_LOGS, *_SOFT)
+    width = sum(raw_fold(fold).widths)
+    return (lists or joined or numbered or shifted) and tuple(out.shape[-1:]) == (width,)
+
+
+@opaque
+def call_raw(
+    fold: Fold,
+    args: Sequence[Any],
+    name: str | None,
+    backend: str = "auto",
+    device_id: int | None = -1,
+    ranges: Any = None,
+    out: Any = None,
+) -> Any:
+    """A fold called as `call_fold` does; where `out` has the raw layout it is filled so.
+
+    The finished result is then returned beside it.
+
+    Raises:
+        ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
+            does not fit.
+    """
+    library = library_for(out)
+    if library is None or not _may_be_raw(fold, library, out):
+        return call_fold(fold, args, name, backend, device_id, ranges, out)
+    found: Any = call_fold(fold, args, name, backend, device_id, ranges)
+    first = found[0] if isinstance(found, tuple) else found
+    lists = fold.row.listed and fold.dim > 1  # (..., K, D)
+    rows = tuple(first.shape[: -2 if lists else -1])
+    if (*rows, out.shape[-1]) != tuple(out.shape):  # as wide by chance
+        return call_fold(fold, args, name, backend, device_id, ranges, out)
+    like = next(x for x in args if library.owns(x))
+    check_out(library, out, tuple(out.shape), library.dtype(like), like)
+    with library.no_graph():
+        parts = call_fold(raw_fold(fold), args, name, backend, device_id, ranges)
+        parts = parts if isinstance(parts, tuple) else (parts,)
+        out[...] = side_by_side(fold, library, parts, like)
+    return found
+
+
+class _SideBySide(Genred):
+    """A reduction that can give its results as one array."""
+
+    def side_by_side(self, *args: Any, **options: Any) -> Any:
+        """What a call gives, as one array of the dtype of the first argument."""
+        found = self(*args, **options)
+        parts = found if isinstance(found, tuple) else (found,)
+        return side_by_side(self._fold, library_from(args[0]), parts, args[0])
+
+
 class RawReduction:
     """A whole reduction from its text, whose results are raw; tensors carry their graph.
 
@@ -112,7 +202,7 @@ class RawReduction:
             given["dtype_acc"] = flags["dtype_acc"]
         if flags and "sum_scheme" in flags:
             given["sum_scheme"] = flags["sum_scheme"]
-        self.genred = _genred(library)(
+        self.genred = _SideBySide(
             parts[0],
             list(aliases),
             self.name,
@@ -121,33 +211,15 @@ class RawReduction:
             formula2=weight,
             **given,
         )
+        self.genred.library = library
 
     def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
         """The raw result; written to `out` if that is given, and then returned too."""
-        row = REDUCTIONS[checked_reduction(self.name)[0]]
-        found = self.genred(*args, **options)
-        parts = found if isinstance(found, tuple) else (found,)
-        library = library_for(parts[0])
-        assert library is not None
-        parts = [library.cast_like(part, args[0]) for part in parts]
-        axis = -1
-        if row.listed:  # (..., K, D), or (..., K) where D is 1
-            most = max(array.ndim for array in args)
-            wide = [part if len(part.shape) > most else part[..., None] for part in parts]
-            parts, axis = [part[..., None, :] for part in wide], -2
-        raw = parts[0] if len(parts) == 1 else library.functions().concatenate(parts, axis)
-        if row.listed:
-            raw = raw.reshape((*raw.shape[:-3], -1))
+        raw = self.genred.side_by_side(*args, **options)
         if out is None:
             return raw
         out[...] = raw
         return out
-
-
-def _genred(library: str) -> type[Genred]:
-    from importlib import import_module
-
-    return import_module(f"pairfold.{library}").Genred
 
 
 def _split(text: str) -> list[str]:

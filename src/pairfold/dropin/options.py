@@ -61,7 +61,7 @@ class SetBackend:
         return memory if device == "auto" else self.dev[device], grid, memory
 
     def define_backend(self, backend: str, variables: Sequence[object]) -> tuple[str, str, str]:
-        """The same as names: ("CPU", "1D", "host")."""
+        """What `define_tag_backend` finds, as names: ("CPU", "1D", "host")."""
         tables = (self.dev, self.grid, self.memtype)
         found = self.define_tag_backend(backend, variables)
         first, second, third = (

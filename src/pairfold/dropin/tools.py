@@ -39,8 +39,8 @@ class _Elsewhere:
 class numpytools:
     """NumPy by the names that programs for both libraries use."""
 
-    Genred = _Elsewhere("pairfold.numpy")
-    KernelSolve = _Elsewhere("pairfold.numpy")
+    Genred = _Elsewhere("pairfold.dropin.numpy")
+    KernelSolve = _Elsewhere("pairfold.dropin.numpy")
     swap_axes = staticmethod(swap_axes)
     norm, arraysum = staticmethod(np.linalg.norm), staticmethod(np.sum)
     exp, log = staticmethod(np.exp), staticmethod(np.log)
@@ -168,8 +168,8 @@ def _torch() -> ModuleType:
 class torchtools:
     """torch by the same names."""
 
-    Genred = _Elsewhere("pairfold.torch")
-    KernelSolve = _Elsewhere("pairfold.torch")
+    Genred = _Elsewhere("pairfold.dropin.torch")
+    KernelSolve = _Elsewhere("pairfold.dropin.torch")
     arraytype = _Elsewhere("torch")
     float_types = [float]
     swap_axes = staticmethod(swap_axes)

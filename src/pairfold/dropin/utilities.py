@@ -76,7 +76,7 @@ def _for_arrays(library: str) -> dict[str, dict[str, str]]:
     bindings = {f"test_{library}_bindings": "dropin"}
     return {
         f"{base}.generic.generic_red": {
-            "Genred": library,
+            "Genred": f"dropin.{library}",
             "axis2cat": _COMMON,
             "complete_aliases": _COMMON,
             "get_sizes": _COMMON,
@@ -88,7 +88,7 @@ def _for_arrays(library: str) -> dict[str, dict[str, str]]:
             "default_device_id": _CONFIG,
         },
         f"{base}.lazytensor": {},
-        f"{base}.lazytensor.LazyTensor": dict.fromkeys(_LAZY, library),
+        f"{base}.lazytensor.LazyTensor": dict.fromkeys(_LAZY, f"dropin.{library}"),
         f"{base}.test_install": bindings,
     }
 
@@ -104,8 +104,8 @@ UTILITIES: dict[str, dict[str, str]] = {
     },
     "pykeops.common": {},
     "pykeops.common.lazy_tensor": {
-        "GenericLazyTensor": "frontends.reducing:Reducing",
-        "ComplexGenericLazyTensor": "frontends.complextensor:ComplexLazyTensor",
+        "GenericLazyTensor": "dropin.lazytensor",
+        "ComplexGenericLazyTensor": "dropin.lazytensor:ComplexLazyTensor",
         **dict.fromkeys(
             ("same_or_one_test", "is_scalar_and_equals", "is_complex_lazytensor"), _COMMON
         ),
@@ -139,7 +139,7 @@ UTILITIES: dict[str, dict[str, str]] = {
         "torchtools": "dropin.tools",
     },
     "pykeops.torch.half2_convert": dict.fromkeys(_HALF, "dropin.half"),
-    "pykeops.torch.operations": {"KernelSolve": "torch", "KernelSolveAutograd": _AUTOGRAD},
+    "pykeops.torch.operations": {"KernelSolve": "dropin.torch", "KernelSolveAutograd": _AUTOGRAD},
     "keopscore": {
         **dict.fromkeys((*_FLAGS, *_CORE), _CONFIG),
         **dict.fromkeys((*_DESCRIBED, *_ASKED, "show_gpu_config"), _DESCRIBING),

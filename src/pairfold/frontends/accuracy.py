@@ -10,6 +10,9 @@ from ..ops.reductions import Reduction
 
 SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
 ACCUMULATORS = ("auto", "float16", "float32", "float64")
+# What reductions take of it by name; and hints to other implementations, which change nothing here.
+OPTIONS = ("dtype_acc", "use_double_acc", "sum_scheme")
+HINTS = ("enable_chunks", "use_fast_math")
 
 
 @dataclass(frozen=True)

@@ -71,33 +71,24 @@ class ComplexLazyTensor(Reducing):
         """ "complex64" or "complex128", None where it follows from what is joined later."""
         return None if self.real_dtype is None else _OF.get(self.real_dtype, self.real_dtype)
 
-    # -- operands -------------------------------------------------------------------------------
+    @classmethod
+    def class_for(cls, is_complex: bool) -> type[Tensor]:
+        """The class of results: of complex, or of real, numbers."""
+        return ComplexLazyTensor if is_complex else LazyTensor
 
-    def lt_constructor(
-        self, x: Any = None, axis: int | None = None, is_complex: bool = False
-    ) -> Any:
-        """A lazy tensor of x."""
-        return LazyTensor(x, axis, is_complex)
+    # -- operands -------------------------------------------------------------------------------
 
     def _operand(self, x: Any) -> Any:
         """x as a complex lazy tensor."""
-        if x is None:
-            check_kind(x)
-        found: Any = x if isinstance(x, Tensor) else LazyTensor(x)
+        found = self._made(x)
         return found if found.is_complex else found.real2complex()
-
-    def _typed(self, tensor: Any, is_complex: bool) -> Any:
-        return tensor._as(ComplexLazyTensor if is_complex else LazyTensor)
-
-    def _class_for(self, x: Any) -> type[Tensor]:
-        return type(LazyTensor(x[..., None, :, :]))
 
     def _call(self, name: str, *operands: Any) -> Any:
         """An operation on complex numbers, then parameters as they are."""
         arity = len(OPERATIONS[name].args)
         first = [self._operand(x) for x in operands[:arity]]
         found = first[0]._apply(name, *first, *operands[arity:])
-        return found._as(LazyTensor) if name in _REAL else found
+        return found._as(found.class_for(False)) if name in _REAL else found
 
     def binary_with_real(self, name: str, other: Any, swapped: bool) -> Any:
         """The arithmetic of a real tensor and this one."""
@@ -109,15 +100,10 @@ class ComplexLazyTensor(Reducing):
 
     def _binary(self, name: str, other: Any) -> Any:
         if name == "Mult":
-            factor = other if isinstance(other, Tensor) else LazyTensor(self._known(other))
+            factor = self._made(other)
             if not factor.is_complex and factor.ndim == 1:
                 return self._like(OPERATIONS["ComplexRealScal"](factor.node, self.node), factor)
         return self._call(f"Complex{name}", self, other)
-
-    def _known(self, x: Any) -> Any:
-        if x is None:
-            check_kind(x)
-        return x
 
     def __add__(self, other: Any) -> Any:
         return self if is_number(other, 0) else self._binary("Add", other)
@@ -145,8 +131,6 @@ class ComplexLazyTensor(Reducing):
     def __rtruediv__(self, other: Any) -> Any:
         return 0 if is_number(other, 0) else self._call("ComplexDivide", other, self)
 
-    addop, subop, mulop, divop = __add__, __sub__, __mul__, __truediv__
-
     def __neg__(self) -> Any:
         return self._apply("Minus", self)
 
@@ -158,7 +142,7 @@ class ComplexLazyTensor(Reducing):
             return self._whole_power(int(exponent))
         if plain_number(exponent) and abs(exponent) == 0.5:
             return self.sqrt() if exponent > 0 else self.rsqrt()
-        power = exponent if isinstance(exponent, Tensor) else LazyTensor(self._known(exponent))
+        power = self._made(exponent)
         if power.is_complex:
             return (self.log() * power).exp()
         return polar(abs(self) ** power, self.angle() * power)
@@ -243,8 +227,6 @@ class ComplexLazyTensor(Reducing):
     def concat(self, other: Any) -> Any:
         """The numbers of this vector followed by those of another."""
         return self._call("Concat", self, other)
-
-    concatenate, cat = staticmethod(LazyTensor.concatenate), staticmethod(LazyTensor.cat)
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -331,7 +313,7 @@ class ComplexLazyTensor(Reducing):
 
 def joined(x: Any, y: Any) -> Any:
     """The complex tensor of real and imaginary parts."""
-    return x._apply("Complex", x, y)._as(ComplexLazyTensor)
+    return x._apply("Complex", x, y)._as(x.class_for(True))
 
 
 def polar(size: Any, angle: Any) -> Any:

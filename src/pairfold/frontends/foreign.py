@@ -173,7 +173,7 @@ def _first(x: Any, *others: Any) -> Any:
     if isinstance(x, Foreign):
         return x
     tensor: Any = next(other for other in others if isinstance(other, Foreign))
-    return tensor.lt_constructor(x)
+    return tensor._made(x)
 
 
 def _where(condition: Any, x: Any, y: Any) -> Any:

@@ -7,9 +7,8 @@ where it was written. It holds no data and can be pickled.
 from __future__ import annotations
 
 import operator
-import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..arrays.advice import kind_name
 from ..arrays.checks import check_count
@@ -27,10 +26,12 @@ from .given import REFUSED, completed
 from .hooks import hooks_of
 from .parse import parse_aliases, parse_many
 from .ranges import checked_ranges
-from .raw import fill_raw, is_raw
 
 if TYPE_CHECKING:
     from .explain import Explained
+
+# What `Genred.__call__` takes beside arrays.
+CALL_OPTIONS = ("backend", "device_id", "ranges", "out")
 
 
 class Genred:
@@ -52,8 +53,6 @@ class Genred:
         sum_scheme: "auto", "block_sum", "direct_sum" or "kahan_scheme" (compensated every eight
             terms).
 
-    The other arguments are PyKeOps' own; they are accepted and have no effect on the CPU.
-
     >>> import numpy as np
     >>> squared = Genred("SqDist(x,y)", ["x = Vi(2)", "y = Vj(2)"], axis=1)
     >>> squared(np.zeros((3, 2)), np.ones((4, 2)))
@@ -67,6 +66,8 @@ class Genred:
     """
 
     library: str | None = None
+    # What a call computes: `call_fold`; a class that derives from this one may fill `out` its way.
+    _compute: ClassVar[Callable[..., Any]]
 
     def __init__(
         self,
@@ -74,23 +75,13 @@ class Genred:
         aliases: Sequence[str],
         reduction_op: str = "Sum",
         axis: int = 0,
-        dtype: Any = None,
+        *,
         opt_arg: Any = None,
         formula2: str | None = None,
-        cuda_type: Any = None,
         dtype_acc: str = "auto",
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
-        enable_chunks: bool = True,
-        rec_multVar_highdim: Any = False,
-        use_fast_math: bool = True,
     ) -> None:
-        if dtype or cuda_type:
-            warnings.warn(
-                "dtype and cuda_type are ignored: the dtype is that of the arrays",
-                DeprecationWarning,
-                stacklevel=2,
-            )
         check_axis(axis)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
@@ -104,16 +95,9 @@ class Genred:
         self.reduction_op = reduction_op
         self.opt_arg = opt_arg
         self.formula2 = formula2
-        self.formula = _whole_text(reduction_op, formula, opt_arg, 1 - axis, formula2)
         self.aliases = aliases
+        self.accuracy = accuracy
         self.nargs = len(parsed.variables)
-        self.optional_flags = {
-            "dtype_acc": accuracy.dtype,
-            "sum_scheme": accuracy.scheme,
-            "use_fast_math": use_fast_math,
-            "enable_chunks": enable_chunks,
-        }
-        self.rec_multVar_highdim = rec_multVar_highdim
         self._fold = Fold(
             parsed.node,
             parsed.variables,
@@ -124,6 +108,11 @@ class Genred:
             weight[0].node if weight else None,
             length,
         )
+
+    @property
+    def formula(self) -> str:
+        """The formula, as it was given."""
+        return self._text
 
     def __call__(
         self,
@@ -153,8 +142,7 @@ class Genred:
                 mean the same pairs. All batch elements have the same pairs.
                 `pairfold.cluster.from_matrix` makes them.
             out: an array (for two results, a tuple) of the result's shape and dtype to fill; it
-                is returned. An array of PyKeOps' raw layout is filled too, and the result
-                returned beside it.
+                is returned.
 
         Returns:
             (..., M, D) for axis 1, (..., N, D) for axis 0, in the arrays' library and dtype;
@@ -165,7 +153,7 @@ class Genred:
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
                 RangeError: what does not fit, before anything is computed.
         """
-        return call_fold(self._fold, args, self.library, backend, device_id, ranges, out)
+        return self._compute(self._fold, args, self.library, backend, device_id, ranges, out)
 
     def explain(
         self, *args: Any, dtype: str = "float32", backend: str = "auto", ranges: Any = None
@@ -196,23 +184,10 @@ class Genred:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        flags = self.optional_flags
-        return _rebuild, (
-            type(self),
-            {
-                "formula": self._text,
-                "aliases": self.aliases,
-                "reduction_op": self.reduction_op,
-                "axis": self.axis,
-                "opt_arg": self.opt_arg,
-                "formula2": self.formula2,
-                "dtype_acc": flags["dtype_acc"],
-                "sum_scheme": flags["sum_scheme"],
-                "use_fast_math": flags["use_fast_math"],
-                "enable_chunks": flags["enable_chunks"],
-                "rec_multVar_highdim": self.rec_multVar_highdim,
-            },
-        )
+        names = ("aliases", "reduction_op", "axis", "opt_arg", "formula2")
+        options = {"formula": self._text, **{name: getattr(self, name) for name in names}}
+        accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
+        return _rebuild, (type(self), {**options, **accuracy})
 
 
 @opaque
@@ -238,9 +213,6 @@ def call_fold(
         library = _library(args, fold, name)
         if backend is not AUTO or device_id is not ANY_DEVICE or current().backend == "triton":
             library = placed(library, args, backend, device_id)
-        if out is not None and not isinstance(out, tuple) and is_raw(fold, library, args, out):
-            fill_raw(fold, library, args, out, pairs)
-            out = None
         if library.differentiates:
             return hooks_of(library.name).call(fold, library, args, out, pairs)
         return fold(library, args, out, pairs)
@@ -249,6 +221,9 @@ def call_fold(
         if found is None:
             raise
     return call_fold(fold, found, name, backend, device_id, ranges, out)
+
+
+Genred._compute = staticmethod(call_fold)  # pyright: ignore[reportPrivateUsage]
 
 
 def _library(args: Sequence[Any], fold: Fold, name: str | None) -> ArrayLibrary:
@@ -260,11 +235,6 @@ def _library(args: Sequence[Any], fold: Fold, name: str | None) -> ArrayLibrary:
 
 def _rebuild(kind: type[Genred], options: dict[str, Any]) -> Genred:
     return kind(**options)
-
-
-def _whole_text(reduction_op: str, *parts: object) -> str:
-    """A reduction as one string, in the form of PyKeOps."""
-    return f"{reduction_op}_Reduction({','.join(str(p) for p in parts if p not in (None, ''))})"
 
 
 # What other programs call reductions.
@@ -380,10 +350,8 @@ def checked_accuracy(
     dtype_acc: str = "auto",
     use_double_acc: bool = False,
     sum_scheme: str = "auto",
-    enable_chunks: bool = True,
-    use_fast_math: bool = True,
 ) -> Accuracy:
-    """How sums are accumulated; the last two are PyKeOps' own, without effect on the CPU.
+    """How sums are accumulated.
 
     Raises:
         OptionError: an unknown value, or one that the reduction cannot have.

@@ -8,7 +8,7 @@ and a reduction over i or j folds the graph. Data are held by reference, never c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -64,6 +64,19 @@ class Tensor(Foreign):
     axis: int | None
     ranges: Any
     backend: Any
+
+    # Attributes that a reduction of a tensor has, too, while it waits for its call.
+    _shown: ClassVar[frozenset[str]] = frozenset(
+        ("symbols", "shape", "dtype", "ndim", "ni", "nj", "batchdims", "nbatchdims")
+    ) | {"is_complex", "device", "ranges", "backend"}
+
+    @classmethod
+    def class_for(cls, is_complex: bool) -> type[Tensor]:
+        """The class of results: of complex, or of real, numbers.
+
+        Classes that derive from these overrule it, so that results are of theirs again.
+        """
+        raise NotImplementedError
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -128,11 +141,16 @@ class Tensor(Foreign):
             )
         return found
 
-    def lt_constructor(
-        self, x: Any = None, axis: int | None = None, is_complex: bool = False
-    ) -> Any:
-        """A lazy tensor of x."""
-        raise NotImplementedError
+    def _made(self, x: Any) -> Any:
+        """x as a lazy tensor; one of this tensor's classes where it is none yet.
+
+        Raises:
+            ArrayTypeError, ShapeError, OptionError ...: it cannot be one.
+        """
+        if x is None:
+            check_kind(x)
+        real: Any = self.class_for(False)
+        return x if isinstance(x, Tensor) else real(x)
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -214,6 +232,29 @@ class Tensor(Foreign):
                 "Incompatible batch dimensions", found=f"{self.batch}, {other.batch}"
             ) from None
 
+    @classmethod
+    def concatenate(cls, tuple_of_lt: Sequence[Any], axis: int = -1) -> Any:
+        """The components of several tensors, one after the other (the last axis)."""
+        real: Any = cls.class_for(False)
+        tensors = [x if isinstance(x, Tensor) else real(x) for x in tuple_of_lt]
+        if not tensors:
+            raise ArgumentError("nothing to concatenate", found=repr(tuple_of_lt))
+        if any(x.is_complex for x in tensors):
+            tensors = [x if x.is_complex else x.real2complex() for x in tensors]
+        found: Any = tensors[0]
+        for part in tensors[1:]:
+            found = found.concat(part)
+        if axis not in (-1, found.nbatchdims + 2):
+            raise OptionError(
+                "only the last axis, that of components, can be concatenated", found=f"axis={axis}"
+            )
+        return found
+
+    @classmethod
+    def cat(cls, tuple_of_lt: Sequence[Any], dim: int = -1) -> Any:
+        """`concatenate`, with torch's name for the axis."""
+        return cls.concatenate(tuple_of_lt, axis=dim)
+
     @opaque
     def _apply(self, name: str, *operands: Any) -> Any:
         """An operation on tensors of this class, nodes and parameters, in the row's order."""
@@ -225,6 +266,10 @@ class Tensor(Foreign):
         except TypeError:  # what cannot be hashed is no parameter: the row refuses it
             node = build(OPERATIONS[name], *nodes)
         return self._like(node, *others)
+
+    def _binary(self, name: str, other: Any) -> Any:
+        """What `+`, `-`, `*` and `/` call, for operands that are not answered by themselves."""
+        raise NotImplementedError
 
     def _as(self, kind: type[Tensor]) -> Any:
         """The same graph as a tensor of another class."""

@@ -65,11 +65,6 @@ class Solved:
         """Whether nothing is missing."""
         return not self.positions
 
-    @property
-    def callfun(self) -> Solved:
-        """What computes: the system itself, under PyKeOps' name."""
-        return self
-
     def set_options(self, **options: Any) -> None:
         """Remember options for calls.
 
@@ -151,7 +146,7 @@ class Solved:
         return Request(stop, preconditioner, chosen.get("callback"), call, rank)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Solved, self._made_of, {"options": self.options}
+        return type(self), self._made_of, {"options": self.options}
 
     def __repr__(self) -> str:
         return f"<system (alpha Id + K) a = b, K = {self.system.fold.formula}>"

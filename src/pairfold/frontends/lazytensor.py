@@ -7,7 +7,6 @@ out below are those whose arguments need more than a row says.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
 from ..core.node import topological
 from ..errors import (
-    ArgumentError,
     ArrayTypeError,
     OptionError,
     PairfoldError,
@@ -64,10 +62,9 @@ class LazyTensor(Reducing):
 
     def __new__(cls, x: Any = None, axis: int | None = None, is_complex: bool = False) -> Any:
         """A ComplexLazyTensor where x holds complex numbers."""
-        if cls is LazyTensor and (is_complex or _holds_complex(x)):
-            from .complextensor import ComplexLazyTensor
-
-            return ComplexLazyTensor(x, axis, True)
+        if (is_complex or _holds_complex(x)) and cls is cls.class_for(False):
+            complex_class: Any = cls.class_for(True)
+            return complex_class(x, axis, True)
         return object.__new__(cls)
 
     def __init__(self, x: Any = None, axis: int | None = None, is_complex: bool = False) -> None:
@@ -96,20 +93,23 @@ class LazyTensor(Reducing):
         else:
             check_kind(x)
 
-    # -- operands -------------------------------------------------------------------------------
+    @classmethod
+    def class_for(cls, is_complex: bool) -> type[Tensor]:
+        """The class of results: of complex, or of real, numbers."""
+        if not is_complex:
+            return LazyTensor
+        from .complextensor import ComplexLazyTensor
 
-    def lt_constructor(
-        self, x: Any = None, axis: int | None = None, is_complex: bool = False
-    ) -> Any:
-        """A lazy tensor of x."""
-        return LazyTensor(x, axis, is_complex)
+        return ComplexLazyTensor
+
+    # -- operands -------------------------------------------------------------------------------
 
     def _operand(self, x: Any) -> Any:
         if isinstance(x, Tensor):
             return x
         if self.ndim == 1 and self.ni and self.nj and len(getattr(x, "shape", ())) == 1:
             self._check_vector(x)
-        return operand(x)
+        return self._made(x)
 
     def _check_vector(self, x: Any) -> None:
         """Raise where a vector beside scalars is more likely one number for each row or column.
@@ -143,66 +143,43 @@ class LazyTensor(Reducing):
         except PairfoldError as error:
             raise shortened(error)  # noqa: B904
 
-    def _typed(self, tensor: Any, is_complex: bool) -> Any:
-        """A tensor as one of real, or of complex, numbers."""
-        from .complextensor import ComplexLazyTensor
-
-        return tensor._as(ComplexLazyTensor if is_complex else LazyTensor)
-
-    def _class_for(self, x: Any) -> type[Tensor]:
-        from .complextensor import ComplexLazyTensor
-
-        return ComplexLazyTensor if _holds_complex(x) else LazyTensor
-
     # -- arithmetic -----------------------------------------------------------------------------
 
     def __add__(self, other: object) -> Any:
-        return self if is_number(other, 0) else self.addop(other)
+        return self if is_number(other, 0) else self._binary("Add", other)
 
     def __radd__(self, other: object) -> Any:
-        return self if is_number(other, 0) else self._operand(other).addop(self)
+        return self if is_number(other, 0) else self._operand(other)._binary("Add", self)
 
     def __sub__(self, other: object) -> Any:
-        return self if is_number(other, 0) else self.subop(other)
+        return self if is_number(other, 0) else self._binary("Subtract", other)
 
     def __rsub__(self, other: object) -> Any:
-        return -self if is_number(other, 0) else self._operand(other).subop(self)
+        return -self if is_number(other, 0) else self._operand(other)._binary("Subtract", self)
 
     def __mul__(self, other: object) -> Any:
         if is_number(other, 0):
             return 0
         if is_number(other, 1):
             return self
-        return -self if is_number(other, -1) else self.mulop(other)
+        return -self if is_number(other, -1) else self._binary("Mult", other)
 
     def __rmul__(self, other: object) -> Any:
         if is_number(other, 0) or is_number(other, 1) or is_number(other, -1):
             return self * other
-        return self._operand(other).mulop(self)
+        return self._operand(other)._binary("Mult", self)
 
     def __truediv__(self, other: object) -> Any:
-        return self if is_number(other, 1) else self.divop(other)
+        return self if is_number(other, 1) else self._binary("Divide", other)
 
     def __rtruediv__(self, other: object) -> Any:
         if is_number(other, 0):
             return 0
-        return self._call("Inv", self) if is_number(other, 1) else self._operand(other).divop(self)
-
-    def addop(self, other: Any, **options: Any) -> Any:
-        """The sum; what `+` calls."""
-        return self._binary("Add", other)
-
-    def subop(self, other: Any, **options: Any) -> Any:
-        """The difference; what `-` calls."""
-        return self._binary("Subtract", other)
-
-    def mulop(self, other: Any, **options: Any) -> Any:
-        """The product; what `*` calls."""
-        return self._binary("Mult", other)
-
-    def divop(self, other: Any, **options: Any) -> Any:
-        """The quotient; what `/` calls."""
-        return self._binary("Divide", other)
+        return (
+            self._call("Inv", self)
+            if is_number(other, 1)
+            else self._operand(other)._binary("Divide", self)
+        )
 
     def _binary(self, name: str, other: Any) -> Any:
         other = self._operand(other)
@@ -241,10 +218,10 @@ class LazyTensor(Reducing):
         return self._operand(other).mod(self)
 
     def __floordiv__(self, other: object) -> Any:
-        return self.divop(other).floor()
+        return self._binary("Divide", other).floor()
 
     def __rfloordiv__(self, other: object) -> Any:
-        return self._operand(other).divop(self).floor()
+        return self._operand(other)._binary("Divide", self).floor()
 
     def __abs__(self) -> Any:
         return self._call("Abs", self)
@@ -343,28 +320,6 @@ class LazyTensor(Reducing):
     def __iter__(self) -> Any:
         raise TypeError("a LazyTensor cannot be iterated over; x[k] is its component k")
 
-    @staticmethod
-    def concatenate(tuple_of_lt: Sequence[Any], axis: int = -1) -> Any:
-        """The components of several tensors, one after the other (the last axis)."""
-        tensors = [x if isinstance(x, Tensor) else LazyTensor(x) for x in tuple_of_lt]
-        if not tensors:
-            raise ArgumentError("nothing to concatenate", found=repr(tuple_of_lt))
-        if any(x.is_complex for x in tensors):
-            tensors = [x if x.is_complex else x.real2complex() for x in tensors]
-        found: Any = tensors[0]
-        for part in tensors[1:]:
-            found = found.concat(part)
-        if axis not in (-1, found.nbatchdims + 2):
-            raise OptionError(
-                "only the last axis, that of components, can be concatenated", found=f"axis={axis}"
-            )
-        return found
-
-    @staticmethod
-    def cat(tuple_of_lt: Sequence[Any], dim: int = -1) -> Any:
-        """`concatenate`, with torch's name for the axis."""
-        return LazyTensor.concatenate(tuple_of_lt, axis=dim)
-
     # -- methods that a row alone does not describe ---------------------------------------------
 
     def sinc(self) -> Any:
@@ -407,7 +362,7 @@ class LazyTensor(Reducing):
     def difference_matrix(self, other: Any) -> Any:
         """All differences between components of self and of other, row by row."""
         other = self._operand(other)
-        ones = [LazyTensor([1.0] * n) for n in (other.ndim, self.ndim)]
+        ones = [self._made([1.0] * n) for n in (other.ndim, self.ndim)]
         return self.tensorprod(ones[0]) - ones[1].tensorprod(other)
 
     def real2complex(self) -> Any:
@@ -507,22 +462,9 @@ def _aligned(f: Any, v: Any) -> tuple[Any, Any]:
     return formula, variable
 
 
-def operand(x: Any) -> Any:
-    """x as a lazy tensor.
-
-    Raises:
-        ArrayTypeError, ShapeError, OptionError ...: it cannot be one.
-    """
-    if x is None:
-        check_kind(x)
-    return x if isinstance(x, Tensor) else LazyTensor(x)
-
-
 def _to_complex(x: Any, name: str) -> Any:
     """An operation from real numbers to complex ones."""
-    from .complextensor import ComplexLazyTensor
-
-    return x._apply(name, x)._as(ComplexLazyTensor)
+    return x._apply(name, x)._as(x.class_for(True))
 
 
 def is_number(x: Any, value: int) -> bool:
@@ -613,11 +555,12 @@ def where(condition: Any, x: Any, y: Any) -> Any:
         ShapeError, DTypeError, DimError: what does not join.
     """
     given = (condition, x, y)
-    if not any(isinstance(x, Tensor) for x in given):
+    tensor: Any = next((x for x in given if isinstance(x, Tensor)), None)
+    if tensor is None:
         raise ArrayTypeError(
             "where selects by lazy tensors", found=str([type(o).__name__ for o in given])
         )
-    mask, *both = map(operand, given)
+    mask, *both = map(tensor._made, given)
     if mask.is_complex:
         raise ArrayTypeError("a condition cannot be complex", found=repr(mask), hint="z != 0")
     if any(tensor.is_complex for tensor in both):

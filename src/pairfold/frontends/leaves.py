@@ -85,7 +85,7 @@ class Leaf:
         return self.key == other.key
 
     def of_kind(self, kind: Kind) -> Leaf:
-        """The same argument, indexed by another index."""
+        """The argument of this leaf, indexed by another index."""
         if kind == self.kind:
             return self
         found = (self._array, self.values, self.symbol, self.owner, self.form, self.pairs)

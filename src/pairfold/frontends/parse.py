@@ -323,7 +323,7 @@ def _literal(text: str) -> Fraction | str:
 
 
 class _Part(NamedTuple):
-    """A piece of graph and the text it came from."""
+    """A node and the text it came from."""
 
     node: Node
     start: int

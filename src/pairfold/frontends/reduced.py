@@ -18,16 +18,11 @@ from ..ops.steps import Steps
 from .accuracy import Accuracy
 from .copies import converted, copied, packed, unpacked, with_owners
 from .fold import Fold
-from .genred import call_fold
+from .genred import CALL_OPTIONS
 from .given import as_float, plain_number
-from .internals import CALL_OPTIONS
 from .leaves import Leaf, numbered, placed_variable
 
 _folds: Cache[Fold] = Cache(Limit("reductions of lazy tensors", 512))
-_SHOWN = {
-    *("formula", "variables", "symbolic_variables", "symbols", "shape", "dtype", "ndim", "ni"),
-    *("nj", "batchdims", "nbatchdims", "is_complex", "tools", "device", "ranges", "backend"),
-}
 
 
 class Reduced:
@@ -93,10 +88,10 @@ class Reduced:
         keep, out = call.pop("keepdim", False), call.get("out")
         if self.tensor.is_complex:
             call["out"] = None
-            result = self.tensor._finished(call_fold(self.fold, filled, None, **call))
+            result = self.tensor._finished(self.tensor._compute(self.fold, filled, None, **call))
             result = self._shaped(result, bool(keep))
             return result if out is None else _filled(library, out, result)
-        result = call_fold(self.fold, filled, None, **call)
+        result = self.tensor._compute(self.fold, filled, None, **call)
         return result if out is not None else self._shaped(result, bool(keep))
 
     def _filled(self, arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
@@ -219,10 +214,10 @@ class Reduced:
     def __getattr__(self, name: str) -> Any:
         tensor = self.__dict__.get("tensor")
         if tensor is None or name.startswith("_") or not hasattr(type(tensor), name):
-            if name in _SHOWN and tensor is not None:
+            if tensor is not None and name in tensor._shown:
                 return getattr(tensor, name)
             raise AttributeError(f"a reduction has no attribute {name!r}")
-        if name in _SHOWN:
+        if name in tensor._shown:
             return getattr(tensor, name)
         raise _refused(name, self)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..arrays.library import COMPLEX
 from ..arrays.registry import NUMPY, library_for
@@ -10,10 +10,21 @@ from ..calculus.substitute import substitute
 from ..core.node import Kind
 from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, brief, unexpected
 from ..ops.reductions import REDUCTIONS
-from .genred import checked_accuracy, checked_length, checked_reduction, checked_weight
-from .internals import CALL_OPTIONS, INIT_OPTIONS, Internals
+from .accuracy import HINTS, OPTIONS
+from .genred import (
+    CALL_OPTIONS,
+    call_fold,
+    checked_accuracy,
+    checked_length,
+    checked_reduction,
+    checked_weight,
+)
 from .lazy import Tensor, is_scalar
+from .leaves import library_from
 from .reduced import Reduced, checked_call
+
+if TYPE_CHECKING:
+    from .lazysolve import Solved
 
 
 class _Left(int):
@@ -23,8 +34,11 @@ class _Left(int):
 COMPONENTS = _Left(-1)
 
 
-class Reducing(Internals):
+class Reducing(Tensor):
     """A lazy tensor that can be reduced."""
+
+    # How reductions are computed; a class that derives from these may fill `out` another way.
+    _compute = staticmethod(call_fold)
 
     # -- the general form -----------------------------------------------------------------------
 
@@ -61,7 +75,7 @@ class Reducing(Internals):
             OptionError, ArgumentError, ArrayTypeError, ShapeError: what does not fit.
         """
         kept = self._kept(axis if axis is not None else dim)
-        accuracy, options = self.separate_kwargs(_keepdim(options))
+        accuracy, options = _separated(_keepdim(options))
         checked_call(options)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
@@ -133,7 +147,7 @@ class Reducing(Internals):
         if isinstance(axis, bool) or axis not in (-1, self.nbatchdims + 2):
             return self.reduction(name, axis=axis, **options)
         if options:
-            known = (*INIT_OPTIONS, *CALL_OPTIONS, "keepdim", "call", "axis", "dim")
+            known = (*OPTIONS, *HINTS, *CALL_OPTIONS, "keepdim", "call", "axis", "dim")
             error = unexpected(_keepdim(options), known)
             if error is not None:
                 raise error
@@ -316,14 +330,11 @@ class Reducing(Internals):
 
     def _column_variable(self, columns: Any) -> Any:
         """An array (..., N, E) as a variable indexed by j, also where N is 1."""
-        found: Any = object.__new__(self._class_for(columns))
+        is_complex = library_from(columns).dtype(columns) in COMPLEX
+        found: Any = object.__new__(self.class_for(is_complex))
         found._blank()
         found._set_owner(columns[..., None, :, :], Kind.J)
         return found
-
-    def _class_for(self, x: Any) -> type[Tensor]:
-        """The class of lazy tensors of an array's numbers."""
-        raise NotImplementedError
 
     def solve(
         self, other: Any, var: Any = None, call: bool = True, alpha: Any = 1e-10, **options: Any
@@ -350,12 +361,18 @@ class Reducing(Internals):
             SolveError: no convergence, or a matrix that is not positive definite.
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, OptionError: what does not fit.
         """
-        from .lazysolve import Solved
-
-        accuracy, options = self.separate_kwargs(options)
-        solved = Solved(self, other, var, checked_accuracy(REDUCTIONS["Sum"], **accuracy))
+        accuracy, options = _separated(options)
+        system = self._system_class()
+        solved = system(self, other, var, checked_accuracy(REDUCTIONS["Sum"], **accuracy))
         solved.set_options(alpha=alpha, **options)
         return solved() if call and solved.ready else solved
+
+    @staticmethod
+    def _system_class() -> type[Solved]:
+        """The class of systems that wait for their call."""
+        from .lazysolve import Solved
+
+        return Solved
 
     def matvec(self, v: Any) -> Any:
         """The matrix times a vector, as SciPy's linear operators have it.
@@ -385,6 +402,13 @@ class Reducing(Internals):
         if NUMPY.dtype(v) not in COMPLEX:
             vectors = library.cast_like(vectors, like)
         return library.to_numpy(matrix @ vectors)
+
+
+def _separated(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of accuracy, and those of a call; hints are neither."""
+    accuracy = {name: value for name, value in options.items() if name in OPTIONS}
+    rest = {name: value for name, value in options.items() if name not in (*OPTIONS, *HINTS)}
+    return accuracy, rest
 
 
 def _keepdim(options: dict[str, Any]) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class Slabs:
         columns: Sequence[slice],
         step: Callable[[], None],
     ) -> tuple[Any, ...]:
-        """The same, with columns that come in slabs."""
+        """The results of a box of rows whose columns come in slabs: states, merged and finished."""
         fold, library = self.fold, self.tensors
         states: States | None = None
         for part in columns:

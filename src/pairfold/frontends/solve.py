@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -364,9 +363,6 @@ class KernelSolve:
         axis: the index of the sum: 0 for i, 1 for j.
         dtype_acc, use_double_acc, sum_scheme: accuracy of sums, as for `Genred`.
 
-    The other arguments are PyKeOps' own; they are accepted and have no effect. The order of
-    arguments after `axis` is that of `pykeops.torch`; `pairfold.numpy.KernelSolve` has the other.
-
     >>> import numpy as np
     >>> solve = KernelSolve("Exp(-SqDist(x,y))*b", ["x=Vi(1)", "y=Vj(1)", "b=Vj(1)"], "b", axis=1)
     >>> x = np.array([[0.0], [1.0]])
@@ -386,22 +382,11 @@ class KernelSolve:
         aliases: Sequence[str],
         varinvalias: str,
         axis: int = 0,
+        *,
         dtype_acc: str = "auto",
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
-        enable_chunks: bool = True,
-        rec_multVar_highdim: Any = None,
-        dtype: Any = None,
-        cuda_type: Any = None,
-        use_fast_math: bool = True,
-        opt_arg: Any = None,
     ) -> None:
-        if dtype or cuda_type or opt_arg:
-            warnings.warn(
-                "dtype, cuda_type and opt_arg are ignored: the dtype is that of the arrays",
-                DeprecationWarning,
-                stacklevel=2 if type(self).__init__ is KernelSolve.__init__ else 3,
-            )
         check_axis(axis)
         accuracy = checked_accuracy(REDUCTIONS["Sum"], dtype_acc, use_double_acc, sum_scheme)
         aliases = listed_aliases(aliases)
@@ -419,14 +404,7 @@ class KernelSolve:
                 hint='"b", the name of what K is multiplied with',
             )
         self.formula, self.aliases, self.varinvalias = formula, aliases, varinvalias
-        self.axis, self.nargs = axis, len(parsed.variables)
-        self.optional_flags: dict[str, Any] = {
-            "dtype_acc": accuracy.dtype,
-            "sum_scheme": accuracy.scheme,
-            "use_fast_math": use_fast_math,
-            "enable_chunks": enable_chunks,
-        }
-        self.rec_multVar_highdim = rec_multVar_highdim
+        self.axis, self.accuracy, self.nargs = axis, accuracy, len(parsed.variables)
         kept = Kind.I if axis == 1 else Kind.J
         fold = Fold(parsed.node, parsed.variables, "Sum", kept, parsed.names, accuracy)
         self._system = System(fold, unknown.variables.index(unknown.node), formula)
@@ -510,9 +488,9 @@ class KernelSolve:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("formula", "aliases", "varinvalias", "axis", "rec_multVar_highdim")
-        options = {name: getattr(self, name) for name in names}
-        return _rebuild, (type(self), {**options, **self.optional_flags})
+        options = {n: getattr(self, n) for n in ("formula", "aliases", "varinvalias", "axis")}
+        accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
+        return _rebuild, (type(self), {**options, **accuracy})
 
 
 def _rebuild(kind: type[KernelSolve], options: dict[str, Any]) -> KernelSolve:

@@ -58,7 +58,7 @@ def _looped(kernel: Kernel, value: Value) -> tuple[int, int, int] | None:
 
 
 def _written_out(kernel: Kernel, value: Value) -> tuple[int, int, int] | None:
-    """The same for a sum of all terms, in any order."""
+    """(row slot, column slot, dim) of a sum whose terms are written out, in any order."""
     terms: list[tuple[int, int]] = []
     todo = [value]
     while todo:

@@ -486,7 +486,7 @@ def _accumulators(
 
 
 def literally(kernel: Kernel) -> Kernel:
-    """The same kernel without rearrangement."""
+    """A kernel of the same reductions, computed as they are written: nothing is rearranged."""
     return lower_all(
         [each.folded for each in kernel.accumulators],
         kernel.kept,

@@ -1,8 +1,9 @@
 """Pattern: which columns each row meets, as blocks of rows and intervals of columns.
 
-A pattern is cut into panels of rows like dense sizes are, but by a table: each panel lies within
-one block, and names the intervals of columns that its rows are folded over. Rows of no block make
-panels without intervals, so every row of a result is written.
+A pattern is cut into panels (blocks of rows, each the work of one task) like dense sizes are, but
+by a table: each panel lies within one block of the pattern, and names the intervals of columns that
+its rows are folded over. Rows of no block make panels without intervals, so every row of a result
+is written.
 """
 
 from __future__ import annotations
@@ -80,13 +81,13 @@ class Pattern:
         return found[np.argsort(found[:, 0], kind="stable")]
 
     def panels(self, rows: int, most: int) -> Integers:
-        """The same, none with more than `most` rows."""
+        """The panels of `whole`, cut so that none has more than `most` rows."""
         found = self._panels.get((rows, most))
         if found is None:
             whole = self.whole(rows)
-            pieces = -(-whole[:, 1] // most)
-            found = np.repeat(whole, pieces, axis=0)
-            number = np.arange(len(found)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            cuts = -(-whole[:, 1] // most)
+            found = np.repeat(whole, cuts, axis=0)
+            number = np.arange(len(found)) - np.repeat(np.cumsum(cuts) - cuts, cuts)
             found[:, 1] = np.minimum(most, found[:, 1] - number * most)
             found[:, 0] += number * most
             self._panels[rows, most] = found

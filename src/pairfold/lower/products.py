@@ -52,7 +52,7 @@ def scalar_product(value: Value) -> Scalar | None:
 
 
 def squared_distance(value: Value) -> Scalar | None:
-    """The same for sum_k (x_k - y_k)^2, in either order."""
+    """The factors of sum_k (x_k - y_k)^2, in either order, if a component loop computes that."""
     found = _term(value)
     if found is None or found[0].args[0] is not found[0].args[1]:
         return None

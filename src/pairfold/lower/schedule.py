@@ -111,7 +111,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Partition:
-    """Tasks = batches x panels of rows x splits of the reduced axis."""
+    """Tasks = batches x panels (blocks of rows) x splits of the reduced axis."""
 
     rows_per_task: int
     panels: int
@@ -121,7 +121,7 @@ class Partition:
 
     @property
     def tasks(self) -> int:
-        """Independent pieces of work."""
+        """How many tasks there are, which run independently."""
         return self.batches * self.panels * self.splits
 
 
@@ -411,10 +411,10 @@ def partition(
     """
     unit = plan.lane_count if plan.lanes == "row" else 1
     units = -(-rows // unit)
-    pieces = max(1, columns // (4 * plan.block))
+    most_splits = max(1, columns // (4 * plan.block))
     wanted = TASKS if plan.screen is None else _SCREENED_TASKS
     if plan.lanes == "column":
-        wanted = max(1, TASKS // (4 * pieces))
+        wanted = max(1, TASKS // (4 * most_splits))
     per_task = max(1, min(plan.tiles, units * batches // wanted))
     panels = -(-units // per_task)
     tasks = panels * batches
@@ -422,7 +422,7 @@ def partition(
     if not splits:
         pairs = rows * columns * batches
         useful = int(pairs * max(work, 4) // 2_000_000)
-        splits = max(1, min(-(-32 // tasks), useful, pieces))
+        splits = max(1, min(-(-32 // tasks), useful, most_splits))
     blocks = max(1, -(-columns // plan.block))
     splits = min(splits, blocks)
     per_split = -(-blocks // splits) * plan.block

@@ -87,7 +87,7 @@ def sweep_partition(
     work: float,
     options: Settings,
 ) -> Partition:
-    """Cut (rows, columns, batches) into panels of rows and stretches of columns, about as many.
+    """Cut (rows, columns, batches) into panels of rows and splits of columns, about as many.
 
     Every task leaves partial sums of its rows and of its columns, so there are no more tasks than
     balance needs, and fewer where their sums would take much memory.

@@ -340,7 +340,7 @@ def comes_first(s: Scalars, a: State, b: State) -> Value:
 
 
 def _smaller(s: Scalars, a: State, b: State) -> Value:
-    """The same where index a is known to be the later one."""
+    """Whether (value, index) a comes before b, where a is known to have the later index."""
     return s.lt(a[0], b[0])
 
 

@@ -13,15 +13,16 @@ from typing import Any
 from ..calculus.substitute import substitute
 from ..core.show import formula_text
 from ..errors import ShapeError, UnknownNameError, check_option, closest
+from ..frontends.accuracy import HINTS, OPTIONS
+from ..frontends.lazy import Tensor
+from ..frontends.lazysolve import Solved
+from ..frontends.parse import parse
+from ..frontends.reducing import Reducing
 from ..ops.table import OPERATIONS, Op, variable
 from ..ops.vectors import zero
-from .genred import Genred
-from .lazy import Tensor
-from .parse import parse
-from .solve import KernelSolve
+from .genred import Genred, KernelSolve
+from .layouts import call_raw
 
-INIT_OPTIONS = ("dtype_acc", "use_double_acc", "sum_scheme", "enable_chunks", "use_fast_math")
-CALL_OPTIONS = ("backend", "device_id", "ranges", "out")
 _VARIABLE = re.compile(r"\bVar\(\s*(\d+)\s*,")
 _SYMBOLS = {
     op.symbol.text: op.name
@@ -30,10 +31,25 @@ _SYMBOLS = {
 }
 
 
-class Internals(Tensor):
-    """The internal names of PyKeOps' class."""
+# What the operators call, which other classes may overrule.
+_HOOKS = {"Add": "addop", "Subtract": "subop", "Mult": "mulop", "Divide": "divop"}
+
+
+class System(Solved):
+    """A system that waits for its call."""
+
+    @property
+    def callfun(self) -> Solved:
+        """What computes: the system itself."""
+        return self
+
+
+class Internals(Reducing):
+    """The internal names of PyKeOps' class, and raw results in `out=`."""
 
     __GenericLazyTensor__ = True
+    _shown = Reducing._shown | {"formula", "variables", "symbolic_variables", "tools"}
+    _compute = staticmethod(call_raw)
     Genred, KernelSolve = Genred, KernelSolve
     formula2: str | None = None
 
@@ -110,9 +126,17 @@ class Internals(Tensor):
         found = self.init(is_complex)
         return self._typed(found._like(found.node, other), is_complex)
 
-    def _typed(self, tensor: Any, is_complex: bool) -> Any:
+    def lt_constructor(
+        self, x: Any = None, axis: int | None = None, is_complex: bool = False
+    ) -> Any:
+        """A lazy tensor of x."""
+        real: Any = self.class_for(False)
+        return real(x, axis, is_complex)
+
+    @staticmethod
+    def _typed(tensor: Any, is_complex: bool) -> Any:
         """A tensor as one of real, or of complex, numbers."""
-        raise NotImplementedError
+        return tensor._as(tensor.class_for(is_complex))
 
     def fixvariables(self) -> None:
         """Nothing: variables have numbers of their own, and are counted from 0 when reduced."""
@@ -124,8 +148,35 @@ class Internals(Tensor):
     @staticmethod
     def separate_kwargs(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Options of `Genred`, and all others: those of its call."""
-        first = {name: value for name, value in kwargs.items() if name in INIT_OPTIONS}
+        first = {name: value for name, value in kwargs.items() if name in (*OPTIONS, *HINTS)}
         return first, {name: value for name, value in kwargs.items() if name not in first}
+
+    # -- arithmetic -----------------------------------------------------------------------------
+
+    def _binary(self, name: str, other: Any) -> Any:
+        return getattr(self, _HOOKS[name])(other)
+
+    def addop(self, other: Any, **options: Any) -> Any:
+        """The sum; what `+` calls."""
+        return super()._binary("Add", other)
+
+    def subop(self, other: Any, **options: Any) -> Any:
+        """The difference; what `-` calls."""
+        return super()._binary("Subtract", other)
+
+    def mulop(self, other: Any, **options: Any) -> Any:
+        """The product; what `*` calls."""
+        return super()._binary("Mult", other)
+
+    def divop(self, other: Any, **options: Any) -> Any:
+        """The quotient; what `/` calls."""
+        return super()._binary("Divide", other)
+
+    # -- systems --------------------------------------------------------------------------------
+
+    @staticmethod
+    def _system_class() -> type[Solved]:
+        return System
 
     # -- any operation --------------------------------------------------------------------------
 
@@ -212,10 +263,6 @@ class Internals(Tensor):
         check_dims(operation, dimcheck, *operands)
         operands += [] if opt_arg is None else [opt_arg]
         return self._named(operation, dimres, operands, None)
-
-    def _operand(self, x: Any) -> Any:
-        """x as a tensor that this one can be joined with."""
-        raise NotImplementedError
 
 
 def checked_operation(name: str) -> Op:
