@@ -199,7 +199,7 @@ def call_fold(
     backend: str = "auto",
     device_id: int | None = -1,
     ranges: object = None,
-    out: object = None,
+    out: Result = None,
 ) -> Result:
     """A fold called as users call reductions; see `Genred.__call__`.
 
