@@ -296,7 +296,10 @@ def test_no_file_contains_a_path_of_some_machine():
 
 
 def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
-    """(dotted name, function, public) of every function; nested ones are private."""
+    """(dotted name, function, public) of every function.
+
+    Nested ones are private, and those that only type checkers see: what runs says what it does.
+    """
     todo: list[tuple[str, ast.AST, bool]] = [("", tree_of(path), True)]
     while todo:
         prefix, node, public = todo.pop()
@@ -305,10 +308,13 @@ def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunc
                 shown = public and not child.name.startswith("_")
                 todo.append((f"{prefix}{child.name}.", child, shown))
             elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                yield f"{prefix}{child.name}", child, public and not child.name.startswith("_")
+                unseen = any(ast.unparse(each) == "overload" for each in child.decorator_list)
+                shown = public and not unseen and not child.name.startswith("_")
+                yield f"{prefix}{child.name}", child, shown
                 todo.append((f"{prefix}{child.name}.", child, False))
             elif not isinstance(child, ast.expr):
-                todo.append((prefix, child, public))
+                unseen = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+                todo.append((prefix, child, public and not unseen))
 
 
 def unannotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:

@@ -7,7 +7,7 @@ results) is in `pykeops.numpy` itself, as `pairfold.dropin` provides it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, SupportsIndex
 
 from . import signatures as _signatures
 from .frontends import generic as _generic
@@ -54,15 +54,15 @@ class KernelSolve(_signatures.KernelSolve):
         aliases: Sequence[str],
         varinvalias: str,
         axis: int = 0,
-        dtype: Any = None,
-        opt_arg: Any = None,
+        dtype: object = None,
+        opt_arg: SupportsIndex | None = None,
         dtype_acc: str = "auto",
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
         enable_chunks: bool = True,
-        rec_multVar_highdim: Any = None,
+        rec_multVar_highdim: object = None,
         use_fast_math: bool = True,
-        cuda_type: Any = None,
+        cuda_type: object = None,
     ) -> None:
         super().__init__(
             formula,

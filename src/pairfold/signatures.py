@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from .frontends import genred as _genred
 from .frontends import solve as _solve
@@ -49,15 +49,15 @@ class Genred(_Hinted, _genred.Genred):
         aliases: Sequence[str],
         reduction_op: str = "Sum",
         axis: int = 0,
-        dtype: Any = None,
-        opt_arg: Any = None,
+        dtype: object = None,
+        opt_arg: SupportsIndex | None = None,
         formula2: str | None = None,
-        cuda_type: Any = None,
+        cuda_type: object = None,
         dtype_acc: str = "auto",
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
         enable_chunks: bool = True,
-        rec_multVar_highdim: Any = False,
+        rec_multVar_highdim: object = False,
         use_fast_math: bool = True,
     ) -> None:
         if dtype or cuda_type:
@@ -105,11 +105,11 @@ class KernelSolve(_Hinted, _solve.KernelSolve):
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
         enable_chunks: bool = True,
-        rec_multVar_highdim: Any = None,
-        dtype: Any = None,
-        cuda_type: Any = None,
+        rec_multVar_highdim: object = None,
+        dtype: object = None,
+        cuda_type: object = None,
         use_fast_math: bool = True,
-        opt_arg: Any = None,
+        opt_arg: SupportsIndex | None = None,
     ) -> None:
         if dtype or cuda_type or opt_arg:
             _warn("dtype, cuda_type and opt_arg are ignored: the dtype is that of the arrays")

@@ -5,19 +5,21 @@ One class for every array library, as in pairfold. What operations make of one i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import brief
 from ..frontends import complextensor, lazytensor
-from ..frontends.lazy import Tensor
 from .internals import Internals
+
+if TYPE_CHECKING:
+    from ..frontends.foreign import Lazy
 
 
 class GenericLazyTensor(Internals):
     """What lazy tensors of real and of complex numbers have in common."""
 
     @classmethod
-    def class_for(cls, is_complex: bool) -> type[Tensor]:
+    def class_for(cls, is_complex: bool) -> type[Lazy]:
         """The class of results: of complex, or of real, numbers."""
         return ComplexLazyTensor if is_complex else LazyTensor
 
@@ -47,7 +49,7 @@ def Var(x_or_ind: Any, dim: int | None = None, cat: int | None = None) -> Any:
         ArrayTypeError, ShapeError, OptionError, ArgumentError: what cannot be one.
     """
     found = lazytensor.Var(x_or_ind, dim, cat)
-    return found._as(LazyTensor.class_for(found.is_complex))
+    return found._as(LazyTensor.class_for(found.is_complex))  # pyright: ignore[reportPrivateUsage]
 
 
 def Vi(x_or_ind: Any, dim: int | None = None) -> Any:

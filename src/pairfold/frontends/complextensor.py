@@ -5,29 +5,37 @@ numbers without imaginary part. Functions follow from the real and imaginary par
 and angle, with the branches of NumPy; what has no complex meaning is refused.
 """
 
+# What is no method here makes tensors, too.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ..arrays.registry import library_for
 from ..errors import ArrayTypeError, OptionError
 from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
-from .lazy import Tensor, check_kind, number_leaf, symbol_leaf
-from .lazytensor import LazyTensor, check_last, component_part, is_number, where
-from .leaves import library_from
+from .lazy import check_kind, check_last, component_part, number_leaf, symbol_leaf
+from .lazytensor import LazyTensor, is_number, where
+from .leaves import is_array
 from .methods import add_methods, add_refusals, whole
 from .reducing import Reducing
+from .typed import ComplexMethods, Result, complex_scaling
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .foreign import Lazy
 
 _OF = {"float32": "complex64", "float64": "complex128"}
 _REAL = {"ComplexReal", "ComplexImag", "ComplexAbs", "ComplexAngle", "ComplexSquareAbs"}
 _ORDER = "complex numbers have no order"
 
 
-class ComplexLazyTensor(Reducing):
+class ComplexLazyTensor(Reducing, ComplexMethods):
     """An array (..., M, N, D) of complex numbers that is a formula of arrays.
 
     Takes what `LazyTensor` takes, with complex numbers.
@@ -40,12 +48,12 @@ class ComplexLazyTensor(Reducing):
 
     is_complex = True
 
-    def __init__(self, x: Any = None, axis: int | None = None, is_complex: bool = True) -> None:
+    def __init__(self, x: object = None, axis: int | None = None, is_complex: bool = True) -> None:
         self._blank()
         if x is None:
             self.node = OPERATIONS["Zero"](2)
             return
-        if library_for(x) is not None and not isinstance(x, np.generic):
+        if is_array(x) and not isinstance(x, np.generic):
             self._set_array(x, axis)
         elif isinstance(x, tuple) and axis is None:
             self._set_leaf(symbol_leaf(x, pairs=True))
@@ -72,119 +80,131 @@ class ComplexLazyTensor(Reducing):
         return None if self.real_dtype is None else _OF.get(self.real_dtype, self.real_dtype)
 
     @classmethod
-    def class_for(cls, is_complex: bool) -> type[Tensor]:
+    def class_for(cls, is_complex: bool) -> type[Lazy]:
         """The class of results: of complex, or of real, numbers."""
         return ComplexLazyTensor if is_complex else LazyTensor
 
     # -- operands -------------------------------------------------------------------------------
 
-    def _operand(self, x: Any) -> Any:
+    def _operand(self, x: object) -> ComplexLazyTensor:
         """x as a complex lazy tensor."""
         found = self._made(x)
-        return found if found.is_complex else found.real2complex()
+        return found.real2complex() if isinstance(found, LazyTensor) else found
 
-    def _call(self, name: str, *operands: Any) -> Any:
+    def _call(self, name: str, *operands: object) -> Lazy:
         """An operation on complex numbers, then parameters as they are."""
+        found = self._complex(name, *operands)
+        return found._as_real() if name in _REAL else found
+
+    def _complex(self, name: str, *operands: object) -> ComplexLazyTensor:
+        """An operation whose results are complex."""
         arity = len(OPERATIONS[name].args)
         first = [self._operand(x) for x in operands[:arity]]
-        found = first[0]._apply(name, *first, *operands[arity:])
-        return found._as(found.class_for(False)) if name in _REAL else found
+        return first[0]._apply(name, *first, *operands[arity:])
 
-    def binary_with_real(self, name: str, other: Any, swapped: bool) -> Any:
+    def _real(self, name: str) -> LazyTensor:
+        """An operation on this tensor whose results are real."""
+        return self._complex(name, self)._as_real()
+
+    def binary_with_real(self, name: str, other: LazyTensor, swapped: bool) -> ComplexLazyTensor:
         """The arithmetic of a real tensor and this one."""
         if name == "Mult":
             return self._binary(name, other)
-        return self._call(f"Complex{name}", *((other, self) if swapped else (self, other)))
+        return self._complex(f"Complex{name}", *((other, self) if swapped else (self, other)))
 
     # -- arithmetic -----------------------------------------------------------------------------
 
-    def _binary(self, name: str, other: Any) -> Any:
+    def _binary(self, name: str, other: object) -> ComplexLazyTensor:
         if name == "Mult":
             factor = self._made(other)
-            if not factor.is_complex and factor.ndim == 1:
+            if isinstance(factor, LazyTensor) and factor.ndim == 1:
                 return self._like(OPERATIONS["ComplexRealScal"](factor.node, self.node), factor)
-        return self._call(f"Complex{name}", self, other)
+        return self._complex(f"Complex{name}", self, other)
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: object) -> ComplexLazyTensor:
         return self if is_number(other, 0) else self._binary("Add", other)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: object) -> ComplexLazyTensor:
         return self + other
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: object) -> ComplexLazyTensor:
         return self if is_number(other, 0) else self._binary("Subtract", other)
 
-    def __rsub__(self, other: Any) -> Any:
-        return -self if is_number(other, 0) else self._call("ComplexSubtract", other, self)
+    def __rsub__(self, other: object) -> ComplexLazyTensor:
+        return -self if is_number(other, 0) else self._complex("ComplexSubtract", other, self)
 
-    def __mul__(self, other: Any) -> Any:
+    @complex_scaling
+    def __mul__(self, other: object) -> ComplexLazyTensor | int:
         if is_number(other, 0):
             return 0
         return self if is_number(other, 1) else self._binary("Mult", other)
 
-    def __rmul__(self, other: Any) -> Any:
+    @complex_scaling
+    def __rmul__(self, other: object) -> ComplexLazyTensor | int:
         return self * other
 
-    def __truediv__(self, other: Any) -> Any:
+    def __truediv__(self, other: object) -> ComplexLazyTensor:
         return self if is_number(other, 1) else self._binary("Divide", other)
 
-    def __rtruediv__(self, other: Any) -> Any:
-        return 0 if is_number(other, 0) else self._call("ComplexDivide", other, self)
+    @complex_scaling
+    def __rtruediv__(self, other: object) -> ComplexLazyTensor | int:
+        return 0 if is_number(other, 0) else self._complex("ComplexDivide", other, self)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> Self:
         return self._apply("Minus", self)
 
-    def __abs__(self) -> Any:
-        return self._call("ComplexAbs", self)
+    def __abs__(self) -> LazyTensor:
+        return self._real("ComplexAbs")
 
-    def __pow__(self, exponent: Any) -> Any:
+    def __pow__(self, exponent: object) -> ComplexLazyTensor:
         if plain_number(exponent) and float(exponent).is_integer() and abs(exponent) < 2**31:
             return self._whole_power(int(exponent))
         if plain_number(exponent) and abs(exponent) == 0.5:
             return self.sqrt() if exponent > 0 else self.rsqrt()
         power = self._made(exponent)
-        if power.is_complex:
+        if not isinstance(power, LazyTensor):
             return (self.log() * power).exp()
         return polar(abs(self) ** power, self.angle() * power)
 
-    def __rpow__(self, base: Any) -> Any:
+    def __rpow__(self, base: object) -> ComplexLazyTensor:
         return self._operand(base) ** self
 
-    def power(self, other: Any) -> Any:
+    def power(self, other: object) -> ComplexLazyTensor:
         """The power, as `z ** other`: e^(other log z), by multiplications for whole numbers."""
         return self**other
 
-    def _whole_power(self, power: int) -> Any:
+    def _whole_power(self, power: int) -> ComplexLazyTensor:
         """A whole power, by multiplications."""
         if power < 0:
             return 1 / self._whole_power(-power)
         if not power:
             ones = OPERATIONS["SumT"](constant(1), self.ndim // 2)
             return self._like(OPERATIONS["Complex"](ones, zero(ones.dim)))
-        result: Any = None
-        factor = self
+        result: ComplexLazyTensor | None = None
+        factor: ComplexLazyTensor = self
         while power:
             if power & 1:
                 result = factor if result is None else result * factor
             power >>= 1
             factor = factor * factor if power else factor
+        assert result is not None
         return result
 
     # -- comparison -----------------------------------------------------------------------------
 
-    def __eq__(self, other: Any) -> Any:  # type: ignore[override]
-        other = self._operand(other)
-        return (self.real == other.real) * (self.imag == other.imag)
+    def __eq__(self, other: object) -> LazyTensor:  # type: ignore[override]
+        given = self._operand(other)
+        return (self.real == given.real) * (self.imag == given.imag)
 
-    def __ne__(self, other: Any) -> Any:  # type: ignore[override]
+    def __ne__(self, other: object) -> LazyTensor:  # type: ignore[override]
         return 1 - (self == other)
 
-    def _unordered(self, other: Any) -> Any:
+    def _unordered(self, other: object) -> NoReturn:
         raise ArrayTypeError(_ORDER, found=repr(self), hint="compare abs(z), z.real or z.imag")
 
     __lt__ = __le__ = __gt__ = __ge__ = _unordered
 
-    def _no_product(self, other: Any) -> Any:
+    def _no_product(self, other: object) -> NoReturn:
         raise ArrayTypeError(
             "z | w could conjugate z or not, so it is not defined for complex numbers",
             found=repr(self),
@@ -193,107 +213,107 @@ class ComplexLazyTensor(Reducing):
 
     __or__ = __ror__ = _no_product
 
-    def where(self, condition: Any, other: Any) -> Any:
+    def where(self, condition: object, other: object) -> Lazy:
         """The numbers where a condition is not 0, else those of `other`; as torch's method."""
         return where(condition, self, other)
 
     # -- parts ----------------------------------------------------------------------------------
 
     @property
-    def real(self) -> Any:
+    def real(self) -> LazyTensor:
         """The real parts."""
-        return self._call("ComplexReal", self)
+        return self._real("ComplexReal")
 
     @property
-    def imag(self) -> Any:
+    def imag(self) -> LazyTensor:
         """The imaginary parts."""
-        return self._call("ComplexImag", self)
+        return self._real("ComplexImag")
 
-    def elem(self, i: int) -> Any:
+    def elem(self, i: int) -> Self:
         """Complex number i of the vector."""
         return self[whole("i", i)]
 
-    def extract(self, i: int, d: int) -> Any:
+    def extract(self, i: int, d: int) -> Self:
         """Complex numbers i ... i+d-1 of the vector."""
         return self[whole("i", i) : i + whole("d", d)]
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Self:
         start, count = component_part(key, self.nbatchdims + 2, self.ndim // 2)
         return self._apply("Extract", self, 2 * start, 2 * (count or 1))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> NoReturn:
         raise TypeError("a LazyTensor cannot be iterated over; z[k] is its number k")
 
-    def concat(self, other: Any) -> Any:
+    def concat(self, other: object) -> ComplexLazyTensor:
         """The numbers of this vector followed by those of another."""
-        return self._call("Concat", self, other)
+        return self._complex("Concat", self, other)
 
     # -- functions ------------------------------------------------------------------------------
 
-    def log(self) -> Any:
+    def log(self) -> ComplexLazyTensor:
         """The logarithm, with imaginary part between -pi and pi."""
         return joined(abs(self).log(), self.angle())
 
-    def sqrt(self) -> Any:
+    def sqrt(self) -> ComplexLazyTensor:
         """The square root with non-negative real part."""
         return polar(abs(self).sqrt(), self.angle() * 0.5)
 
-    def rsqrt(self) -> Any:
+    def rsqrt(self) -> ComplexLazyTensor:
         """One over the square root."""
         return polar(abs(self).rsqrt(), self.angle() * -0.5)
 
-    def square(self) -> Any:
+    def square(self) -> ComplexLazyTensor:
         """The square."""
         return self * self
 
-    def inv(self) -> Any:
+    def inv(self) -> ComplexLazyTensor:
         """The inverse."""
         return 1 / self
 
-    def cos(self) -> Any:
+    def cos(self) -> ComplexLazyTensor:
         """The cosine."""
         x, y = self.real, self.imag
         return joined(x.cos() * _cosh(y), -x.sin() * _sinh(y))
 
-    def sin(self) -> Any:
+    def sin(self) -> ComplexLazyTensor:
         """The sine."""
         x, y = self.real, self.imag
         return joined(x.sin() * _cosh(y), x.cos() * _sinh(y))
 
-    def tanh(self) -> Any:
+    def tanh(self) -> ComplexLazyTensor:
         """The hyperbolic tangent."""
         t, y = self.real.tanh(), self.imag
         return joined(t * y.cos(), y.sin()) / joined(y.cos(), t * y.sin())
 
-    def sqnorm2(self) -> Any:
+    def sqnorm2(self) -> LazyTensor:
         """The sum of the squared moduli."""
-        return self._call("ComplexSquareAbs", self).sum(-1)
+        return self._real("ComplexSquareAbs").sum(-1)
 
-    def norm2(self) -> Any:
+    def norm2(self) -> LazyTensor:
         """The Euclidean norm."""
         return self.sqnorm2().sqrt()
 
-    def norm(self, dim: int = -1, axis: int | None = None) -> Any:
+    def norm(self, dim: int | None = -1, axis: int | None = None) -> LazyTensor:
         """The Euclidean norm over the components."""
         check_last(self, dim if axis is None else axis)
         return self.norm2()
 
-    def normalize(self) -> Any:
+    def normalize(self) -> ComplexLazyTensor:
         """The vector divided by its norm."""
         return self * self.sqnorm2().rsqrt()
 
-    def sqdist(self, other: Any) -> Any:
+    def sqdist(self, other: object) -> LazyTensor:
         """The squared distance: the sum of the squared moduli of the differences."""
         return (self - other).sqnorm2()
 
     # -- reductions -----------------------------------------------------------------------------
 
-    def _over_components(self, name: str) -> Any:
+    def _over_components(self, name: str) -> ComplexLazyTensor:
         if name != "Sum":
             raise ArrayTypeError(f"{name}: {_ORDER}", hint="of abs(z), z.real or z.imag")
-        return self._call("ComplexSum", self)
+        return self._complex("ComplexSum", self)
 
-    def reduction(self, reduction_op: str, *args: Any, **options: Any) -> Any:
+    def reduction(self, reduction_op: str, *args: Any, **options: Any) -> Result:
         """A reduction over i or j: "Sum" or "Mean".
 
         Raises:
@@ -306,31 +326,27 @@ class ComplexLazyTensor(Reducing):
             )
         return super().reduction(reduction_op, *args, **options)
 
-    def _finished(self, result: Any) -> Any:
-        """Pairs of real numbers as complex ones."""
-        return library_from(result).as_complex(result)
 
-
-def joined(x: Any, y: Any) -> Any:
+def joined(x: LazyTensor, y: LazyTensor) -> ComplexLazyTensor:
     """The complex tensor of real and imaginary parts."""
-    return x._apply("Complex", x, y)._as(x.class_for(True))
+    return x._apply("Complex", x, y)._as_complex()
 
 
-def polar(size: Any, angle: Any) -> Any:
+def polar(size: LazyTensor, angle: LazyTensor) -> ComplexLazyTensor:
     """The complex tensor of moduli and angles."""
     return joined(size * angle.cos(), size * angle.sin())
 
 
-def _cosh(y: Any) -> Any:
+def _cosh(y: LazyTensor) -> LazyTensor:
     return (y.exp() + (-y).exp()) * 0.5
 
 
-def _sinh(y: Any) -> Any:
+def _sinh(y: LazyTensor) -> LazyTensor:
     """By the hyperbolic tangent, which is exact near 0."""
     return y.tanh() * _cosh(y)
 
 
-def _is_number(x: Any) -> bool:
+def _is_number(x: object) -> bool:
     return plain_number(x) or isinstance(x, (complex, np.complexfloating))
 
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeGuard
+
+import numpy as np
 
 from ..errors import ArrayTypeError, OptionError, UnknownAttributeError, closest
+
+if TYPE_CHECKING:
+    from .complextensor import ComplexLazyTensor
+    from .lazytensor import LazyTensor
+
+    # What every lazy tensor is.
+    Lazy: TypeAlias = LazyTensor | ComplexLazyTensor
 
 _SPELLINGS = (
     "(0.5 < K) & (K < 2) for 0.5 < K < 2, ~(K > 0) for not; K.maximum(0) for max(K, 0);\n"
@@ -72,17 +81,14 @@ class Foreign:
             hint=_SPELLINGS,
         )
 
-    def __array__(self, *args: Any, **options: Any) -> NoReturn:
-        raise ArrayTypeError(
-            f"{_NO_TABLE}, and cannot become an array", found=repr(self), hint=_DENSE
-        )
-
     def __len__(self) -> int:
         raise ArrayTypeError(
             "a lazy tensor has no length", found=repr(self), hint=f"K.shape; {_DENSE}"
         )
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    def __array_ufunc__(
+        self, ufunc: Callable[..., object], method: str, *inputs: object, **options: object
+    ) -> object:
         name = ufunc.__name__
         if method != "__call__":
             _refuse(
@@ -94,10 +100,16 @@ class Foreign:
                 f"numpy.{name} with {listed}", self, "without it; results of reductions take out="
             )
         # NumPy makes arrays without axes of its scalars.
-        inputs = tuple(x[()] if getattr(x, "ndim", 1) == 0 else x for x in inputs)
+        inputs = tuple(x[()] if isinstance(x, np.ndarray) and not x.ndim else x for x in inputs)
         return _applied("numpy", name, inputs, {}, self)
 
-    def __array_function__(self, func: Any, types: Any, args: Any, options: Any) -> Any:
+    def __array_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object],
+        options: Mapping[str, object],
+    ) -> object:
         name = func.__name__
         if func.__module__ == "numpy.linalg" and name not in ("norm", "vector_norm"):
             name = f"linalg.{name}"
@@ -105,22 +117,38 @@ class Foreign:
 
     @classmethod
     def __torch_function__(
-        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
+        cls,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         name = func.__name__.strip("_")
         return _applied("torch", name, args, kwargs or {}, next(_tensors(args, kwargs or {}), None))
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "node" not in self.__dict__:
-            raise AttributeError(name)
-        known = [word for word in dir(type(self)) if not word.startswith("_")]
-        raise UnknownAttributeError(
-            f"a {type(self).__name__} has no attribute {name!r}",
-            hint=_HINTS.get(name) or closest(name, known),
-        )
+    # Type checkers would take any name for an attribute, and lazy tensors for arrays.
+    if not TYPE_CHECKING:
+
+        def __array__(self, *args: object, **options: object) -> NoReturn:
+            raise ArrayTypeError(
+                f"{_NO_TABLE}, and cannot become an array", found=repr(self), hint=_DENSE
+            )
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_") or "node" not in self.__dict__:
+                raise AttributeError(name)
+            known = [word for word in dir(type(self)) if not word.startswith("_")]
+            raise UnknownAttributeError(
+                f"a {type(self).__name__} has no attribute {name!r}",
+                hint=_HINTS.get(name) or closest(name, known),
+            )
 
 
-def _tensors(args: Sequence[Any], options: dict[str, Any]) -> Any:
+# The class of all lazy tensors: each is of one of two.
+LAZY: type[Lazy] = Foreign  # pyright: ignore
+
+
+def _tensors(args: Sequence[object], options: Mapping[str, object]) -> Iterator[Foreign]:
     """The lazy tensors among arguments, and in lists among them."""
     for arg in (*args, *options.values()):
         if isinstance(arg, Foreign):
@@ -129,11 +157,17 @@ def _tensors(args: Sequence[Any], options: dict[str, Any]) -> Any:
             yield from (part for part in arg if isinstance(part, Foreign))
 
 
-def _refuse(what: str, tensor: Any, hint: str) -> NoReturn:
+def _refuse(what: str, tensor: object, hint: str) -> NoReturn:
     raise ArrayTypeError(f"{what} is not defined for lazy tensors", found=repr(tensor), hint=hint)
 
 
-def _applied(library: str, name: str, args: Any, options: Any, tensor: Any) -> Any:
+def _applied(
+    library: str,
+    name: str,
+    args: Sequence[object],
+    options: Mapping[str, object],
+    tensor: object,
+) -> object:
     """A function of NumPy or torch, by the operators and methods of lazy tensors."""
     options = {k: value for k, value in options.items() if value is not None and value is not False}
     does = _ONLY[library].get(name) or _BOTH.get(name)
@@ -155,50 +189,61 @@ def _applied(library: str, name: str, args: Any, options: Any, tensor: Any) -> A
 # ----- what functions do -------------------------------------------------------------------------
 
 
-def _binary(forward: Callable[[Any, Any], Any], reflected: str) -> Callable[[Any, Any], Any]:
+def _binary(forward: Callable[..., object], reflected: str) -> Callable[[object, object], object]:
     """An operator; a tensor on the right alone is asked for the reflected one."""
 
-    def apply(x: Any, y: Any) -> Any:
+    def apply(x: object, y: object) -> object:
         return forward(x, y) if isinstance(x, Foreign) else getattr(y, reflected)(x)
 
     return apply
 
 
-def _swapped(does: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _swapped(does: Callable[[object, object], object]) -> Callable[[object, object], object]:
     return lambda x, y: does(y, x)
 
 
-def _first(x: Any, *others: Any) -> Any:
+def _is_lazy(x: object) -> TypeGuard[LazyTensor]:
+    """Whether x is a lazy tensor; complex ones have the methods of real ones too, or refuse."""
+    return isinstance(x, Foreign)
+
+
+def _first(x: object, *others: object) -> LazyTensor:
     """x as a lazy tensor, where another operand is one."""
-    if isinstance(x, Foreign):
+    if _is_lazy(x):
         return x
-    tensor: Any = next(other for other in others if isinstance(other, Foreign))
-    return tensor._made(x)
+    made = next(filter(_is_lazy, others))._made(x)  # pyright: ignore[reportPrivateUsage]
+    assert _is_lazy(made)
+    return made
 
 
-def _where(condition: Any, x: Any, y: Any) -> Any:
+def _where(condition: object, x: object, y: object) -> object:
     return _first(x, condition, y).where(condition, y)
 
 
 def _clip(
-    x: Any, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None, **names: Any
-) -> Any:
+    x: object,
+    low: object = None,
+    high: object = None,
+    *,
+    min: object = None,
+    max: object = None,
+    **names: object,
+) -> object:
     low, high = names.pop("a_min", low), names.pop("a_max", high)
     low, high = min if low is None else low, max if high is None else high
     if names and any(value is not None for value in names.values()):
         raise TypeError(", ".join(names))
-    numbers = [value for value in (low, high) if isinstance(value, (int, float))]
-    if low is not None and high is not None and len(numbers) == 2 and low <= high:
+    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low <= high:
         return _first(x).clamp(low, high)
-    x = _first(x, low, high)
-    x = x if low is None else x.maximum(low)
-    return x if high is None else x.minimum(high)
+    found = _first(x, low, high)
+    found = found if low is None else found.maximum(low)
+    return found if high is None else found.minimum(high)
 
 
-def _over(method: str) -> Callable[..., Any]:
+def _over(method: str) -> Callable[..., object]:
     """A reduction, or one over the components, by its axis."""
 
-    def apply(x: Any, axis: Any = None, keepdim: bool = False, **options: Any) -> Any:
+    def apply(x: Lazy, axis: object = None, keepdim: object = False, **options: object) -> object:
         axis = options.pop("dim", axis)
         keepdim = options.pop("keepdims", keepdim)
         options = {name: value for name, value in options.items() if value is not None}
@@ -218,37 +263,40 @@ def _over(method: str) -> Callable[..., Any]:
     return apply
 
 
-def _named(reduction: str) -> Callable[..., Any]:
+def _named(reduction: str) -> Callable[..., object]:
     """A reduction that is no method."""
 
-    def apply(x: Any, axis: Any = None, keepdim: bool = False, **options: Any) -> Any:
+    def apply(
+        x: Lazy, axis: int | None = None, keepdim: int | None = False, **options: int | None
+    ) -> object:
         axis = options.pop("dim", axis)
         keepdim = options.pop("keepdims", keepdim)
         if any(value is not None for value in options.values()):
             raise TypeError(", ".join(options))
-        more = {"keepdim": True} if keepdim is True else {}
-        return x.reduction(reduction, axis=axis, **more)
+        if keepdim is True:
+            return x.reduction(reduction, axis=axis, keepdim=True)
+        return x.reduction(reduction, axis=axis)
 
     return apply
 
 
-def _norm(x: Any, ord: Any = None, dim: Any = None, **options: Any) -> Any:
+def _norm(x: Lazy, ord: object = None, dim: int | None = None, **options: int | None) -> Lazy:
     dim = options.pop("axis", dim)
     if options or ord not in (None, 2, "fro") or dim not in (-1, x.nbatchdims + 2) or x.ndim == 1:
         raise TypeError("only of the components: axis=-1")
     return x.norm(dim)
 
 
-def _joined(parts: Sequence[Any], axis: Any = 0, **options: Any) -> Any:
-    found: Any = next(part for part in parts if isinstance(part, Foreign))
+def _joined(parts: Sequence[object], axis: int = 0, **options: int) -> Lazy:
+    found = next(filter(_is_lazy, parts))
     return found.concatenate(tuple(parts), axis=options.pop("dim", axis), **options)
 
 
-def _extreme_pair(method: str, both: str) -> Callable[..., Any]:
+def _extreme_pair(method: str, both: str) -> Callable[..., object]:
     """torch's max and min: of two tensors, or over an axis, with indices."""
 
-    def apply(x: Any, *args: Any, **options: Any) -> Any:
-        if (args and isinstance(args[0], Foreign)) or not isinstance(x, Foreign):
+    def apply(x: object, *args: object, **options: object) -> object:
+        if (args and isinstance(args[0], Foreign)) or not isinstance(x, LAZY):
             return _BOTH[f"{method}imum"](x, *args, **options)
         axis = options.pop("dim", options.pop("axis", args[0] if args else None))
         if axis in (-1, x.nbatchdims + 2):
@@ -283,7 +331,7 @@ _LT, _GT = _binary(operator.lt, "__gt__"), _binary(operator.gt, "__lt__")
 _LE, _GE = _binary(operator.le, "__ge__"), _binary(operator.ge, "__le__")
 _EQ, _NE = _binary(operator.eq, "__eq__"), _binary(operator.ne, "__ne__")
 
-_BOTH: dict[str, Callable[..., Any]] = {
+_BOTH: dict[str, Callable[..., object]] = {
     "add": _ADD,
     "radd": _ADD,
     "iadd": _ADD,
@@ -342,8 +390,8 @@ _BOTH: dict[str, Callable[..., Any]] = {
     "ror": _swapped(_OR),
     "bitwise_not": operator.invert,
     "invert": operator.invert,
-    "logical_and": lambda x, y: _NE(x, 0) & _NE(y, 0),
-    "logical_or": lambda x, y: _NE(x, 0) | _NE(y, 0),
+    "logical_and": lambda x, y: _AND(_NE(x, 0), _NE(y, 0)),
+    "logical_or": lambda x, y: _OR(_NE(x, 0), _NE(y, 0)),
     "logical_not": lambda x: x == 0,
     "isnan": lambda x: x != x,
     "isinf": lambda x: abs(x) == math.inf,
@@ -377,7 +425,7 @@ _BOTH: dict[str, Callable[..., Any]] = {
     "imag": lambda x: x.imag,
     "shape": lambda x: x.shape,
 }
-_ONLY: dict[str, dict[str, Callable[..., Any]]] = {
+_ONLY: dict[str, dict[str, Callable[..., object]]] = {
     "numpy": {"min": _over("min"), "max": _over("max")},
     "torch": {
         "min": _extreme_pair("min", "min_argmin"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 
 from ..arrays.advice import kind_name
 from ..arrays.checks import check_count
@@ -26,6 +26,7 @@ from .given import REFUSED, completed
 from .hooks import hooks_of
 from .parse import parse_aliases, parse_many
 from .ranges import checked_ranges
+from .typed import Result
 
 if TYPE_CHECKING:
     from .explain import Explained
@@ -76,7 +77,7 @@ class Genred:
         reduction_op: str = "Sum",
         axis: int = 0,
         *,
-        opt_arg: Any = None,
+        opt_arg: SupportsIndex | None = None,
         formula2: str | None = None,
         dtype_acc: str = "auto",
         use_double_acc: bool = False,
@@ -116,12 +117,12 @@ class Genred:
 
     def __call__(
         self,
-        *args: Any,
+        *args: object,
         backend: str = "auto",
         device_id: int | None = -1,
-        ranges: Any = None,
-        out: Any = None,
-    ) -> Any:
+        ranges: object = None,
+        out: object = None,
+    ) -> Result:
         """Reduce.
 
         Args:
@@ -156,7 +157,7 @@ class Genred:
         return self._compute(self._fold, args, self.library, backend, device_id, ranges, out)
 
     def explain(
-        self, *args: Any, dtype: str = "float32", backend: str = "auto", ranges: Any = None
+        self, *args: object, dtype: str = "float32", backend: str = "auto", ranges: object = None
     ) -> Explained:
         """How the reduction is computed: formula, stages, loops, cost, and the code on request.
 
@@ -183,7 +184,7 @@ class Genred:
             f"dim {self._fold.formula.dim}, {', '.join(map(str, self.aliases))}>"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         names = ("aliases", "reduction_op", "axis", "opt_arg", "formula2")
         options = {"formula": self._text, **{name: getattr(self, name) for name in names}}
         accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
@@ -197,9 +198,9 @@ def call_fold(
     name: str | None,
     backend: str = "auto",
     device_id: int | None = -1,
-    ranges: Any = None,
-    out: Any = None,
-) -> Any:
+    ranges: object = None,
+    out: Result = None,
+) -> Result:
     """A fold called as users call reductions; see `Genred.__call__`.
 
     Raises:
@@ -226,7 +227,7 @@ def call_fold(
 Genred._compute = staticmethod(call_fold)  # pyright: ignore[reportPrivateUsage]
 
 
-def _library(args: Sequence[Any], fold: Fold, name: str | None) -> ArrayLibrary:
+def _library(args: Sequence[object], fold: Fold, name: str | None) -> ArrayLibrary:
     for library in LIBRARIES:
         if name in (None, library.name) and args and library.owns(args[0]):
             return library
@@ -252,16 +253,15 @@ _SYNONYMS = {
 }
 
 
-def listed_aliases(aliases: Any) -> list[str]:
+def listed_aliases(aliases: Sequence[str]) -> list[str]:
     """Aliases as a list of its own; what is in it is checked where it is read.
 
     Raises:
         FormulaError: one string, or what is no list.
     """
-    given: Any = aliases
     if isinstance(aliases, (str, bytes)):
-        parse_aliases(given)  # refuses, with the list that was meant
-    found: list[str] | None = attempted(list, given, None)
+        parse_aliases(aliases)  # refuses, with the list that was meant
+    found: list[str] | None = attempted(list, aliases, None)
     if found is None:
         raise FormulaError(
             "aliases must be a list of strings",
@@ -305,7 +305,7 @@ def checked_reduction(name: str) -> tuple[str, Reduction]:
     return name, REDUCTIONS[name]
 
 
-def checked_length(row: Reduction, opt_arg: Any) -> int:
+def checked_length(row: Reduction, opt_arg: SupportsIndex | None) -> int:
     """The K of a list; 0 for other reductions."""
     if not row.listed:
         if is_given(opt_arg):
@@ -315,7 +315,9 @@ def checked_length(row: Reduction, opt_arg: Any) -> int:
                 hint="KMin, ArgKMin and KMin_ArgKMin take one: how many to keep",
             )
         return 0
-    length = 0 if isinstance(opt_arg, bool) else attempted(operator.index, opt_arg, 0)
+    length = 0
+    if opt_arg is not None and not isinstance(opt_arg, bool):
+        length = attempted(operator.index, opt_arg, 0)
     if length < 1:
         raise OptionError(
             f"{row.name} needs opt_arg, how many to keep: a whole number from 1",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..arrays.advice import label_of
 from ..arrays.checks import Sizes, check_shapes
 from ..arrays.library import SUPPORTED, ArrayLibrary
 from ..arrays.registry import LIBRARIES, library_for
+from ..core.library import Array
 from ..core.node import Kind, Node
 from ..errors import ArrayTypeError, DTypeError, ShapeError
 
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
     from .fold import Fold
 
 Shape = tuple[int, ...]
+Value = TypeVar("Value")
 Number = TypeVar("Number", float, complex)
 # What calls raise for arguments that are not complete.
 REFUSED = (ArrayTypeError, DTypeError, ShapeError)
 
 
-def plain_number(x: object) -> bool:
+def plain_number(x: object) -> TypeGuard[float]:
     """Whether x is a real number other than a truth value."""
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
-def as_float(x: Any) -> float:
+def as_float(x: float) -> float:
     """A number in float64.
 
     Raises:
@@ -43,19 +45,20 @@ def as_float(x: Any) -> float:
     return float(_checked(x))
 
 
-def _checked(x: Any) -> Any:
-    try:
-        float(x) if isinstance(x, int) else None
-    except OverflowError:
-        raise DTypeError(
-            "numbers are float64 at most",
-            found=f"a whole number of {x.bit_length()} bits",
-            hint="numbers below 1.8e308",
-        ) from None
+def _checked(x: Value) -> Value:
+    if isinstance(x, int):
+        try:
+            float(x)
+        except OverflowError:
+            raise DTypeError(
+                "numbers are float64 at most",
+                found=f"a whole number of {x.bit_length()} bits",
+                hint="numbers below 1.8e308",
+            ) from None
     return x
 
 
-def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number] | Any:
+def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number] | Array:
     """A list of numbers, or of arrays of one number each, as numbers of a kind.
 
     Where a tensor among them asks for a gradient, all of them are joined to one tensor instead.
@@ -95,7 +98,7 @@ def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number
     ]
 
 
-def completed(fold: Fold, args: Sequence[Any], name: str | None) -> list[Any] | None:
+def completed(fold: Fold, args: Sequence[object], name: str | None) -> list[Array] | None:
     """The arguments of a call with nothing left out; None where nothing was.
 
     Raises:
@@ -104,9 +107,9 @@ def completed(fold: Fold, args: Sequence[Any], name: str | None) -> list[Any] | 
     """
     plain = [_plain(x, label_of(place, fold.names)) for place, x in enumerate(args)]
     like, library = _first_array(plain, name)
-    if library is None or len(args) != len(fold.variables):
+    if like is None or library is None or len(args) != len(fold.variables):
         return None
-    found = [
+    found: list[Any] = [
         library.numbers([as_float(x)], like) if _is_parameter(v) and plain_number(x) else x
         for v, x in zip(fold.variables, plain, strict=True)
     ]
@@ -128,7 +131,7 @@ def completed(fold: Fold, args: Sequence[Any], name: str | None) -> list[Any] | 
     return found
 
 
-def _plain(x: Any, label: str) -> Any:
+def _plain(x: object, label: str) -> object:
     """An argument; of an array of a subclass that answers for its shape, the memory alone."""
     for library in LIBRARIES:
         if library.owns(x):
@@ -139,7 +142,7 @@ def _plain(x: Any, label: str) -> Any:
 
 def checked(
     fold: Fold, args: Sequence[Any], name: str | None
-) -> tuple[Sequence[Any], tuple[ArrayLibrary, Sizes, str]]:
+) -> tuple[Sequence[Array], tuple[ArrayLibrary, Sizes, str]]:
     """The arguments of a call, completed where need be; their library, sizes and dtype.
 
     Raises:
@@ -154,7 +157,9 @@ def checked(
     return found, fold.check(found, name)
 
 
-def _first_array(args: Sequence[Any], name: str | None) -> tuple[Any, ArrayLibrary | None]:
+def _first_array(
+    args: Sequence[object], name: str | None
+) -> tuple[Array, ArrayLibrary] | tuple[None, None]:
     """The first argument that is an array of numbers, and its library."""
     for x in args:
         if not plain_number(x):

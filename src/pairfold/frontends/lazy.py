@@ -7,8 +7,8 @@ and a reduction over i or j folds the graph. Data are held by reference, never c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar, overload
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..arrays.library import COMPLEX, SUPPORTED, ArrayLibrary
 from ..arrays.opaque import opaque
 from ..arrays.registry import LIBRARIES
 from ..core.cache import cached
+from ..core.library import Array
 from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import (
@@ -31,11 +32,19 @@ from ..ops.steps import Steps
 from ..ops.table import OPERATIONS, build
 from ..settings import current
 from .copies import converted, copied, packed, unpacked, with_owners
-from .foreign import Foreign
+from .foreign import LAZY, Foreign
 from .given import plain_number
 from .leaves import Leaf, array_leaf, joined, library_from, numbered
 from .ranges import same_ranges
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .complextensor import ComplexLazyTensor
+    from .foreign import Lazy
+    from .lazytensor import LazyTensor
+
+_T = TypeVar("_T", bound="Tensor")
 # What a result has in common with all operands, None where an operand does not know.
 _SHARED = ("library", "real_dtype", "ni", "nj", "backend", "ranges")
 
@@ -62,8 +71,8 @@ class Tensor(Foreign):
     library: ArrayLibrary | None
     real_dtype: str | None
     axis: int | None
-    ranges: Any
-    backend: Any
+    ranges: Sequence[object] | None
+    backend: str | None
 
     # Attributes that a reduction of a tensor has, too, while it waits for its call.
     _shown: ClassVar[frozenset[str]] = frozenset(
@@ -71,7 +80,7 @@ class Tensor(Foreign):
     ) | {"is_complex", "device", "ranges", "backend"}
 
     @classmethod
-    def class_for(cls, is_complex: bool) -> type[Tensor]:
+    def class_for(cls, is_complex: bool) -> type[Lazy]:
         """The class of results: of complex, or of real, numbers.
 
         Classes that derive from these overrule it, so that results are of theirs again.
@@ -89,7 +98,7 @@ class Tensor(Foreign):
         self.leaves, self.node = (leaf,), leaf.node
         self.axis = int(leaf.kind)
 
-    def _set_array(self, x: Any, axis: int | None) -> None:
+    def _set_array(self, x: Array, axis: int | None) -> None:
         """A leaf from an array: of three axes or more by its shape, else by `axis`."""
         try:
             shape = tuple(x.shape)
@@ -108,7 +117,7 @@ class Tensor(Foreign):
             kind = _by_axis(shape, axis)
         self._set_owner(x, kind)
 
-    def _set_owner(self, x: Any, kind: Kind) -> None:
+    def _set_owner(self, x: Array, kind: Kind) -> None:
         """A leaf from an array of this kind."""
         self.library = library_from(x)
         self.real_dtype = self._checked_dtype(x, self.is_complex)
@@ -123,7 +132,7 @@ class Tensor(Foreign):
             self.nj = shape[-2]
         self._set_leaf(leaf)
 
-    def _checked_dtype(self, x: Any, pairs: bool) -> str:
+    def _checked_dtype(self, x: Array, pairs: bool) -> str:
         """The dtype of an array's numbers: of real and imaginary parts where it has `pairs`."""
         given = library_from(x).dtype(x)
         found = COMPLEX.get(given, given)
@@ -141,7 +150,7 @@ class Tensor(Foreign):
             )
         return found
 
-    def _made(self, x: Any) -> Any:
+    def _made(self, x: object) -> Lazy:
         """x as a lazy tensor; one of this tensor's classes where it is none yet.
 
         Raises:
@@ -149,8 +158,7 @@ class Tensor(Foreign):
         """
         if x is None:
             check_kind(x)
-        real: Any = self.class_for(False)
-        return x if isinstance(x, Tensor) else real(x)
+        return x if isinstance(x, LAZY) else self.class_for(False)(x)
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -196,14 +204,14 @@ class Tensor(Foreign):
         return [found[position] for position in sorted(found)]
 
     @property
-    def device(self) -> Any:
+    def device(self) -> object:
         """The device of the arrays, "cpu" for NumPy; None where there is no array."""
         array = next((leaf.owner for leaf in self.leaves if leaf.given), None)
         return None if array is None else getattr(array, "device", "cpu")
 
     # -- joining --------------------------------------------------------------------------------
 
-    def _like(self, node: Node, *others: Tensor) -> Any:
+    def _like(self, node: Node, *others: Tensor) -> Self:
         """A tensor of this class with a graph of this tensor's leaves and those of others."""
         found = object.__new__(type(self))
         found._blank()
@@ -232,16 +240,24 @@ class Tensor(Foreign):
                 "Incompatible batch dimensions", found=f"{self.batch}, {other.batch}"
             ) from None
 
+    @overload
     @classmethod
-    def concatenate(cls, tuple_of_lt: Sequence[Any], axis: int = -1) -> Any:
+    def concatenate(cls, tuple_of_lt: Sequence[LazyTensor], axis: int = -1) -> LazyTensor: ...
+    @overload
+    @classmethod
+    def concatenate(cls, tuple_of_lt: Sequence[object], axis: int = -1) -> Lazy: ...
+    @classmethod
+    def concatenate(cls, tuple_of_lt: Sequence[object], axis: int = -1) -> Lazy:
         """The components of several tensors, one after the other (the last axis)."""
-        real: Any = cls.class_for(False)
-        tensors = [x if isinstance(x, Tensor) else real(x) for x in tuple_of_lt]
+        real = cls.class_for(False)
+        tensors: list[Lazy] = [x if isinstance(x, LAZY) else real(x) for x in tuple_of_lt]
         if not tensors:
             raise ArgumentError("nothing to concatenate", found=repr(tuple_of_lt))
         if any(x.is_complex for x in tensors):
-            tensors = [x if x.is_complex else x.real2complex() for x in tensors]
-        found: Any = tensors[0]
+            tensors = [
+                x if x.is_complex else x._apply("Real2Complex", x)._as_complex() for x in tensors
+            ]
+        found = tensors[0]
         for part in tensors[1:]:
             found = found.concat(part)
         if axis not in (-1, found.nbatchdims + 2):
@@ -250,13 +266,19 @@ class Tensor(Foreign):
             )
         return found
 
+    @overload
     @classmethod
-    def cat(cls, tuple_of_lt: Sequence[Any], dim: int = -1) -> Any:
+    def cat(cls, tuple_of_lt: Sequence[LazyTensor], dim: int = -1) -> LazyTensor: ...
+    @overload
+    @classmethod
+    def cat(cls, tuple_of_lt: Sequence[object], dim: int = -1) -> Lazy: ...
+    @classmethod
+    def cat(cls, tuple_of_lt: Sequence[object], dim: int = -1) -> Lazy:
         """`concatenate`, with torch's name for the axis."""
         return cls.concatenate(tuple_of_lt, axis=dim)
 
     @opaque
-    def _apply(self, name: str, *operands: Any) -> Any:
+    def _apply(self, name: str, *operands: object) -> Self:
         """An operation on tensors of this class, nodes and parameters, in the row's order."""
         tensors = [operand for operand in operands if isinstance(operand, Tensor)]
         nodes = [o.node if isinstance(o, Tensor) else o for o in operands]
@@ -267,17 +289,29 @@ class Tensor(Foreign):
             node = build(OPERATIONS[name], *nodes)
         return self._like(node, *others)
 
-    def _binary(self, name: str, other: Any) -> Any:
+    def _operand(self, x: object) -> Lazy:
+        """x as a tensor that this one can be joined with."""
+        raise NotImplementedError
+
+    def _binary(self, name: str, other: object) -> Lazy:
         """What `+`, `-`, `*` and `/` call, for operands that are not answered by themselves."""
         raise NotImplementedError
 
-    def _as(self, kind: type[Tensor]) -> Any:
+    def _as(self, kind: type[_T]) -> _T:
         """The same graph as a tensor of another class."""
         if type(self) is kind:
             return self
         found = object.__new__(kind)
         found.__dict__.update(self.__dict__)
         return found
+
+    def _as_real(self) -> LazyTensor:
+        """The same graph as a tensor of real numbers."""
+        return self._as(self.class_for(False))  # pyright: ignore (that one of the two)
+
+    def _as_complex(self) -> ComplexLazyTensor:
+        """The same graph as a tensor of complex numbers."""
+        return self._as(self.class_for(True))  # pyright: ignore (that one of the two)
 
     # -- text -----------------------------------------------------------------------------------
 
@@ -301,7 +335,7 @@ class Tensor(Foreign):
         text = text if len(text) <= _LONG else f"{text[: _LONG - 40]} ... {text[-35:]}"
         return f"<{kind} {text}, shape {self.shape}, dtype {self.dtype}{place}>"
 
-    def __call__(self, *arrays: Any, **options: Any) -> Any:
+    def __call__(self, *arrays: object, **options: object) -> NoReturn:
         """Only reductions can be called.
 
         Raises:
@@ -315,22 +349,22 @@ class Tensor(Foreign):
 
     # -- copies ---------------------------------------------------------------------------------
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self.with_arrays(lambda array: copied(array, memo))
 
-    def to(self, *args: Any, **options: Any) -> Any:
+    def to(self, *args: object, **options: object) -> Self:
         """The same formula of arrays on another device or of another dtype: torch's `to` of each.
 
         NumPy arrays take a dtype.
         """
         return self.with_arrays(lambda array: converted(array, *args, **options))
 
-    def with_arrays(self, change: Callable[[Any], Any]) -> Any:
+    def with_arrays(self, change: Callable[[Array], Array]) -> Self:
         """The same formula of other arrays: what `change` makes of each, once."""
         (node,), leaves = with_owners([self.node], self.leaves, change)
         return self.on_leaves(node, leaves)
 
-    def on_leaves(self, node: Node, leaves: Sequence[Leaf]) -> Any:
+    def on_leaves(self, node: Node, leaves: Sequence[Leaf]) -> Self:
         """A tensor like this one with another graph on other leaves of the same shapes."""
         found = self._like(node)
         found.leaves, found.axis = tuple(leaves), self.axis
@@ -339,13 +373,13 @@ class Tensor(Foreign):
                 found.real_dtype = found._checked_dtype(leaf.owner, leaf.pairs)
         return found
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         names = ("batch", "ni", "nj", "library", "real_dtype", "axis", "ranges", "backend")
         state = {name: getattr(self, name) for name in names}
         return self.restored, (packed([self.node], self.leaves), self.leaves, state)
 
     @classmethod
-    def restored(cls, steps: Steps, leaves: tuple[Leaf, ...], state: dict[str, Any]) -> Any:
+    def restored(cls, steps: Steps, leaves: tuple[Leaf, ...], state: Mapping[str, object]) -> Self:
         """A tensor as it was when it was pickled."""
         found = object.__new__(cls)
         found._blank()
@@ -357,7 +391,7 @@ class Tensor(Foreign):
 
 
 @cached("operations of lazy tensors", 4096, typed=True)
-def _built(rules: str, name: str, *operands: Any) -> Node:
+def _built(rules: str, name: str, *operands: object) -> Node:
     """The node of an operation; programs make the same lazy tensors again and again."""
     return build(OPERATIONS[name], *operands)
 
@@ -489,6 +523,59 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Kind:
     return Kind.PARAMETER
 
 
+def component_part(key: object, last: int, dim: int) -> tuple[int, int | None]:
+    """The first component of an index, and how many, None for a single one, of `dim`.
+
+    Full slices may stand before it, one for each of the axes before the last.
+
+    Raises:
+        ShapeError: another axis is indexed, by something else, or beyond the components.
+    """
+    found = key
+    if isinstance(key, tuple):
+        if len(key) != last + 1 or any(
+            not isinstance(k, slice) or k != slice(None) for k in key[:-1]
+        ):
+            raise ShapeError(
+                "only the last axis, that of components, can be indexed",
+                found=f"[{', '.join(map(str, key))}]",
+                hint=f"x[{':, ' * last}k]",
+            )
+        found = key[-1]
+    if isinstance(found, slice):
+        start, stop = found.start or 0, dim if found.stop is None else found.stop
+        if found.step not in (None, 1) or not 0 <= start < stop <= dim:
+            raise ShapeError(
+                "a slice of components goes from start to stop, without step",
+                found=f"{found} of {dim} components",
+                hint=f"0 <= start < stop <= {dim}",
+            )
+        return start, stop - start
+    if isinstance(found, bool) or not isinstance(found, (int, np.integer)):
+        raise ShapeError(
+            "components are indexed by a whole number or a slice", found=repr(found), hint="x[0]"
+        )
+    if not 0 <= found < dim:
+        raise ShapeError(
+            f"components are numbered from 0 to {dim - 1}", found=repr(found), hint="x[0]"
+        )
+    return int(found), None
+
+
+def check_last(tensor: Tensor, axis: int | None) -> None:
+    """Raise unless an axis is that of components.
+
+    Raises:
+        OptionError: another axis.
+    """
+    if isinstance(axis, bool) or axis not in (-1, tensor.nbatchdims + 2):
+        raise OptionError(
+            "norms are over the last axis, that of components",
+            found=f"dim={axis!r}",
+            hint="dim=-1; over the pairs, (K**2).sum(axis=1) is the square, an array",
+        )
+
+
 def number_leaf(values: Sequence[float]) -> Leaf:
     """A parameter made of numbers, which take the dtype of the arrays they meet."""
     return Leaf(Kind.PARAMETER, len(values), values=values)
@@ -520,7 +607,7 @@ def check_kind(x: object) -> None:
     )
 
 
-def symbol_leaf(x: tuple[Any, ...], pairs: bool = False) -> Leaf:
+def symbol_leaf(x: tuple[int, ...], pairs: bool = False) -> Leaf:
     """The leaf of (position, dim, category); of dim complex numbers with `pairs`.
 
     Raises:

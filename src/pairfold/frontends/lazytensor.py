@@ -4,17 +4,19 @@ Methods come from the rows: every operation with a `method` name gets one (`meth
 out below are those whose arguments need more than a row says.
 """
 
+# What is no method here makes tensors, too.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 import numpy as np
 
 from ..arrays.library import COMPLEX
-from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
-from ..core.node import topological
+from ..core.node import Node, topological
 from ..errors import (
     ArrayTypeError,
     OptionError,
@@ -26,11 +28,27 @@ from ..errors import (
 from ..ops.table import OPERATIONS, constant
 from ..ops.truth import is_truth
 from ..ops.vectors import zero
+from .foreign import LAZY
 from .given import numbers_in, plain_number
-from .lazy import Tensor, check_kind, is_scalar, number_leaf, symbol_leaf
-from .leaves import alike
+from .lazy import (
+    Tensor,
+    check_kind,
+    check_last,
+    component_part,
+    is_scalar,
+    number_leaf,
+    symbol_leaf,
+)
+from .leaves import Leaf, alike, is_array, library_from
 from .methods import add_methods, whole
 from .reducing import COMPONENTS, Reducing
+from .typed import RealMethods, binary, scaling
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .complextensor import ComplexLazyTensor
+    from .foreign import Lazy
 
 # Operations whose second operand is a variable.
 _OF_VARIABLES = {
@@ -39,7 +57,7 @@ _OF_VARIABLES = {
 }
 
 
-class LazyTensor(Reducing):
+class LazyTensor(Reducing, RealMethods):
     """An array (..., M, N, D) that is a formula of arrays, computed only when it is reduced.
 
     Args:
@@ -60,21 +78,24 @@ class LazyTensor(Reducing):
         ArrayTypeError, ShapeError, DTypeError, OptionError, ArgumentError: what cannot be one.
     """
 
-    def __new__(cls, x: Any = None, axis: int | None = None, is_complex: bool = False) -> Any:
+    @overload
+    def __new__(
+        cls, x: object = None, axis: int | None = None, is_complex: Literal[False] = False
+    ) -> Self: ...
+    @overload
+    def __new__(cls, x: object, axis: int | None = None, is_complex: bool = False) -> Lazy: ...
+    def __new__(cls, x: object = None, axis: int | None = None, is_complex: bool = False) -> Lazy:
         """A ComplexLazyTensor where x holds complex numbers."""
         if (is_complex or _holds_complex(x)) and cls is cls.class_for(False):
-            complex_class: Any = cls.class_for(True)
-            return complex_class(x, axis, True)
+            return cls.class_for(True)(x, axis, True)
         return object.__new__(cls)
 
-    def __init__(self, x: Any = None, axis: int | None = None, is_complex: bool = False) -> None:
+    def __init__(self, x: object = None, axis: int | None = None, is_complex: bool = False) -> None:
         self._blank()
         if x is None:
             self.node = constant(0)
             return
-        library = library_for(x)
-        scalar = isinstance(x, np.generic)
-        if library is not None and not scalar:
+        if is_array(x) and not isinstance(x, np.generic):
             self._set_array(x, axis)
         elif isinstance(x, tuple):
             if axis is not None:
@@ -94,7 +115,7 @@ class LazyTensor(Reducing):
             check_kind(x)
 
     @classmethod
-    def class_for(cls, is_complex: bool) -> type[Tensor]:
+    def class_for(cls, is_complex: bool) -> type[Lazy]:
         """The class of results: of complex, or of real, numbers."""
         if not is_complex:
             return LazyTensor
@@ -104,21 +125,21 @@ class LazyTensor(Reducing):
 
     # -- operands -------------------------------------------------------------------------------
 
-    def _operand(self, x: Any) -> Any:
-        if isinstance(x, Tensor):
+    def _operand(self, x: object) -> Lazy:
+        if isinstance(x, LAZY):
             return x
-        if self.ndim == 1 and self.ni and self.nj and len(getattr(x, "shape", ())) == 1:
-            self._check_vector(x)
+        if self.ndim == 1 and self.ni and self.nj:
+            self._check_vector(*getattr(x, "shape", ()))
         return self._made(x)
 
-    def _check_vector(self, x: Any) -> None:
+    def _check_vector(self, *shape: int) -> None:
         """Raise where a vector beside scalars is more likely one number for each row or column.
 
         Raises:
             ShapeError: it has as many numbers as there are rows or columns.
         """
-        size = x.shape[0]
-        if size > 1 and size in (self.ni, self.nj) and not isinstance(x, Tensor):
+        size = shape[0] if len(shape) == 1 else 0
+        if size > 1 and size in (self.ni, self.nj):
             kind, name = ("Vj", "columns") if size == self.nj else ("Vi", "rows")
             raise ShapeError(
                 f"a vector of {size} numbers beside a matrix of {size} {name}",
@@ -127,13 +148,13 @@ class LazyTensor(Reducing):
                 f"Pm(w) for a parameter of {size} components",
             )
 
-    def _call(self, name: str, *operands: Any) -> Any:
+    def _call(self, name: str, *operands: object) -> LazyTensor:
         """An operation on lazy tensors or what becomes one, then parameters as they are."""
         try:
             row = OPERATIONS[name]
             arity = len(operands) - len(row.params)
-            first = [self._operand(x) for x in operands[:arity]]
-            if any(x.is_complex for x in first):
+            first = [x for x in map(self._operand, operands[:arity]) if isinstance(x, LazyTensor)]
+            if len(first) < arity:
                 raise ArrayTypeError(
                     f"{name} is not defined for complex numbers", hint="z.real, z.imag or abs(z)"
                 )
@@ -145,34 +166,42 @@ class LazyTensor(Reducing):
 
     # -- arithmetic -----------------------------------------------------------------------------
 
-    def __add__(self, other: object) -> Any:
+    @binary
+    def __add__(self, other: object) -> Lazy:
         return self if is_number(other, 0) else self._binary("Add", other)
 
-    def __radd__(self, other: object) -> Any:
+    @binary
+    def __radd__(self, other: object) -> Lazy:
         return self if is_number(other, 0) else self._operand(other)._binary("Add", self)
 
-    def __sub__(self, other: object) -> Any:
+    @binary
+    def __sub__(self, other: object) -> Lazy:
         return self if is_number(other, 0) else self._binary("Subtract", other)
 
-    def __rsub__(self, other: object) -> Any:
+    @binary
+    def __rsub__(self, other: object) -> Lazy:
         return -self if is_number(other, 0) else self._operand(other)._binary("Subtract", self)
 
-    def __mul__(self, other: object) -> Any:
+    @scaling
+    def __mul__(self, other: object) -> Lazy | int:
         if is_number(other, 0):
             return 0
         if is_number(other, 1):
             return self
         return -self if is_number(other, -1) else self._binary("Mult", other)
 
-    def __rmul__(self, other: object) -> Any:
+    @scaling
+    def __rmul__(self, other: object) -> Lazy | int:
         if is_number(other, 0) or is_number(other, 1) or is_number(other, -1):
             return self * other
         return self._operand(other)._binary("Mult", self)
 
-    def __truediv__(self, other: object) -> Any:
+    @binary
+    def __truediv__(self, other: object) -> Lazy:
         return self if is_number(other, 1) else self._binary("Divide", other)
 
-    def __rtruediv__(self, other: object) -> Any:
+    @scaling
+    def __rtruediv__(self, other: object) -> Lazy | int:
         if is_number(other, 0):
             return 0
         return (
@@ -181,16 +210,16 @@ class LazyTensor(Reducing):
             else self._operand(other)._binary("Divide", self)
         )
 
-    def _binary(self, name: str, other: Any) -> Any:
-        other = self._operand(other)
-        if other.is_complex:
-            return other.binary_with_real(name, self, swapped=True)
+    def _binary(self, name: str, other: object) -> Lazy:
+        given = self._operand(other)
+        if not isinstance(given, LazyTensor):
+            return given.binary_with_real(name, self, swapped=True)
         if name == "Mult":
-            _check_infinite(self, other)
-            _check_infinite(other, self)
-        return self._call(name, self, other)
+            _check_infinite(self, given)
+            _check_infinite(given, self)
+        return self._call(name, self, given)
 
-    def __or__(self, other: object) -> Any:
+    def __or__(self, other: object) -> LazyTensor:
         """The scalar product; of two truth values, whether one of them holds."""
         if not (is_truth(self.node) and isinstance(other, LazyTensor) and is_truth(other.node)):
             return self._call("Scalprod", self, other)
@@ -202,110 +231,110 @@ class LazyTensor(Reducing):
             )
         return where(self, 1, other)
 
-    def __ror__(self, other: object) -> Any:
+    def __ror__(self, other: object) -> LazyTensor:
         return self._call("Scalprod", other, self)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> LazyTensor:
         return self._call("Minus", self)
 
-    def __pos__(self) -> Any:
+    def __pos__(self) -> Self:
         return self
 
-    def __mod__(self, other: object) -> Any:
+    def __mod__(self, other: object) -> LazyTensor:
         return self.mod(other)
 
-    def __rmod__(self, other: object) -> Any:
-        return self._operand(other).mod(self)
+    def __rmod__(self, other: object) -> LazyTensor:
+        return self._call("Mod", other, self, 0)
 
-    def __floordiv__(self, other: object) -> Any:
-        return self._binary("Divide", other).floor()
+    def __floordiv__(self, other: object) -> LazyTensor:
+        return self._call("Floor", self._binary("Divide", other))
 
-    def __rfloordiv__(self, other: object) -> Any:
-        return self._operand(other)._binary("Divide", self).floor()
+    def __rfloordiv__(self, other: object) -> LazyTensor:
+        return self._call("Floor", self._operand(other)._binary("Divide", self))
 
-    def __abs__(self) -> Any:
+    def __abs__(self) -> LazyTensor:
         return self._call("Abs", self)
 
-    def __pow__(self, exponent: Any) -> Any:
+    @binary
+    def __pow__(self, exponent: object) -> Lazy:
         if isinstance(exponent, (int, np.integer)) and not isinstance(exponent, bool):
             if exponent == 2:
                 return self._call("Square", self)
             return self if exponent == 1 else self._call("Pow", self, int(exponent))
         if plain_number(exponent) and abs(exponent) == 0.5:
             return self._call("Sqrt" if exponent > 0 else "Rsqrt", self)
-        exponent = self._operand(exponent)
-        return self.real2complex() ** exponent if exponent.is_complex else self.powf(exponent)
+        power = self._operand(exponent)
+        return self.powf(power) if isinstance(power, LazyTensor) else self.real2complex() ** power
 
-    def __rpow__(self, base: Any) -> Any:
+    @binary
+    def __rpow__(self, base: object) -> Lazy:
         return self._operand(base) ** self
 
-    def power(self, other: Any) -> Any:
+    @binary
+    def power(self, other: object) -> Lazy:
         """The power, as `x ** other`."""
         return self**other
 
     # -- comparison -----------------------------------------------------------------------------
 
-    def __eq__(self, other: object) -> Any:  # type: ignore[override]
+    @binary
+    def __eq__(self, other: object) -> Lazy:  # type: ignore[override]
         given = self._operand(other)
         return given == self if given.is_complex else self._call("Equal", self, given)
 
-    def __ne__(self, other: object) -> Any:  # type: ignore[override]
+    @binary
+    def __ne__(self, other: object) -> Lazy:  # type: ignore[override]
         given = self._operand(other)
         return given != self if given.is_complex else self._call("NotEqual", self, given)
 
-    def __lt__(self, other: object) -> Any:
+    def __lt__(self, other: object) -> LazyTensor:
         return self._call("LessThan", self, other)
 
-    def __le__(self, other: object) -> Any:
+    def __le__(self, other: object) -> LazyTensor:
         return self._call("LessOrEqual", self, other)
 
-    def __gt__(self, other: object) -> Any:
+    def __gt__(self, other: object) -> LazyTensor:
         return self._call("LessThan", other, self)
 
-    def __ge__(self, other: object) -> Any:
+    def __ge__(self, other: object) -> LazyTensor:
         return self._call("LessOrEqual", other, self)
 
     # -- truth values ---------------------------------------------------------------------------
 
-    def __and__(self, other: object) -> Any:
+    def __and__(self, other: object) -> LazyTensor:
         """Whether two truth values hold: their product."""
-        self._truth("&")
-        return self._call("Mult", self, self._operand(other)._truth("&"))
+        return self._call("Mult", _truth(self, "&"), _truth(self._operand(other), "&"))
 
-    def __rand__(self, other: object) -> Any:
+    def __rand__(self, other: object) -> LazyTensor:
         return self & other
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> LazyTensor:
         """Whether a truth value does not hold: 1 minus it."""
-        return 1 - self._truth("~")
+        return 1 - _truth(self, "~")
 
-    def _truth(self, symbol: str) -> Any:
-        """The tensor itself, where it is a truth value."""
-        if not is_truth(self.node):
-            raise ArrayTypeError(
-                f"{symbol} is for truth values: comparisons, and what is made of them",
-                found=repr(self),
-                hint="(x > 0) & (y > 0), ~(x > 0)",
-            )
-        return self
-
-    def maximum(self, other: Any) -> Any:
+    @binary
+    def maximum(self, other: object) -> Lazy:
         """The larger of two values, this one where they are equal; NaN where one is."""
-        other = self._operand(other)
-        return where(self < other, other, where(other == other, self, other))
+        given = self._operand(other)
+        return where(self < given, given, where(given == given, self, given))
 
-    def minimum(self, other: Any) -> Any:
+    @binary
+    def minimum(self, other: object) -> Lazy:
         """The smaller of two values, this one where they are equal; NaN where one is."""
-        other = self._operand(other)
-        return where(self > other, other, where(other == other, self, other))
+        given = self._operand(other)
+        return where(self > given, given, where(given == given, self, given))
 
-    def where(self, condition: Any, other: Any) -> Any:
+    @overload
+    def where(self, condition: object, other: LazyTensor | float) -> LazyTensor: ...
+    @overload
+    def where(self, condition: object, other: object) -> Lazy: ...
+    def where(self, condition: object, other: object) -> Lazy:
         """The values where a condition is not 0, else those of `other`; as torch's method."""
         return where(condition, self, other)
 
     # -- components -----------------------------------------------------------------------------
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> LazyTensor:
         start, count = component_part(key, self.nbatchdims + 2, self.ndim)
         if not isinstance(key, tuple) and key != slice(None) and is_scalar(self.node):
             raise ShapeError(
@@ -317,99 +346,99 @@ class LazyTensor(Reducing):
             return self._call("Elem", self, start)
         return self._call("Extract", self, start, count)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> NoReturn:
         raise TypeError("a LazyTensor cannot be iterated over; x[k] is its component k")
 
     # -- methods that a row alone does not describe ---------------------------------------------
 
-    def sinc(self) -> Any:
+    def sinc(self) -> LazyTensor:
         """sin(pi x) / (pi x), 1 at 0."""
         return (self * math.pi)._call("SinXDivX", self * math.pi)
 
-    def norm(self, dim: int = COMPONENTS, axis: int | None = None) -> Any:
+    def norm(self, dim: int | None = COMPONENTS, axis: int | None = None) -> Self:
         """The Euclidean norm over the components."""
         dim = dim if axis is None else axis
         check_last(self, dim)
         self._check_components(dim, "norm")
         return self.norm2()
 
-    def clamp(self, other1: Any, other2: Any) -> Any:
+    def clamp(self, other1: object, other2: object) -> LazyTensor:
         """The values limited to the interval from other1 to other2."""
         if all(isinstance(x, int) and not isinstance(x, bool) for x in (other1, other2)):
             return self._call("ClampInt", self, other1, other2)
         return self._call("Clamp", self, other1, other2)
 
-    def round(self, other: int = 0) -> Any:
+    def round(self, other: int = 0) -> LazyTensor:
         """Rounded to this many decimals, halves away from zero."""
         return self._call("Round", self, whole("other", other))
 
-    def mod(self, modulus: Any, offset: Any = 0) -> Any:
+    def mod(self, modulus: object, offset: object = 0) -> LazyTensor:
         """self - modulus * floor((self - offset) / modulus)."""
         return self._call("Mod", self, modulus, offset)
 
-    def bspline(self, x: Any, k: int = 0) -> Any:
+    def bspline(self, x: object, k: int = 0) -> LazyTensor:
         """B-splines of order k at x, this tensor being the knots."""
         return self._call("BSpline", self, x, whole("k", k))
 
-    def weightedsqnorm(self, other: Any) -> Any:
+    def weightedsqnorm(self, other: object) -> LazyTensor:
         """Squared norm with weights: a scalar, one per component, or a matrix, row by row."""
         return self._call("WeightedSqNorm", other, self)
 
-    def weightedsqdist(self, g: Any, s: Any) -> Any:
+    def weightedsqdist(self, g: object, s: object) -> LazyTensor:
         """Squared distance to g with weights s, as in `weightedsqnorm`."""
         return (self - g).weightedsqnorm(s)
 
-    def difference_matrix(self, other: Any) -> Any:
+    def difference_matrix(self, other: object) -> LazyTensor:
         """All differences between components of self and of other, row by row."""
-        other = self._operand(other)
-        ones = [self._made([1.0] * n) for n in (other.ndim, self.ndim)]
-        return self.tensorprod(ones[0]) - ones[1].tensorprod(other)
+        given = self._operand(other)
+        ones = [self._made([1.0] * n) for n in (given.ndim, self.ndim)]
+        return self.tensorprod(ones[0]) - self._call("TensorProd", ones[1], given)
 
-    def real2complex(self) -> Any:
+    def real2complex(self) -> ComplexLazyTensor:
         """Real numbers as complex ones."""
         return _to_complex(self, "Real2Complex")
 
-    def imag2complex(self) -> Any:
+    def imag2complex(self) -> ComplexLazyTensor:
         """Real numbers as imaginary ones."""
         return _to_complex(self, "Imag2Complex")
 
-    def exp1j(self) -> Any:
+    def exp1j(self) -> ComplexLazyTensor:
         """The points e^(ix) of the unit circle, for real x."""
         return _to_complex(self, "ComplexExp1j")
 
     @property
-    def real(self) -> Any:
+    def real(self) -> Self:
         """The tensor itself: its numbers are real."""
         return self
 
     @property
-    def imag(self) -> Any:
+    def imag(self) -> Self:
         """Zeros: the tensor's numbers are real."""
         return self._like(zero(self.ndim))
 
-    def conj(self) -> Any:
+    def conj(self) -> Self:
         """The tensor itself: its numbers are real."""
         return self
 
-    def angle(self) -> Any:
+    def angle(self) -> LazyTensor:
         """0 for positive numbers, pi for negative ones."""
         return (self < 0) * math.pi
 
-    def trace_operator(self, var: Any, w: Any = None) -> Any:
+    def trace_operator(self, var: Tensor, w: object = None) -> LazyTensor:
         """The trace of this formula, which is linear in the variable `var`; w weighs the diagonal.
 
         `var`, where it is a symbol, is not an argument of the result.
         """
         return self._without(var, "TraceOperator", *(() if w is None else (w,)))
 
-    def adjoint_operator(self, var: Any, u: Any) -> Any:
+    def adjoint_operator(self, var: Tensor, u: object) -> LazyTensor:
         """The adjoint of this formula, which is linear in the variable `var`, applied to u.
 
         `var`, where it is a symbol, is not an argument of the result.
         """
         return self._without(var, "AdjointOperator", u)
 
-    def sum_lin_operator(self, var: Any, wl: Any = None, wr: Any = None) -> Any:
+    def sum_lin_operator(self, var: Tensor, wl: object = None, wr: object = None) -> LazyTensor:
         """The sum of the entries of this formula's matrix: it is linear in the variable `var`.
 
         `wl` weighs its rows, `wr` its columns; `var`, where it is a symbol, is not an argument of
@@ -418,7 +447,7 @@ class LazyTensor(Reducing):
         weights = () if wl is None and wr is None else (1 if wl is None else wl,)
         return self._without(var, "SumLinOperator", *weights, *(() if wr is None else (wr,)))
 
-    def _without(self, var: Any, name: str, *operands: Any) -> Any:
+    def _without(self, var: Tensor, name: str, *operands: object) -> LazyTensor:
         """An operation whose result does not depend on the variable that it is told."""
         found = self._call(name, self, var, *operands)
         used = topological([found.node])
@@ -428,7 +457,18 @@ class LazyTensor(Reducing):
         return found
 
 
-def _check_infinite(truth: Any, factor: Any) -> None:
+def _truth(x: Lazy, symbol: str) -> LazyTensor:
+    """The tensor, where it is a truth value."""
+    if not isinstance(x, LazyTensor) or not is_truth(x.node):
+        raise ArrayTypeError(
+            f"{symbol} is for truth values: comparisons, and what is made of them",
+            found=repr(x),
+            hint="(x > 0) & (y > 0), ~(x > 0)",
+        )
+    return x
+
+
+def _check_infinite(truth: LazyTensor, factor: LazyTensor) -> None:
     """Raise for a truth value times an infinite number: 0 times infinity is NaN.
 
     Raises:
@@ -443,13 +483,13 @@ def _check_infinite(truth: Any, factor: Any) -> None:
         )
 
 
-def _aligned(f: Any, v: Any) -> tuple[Any, Any]:
+def _aligned(f: LazyTensor, v: LazyTensor) -> tuple[LazyTensor, LazyTensor]:
     """A formula and variables of it, in which each argument has one node.
 
     Variables that are made of one array, several times, are one variable.
     """
-    moved: dict[Any, Any] = {}
-    leaves = {leaf: leaf for leaf in v.leaves}
+    moved: dict[Node, Node] = {}
+    leaves: dict[Leaf, Leaf] = {leaf: leaf for leaf in v.leaves}
     for leaf in v.leaves:
         found = alike(f.leaves, leaf)
         if found and found != [leaf]:
@@ -462,82 +502,32 @@ def _aligned(f: Any, v: Any) -> tuple[Any, Any]:
     return formula, variable
 
 
-def _to_complex(x: Any, name: str) -> Any:
+def _to_complex(x: LazyTensor, name: str) -> ComplexLazyTensor:
     """An operation from real numbers to complex ones."""
-    return x._apply(name, x)._as(x.class_for(True))
+    return x._apply(name, x)._as_complex()
 
 
-def is_number(x: Any, value: int) -> bool:
+def is_number(x: object, value: int) -> bool:
     """Whether x is a plain number of this value."""
     return plain_number(x) and x == value
 
 
-def _holds_complex(x: Any) -> bool:
+def _holds_complex(x: object) -> bool:
     if isinstance(x, (complex, np.complexfloating)):
         return True
     if isinstance(x, list):
         return any(map(_holds_complex, x))
-    library = library_for(x)
-    return library is not None and library.dtype(x) in COMPLEX
-
-
-def component_part(key: Any, last: int, dim: int) -> tuple[int, int | None]:
-    """The first component of an index, and how many, None for a single one, of `dim`.
-
-    Full slices may stand before it, one for each of the axes before the last.
-
-    Raises:
-        ShapeError: another axis is indexed, by something else, or beyond the components.
-    """
-    found = key
-    if isinstance(key, tuple):
-        if len(key) != last + 1 or any(
-            not isinstance(k, slice) or k != slice(None) for k in key[:-1]
-        ):
-            raise ShapeError(
-                "only the last axis, that of components, can be indexed",
-                found=f"[{', '.join(map(str, key))}]",
-                hint=f"x[{':, ' * last}k]",
-            )
-        found = key[-1]
-    if isinstance(found, slice):
-        start, stop = found.start or 0, dim if found.stop is None else found.stop
-        if found.step not in (None, 1) or not 0 <= start < stop <= dim:
-            raise ShapeError(
-                "a slice of components goes from start to stop, without step",
-                found=f"{found} of {dim} components",
-                hint=f"0 <= start < stop <= {dim}",
-            )
-        return start, stop - start
-    if isinstance(found, bool) or not isinstance(found, (int, np.integer)):
-        raise ShapeError(
-            "components are indexed by a whole number or a slice", found=repr(found), hint="x[0]"
-        )
-    if not 0 <= found < dim:
-        raise ShapeError(
-            f"components are numbered from 0 to {dim - 1}", found=repr(found), hint="x[0]"
-        )
-    return int(found), None
-
-
-def check_last(tensor: Any, axis: int | None) -> None:
-    """Raise unless an axis is that of components.
-
-    Raises:
-        OptionError: another axis.
-    """
-    if isinstance(axis, bool) or axis not in (-1, tensor.nbatchdims + 2):
-        raise OptionError(
-            "norms are over the last axis, that of components",
-            found=f"dim={axis!r}",
-            hint="dim=-1; over the pairs, (K**2).sum(axis=1) is the square, an array",
-        )
+    return is_array(x) and library_from(x).dtype(x) in COMPLEX
 
 
 add_methods(LazyTensor, for_complex=False)
 
 
-def where(condition: Any, x: Any, y: Any) -> Any:
+@overload
+def where(condition: object, x: LazyTensor | float, y: LazyTensor | float) -> LazyTensor: ...
+@overload
+def where(condition: object, x: object, y: object) -> Lazy: ...
+def where(condition: object, x: object, y: object) -> Lazy:
     """x where a condition is not 0, else y: lazy tensors, numbers and arrays as for `LazyTensor`.
 
     Conditions are comparisons, products of them (and, `&`), sums of them (or, `|`), 1 minus one
@@ -555,7 +545,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
         ShapeError, DTypeError, DimError: what does not join.
     """
     given = (condition, x, y)
-    tensor: Any = next((x for x in given if isinstance(x, Tensor)), None)
+    tensor = next((x for x in given if isinstance(x, LAZY)), None)
     if tensor is None:
         raise ArrayTypeError(
             "where selects by lazy tensors", found=str([type(o).__name__ for o in given])
@@ -564,7 +554,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     if mask.is_complex:
         raise ArrayTypeError("a condition cannot be complex", found=repr(mask), hint="z != 0")
     if any(tensor.is_complex for tensor in both):
-        both = [tensor if tensor.is_complex else tensor.real2complex() for tensor in both]
+        both = [t.real2complex() if isinstance(t, LazyTensor) else t for t in both]
         most = max(2 * mask.ndim, *(tensor.ndim for tensor in both))
         both = [t if t.ndim > 2 or most == 2 else t._apply("ComplexSumT", t, most) for t in both]
         if mask.ndim > 1:
@@ -573,7 +563,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 
 @brief
-def Var(x_or_ind: Any, dim: int | None = None, cat: int | None = None) -> Any:
+def Var(x_or_ind: object, dim: int | None = None, cat: int | None = None) -> LazyTensor:
     """A variable: a symbol (position, dimension, category), or a lazy tensor of an array.
 
     >>> Var(0, 3, 1).shape
@@ -589,7 +579,7 @@ def Var(x_or_ind: Any, dim: int | None = None, cat: int | None = None) -> Any:
     return LazyTensor((x_or_ind, dim, cat))
 
 
-def Vi(x_or_ind: Any, dim: int | None = None) -> Any:
+def Vi(x_or_ind: object, dim: int | None = None) -> LazyTensor:
     """A variable indexed by i: of an array (M, D), or argument number `x_or_ind` of a later call.
 
     >>> import numpy as np
@@ -602,7 +592,7 @@ def Vi(x_or_ind: Any, dim: int | None = None) -> Any:
     return Var(x_or_ind, dim, 0)
 
 
-def Vj(x_or_ind: Any, dim: int | None = None) -> Any:
+def Vj(x_or_ind: object, dim: int | None = None) -> LazyTensor:
     """A variable indexed by j: of an array (N, D), or argument number `x_or_ind` of a later call.
 
     >>> import numpy as np
@@ -615,7 +605,7 @@ def Vj(x_or_ind: Any, dim: int | None = None) -> Any:
     return Var(x_or_ind, dim, 1)
 
 
-def Pm(x_or_ind: Any, dim: int | None = None) -> Any:
+def Pm(x_or_ind: object, dim: int | None = None) -> LazyTensor:
     """A parameter: of a vector, a number or a list of them, or an argument of a later call.
 
     >>> Pm([1.0, 2.0]).ndim

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..arrays.library import COMPLEX, ArrayLibrary
 from ..arrays.opaque import opaque
@@ -45,7 +45,7 @@ class Leaf:
         array: Array | None = None,
         values: Sequence[float] | None = None,
         symbol: int | None = None,
-        owner: Any = None,
+        owner: Any = None,  # an array; whatever no other leaf has, where one is to come
         form: Kind | None = None,
         pairs: bool = False,
     ) -> None:
@@ -61,7 +61,10 @@ class Leaf:
 
     @property
     def array(self) -> Any:
-        """The array's present values: pairs of a complex array may have to be copied for a call."""
+        """The array's present values: pairs of a complex array may have to be copied for a call.
+
+        None for numbers and symbols.
+        """
         if self.form is not None and self._array is None:
             return viewed(self.owner, self.form)
         return self._array
@@ -72,7 +75,7 @@ class Leaf:
         return self.owner is not None
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[object, ...]:
         """Equal for leaves that are one argument: the same array, symbol or numbers."""
         if self.symbol is not None:
             return self.kind, self.dim, "symbol", self.symbol, self.pairs
@@ -107,7 +110,7 @@ class Leaf:
             )
         return array_leaf(owner, self.form).of_kind(self.kind)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         if self.form is not None:
             return _restored, (self.kind, self.form, self.owner)
         found = (self._array, self.values, self.symbol, self.owner, self.form, self.pairs)
@@ -151,7 +154,12 @@ def library_from(array: object) -> ArrayLibrary:
     return found
 
 
-def viewed(owner: Array, form: Kind) -> Any:
+def is_array(x: object) -> TypeGuard[Array]:
+    """Whether x is an array of some library."""
+    return library_for(x) is not None
+
+
+def viewed(owner: Array, form: Kind) -> Array:
     """An array as a fold wants it: without the axis of the index that it does not have."""
     library = library_from(owner)
     library.check_recording()  # sizes would be tensors
@@ -182,7 +190,7 @@ def alike(leaves: Iterable[Leaf], wanted: Leaf) -> list[Leaf]:
     return found
 
 
-def _memory(leaf: Leaf) -> tuple[Any, ...] | None:
+def _memory(leaf: Leaf) -> tuple[object, ...] | None:
     """What two views of the same numbers have in common, None where there is no telling."""
     if not leaf.given or leaf.form is None or leaf.pairs:
         return None
@@ -209,7 +217,7 @@ def numbered(
     `leaves`. Leaves that no graph uses are kept: their sizes count.
     """
     leaves = tuple(leaves)
-    distinct: dict[Any, Leaf] = {}
+    distinct: dict[tuple[object, ...], Leaf] = {}
     for leaf in leaves:
         distinct.setdefault(leaf.key, leaf)
     symbols = sorted((x for x in distinct.values() if x.symbol is not None), key=_symbol)

@@ -4,15 +4,21 @@ The first operand is the tensor itself; the others, and then the parameters, are
 Their names are PyKeOps' where PyKeOps has the method, since programs may give them by name.
 """
 
+# Methods are part of the classes that they are made for.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import inspect
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from ..errors import ArrayTypeError, OptionError
 from ..ops.table import OPERATIONS, Op, Param
+
+if TYPE_CHECKING:
+    from .reducing import Reducing
 
 _NAMES = {
     "atan2": "other",
@@ -52,7 +58,7 @@ def signature_of(op: Op) -> inspect.Signature:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     found = [inspect.Parameter("self", kind)]
     for place, word in enumerate(words):
-        default: Any = inspect.Parameter.empty
+        default: object = inspect.Parameter.empty
         if operands - op.optional <= place < operands:
             default = None
         elif place >= operands and op.params[place - operands].default is not None:
@@ -61,14 +67,14 @@ def signature_of(op: Op) -> inspect.Signature:
     return inspect.Signature(found)
 
 
-def method_of(op: Op) -> Callable[..., Any]:
+def method_of(op: Op) -> Callable[..., Reducing]:
     """The method of a row."""
     signature = signature_of(op)
     operands = len(op.args) - 1
     names = list(signature.parameters)[1:]
 
-    def method(self: Any, *args: Any, **named: Any) -> Any:
-        given = list(args)
+    def method(self: Reducing, *args: object, **named: object) -> Reducing:
+        given: list[Any] = list(args)  # of the types that the row says
         if named or len(args) != len(names):
             try:
                 bound = signature.bind(self, *args, **named)
@@ -88,7 +94,9 @@ def method_of(op: Op) -> Callable[..., Any]:
     return described(method, op, signature)
 
 
-def described(method: Any, op: Op, signature: inspect.Signature) -> Callable[..., Any]:
+def described(
+    method: Callable[..., Reducing], op: Op, signature: inspect.Signature
+) -> Callable[..., Reducing]:
     """A function with a row's name, words and signature."""
     words = [*op.args, *(param.name for param in op.params)]
     lines = [
@@ -102,11 +110,11 @@ def described(method: Any, op: Op, signature: inspect.Signature) -> Callable[...
         lines.append(f"Conventions: {op.conventions}.")
     method.__name__ = method.__qualname__ = str(op.method)
     method.__doc__ = "\n".join(lines)
-    method.__signature__ = signature
+    method.__signature__ = signature  # pyright: ignore (Python lets functions have it)
     return method
 
 
-def checked_parameter(param: Param, value: Any) -> Any:
+def checked_parameter(param: Param, value: Any) -> int | tuple[int, ...]:
     """A parameter of a row: a whole number, or a tuple of them.
 
     Raises:
@@ -122,7 +130,7 @@ def checked_parameter(param: Param, value: Any) -> Any:
     return whole(param.name, value)
 
 
-def whole(name: str, value: Any) -> int:
+def whole(name: str, value: SupportsIndex) -> int:
     """The value as a whole number.
 
     Raises:
@@ -136,7 +144,7 @@ def whole(name: str, value: Any) -> int:
         raise OptionError(f"{name} must be a whole number", found=f"{name}={value!r}") from None
 
 
-def add_methods(cls: Any, for_complex: bool) -> None:
+def add_methods(cls: type[Reducing], for_complex: bool) -> None:
     """Give a class a method for every row that has one, unless it has its own."""
     for op in OPERATIONS.values():
         own = op.method is not None and op.method in vars(cls)
@@ -145,14 +153,14 @@ def add_methods(cls: Any, for_complex: bool) -> None:
             setattr(cls, op.method, method_of(op))
 
 
-def add_refusals(cls: Any, names: set[str], why: str, hint: str) -> None:
+def add_refusals(cls: type[Reducing], names: set[str], why: str, hint: str) -> None:
     """Give a class methods that refuse, saying why and what to do instead."""
     for name in sorted(names):
         setattr(cls, name, _refusal(name, why, hint))
 
 
-def _refusal(name: str, why: str, hint: str) -> Callable[..., Any]:
-    def method(self: Any, *args: Any, **named: Any) -> Any:
+def _refusal(name: str, why: str, hint: str) -> Callable[..., NoReturn]:
+    def method(self: Reducing, *args: object, **named: object) -> NoReturn:
         raise ArrayTypeError(f"{name} {why}", found=repr(self), hint=hint)
 
     method.__name__ = method.__qualname__ = name

@@ -1,16 +1,19 @@
 """A reduction of a lazy tensor that waits for its call."""
 
+# A reduction is a part of the tensor that it reduces.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from ..arrays.checks import check_out
 from ..arrays.library import COMPLEX, ArrayLibrary
-from ..arrays.registry import library_for
 from ..core.cache import Cache, Limit
+from ..core.library import Array
 from ..core.node import Kind, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
@@ -20,7 +23,14 @@ from .copies import converted, copied, packed, unpacked, with_owners
 from .fold import Fold
 from .genred import CALL_OPTIONS
 from .given import as_float, plain_number
-from .leaves import Leaf, numbered, placed_variable
+from .leaves import Leaf, is_array, library_from, numbered, placed_variable
+from .typed import CallOptions, ReducedOptions, Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .explain import Explained
+    from .reducing import Reducing
 
 _folds: Cache[Fold] = Cache(Limit("reductions of lazy tensors", 512))
 
@@ -37,16 +47,16 @@ class Reduced:
 
     def __init__(
         self,
-        tensor: Any,
+        tensor: Reducing,
         weight: Node | None,
         name: str,
         kept: Kind,
         length: int,
         accuracy: Accuracy,
-        options: dict[str, Any],
+        options: ReducedOptions,
     ) -> None:
         self.tensor, self.weight, self.reduction_op, self.kept = tensor, weight, name, kept
-        self.length, self.accuracy, self.options = length, accuracy, dict(options)
+        self.length, self.accuracy, self.options = length, accuracy, options.copy()
         nodes, self.order = numbered([tensor.node, weight], tensor.leaves)
         self.fold = fold_of(nodes, self.order, name, kept, length, accuracy)
         checked_keepdim(name, self.options.get("keepdim"))
@@ -62,18 +72,18 @@ class Reduced:
         return self.tensor.nbatchdims + (0 if self.kept == Kind.J else 1)
 
     @property
-    def formula2(self) -> Any:
+    def formula2(self) -> str | None:
         """The weight, None without one."""
         return None if self.weight is None else str(self.weight)
 
     @property
-    def opt_arg(self) -> Any:
+    def opt_arg(self) -> int | None:
         """The length of lists, None without them."""
         return self.length or None
 
     # -- calls ----------------------------------------------------------------------------------
 
-    def __call__(self, *arrays: Any, **options: Any) -> Any:
+    def __call__(self, *arrays: object, **options: Unpack[ReducedOptions]) -> Result:
         """Compute; options (`backend`, `ranges`, `out` ...) are remembered for later calls.
 
         Raises:
@@ -85,23 +95,23 @@ class Reduced:
         checked_keepdim(self.reduction_op, self.options.get("keepdim"))
         library, filled = self._filled(arrays)
         call = self._call_options()
-        keep, out = call.pop("keepdim", False), call.get("out")
+        keep, out = bool(self.options.get("keepdim")), call.get("out")
         if self.tensor.is_complex:
             call["out"] = None
-            result = self.tensor._finished(self.tensor._compute(self.fold, filled, None, **call))
-            result = self._shaped(result, bool(keep))
+            result = library.as_complex(self.tensor._compute(self.fold, filled, None, **call))
+            result = self._shaped(result, keep)
             return result if out is None else _filled(library, out, result)
         result = self.tensor._compute(self.fold, filled, None, **call)
-        return result if out is not None else self._shaped(result, bool(keep))
+        return result if out is not None else self._shaped(result, keep)
 
-    def _filled(self, arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+    def _filled(self, arrays: Sequence[object]) -> tuple[ArrayLibrary, list[object]]:
         """The library of a call's arrays, and one for every variable.
 
         Raises:
             ArgumentError: another number of arrays than there are symbols.
         """
         symbols = self.tensor.symbols
-        wanted = max((leaf.symbol for leaf in symbols), default=-1) + 1
+        wanted = max((leaf.symbol for leaf in symbols if leaf.symbol is not None), default=-1) + 1
         if len(arrays) != wanted:
             raise ArgumentError(
                 f"this reduction takes {wanted} array{'s' * (wanted != 1)}, one for each symbol",
@@ -112,16 +122,19 @@ class Reduced:
         library, like = _library(given)
         return library, [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
 
-    def _call_options(self) -> dict[str, Any]:
+    def _call_options(self) -> CallOptions:
         """The options of a call, with what the tensor says of ranges and backend."""
-        call = dict(self.options)
+        call = self.options.copy()
+        call.pop("keepdim", None)
         if call.get("ranges") is None:
             call["ranges"] = self.tensor.ranges
         if call.get("backend") is None:
             call["backend"] = self.tensor.backend or "auto"
         return call
 
-    def explain(self, *arrays: Any, dtype: str = "float32", **options: Any) -> Any:
+    def explain(
+        self, *arrays: object, dtype: str = "float32", **options: Unpack[CallOptions]
+    ) -> Explained:
         """How the reduction is computed; nothing is.
 
         Args:
@@ -137,14 +150,15 @@ class Reduced:
         from .explain import explain_fold
 
         checked_call(options)
-        call = {**self._call_options(), **options}
+        call = self._call_options()
+        call.update(options)
         waits = not arrays and not self.ready
         filled = [] if waits else self._filled(arrays)[1]
-        ranges = None if waits else call["ranges"]
-        return explain_fold(self.fold, filled, dtype, None, call["backend"], ranges)
+        ranges = None if waits else call.get("ranges")
+        return explain_fold(self.fold, filled, dtype, None, call.get("backend", "auto"), ranges)
 
     @staticmethod
-    def _array(leaf: Leaf, arrays: Sequence[Any]) -> Any:
+    def _array(leaf: Leaf, arrays: Sequence[object]) -> object:
         """The array of a leaf, or its numbers, as a tuple."""
         if leaf.symbol is None:
             return leaf.array if leaf.values is None else leaf.values
@@ -154,9 +168,9 @@ class Reduced:
                 return (as_float(array), 0.0)[: leaf.dim]
             if leaf.pairs and isinstance(array, (complex, np.complexfloating)):
                 return (float(array.real), float(array.imag))
-        library = library_for(array)
-        if not leaf.pairs or library is None:
+        if not leaf.pairs or not is_array(array):
             return array
+        library = library_from(array)
         if library.dtype(array) not in COMPLEX:
             raise DTypeError(
                 f"argument {leaf.symbol} must be an array of complex numbers",
@@ -164,7 +178,7 @@ class Reduced:
             )
         return library.as_real(array)
 
-    def _shaped(self, result: Any, keep: bool) -> Any:
+    def _shaped(self, result: Result, keep: bool) -> Result:
         """Results with all batch axes, and with the reduced axis where it is to be kept."""
         if isinstance(result, tuple):
             return tuple(self._shaped(array, keep) for array in result)
@@ -178,14 +192,14 @@ class Reduced:
 
     # -- copies ---------------------------------------------------------------------------------
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Reduced:
+    def __deepcopy__(self, memo: dict[int, object]) -> Reduced:
         return self.with_arrays(lambda array: copied(array, memo))
 
-    def to(self, *args: Any, **options: Any) -> Reduced:
+    def to(self, *args: object, **options: object) -> Reduced:
         """The same reduction of arrays on another device or of another dtype."""
         return self.with_arrays(lambda array: converted(array, *args, **options))
 
-    def with_arrays(self, change: Callable[[Any], Any]) -> Reduced:
+    def with_arrays(self, change: Callable[[Array], Array]) -> Reduced:
         """The same reduction of other arrays: what `change` makes of each, once."""
         return self._on(*with_owners(self._nodes(), self.tensor.leaves, change))
 
@@ -198,7 +212,7 @@ class Reduced:
         rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
         return Reduced(tensor, weight, *rest)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         steps = None if self.weight is None else packed([self.weight], self.tensor.leaves)
         rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
         return _unpickled, (self.tensor, steps, *rest)
@@ -208,10 +222,10 @@ class Reduced:
     def __bool__(self) -> bool:
         raise _refused("if, and, or, not", self)
 
-    def __array__(self, *args: Any, **options: Any) -> Any:
+    def __array__(self, *args: object, **options: object) -> NoReturn:
         raise _refused("__array__", self)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         tensor = self.__dict__.get("tensor")
         if tensor is None or name.startswith("_") or not hasattr(type(tensor), name):
             if tensor is not None and name in tensor._shown:
@@ -244,8 +258,8 @@ def _refused(what: str, reduced: Reduced) -> ReducedError:
     )
 
 
-def _refusing(name: str) -> Callable[..., Any]:
-    def method(self: Reduced, *operands: Any) -> Any:
+def _refusing(name: str) -> Callable[..., NoReturn]:
+    def method(self: Reduced, *operands: object) -> NoReturn:
         raise _refused(name, self)
 
     return method
@@ -258,9 +272,17 @@ for _name in ["neg", "abs", "eq", "ne", "lt", "le", "gt", "ge", "getitem"]:
     setattr(Reduced, f"__{_name}__", _refusing(f"__{_name}__"))
 
 
-def _unpickled(tensor: Any, steps: Steps | None, *rest: Any) -> Reduced:
+def _unpickled(
+    tensor: Reducing,
+    steps: Steps | None,
+    name: str,
+    kept: Kind,
+    length: int,
+    accuracy: Accuracy,
+    options: ReducedOptions,
+) -> Reduced:
     weight = None if steps is None else unpacked(steps, tensor.leaves)[0]
-    return Reduced(tensor, weight, *rest)
+    return Reduced(tensor, weight, name, kept, length, accuracy, options)
 
 
 def symbols_wanted(symbols: Sequence[Leaf]) -> str:
@@ -273,7 +295,7 @@ def symbols_wanted(symbols: Sequence[Leaf]) -> str:
     return ", ".join(parts)
 
 
-def checked_call(options: dict[str, Any]) -> None:
+def checked_call(options: Mapping[str, object]) -> None:
     """Raise unless these are options of a reduction's call.
 
     Raises:
@@ -284,7 +306,7 @@ def checked_call(options: dict[str, Any]) -> None:
         raise error
 
 
-def checked_keepdim(reduction_op: str, keepdim: Any) -> None:
+def checked_keepdim(reduction_op: str, keepdim: object) -> None:
     """Raise unless keepdim can be had.
 
     Raises:
@@ -300,21 +322,21 @@ def checked_keepdim(reduction_op: str, keepdim: Any) -> None:
         )
 
 
-def _library(arrays: Sequence[Any]) -> tuple[ArrayLibrary, Any]:
+def _library(arrays: Sequence[object]) -> tuple[ArrayLibrary, Array]:
     """The library of the first array, and that array: its dtype and device are the result's."""
-    first = next((x for x in arrays if library_for(x) is not None), None)
-    library = library_for(first)
-    if library is None:
+    first = next(filter(is_array, arrays), None)
+    if first is None:
         raise ArgumentError(
             "a formula of numbers alone has no dtype: there is nothing to compute with",
             hint="make one of them an array",
         )
-    return library, first
+    return library_from(first), first
 
 
-def _filled(library: ArrayLibrary, out: Any, result: Any) -> Any:
+def _filled(library: ArrayLibrary, out: object, result: Array) -> object:
     """`out`, with a result copied into it."""
     check_out(library, out, tuple(result.shape), library.dtype(result), result)
+    assert library.owns(out)
     out[...] = result
     return out
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+import numpy as np
 
 from ..arrays.library import COMPLEX
 from ..arrays.registry import NUMPY, library_for
 from ..calculus.substitute import substitute
+from ..core.library import Array
 from ..core.node import Kind
 from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, brief, unexpected
 from ..ops.reductions import REDUCTIONS
@@ -20,8 +24,24 @@ from .genred import (
     checked_weight,
 )
 from .lazy import Tensor, is_scalar
-from .leaves import library_from
+from .leaves import is_array, library_from
 from .reduced import Reduced, checked_call
+from .typed import (
+    ExplainOptions,
+    MethodOptions,
+    ReductionOptions,
+    Result,
+    SystemOptions,
+    WeightedOptions,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from .explain import Explained
+    from .foreign import Lazy
+
+_V = TypeVar("_V")
 
 if TYPE_CHECKING:
     from .lazysolve import Solved
@@ -40,20 +60,25 @@ class Reducing(Tensor):
     # How reductions are computed; a class that derives from these may fill `out` another way.
     _compute = staticmethod(call_fold)
 
+    if TYPE_CHECKING:  # what both kinds have
+
+        def conj(self) -> Self: ...
+        def _call(self, name: str, *operands: object) -> Lazy: ...
+
     # -- the general form -----------------------------------------------------------------------
 
     @brief
     def reduction(
         self,
         reduction_op: str,
-        other: Any = None,
-        opt_arg: Any = None,
+        other: object = None,
+        opt_arg: int | None = None,
         axis: int | None = None,
         dim: int | None = None,
         call: bool = True,
         is_complex: bool | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: Unpack[ReductionOptions],
+    ) -> Result:
         """Any reduction by its name, over i (axis = number of batch axes) or j (one more).
 
         Args:
@@ -75,8 +100,8 @@ class Reducing(Tensor):
             OptionError, ArgumentError, ArrayTypeError, ShapeError: what does not fit.
         """
         kept = self._kept(axis if axis is not None else dim)
-        accuracy, options = _separated(_keepdim(options))
-        checked_call(options)
+        accuracy, rest = _separated(_keepdim(options))
+        checked_call(rest)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
         if other is not None and not isinstance(other, Tensor):
@@ -96,7 +121,7 @@ class Reducing(Tensor):
             kept,
             length,
             checked_accuracy(row, **accuracy),
-            options,
+            rest,  # pyright: ignore (checked)
         )
         return reduced() if call and reduced.ready else reduced
 
@@ -105,8 +130,8 @@ class Reducing(Tensor):
         reduction_op: str = "Sum",
         axis: int | None = None,
         dim: int | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: Unpack[ExplainOptions],
+    ) -> Explained:
         """How a reduction of this tensor would be computed; nothing is.
 
         Args:
@@ -130,15 +155,11 @@ class Reducing(Tensor):
             raise OptionError(f"axis must be {where}", found=f"axis={axis!r}")
         return Kind.J if axis == batches else Kind.I
 
-    def _finished(self, result: Any) -> Any:
-        """A result as the numbers of this tensor: complex tensors overrule it."""
-        return result
-
     # -- reductions by name ---------------------------------------------------------------------
 
     def _either(
-        self, vector: str, name: str, axis: int | None, dim: int | None, options: dict[str, Any]
-    ) -> Any:
+        self, vector: str, name: str, axis: int | None, dim: int | None, options: MethodOptions
+    ) -> Result:
         """An operation on the components for the last axis, else a reduction.
 
         The last axis is kept, with size 1, whatever `keepdim`: `shape` does not show it.
@@ -171,92 +192,174 @@ class Reducing(Tensor):
                 else f"{axes}; K.{method}(axis=-1) is the tensor itself",
             )
 
-    def _over_components(self, name: str) -> Any:
+    def _over_components(self, name: str) -> Lazy:
         return self._call(name, self)
 
-    def sum(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
+    @overload
+    def sum(
+        self, axis: Literal[-1] = -1, dim: None = None, **options: Unpack[MethodOptions]
+    ) -> Self: ...
+    @overload
+    def sum(
+        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result: ...
+    def sum(
+        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The sum over the components (the default), or over i or j: an array."""
         return self._either("Sum", "Sum", axis, dim, options)
 
-    def min(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
+    @overload
+    def min(
+        self, axis: Literal[-1] = -1, dim: None = None, **options: Unpack[MethodOptions]
+    ) -> Self: ...
+    @overload
+    def min(
+        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result: ...
+    def min(
+        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The smallest of the components (the default), or over i or j: an array."""
         return self._either("Min", "Min", axis, dim, options)
 
-    def max(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
+    @overload
+    def max(
+        self, axis: Literal[-1] = -1, dim: None = None, **options: Unpack[MethodOptions]
+    ) -> Self: ...
+    @overload
+    def max(
+        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result: ...
+    def max(
+        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The largest of the components (the default), or over i or j: an array."""
         return self._either("Max", "Max", axis, dim, options)
 
-    def argmin(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
+    @overload
+    def argmin(
+        self, axis: Literal[-1] = -1, dim: None = None, **options: Unpack[MethodOptions]
+    ) -> Self: ...
+    @overload
+    def argmin(
+        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result: ...
+    def argmin(
+        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """Where the smallest stands: among the components (the default), or over i or j."""
         return self._either("ArgMin", "ArgMin", axis, dim, options)
 
-    def argmax(self, axis: Any = COMPONENTS, dim: int | None = None, **options: Any) -> Any:
+    @overload
+    def argmax(
+        self, axis: Literal[-1] = -1, dim: None = None, **options: Unpack[MethodOptions]
+    ) -> Self: ...
+    @overload
+    def argmax(
+        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result: ...
+    def argmax(
+        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """Where the largest stands: among the components (the default), or over i or j."""
         return self._either("ArgMax", "ArgMax", axis, dim, options)
 
-    def sum_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+    def sum_reduction(
+        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The sum over i or j."""
         return self.reduction("Sum", axis=axis, dim=dim, **options)
 
-    def min_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+    def min_reduction(
+        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The smallest value over i or j."""
         return self.reduction("Min", axis=axis, dim=dim, **options)
 
-    def max_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+    def max_reduction(
+        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The largest value over i or j."""
         return self.reduction("Max", axis=axis, dim=dim, **options)
 
     def argmin_reduction(
-        self, axis: int | None = None, dim: int | None = None, **options: Any
-    ) -> Any:
+        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The index of the smallest value over i or j."""
         return self.reduction("ArgMin", axis=axis, dim=dim, **options)
 
     def argmax_reduction(
-        self, axis: int | None = None, dim: int | None = None, **options: Any
-    ) -> Any:
+        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The index of the largest value over i or j."""
         return self.reduction("ArgMax", axis=axis, dim=dim, **options)
 
-    def min_argmin(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+    def min_argmin(
+        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The smallest value over i or j, and its index."""
         return self.reduction("Min_ArgMin", axis=axis, dim=dim, **options)
 
-    def max_argmax(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+    def max_argmax(
+        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+    ) -> Result:
         """The largest value over i or j, and its index."""
         return self.reduction("Max_ArgMax", axis=axis, dim=dim, **options)
 
-    def Kmin(self, K: int, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+    def Kmin(
+        self,
+        K: int,
+        axis: int | None = None,
+        dim: int | None = None,
+        **options: Unpack[MethodOptions],
+    ) -> Result:
         """The K smallest values over i or j."""
         return self.reduction("KMin", opt_arg=K, axis=axis, dim=dim, **options)
 
     def argKmin(
-        self, K: int, axis: int | None = None, dim: int | None = None, **options: Any
-    ) -> Any:
+        self,
+        K: int,
+        axis: int | None = None,
+        dim: int | None = None,
+        **options: Unpack[MethodOptions],
+    ) -> Result:
         """The indices of the K smallest values over i or j."""
         return self.reduction("ArgKMin", opt_arg=K, axis=axis, dim=dim, **options)
 
     def Kmin_argKmin(
-        self, K: int, axis: int | None = None, dim: int | None = None, **options: Any
-    ) -> Any:
+        self,
+        K: int,
+        axis: int | None = None,
+        dim: int | None = None,
+        **options: Unpack[MethodOptions],
+    ) -> Result:
         """The K smallest values over i or j, and their indices."""
         return self.reduction("KMin_ArgKMin", opt_arg=K, axis=axis, dim=dim, **options)
 
     def logsumexp(
-        self, axis: int | None = None, dim: int | None = None, weight: Any = None, **options: Any
-    ) -> Any:
+        self,
+        axis: int | None = None,
+        dim: int | None = None,
+        weight: object = None,
+        **options: Unpack[WeightedOptions],
+    ) -> Result:
         """log sum e^self over i or j; with a weight, a lazy tensor, log sum e^self weight."""
-        weight = options.pop("other", weight)
+        options.setdefault("other", weight)
         if isinstance(dim, Tensor):
-            dim, weight = None, dim
-        return self.reduction("LogSumExp", other=weight, axis=axis, dim=dim, **options)
+            dim, options["other"] = None, dim
+        return self.reduction("LogSumExp", axis=axis, dim=dim, **options)
 
     def sumsoftmaxweight(
-        self, weight: Any = None, axis: int | None = None, dim: int | None = None, **options: Any
-    ) -> Any:
+        self,
+        weight: object = None,
+        axis: int | None = None,
+        dim: int | None = None,
+        **options: Unpack[WeightedOptions],
+    ) -> Result:
         """sum e^self weight / sum e^self over i or j; the weight is a lazy tensor."""
-        weight = options.pop("other", weight)
-        return self.reduction("SumSoftMaxWeight", other=weight, axis=axis, dim=dim, **options)
+        options.setdefault("other", weight)
+        return self.reduction("SumSoftMaxWeight", axis=axis, dim=dim, **options)
 
     min_argmin_reduction, max_argmax_reduction = min_argmin, max_argmax
     Kmin_reduction, argKmin_reduction = Kmin, argKmin
@@ -266,7 +369,7 @@ class Reducing(Tensor):
 
     # -- linear operators -----------------------------------------------------------------------
 
-    def t(self) -> Any:
+    def t(self) -> Self:
         """The transposed matrix: i and j trade places."""
         found = self._like(self.node)
         swapped = {Kind.I: Kind.J, Kind.J: Kind.I, Kind.PARAMETER: Kind.PARAMETER}
@@ -280,11 +383,11 @@ class Reducing(Tensor):
         return found
 
     @property
-    def T(self) -> Any:
+    def T(self) -> Self:
         """The transposed matrix."""
         return self.t()
 
-    def __matmul__(self, v: Any, **options: Any) -> Any:
+    def __matmul__(self, v: _V, **options: Unpack[ReductionOptions]) -> _V:
         """The matrix (..., M, N) times a vector (N,) or vectors (..., N, E).
 
         Raises:
@@ -296,7 +399,7 @@ class Reducing(Tensor):
                 found=f"shape {self.shape}",
                 hint="x.sum(-1) makes scalars of vectors",
             )
-        if library_for(v) is None or not len(v.shape):
+        if not is_array(v) or not len(v.shape):
             raise ArrayTypeError(
                 "a matrix can be multiplied with an array (N,) or (..., N, E)",
                 found=f"a {type(v).__name__}",
@@ -314,31 +417,37 @@ class Reducing(Tensor):
                 if len(v.shape) == 2 and v.shape[-1] == self.nj
                 else f"vectors of {self.nj or 1} numbers, a matrix of shape {self.shape}",
             )
-        product = self * self._column_variable(columns)
+        product = self._binary("Mult", self._column_variable(columns))
         result = product.reduction("Sum", axis=product.nbatchdims + 1, **options)
         return result.reshape(-1) if flat else result
 
-    def __rmatmul__(self, v: Any, **options: Any) -> Any:
+    def __rmatmul__(self, v: _V, **options: Unpack[ReductionOptions]) -> _V:
         """A vector (M,), or rows (..., E, M), times the matrix (..., M, N).
 
         Raises:
             ShapeError, ArrayTypeError: what cannot be multiplied.
         """
-        if library_for(v) is None or len(v.shape) < 2:
+        rows: Result = v
+        if library_for(v) is None or len(rows.shape) < 2:
             return self.t().__matmul__(v, **options)
-        return self.t().__matmul__(v.swapaxes(-1, -2), **options).swapaxes(-1, -2)
+        return self.t().__matmul__(rows.swapaxes(-1, -2), **options).swapaxes(-1, -2)
 
-    def _column_variable(self, columns: Any) -> Any:
+    def _column_variable(self, columns: Array) -> Tensor:
         """An array (..., N, E) as a variable indexed by j, also where N is 1."""
         is_complex = library_from(columns).dtype(columns) in COMPLEX
-        found: Any = object.__new__(self.class_for(is_complex))
+        found = object.__new__(self.class_for(is_complex))
         found._blank()
         found._set_owner(columns[..., None, :, :], Kind.J)
         return found
 
     def solve(
-        self, other: Any, var: Any = None, call: bool = True, alpha: Any = 1e-10, **options: Any
-    ) -> Any:
+        self,
+        other: object,
+        var: Tensor | None = None,
+        call: bool = True,
+        alpha: object = 1e-10,
+        **options: Unpack[SystemOptions],
+    ) -> Result:
         """Solve (alpha Id + K) a = b, K being this matrix, symmetric and positive definite.
 
         Args:
@@ -361,10 +470,10 @@ class Reducing(Tensor):
             SolveError: no convergence, or a matrix that is not positive definite.
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, OptionError: what does not fit.
         """
-        accuracy, options = _separated(options)
+        accuracy, rest = _separated(options)
         system = self._system_class()
         solved = system(self, other, var, checked_accuracy(REDUCTIONS["Sum"], **accuracy))
-        solved.set_options(alpha=alpha, **options)
+        solved.set_options(alpha=alpha, **rest)
         return solved() if call and solved.ready else solved
 
     @staticmethod
@@ -374,28 +483,29 @@ class Reducing(Tensor):
 
         return Solved
 
-    def matvec(self, v: Any) -> Any:
+    def matvec(self, v: _V) -> _V:
         """The matrix times a vector, as SciPy's linear operators have it.
 
         A NumPy array gives a NumPy array, whatever library the tensor is of.
         """
         return self._product(self, v)
 
-    def rmatvec(self, v: Any) -> Any:
+    def rmatvec(self, v: _V) -> _V:
         """The adjoint matrix times a vector: the transposed one, conjugate where it is complex."""
         return self._product(self.t().conj() if self.is_complex else self.t(), v)
 
-    def matmat(self, v: Any) -> Any:
+    def matmat(self, v: _V) -> _V:
         """The matrix times several vectors, the columns of v."""
         return self.matvec(v)
 
-    def rmatmat(self, v: Any) -> Any:
+    def rmatmat(self, v: _V) -> _V:
         """The adjoint matrix times several vectors, the columns of v."""
         return self.rmatvec(v)
 
-    def _product(self, matrix: Any, v: Any) -> Any:
+    def _product(self, matrix: Self, v: object) -> Result:
         library = self.library
-        if library in (None, NUMPY) or library_for(v) is not NUMPY:
+        other = library_for(v) is not NUMPY
+        if library is None or library is NUMPY or other or not isinstance(v, np.ndarray):
             return matrix @ v
         like = next(leaf.array for leaf in self.leaves if leaf.given)
         vectors = library.constants(v, like)
@@ -404,14 +514,14 @@ class Reducing(Tensor):
         return library.to_numpy(matrix @ vectors)
 
 
-def _separated(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _separated(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of accuracy, and those of a call; hints are neither."""
     accuracy = {name: value for name, value in options.items() if name in OPTIONS}
     rest = {name: value for name, value in options.items() if name not in (*OPTIONS, *HINTS)}
     return accuracy, rest
 
 
-def _keepdim(options: dict[str, Any]) -> dict[str, Any]:
+def _keepdim(options: Mapping[str, object]) -> dict[str, object]:
     """Options with NumPy's `keepdims` by torch's name.
 
     Raises:
