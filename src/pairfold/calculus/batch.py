@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
 from ..ops.table import OPERATIONS, Op, Param, Rule, build, constant, operation, variable
 from ..ops.vectors import zero
+
+_R = TypeVar("_R")
 
 # ----- rows that move between a vector and a batch -----------------------------------------------
 
@@ -207,27 +209,24 @@ def each(op: Op, batched: tuple[bool, ...]) -> Op:
     return _each.of((op, batched), lambda: _derived(op, batched))
 
 
-_NOT_DERIVED: dict[str, Any] = {
-    "rules": (),
-    "symbol": None,
-    "method": None,
-    "like": None,
-    "known": (),
-    "refuses": (),
-    "sized": None,
-}
+# What a derived row is given: for each operand what a rule reads of it, the count, the parameters.
+_Parts = tuple[tuple[_R, ...], int, tuple[object, ...]]
+
+
+def _parts(given: tuple[object, ...], arity: int) -> tuple[object, ...]:
+    return given[:arity], given[arity], given[arity + 1 :]
 
 
 def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
     arity = len(op.args)
 
-    def dims(*rest: Any) -> int:
-        sizes, count, params = rest[:arity], rest[arity], rest[arity + 1 :]
+    def dims(*rest: object) -> int:
+        sizes, count, params = cast("_Parts[int]", _parts(rest, arity))
         single = (d // count if b else d for d, b in zip(sizes, batched, strict=True))
         return count * op.dims(*single, *params)
 
-    def value(s: Scalars, k: Index, *rest: Any) -> Value:
-        readers, count, params = rest[:arity], rest[arity], rest[arity + 1 :]
+    def value(s: Scalars, k: Index, *rest: object) -> Value:
+        readers, count, params = cast("_Parts[_Read]", _parts(rest, arity))
         dim = dims(*(reader.dim for reader in readers), count, *params) // count
         block: Index = k if dim == 1 else k // dim
         vectors = (
@@ -237,8 +236,8 @@ def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
         assert op.value is not None
         return op.value(s, 0 if dim == 1 else k % dim, *vectors, *params)
 
-    def pullback(g: Node, out: Node, *rest: Any) -> list[Node | None]:
-        operands, count, params = rest[:arity], rest[arity], rest[arity + 1 :]
+    def pullback(g: Node, out: Node, *rest: object) -> list[Node | None]:
+        operands, count, params = cast("_Parts[Node]", _parts(rest, arity))
         return _pulled_each(op, batched, g, out, operands, count, params)
 
     return replace(
@@ -249,7 +248,14 @@ def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
         value=value,
         pullback=None if op.pullback is None else pullback,
         params=(Param("count", 3), *op.params),
-        **_NOT_DERIVED,
+        # What is said of single vectors alone.
+        rules=(),
+        symbol=None,
+        method=None,
+        like=None,
+        known=(),
+        refuses=(),
+        sized=None,
     )
 
 
