@@ -9,18 +9,17 @@ so that a CUDA graph can record it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 from ...core.cache import Cache, Limit
 from ...core.dtypes import BYTES_OF_RESULTS, BYTES_STORED, STORED
-from ...core.library import Array, Device
+from ...core.library import Array, Device, NumpyArray
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
 from ...lower.tiling import Grid, Tiling, grid, groups_of, tilings
 from ...settings import Settings
-from .compiled import Program, interpreting, triton
+from .compiled import Launched, Program, interpreting, triton
 
 Strides = tuple[int, int]
 
@@ -163,7 +162,12 @@ class GpuLauncher:
         return Bound(main, literal, parts, (rows, 0, batches), options, device, pattern)
 
     def call(
-        self, bound: Bound, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+        self,
+        bound: Bound,
+        rows: int,
+        columns: int,
+        strides: Sequence[Strides],
+        offsets: NumpyArray | None = None,
     ) -> GpuCall:
         """A fold of these sizes, to be called with arrays of the device.
 
@@ -191,7 +195,7 @@ class GpuCall:
         bound: Bound,
         sizes: tuple[int, int],
         strides: Sequence[Strides],
-        offsets: Any,
+        offsets: NumpyArray | None,
     ) -> None:
         assert bound.device is not None
         self.launcher, self.bound, self.sizes, self.device = launcher, bound, sizes, bound.device
@@ -245,7 +249,7 @@ class GpuCall:
         self._waves(program, parts, parts.panels * parts.batches, values, True)
 
     def _waves(
-        self, program: Program, parts: Grid, tasks: int, values: dict[str, Any], combine: bool
+        self, program: Program, parts: Grid, tasks: int, values: dict[str, object], combine: bool
     ) -> None:
         """So many tasks, in launches whose scratch memory stays small."""
         step = wave(program, parts)
@@ -261,7 +265,12 @@ class GpuCall:
     # ---- arguments ----------------------------------------------------------------------------
 
     def _enqueue(
-        self, function: Any, program: Program, programs: tuple[int, int], values: Any, combine: bool
+        self,
+        function: Launched,
+        program: Program,
+        programs: tuple[int, int],
+        values: dict[str, object],
+        combine: bool,
     ) -> None:
         source = program.source
         names = source.combine_arguments if combine else source.arguments
@@ -270,10 +279,10 @@ class GpuCall:
             *given, **program.constants, num_warps=program.tiling.warps, num_stages=1
         )
 
-    def _values(self, program: Program, parts: Grid, arrays: Sequence[Array]) -> dict[str, Any]:
+    def _values(self, program: Program, parts: Grid, arrays: Sequence[Array]) -> dict[str, object]:
         """Arguments by name."""
         rows, columns = self.sizes
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "M": rows,
             "N": columns,
             "panels": parts.panels,
@@ -289,9 +298,9 @@ class GpuCall:
                 values[f"centre{name[1:]}"] = self.device.means(array)
         return values
 
-    def _tables(self, program: Program) -> dict[str, Any]:
+    def _tables(self, program: Program) -> dict[str, object]:
         """Offsets of batch elements and the pattern, on the device, uploaded once."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         device, offsets, pattern = self.device, self.offsets, self.bound.pattern
         if offsets is not None:
             if self._uploaded is None:
@@ -347,7 +356,7 @@ def wave(program: Program, parts: Grid) -> int:
     return max(1, min(parts.tasks, _SCRATCH_BYTES // each))
 
 
-def _once(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+def _once(kept: dict[Hashable, object], key: Hashable, make: Callable[[], object]) -> object:
     found = kept.get(key)
     if found is None:
         found = kept[key] = make()

@@ -7,8 +7,6 @@ float32 and float64 are stored as they are computed with.
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 
 from ...core.dtypes import BYTES_STORED
@@ -35,13 +33,13 @@ class Storage:
             return _I16
         return _F32 if self.stored == "float32" else ir.DoubleType()
 
-    def opened(self, b: Any, value: ir.Value) -> ir.Value:
+    def opened(self, b: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """A stored number (or vector of them) as a number to compute with."""
         if not self.half:
             return value
         return (_from_half if self.stored == "float16" else _from_brain)(_Bits(b, value))
 
-    def closed(self, b: Any, value: ir.Value) -> ir.Value:
+    def closed(self, b: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """A number (or vector of them) as it is stored."""
         if not self.half:
             return value
@@ -52,7 +50,7 @@ class Storage:
 class _Bits:
     """Integer arithmetic on a number's bits, in the number's own shape."""
 
-    def __init__(self, b: Any, value: Any) -> None:
+    def __init__(self, b: ir.IRBuilder, value: ir.Value) -> None:
         self.b, self.value = b, value
         self.lanes = getattr(value.type, "count", 0)
 
