@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .frontends import generic as _generic
 from .frontends import genred as _genred
@@ -51,15 +51,15 @@ class KernelSolve(_solve.KernelSolve):
         aliases: Sequence[str],
         varinvalias: str,
         axis: int = 0,
-        dtype: Any = None,
-        opt_arg: Any = None,
+        dtype: object = None,
+        opt_arg: object = None,
         dtype_acc: str = "auto",
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
         enable_chunks: bool = True,
-        rec_multVar_highdim: Any = None,
+        rec_multVar_highdim: object = None,
         use_fast_math: bool = True,
-        cuda_type: Any = None,
+        cuda_type: object = None,
     ) -> None:
         super().__init__(
             formula,

@@ -7,10 +7,12 @@ result one array: LogSumExp's is [m, s], a list's one place after the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 from ..arrays.registry import library_for
+from ..core.library import UserArray
 from ..errors import FormulaError, OptionError
+from ..frontends.devices import CallOptions
 from ..frontends.genred import Genred, checked_reduction
 from ..ops.reductions import REDUCTIONS
 from .common import get_tools
@@ -41,8 +43,8 @@ def preprocess(reduction_op: str, formula2: str | None) -> tuple[str, str | None
 
 
 def postprocess(
-    out: Any, binding: str, reduction_op: str, nout: int, opt_arg: int | None, dtype: str
-) -> Any:
+    out: UserArray, binding: str, reduction_op: str, nout: int, opt_arg: int | None, dtype: str
+) -> UserArray:
     """The finished result of a raw one; see `Genred.__call__` for its shape.
 
     Args:
@@ -122,10 +124,10 @@ class RawReduction:
             **given,
         )
 
-    def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
+    def __call__(self, *args: UserArray, out: UserArray = None, **options: object) -> UserArray:
         """The raw result; written to `out` if that is given, and then returned too."""
         row = REDUCTIONS[checked_reduction(self.name)[0]]
-        found = self.genred(*args, **options)
+        found = self.genred(*args, **cast("CallOptions", options))
         parts = found if isinstance(found, tuple) else (found,)
         library = library_for(parts[0])
         assert library is not None
