@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -126,7 +126,7 @@ block_sums = operation(
 
 
 def _on_diagonal(s: Scalars, k: Index, x: Reader) -> Value:
-    n: int = x.dim  # type: ignore[attr-defined]
+    n = x.dim
     row, column = k // n, k % n
     if isinstance(row, int) and isinstance(column, int):
         return x(row) if row == column else s.constant(0)
@@ -178,20 +178,12 @@ diagonal = operation(
 # ----- any operation, on each vector of a batch --------------------------------------------------
 
 
-class _Read(Protocol):
-    """What reads the components of an operand."""
-
-    @property
-    def dim(self) -> int: ...
-    def __call__(self, k: Index, /) -> Value: ...
-
-
 class _Vector:
     """Reads one vector of a batch; what a row is given for that operand."""
 
     __slots__ = ("block", "dim", "reader")
 
-    def __init__(self, reader: _Read, block: Index, count: int) -> None:
+    def __init__(self, reader: Reader, block: Index, count: int) -> None:
         self.reader, self.block, self.dim = reader, block, reader.dim // count
 
     def __call__(self, k: Index) -> Value:
@@ -226,7 +218,7 @@ def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
         return count * op.dims(*single, *params)
 
     def value(s: Scalars, k: Index, *rest: object) -> Value:
-        readers, count, params = cast("_Parts[_Read]", _parts(rest, arity))
+        readers, count, params = cast("_Parts[Reader]", _parts(rest, arity))
         dim = dims(*(reader.dim for reader in readers), count, *params) // count
         block: Index = k if dim == 1 else k // dim
         vectors = (

@@ -30,7 +30,7 @@ from ..backends.chosen import REFERENCE, chosen
 from ..backends.interface import Backend, Call, Launcher, Strides
 from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
-from ..core.dtypes import RESULTS
+from ..core.dtypes import DTYPES, RESULTS
 from ..core.library import Array, Device, NumpyArray, Results
 from ..core.node import Kind, Node
 from ..core.show import formula_text
@@ -57,7 +57,6 @@ from .ranges import Ranges
 
 T = TypeVar("T")
 
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _MANY = 2**24  # results that there may be no memory for
 _CALLS = 8
 # Kernels are kept by their formula, the rest with each reduction. What holds a kernel counts it.
@@ -593,7 +592,7 @@ class Fold:
             got = np.asarray(library.to_numpy(array), np.float64)
             finite = np.abs(want[np.isfinite(want)])
             scale = finite.max(initial=0) or 1.0
-            eps = EPSILON[binding.dtype]
+            eps = DTYPES[binding.dtype].eps
             bound = 100 * eps * (binding.columns**0.5 + 1) * scale
             same = np.isclose(got, want, rtol=0, atol=bound, equal_nan=True)
             if not same.all():

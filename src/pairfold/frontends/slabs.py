@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from ..arrays.library import ArrayLibrary
-from ..core.dtypes import BYTES_OF_RESULTS, BYTES_STORED
+from ..core.dtypes import DTYPES, result_bytes
 from ..core.library import Array
 from ..core.node import Kind
 from ..core.progress import progress_bar
@@ -68,7 +68,8 @@ class Slabs:
     def bytes(self, cut: Cut) -> tuple[int, int, int]:
         """Memory for parameters, for what grows with rows, and for columns."""
         found = {Kind.PARAMETER: 0, Kind.I: 0, Kind.J: 0}
-        item = BYTES_STORED[self.binding.dtype]
+        dtype = self.binding.dtype
+        item = DTYPES[dtype].bytes
         for position in self.alive:
             kind, shape = self.kinds[position], tuple(self.arrays[position].shape)
             own = 1 if kind == Kind.PARAMETER else 2
@@ -79,9 +80,9 @@ class Slabs:
         (reduced,) = {Kind.I, Kind.J} - {kept}
         count = math.prod(cut.batch)
         for width, result in zip(self.fold.widths, self.fold.row.results, strict=True):
-            found[kept] += count * width * BYTES_OF_RESULTS.get(result.kind, item)
+            found[kept] += count * width * result_bytes(result.kind, dtype)
         if cut.columns < self.whole.columns:  # states so far, of a slab, and of both
-            found[kept] += 3 * count * sum(widths(self.fold)) * BYTES_OF_RESULTS["state"]
+            found[kept] += 3 * count * sum(widths(self.fold)) * result_bytes("state", dtype)
         return found[Kind.PARAMETER], cut.rows * found[kept], cut.columns * found[reduced]
 
     def cut(self, free: int, ranges: Ranges | None) -> Cut:

@@ -22,6 +22,7 @@ from ..arrays.opaque import opaque
 from ..arrays.registry import LIBRARIES, NUMPY, library_for
 from ..calculus.operators import check_linear
 from ..calculus.substitute import substitute
+from ..core.dtypes import DTYPES
 from ..core.library import Array, UserArray
 from ..core.node import Kind, Node, depends_on
 from ..errors import DimError, DTypeError, FormulaError, OptionError, ShapeError
@@ -284,9 +285,9 @@ def solve_system(
     if ranges is not None:
         ranges.pattern(system.fold.kept, sizes.i, sizes.j)
     request = replace(request, call={**request.call, "ranges": ranges})
-    half = dtype in ("float16", "bfloat16")
+    half = DTYPES[dtype].half
     if half:  # as sums are: half precision is storage only
-        taken = [library.cast(array, "float32") for array in taken]
+        taken = [library.cast(array, DTYPES[dtype].computed) for array in taken]
     b = library.functions().broadcast_to(taken[system.position], shape)
     given, shift = system.with_vector(taken, b), _checked_alpha(library, alpha, b)
     if library.differentiates:

@@ -15,11 +15,12 @@ from ..arrays.checks import Sizes
 from ..arrays.library import ArrayLibrary
 from ..backends.chosen import chosen
 from ..backends.interface import Fused
+from ..core.dtypes import DTYPES
 from ..core.library import Array, NumpyArray, Results
 from ..core.node import Kind
 from ..lower.accumulators import Folded
 from ..lower.kernel import COLUMN, ROW
-from ..lower.schedule import ITEM, Accumulation
+from ..lower.schedule import Accumulation
 from ..lower.sweep import MOST_COMPONENTS
 from ..settings import Settings, current
 from .fold import Fold
@@ -27,6 +28,10 @@ from .ranges import Ranges
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
 _SHORT = 128
+
+
+def _bytes(dtype: str) -> int:
+    return DTYPES[dtype].bytes
 
 
 class Several(Fold):
@@ -89,8 +94,8 @@ class Several(Fold):
         """What is accurate enough for every reduction."""
         found = [fold.accumulation(dtype) for fold in self.folds]
         return Accumulation(
-            max((each.inner for each in found), key=ITEM.__getitem__),
-            max((each.outer for each in found), key=ITEM.__getitem__),
+            max((each.inner for each in found), key=_bytes),
+            max((each.outer for each in found), key=_bytes),
             any(each.compensated for each in found),
             max(each.every for each in found),
         )

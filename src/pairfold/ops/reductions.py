@@ -17,8 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-import numpy as np
-
+from ..core.dtypes import DTYPES
 from ..core.library import Array, ArrayOperations
 from ..core.node import Node
 from ..core.scalars import Scalars, Value
@@ -560,7 +559,7 @@ def _largest_and_sum(
     """m = max F, and sum e^(F - m) G, which varies with m too."""
     (top,), (_, _, total) = parts
     # As in the kernel the anchor is finite: -inf and inf then need no special case.
-    limit = float(np.finfo(library.dtype(top)).max)
+    limit = DTYPES[library.dtype(top)].largest
     anchor = library.clamped(top, -limit, limit)
     return top, total * library.exp(library.detached(anchor) - anchor)
 

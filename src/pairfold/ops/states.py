@@ -19,7 +19,7 @@ from typing import cast
 
 import numpy as np
 
-from ..core.dtypes import STORED
+from ..core.dtypes import DTYPES
 from ..core.library import Array, ArrayOperations
 from ..core.scalars import Value, number, to_float
 from .reductions import REDUCTIONS, Ends, Reduction, Result
@@ -75,7 +75,7 @@ class ArrayRules:
     """What the rules of rows are written in, for arrays of a library instead of scalar values."""
 
     def __init__(self, library: ArrayOperations, dtype: str = "float64") -> None:
-        self.library, self.dtype = library, STORED[dtype]
+        self.library, self.dtype = library, DTYPES[dtype].computed
 
     def constant(self, value: float | str) -> float:
         """A number, or the name of one: `lowest` and `largest` are those of the data's dtype."""
@@ -194,4 +194,4 @@ def _stored(library: ArrayOperations, values: Array, kind: str, dtype: str) -> A
     if kind == "state":
         return values
     # Half precision is rounded from what is computed with.
-    return library.cast(library.cast(values, STORED[dtype]), dtype)
+    return library.cast(library.cast(values, DTYPES[dtype].computed), dtype)

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 
 from ...core.cache import Cache, Limit
-from ...core.dtypes import BYTES_OF_RESULTS, BYTES_STORED, STORED
+from ...core.dtypes import DTYPES, result_bytes
 from ...core.library import Array, Device, NumpyArray
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
@@ -77,7 +77,7 @@ class GpuLauncher:
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
-        self.dtype = STORED[stored]
+        self.dtype = DTYPES[stored].computed
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: Cache[Bound] = Cache(_SIZES)
         self._programs: Cache[tuple[Program, Program | None]] = Cache(_PROGRAMS)
@@ -175,10 +175,8 @@ class GpuLauncher:
         order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
         None for a single batch element.
         """
-        items = [
-            BYTES_OF_RESULTS.get(kind, BYTES_STORED[self.stored]) for kind in self.kernel.kinds
-        ]
-        items += [BYTES_STORED[self.stored]] * len(self.kernel.arguments)
+        items = [result_bytes(kind, self.stored) for kind in self.kernel.kinds]
+        items += [DTYPES[self.stored].bytes] * len(self.kernel.arguments)
         given = [
             (row // item, own // item) for (row, own), item in zip(strides, items, strict=True)
         ]
@@ -345,7 +343,7 @@ def entries(program: Program, parts: Grid) -> int:
 
 def cell_bytes(program: Program) -> int:
     """The size of a number of scratch memory."""
-    return 8 if program.tiling.dtype == "float64" else 4
+    return DTYPES[program.tiling.dtype].bytes
 
 
 def wave(program: Program, parts: Grid) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.cache import Cache, Limit
-from ...core.dtypes import STORED
+from ...core.dtypes import DTYPES
 from ...core.library import Device, NumpyArray
 from ...errors import UnsupportedError
 from ...lower.cost import Estimate, alternatives
@@ -130,7 +130,7 @@ class Launcher:
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
-        self.dtype = STORED[stored]
+        self.dtype = DTYPES[stored].computed
         self.work = operations(kernel)
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: Cache[Bound] = Cache(_SIZES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ...core.dtypes import BYTES_STORED
+from ...core.dtypes import DTYPES
 
 _I16, _I32, _F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 # float16: the exponent's offset is 15, float32's is 127, and 13 more bits follow the point.
@@ -23,8 +23,8 @@ class Storage:
 
     def __init__(self, stored: str) -> None:
         self.stored = stored
-        self.item = BYTES_STORED[stored]
-        self.half = self.item == 2
+        self.item = DTYPES[stored].bytes
+        self.half = DTYPES[stored].half
 
     @property
     def element(self) -> ir.Type:
