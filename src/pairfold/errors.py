@@ -12,7 +12,10 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from .core.library import Array
 
 Function = TypeVar("Function", bound=Callable[..., object])
 _T = TypeVar("_T")
@@ -121,8 +124,8 @@ class SolveError(PairfoldError, ArithmeticError):
     `iterations` how many iterations were done. They are None where none was begun.
     """
 
-    solution: Any = None
-    residuals: Any = None
+    solution: Array | None = None
+    residuals: Array | None = None
     iterations: int | None = None
 
 
@@ -142,8 +145,8 @@ class Refusal(Exception):
         self.why, self.hint = why, hint
 
 
-def refuse(why: str, hint: str | None = None) -> int:
-    """Refuse the arguments of an operation; typed as int so that rows may end in it.
+def refuse(why: str, hint: str | None = None) -> NoReturn:
+    """Refuse the arguments of an operation.
 
     Raises:
         Refusal: always.

@@ -13,7 +13,7 @@ import os
 import reprlib
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from .errors import OptionError, check_option, closest
 
@@ -145,21 +145,22 @@ def environment_variable(name: str) -> str:
     return "PAIRFOLD_NUM_THREADS" if name == "threads" else f"PAIRFOLD_{name.upper()}"
 
 
-def _convert(name: str, value: Any, source: str) -> Any:
+def _convert(name: str, value: object, source: str) -> object:
     field = _FIELDS[name]
     kind = type(field.default)
+    make: Callable[..., object] = kind
     try:
         if kind is bool and isinstance(value, str):
             value = {"0": False, "1": True, "false": False, "true": True}[value.lower()]
         elif kind is int and (isinstance(value, (bool, float))):
             raise ValueError(value)
-        value = kind(value)
+        value = make(value)
     except (KeyError, ValueError, TypeError):
         found = reprlib.repr(value)
         raise OptionError(f"{source} must be of type {kind.__name__}", found=found) from None
     if field.metadata["valid"]:
         check_option(source, value, field.metadata["valid"])
-    if kind is int:
+    if isinstance(value, int) and kind is int:
         least, most = field.metadata["least"], field.metadata["most"]
         if not least <= value <= most:
             what = f"{source} must be a whole number from {least} to {most}"
@@ -168,12 +169,12 @@ def _convert(name: str, value: Any, source: str) -> Any:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Settings:
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name in _FIELDS:
         variable = environment_variable(name)
         if environment.get(variable, "") != "":
             found[name] = _convert(name, environment[variable], variable)
-    return Settings(**found)
+    return dataclasses.replace(Settings(), **found)
 
 
 _override: ContextVar[Settings | None] = ContextVar("pairfold_settings", default=None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from ..core.library import Array
 
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16")
 _WHOLE_IN_FLOAT32 = 2**24
@@ -36,7 +37,7 @@ def kind_name(x: object) -> str:
     return f"a {kind.__module__}.{kind.__qualname__}"
 
 
-def to_array(x: Any, name: str, library: str, dtype: str | None = None) -> str | None:
+def to_array(x: object, name: str, library: str, dtype: str | None = None) -> str | None:
     """How to make an array of a library of something that is none; None where nothing helps.
 
     `library` is "numpy", "torch" or "numpy or torch"; `dtype` that of the other arguments.
@@ -73,7 +74,7 @@ def _for(array: str, torch: bool) -> str:
     return f"torch.as_tensor({array})" if torch else array
 
 
-def to_dtype(x: Any, name: str, dtype: str, others: Sequence[str] = ()) -> str | None:
+def to_dtype(x: Array, name: str, dtype: str, others: Sequence[str] = ()) -> str | None:
     """How to make an array that can be computed with of one of another dtype.
 
     Args:
@@ -105,12 +106,12 @@ def to_dtype(x: Any, name: str, dtype: str, others: Sequence[str] = ()) -> str |
     return cast(x, name, target) + more
 
 
-def cast(x: Any, name: str, dtype: str) -> str:
+def cast(x: object, name: str, dtype: str) -> str:
     """The array in another dtype, in the words of its library."""
     return f"{name}.astype({dtype!r})" if hasattr(x, "astype") else f"{name}.to(torch.{dtype})"
 
 
-def _fits_float32(x: Any) -> bool:
+def _fits_float32(x: Array) -> bool:
     """Whether float32 holds all these whole numbers."""
     try:
         return not len(x) or max(abs(int(x.max())), abs(int(x.min()))) <= _WHOLE_IN_FLOAT32
@@ -118,7 +119,7 @@ def _fits_float32(x: Any) -> bool:
         return False
 
 
-def to_one_dtype(arrays: Sequence[Any], dtypes: Sequence[str], names: Sequence[str]) -> str:
+def to_one_dtype(arrays: Sequence[object], dtypes: Sequence[str], names: Sequence[str]) -> str:
     """Casts that leave one dtype: the one of most arrays, the widest of as many."""
     order = {"float64": 3, "float32": 2, "bfloat16": 1, "float16": 0}
     target = max(dtypes, key=lambda dtype: (dtypes.count(dtype), order.get(dtype, 0)))

@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
+from ..core.dtypes import DTYPES
 from ..core.library import A, Array, DeviceOf, NumpyArray, OperationsOn
 
 # What an array needs of memory, to be checked at each call: bytes in all, bytes of an element, and
 # how messages call it.
 Need = tuple[int, int, str]
 WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-SUPPORTED = ("float32", "float64", "float16", "bfloat16")
+SUPPORTED = tuple(DTYPES)
 COMPLEX = {"complex64": "float32", "complex128": "float64"}
 
 

@@ -8,7 +8,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, TypeGuard, cast
+from typing import TYPE_CHECKING, ClassVar, TypeGuard, cast
 
 import numpy as np
 
@@ -18,11 +18,14 @@ from ..core.library import NumpyArray
 from ..errors import ArrayTypeError
 from .library import COMPLEX, ClustersOf, Functions, Need, Words
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
 _COMPLEX_OF = {real: pairs for pairs, real in COMPLEX.items()}
 
 
 @cached("dtype names", 64)  # NumPy makes the name anew each time, in microseconds
-def _dtype_name(dtype: np.dtype[Any]) -> str:
+def _dtype_name(dtype: np.dtype[np.generic]) -> str:
     return dtype.name if dtype.isnative else f"{dtype.name} in foreign byte order"
 
 
@@ -45,7 +48,7 @@ class _Clusters:
     """Clusters of points, as PyKeOps has them for NumPy."""
 
     @staticmethod
-    def cells(points: NumpyArray, size: Any) -> NumpyArray:
+    def cells(points: NumpyArray, size: object) -> NumpyArray:
         return np.floor(points / np.asarray(size)).astype(np.int64)
 
     @staticmethod
@@ -260,14 +263,14 @@ class NumpyArrays:
         Raises:
             ArrayTypeError: anything but one dtype.
         """
-        wanted: list[Any] = [*args, *options.values()]
+        wanted = [*args, *options.values()]
         if len(wanted) != 1 or not set(options) <= {"dtype"}:
             raise ArrayTypeError(
                 "NumPy arrays take one dtype",
                 found=f"to{(*args, *options)}",
                 hint="x.to('float32')",
             )
-        return array.astype(wanted[0], copy=False)
+        return array.astype(cast("DTypeLike", wanted[0]), copy=False)
 
     @staticmethod
     def copied(array: NumpyArray, memo: dict[int, object]) -> NumpyArray:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import Any
 
 from ..errors import Function, PairfoldError, shortened
 
@@ -20,7 +19,7 @@ def opaque(function: Function) -> Function:
     hidden: Function | None = None
 
     @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
+    def call(*args: object, **options: object) -> object:
         nonlocal hidden
         try:
             torch = sys.modules.get("torch")

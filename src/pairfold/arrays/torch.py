@@ -6,7 +6,8 @@ import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar, TypeGuard, cast
 
 import numpy as np
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     _Addresses = Callable[[list[Tensor], Sequence[Need | None]], list[int]]
 
 
-def _torch() -> Any:
+def _torch() -> ModuleType:
     return sys.modules["torch"]
 
 
@@ -33,7 +34,7 @@ class _Clusters:
     """Clusters of points, as PyKeOps has them for torch."""
 
     @staticmethod
-    def cells(points: Tensor, size: Any) -> Tensor:
+    def cells(points: Tensor, size: object) -> Tensor:
         x = points.detach()
         if not isinstance(size, (int, float)):
             size = size.detach() if TorchArrays.owns(size) else x.new_tensor(size)
@@ -41,8 +42,7 @@ class _Clusters:
 
     @staticmethod
     def ranks(codes: Tensor) -> Tensor:
-        unique: Any = codes.unique(return_inverse=True)
-        return unique[1].int()
+        return codes.unique(return_inverse=True)[1].int()
 
     @staticmethod
     def order(labels: Tensor) -> Tensor:
@@ -256,9 +256,10 @@ class TorchArrays:
         return array.to(like)
 
     @staticmethod
-    def converted(array: Tensor, args: Sequence[Any], options: Mapping[str, Any]) -> Tensor:
+    def converted(array: Tensor, args: Sequence[object], options: Mapping[str, object]) -> Tensor:
         """What torch's `to` makes of the tensor."""
-        return array.to(*args, **options)
+        to: Callable[..., Tensor] = array.to
+        return to(*args, **options)
 
     @staticmethod
     def copied(array: Tensor, memo: dict[int, object]) -> Tensor:

@@ -6,7 +6,8 @@ import contextlib
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..core.library import NumpyArray
 from ..errors import DeviceError
@@ -21,7 +22,7 @@ _SHARE = 0.8
 _INTERPRETED = 1
 
 
-def _torch() -> Any:
+def _torch() -> ModuleType:
     return sys.modules["torch"]
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..errors import ArrayTypeError, DeviceError, UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import SymInt, Tensor
 
 # What is known of classes that wrap other tensors, by name: their packages need not be imported.
 _UNWRAPPED = {
@@ -29,7 +33,7 @@ _ASKED = (
 )
 
 
-def answers(kind: type) -> bool:
+def answers(kind: type[Tensor]) -> bool:
     """Whether a class of tensors answers in its own way for what memory is like."""
     torch = sys.modules["torch"]
     if kind is torch.Tensor or kind is torch.nn.Parameter:
@@ -41,7 +45,7 @@ def answers(kind: type) -> bool:
     return not usual or any(getattr(kind, n) is not getattr(torch.Tensor, n) for n in _ASKED)
 
 
-def plain(array: Any) -> Any:
+def plain(array: Tensor) -> Tensor:
     """The tensor; its memory alone where it is of a subclass that answers for its shape."""
     torch = sys.modules["torch"]
     kind = type(array)
@@ -51,12 +55,13 @@ def plain(array: Any) -> Any:
         return array.as_subclass(torch.Tensor)
 
 
-def _wraps(kind: Any) -> bool:
+def _wraps(kind: type[Tensor]) -> bool:
     """Whether a class computes in its own way, mostly on other tensors."""
-    return kind.__torch_dispatch__ is not sys.modules["torch"]._C._disabled_torch_dispatch_impl
+    own = kind.__torch_dispatch__  # pyright: ignore[reportAttributeAccessIssue]
+    return own is not sys.modules["torch"]._C._disabled_torch_dispatch_impl
 
 
-def check_kind(array: Any, label: str) -> None:
+def check_kind(array: Tensor, label: str) -> None:
     """Raise for tensors that no backend reads, or that are not stored as plain numbers.
 
     Raises:
@@ -111,7 +116,7 @@ def check_kind(array: Any, label: str) -> None:
         )
 
 
-def span(array: Any) -> tuple[int, int]:
+def span(array: Tensor) -> tuple[int, int]:
     """Bytes from the first element to the end of the last, and bytes of an element."""
     item = array.element_size()
     if 0 in array.shape:
@@ -122,7 +127,7 @@ def span(array: Any) -> tuple[int, int]:
     return (reach + 1) * item, item
 
 
-def check_memory(array: Any, label: str) -> None:
+def check_memory(array: Tensor, label: str) -> None:
     """Raise unless the memory of a tensor holds all its elements, or torch knows them to be zero.
 
     Tensors inside a transform of torch have no memory of their own; functions get what they hold.
@@ -140,7 +145,7 @@ def check_memory(array: Any, label: str) -> None:
         raise _no_memory(array, label, size, max(0, there) if address else 0)
 
 
-def _no_memory(array: Any, label: str, size: int, there: int) -> ArrayTypeError:
+def _no_memory(array: Tensor, label: str, size: int, there: int | SymInt) -> ArrayTypeError:
     return ArrayTypeError(
         "the memory of a tensor must hold all its elements",
         found=f"{label} of shape {tuple(array.shape)} takes {size} bytes, of which {there} are "
@@ -149,7 +154,7 @@ def _no_memory(array: Any, label: str, size: int, there: int) -> ArrayTypeError:
     )
 
 
-def addresses(arrays: list[Any], needs: Sequence[tuple[int, int, str] | None]) -> list[int]:
+def addresses(arrays: list[Tensor], needs: Sequence[tuple[int, int, str] | None]) -> list[int]:
     """The addresses of tensors; those of zeros that torch holds no memory for are replaced.
 
     `needs`: of those whose memory could have changed, `span` and how messages call them.
@@ -179,7 +184,7 @@ def addresses(arrays: list[Any], needs: Sequence[tuple[int, int, str] | None]) -
     return found
 
 
-def _has_memory(array: Any) -> bool:
+def _has_memory(array: Tensor) -> bool:
     try:
         array.data_ptr()
     except RuntimeError:
@@ -187,7 +192,7 @@ def _has_memory(array: Any) -> bool:
     return True
 
 
-def _zeros(array: Any) -> Any:
+def _zeros(array: Tensor) -> Tensor:
     """A zero tensor with memory, of the same strides."""
     torch = sys.modules["torch"]
     shape, strides = array.shape, array.stride()
@@ -221,7 +226,7 @@ def check_recording() -> None:
         )
 
 
-def _recorder(torch: Any) -> str | None:
+def _recorder(torch: ModuleType) -> str | None:
     """What records, or computes without values; other modes of torch only look on."""
     names = {
         "PROXY": "a trace of torch.fx (make_fx, torch.export, torch.func.linearize)",

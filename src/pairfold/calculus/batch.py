@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
 from ..ops.table import OPERATIONS, Op, Param, Rule, build, constant, operation, variable
 from ..ops.vectors import zero
+
+_R = TypeVar("_R")
 
 # ----- rows that move between a vector and a batch -----------------------------------------------
 
@@ -124,7 +126,7 @@ block_sums = operation(
 
 
 def _on_diagonal(s: Scalars, k: Index, x: Reader) -> Value:
-    n: int = x.dim  # type: ignore[attr-defined]
+    n = x.dim
     row, column = k // n, k % n
     if isinstance(row, int) and isinstance(column, int):
         return x(row) if row == column else s.constant(0)
@@ -176,20 +178,12 @@ diagonal = operation(
 # ----- any operation, on each vector of a batch --------------------------------------------------
 
 
-class _Read(Protocol):
-    """What reads the components of an operand."""
-
-    @property
-    def dim(self) -> int: ...
-    def __call__(self, k: Index, /) -> Value: ...
-
-
 class _Vector:
     """Reads one vector of a batch; what a row is given for that operand."""
 
     __slots__ = ("block", "dim", "reader")
 
-    def __init__(self, reader: _Read, block: Index, count: int) -> None:
+    def __init__(self, reader: Reader, block: Index, count: int) -> None:
         self.reader, self.block, self.dim = reader, block, reader.dim // count
 
     def __call__(self, k: Index) -> Value:
@@ -207,27 +201,24 @@ def each(op: Op, batched: tuple[bool, ...]) -> Op:
     return _each.of((op, batched), lambda: _derived(op, batched))
 
 
-_NOT_DERIVED: dict[str, Any] = {
-    "rules": (),
-    "symbol": None,
-    "method": None,
-    "like": None,
-    "known": (),
-    "refuses": (),
-    "sized": None,
-}
+# What a derived row is given: for each operand what a rule reads of it, the count, the parameters.
+_Parts = tuple[tuple[_R, ...], int, tuple[object, ...]]
+
+
+def _parts(given: tuple[object, ...], arity: int) -> tuple[object, ...]:
+    return given[:arity], given[arity], given[arity + 1 :]
 
 
 def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
     arity = len(op.args)
 
-    def dims(*rest: Any) -> int:
-        sizes, count, params = rest[:arity], rest[arity], rest[arity + 1 :]
+    def dims(*rest: object) -> int:
+        sizes, count, params = cast("_Parts[int]", _parts(rest, arity))
         single = (d // count if b else d for d, b in zip(sizes, batched, strict=True))
         return count * op.dims(*single, *params)
 
-    def value(s: Scalars, k: Index, *rest: Any) -> Value:
-        readers, count, params = rest[:arity], rest[arity], rest[arity + 1 :]
+    def value(s: Scalars, k: Index, *rest: object) -> Value:
+        readers, count, params = cast("_Parts[Reader]", _parts(rest, arity))
         dim = dims(*(reader.dim for reader in readers), count, *params) // count
         block: Index = k if dim == 1 else k // dim
         vectors = (
@@ -237,8 +228,8 @@ def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
         assert op.value is not None
         return op.value(s, 0 if dim == 1 else k % dim, *vectors, *params)
 
-    def pullback(g: Node, out: Node, *rest: Any) -> list[Node | None]:
-        operands, count, params = rest[:arity], rest[arity], rest[arity + 1 :]
+    def pullback(g: Node, out: Node, *rest: object) -> list[Node | None]:
+        operands, count, params = cast("_Parts[Node]", _parts(rest, arity))
         return _pulled_each(op, batched, g, out, operands, count, params)
 
     return replace(
@@ -249,7 +240,14 @@ def _derived(op: Op, batched: tuple[bool, ...]) -> Op:
         value=value,
         pullback=None if op.pullback is None else pullback,
         params=(Param("count", 3), *op.params),
-        **_NOT_DERIVED,
+        # What is said of single vectors alone.
+        rules=(),
+        symbol=None,
+        method=None,
+        like=None,
+        known=(),
+        refuses=(),
+        sized=None,
     )
 
 

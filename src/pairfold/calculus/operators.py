@@ -7,7 +7,7 @@ that is linear in a variable, linearity is read off the operations between the t
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn, TypedDict
 
 import numpy as np
 
@@ -89,8 +89,16 @@ def _diff(f: Node, v: Node, t: Node) -> Node:
     return push_forward(f, moved)
 
 
+class _Again(TypedDict):
+    """What rows say that are formulas again."""
+
+    derivative: str
+    samples: tuple[tuple[int, ...], ...]
+    tuples: tuple[str, ...]
+
+
 _REFUSES = "differentiates with respect to a variable"
-_AGAIN: dict[str, Any] = {
+_AGAIN: _Again = {
     "derivative": "again a formula",
     "samples": (),
     "tuples": ("v", "t"),

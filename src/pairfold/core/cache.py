@@ -66,14 +66,14 @@ class Limit:
     ) -> None:
         self.name, self.most, self.most_bytes, self.emptied = name, most, most_bytes, emptied
         self.clock = self.puts = self.misses = self.evictions = self.entries = self.bytes = 0
-        self.members: set[weakref.ref[Cache[Any]]] = set()
+        self.members: set[weakref.ref[SomeCache]] = set()
         _limits[name] = self
 
     def counts(self) -> tuple[int, int, int]:
         """How often a value was there, was not, and was dropped: the clock counts puts, too."""
         return self.clock - self.puts, self.misses, self.evictions
 
-    def caches(self) -> Iterator[Cache[Any]]:
+    def caches(self) -> Iterator[SomeCache]:
         """The caches that are alive."""
         for reference in tuple(self.members):
             cache = reference()
@@ -93,7 +93,7 @@ class Limit:
         """Whether there is too much, by the running totals."""
         return self.entries > self.most or self.bytes > self.most_bytes > 0
 
-    def shrink(self, newest: Entry[Any]) -> None:
+    def shrink(self, newest: object) -> None:
         """Drop the entries used least recently, but not the newest, where there are too many."""
         self.entries, self.bytes = self.held()
         if not self.exceeded():
@@ -186,6 +186,9 @@ class Cache(Generic[V]):
     def clear(self) -> None:
         """Forget all values."""
         self.table.clear()
+
+
+SomeCache = Cache[Any]  # what its values are does not matter to a limit
 
 
 class _Counts(Protocol):

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 if TYPE_CHECKING:
     from ..ops.table import Op
 
+Params = tuple[Any, ...]  # the parameters of a node, of the types that its row says
+
 
 class Kind(enum.IntEnum):
     """What a variable is indexed by; the numbers are PyKeOps' categories."""
@@ -53,7 +55,7 @@ class Node:
 
     op: Op
     args: tuple[Node, ...]
-    params: tuple[Any, ...]  # of the types that the row says
+    params: Params
     dim: int
     kinds: int
 
@@ -110,7 +112,7 @@ class Node:
         )
 
 
-Key = tuple["Op", tuple[Node, ...], tuple[Any, ...]]
+Key = tuple["Op", tuple[Node, ...], Params]
 
 
 class _Reference(weakref.ref[Node]):
@@ -128,9 +130,7 @@ def _forget(reference: _Reference) -> None:
     _remove_dead_weakref(_interned, reference.key)
 
 
-def intern_node(
-    op: Op, args: tuple[Node, ...], params: tuple[Any, ...], dim: int, kinds: int
-) -> Node:
+def intern_node(op: Op, args: tuple[Node, ...], params: Params, dim: int, kinds: int) -> Node:
     """The one node for this operation, these arguments and these parameters.
 
     Each use of the table is one step for the interpreter, so no lock can be left closed.

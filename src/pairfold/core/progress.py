@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 
 class progress_bar:
@@ -13,7 +12,7 @@ class progress_bar:
         try:
             from tqdm.auto import tqdm
         except ImportError:
-            self.bar: Any = None
+            self.bar = None
         else:
             self.bar = tqdm(total=total, desc="pairfold", unit="task", leave=False)
 

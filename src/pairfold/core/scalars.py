@@ -17,11 +17,12 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
 from ..errors import InternalError
+from .dtypes import DTYPES
 from .primitives import INDEX_OPERATIONS, PRIMITIVES, PlaceholderName, ValueKind, What
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def to_float(value: Number, dtype: str = "float64") -> float:
     """The constant rounded once to the dtype (not through a narrower one)."""
     if isinstance(value, str):
         if value in EXTREMES:
-            return EXTREMES[value] * float(np.finfo(dtype).max)
+            return EXTREMES[value] * DTYPES[dtype].largest
         return SPECIAL[value]
     try:
         wide = float(value)
@@ -224,7 +225,20 @@ class Value:
 
 Operand = Value | int | float | Fraction
 Index = Value | int
-Reader = Callable[[Index], Value]
+Entries = Callable[[Index], Value]
+
+
+class Reader(Protocol):
+    """What reads the components of an operand; see `Op.value`."""
+
+    @property
+    def dim(self) -> int:
+        """How many components there are."""
+        ...
+
+    def __call__(self, k: Index, /) -> Value: ...
+
+
 _NO_LOOPS: frozenset[Loop] = frozenset()
 
 
@@ -557,7 +571,7 @@ class Scalars:
     # -- tables ---------------------------------------------------------------------------------
 
     def table(
-        self, n: int, entry: Callable[[Index, Reader], Value], most: int | None = None
+        self, n: int, entry: Callable[[Index, Entries], Value], most: int | None = None
     ) -> Table:
         """A vector of n components that are computed once: component k is entry(k, read).
 
@@ -573,7 +587,7 @@ class Scalars:
             self._remembered[key] = make()
         return cast("T", self._remembered[key])  # a key is remembered for one kind of thing
 
-    def tabulated(self, n: int, entry: Callable[[Index, Reader], Value]) -> Value:
+    def tabulated(self, n: int, entry: Callable[[Index, Entries], Value]) -> Value:
         """The table itself, as a value that `entry` reads."""
         stage = 0
         while True:
@@ -615,7 +629,7 @@ class Table:
     __slots__ = ("_compute", "_most", "_plain", "_scalars", "_value", "dim")
 
     def __init__(
-        self, scalars: Scalars, n: int, entry: Callable[[Index, Reader], Value], most: int
+        self, scalars: Scalars, n: int, entry: Callable[[Index, Entries], Value], most: int
     ) -> None:
         self.dim, self._scalars, self._compute, self._most = n, scalars, entry, most
         self._plain: list[Value] = []

@@ -5,6 +5,7 @@ They take an object of parameters first: what `Genred` and `KernelSolve` know of
 
 from __future__ import annotations
 
+from ..frontends.devices import CallOptions
 from ..frontends.solve import KernelSolve
 from .common import get_type
 from .layouts import RawReduction
@@ -34,8 +35,9 @@ class Genred_parameters:
 def GenredAutograd_fun(params: Genred_parameters, *args: object) -> object:
     """The raw result of a reduction of tensors; differentiable to any order."""
     reduction = RawReduction(params.formula, params.aliases, "torch", params.optional_flags)
-    options = {"backend": params.backend, "device_id": params.device_id_request}
-    return reduction(*args, ranges=params.ranges, out=params.out, **options)
+    options: CallOptions = {"backend": params.backend, "device_id": params.device_id_request}
+    options["ranges"] = params.ranges
+    return reduction(*args, out=params.out, **options)
 
 
 class GenredAutograd_base:

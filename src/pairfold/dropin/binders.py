@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..frontends.devices import CallOptions
 from .layouts import RawReduction
 from .options import OptionalFlags
 
@@ -25,7 +26,9 @@ class LoadKeOps:
         lang: str,
         optional_flags: OptionalFlags,
     ) -> None:
-        self.call = {"backend": "GPU", "device_id": device_id_request} if tagCPUGPU else {}
+        self.call: CallOptions = {}
+        if tagCPUGPU:
+            self.call = {"backend": "GPU", "device_id": device_id_request}
         library = "torch" if lang in ("torch", "pytorch") else "numpy"
         self.reduction = RawReduction(formula, aliases, library, optional_flags)
 
@@ -44,7 +47,8 @@ class LoadKeOps:
         *args: object,
     ) -> object:
         """The raw result for arrays; sizes are read off the arrays."""
-        return self.reduction(*args, ranges=ranges, out=out, **self.call)
+        options: CallOptions = {**self.call, "ranges": ranges}
+        return self.reduction(*args, out=out, **options)
 
     genred_pytorch = genred_numpy = genred
 

@@ -10,13 +10,13 @@ component). An array that is given as `out` may have this layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..arrays.checks import check_out
 from ..arrays.library import ArrayLibrary
 from ..arrays.opaque import opaque
 from ..arrays.registry import library_for
-from ..core.library import Array
+from ..core.library import Array, UserArray
 from ..errors import FormulaError, OptionError
 from ..frontends.fold import Fold
 from ..frontends.genred import Genred, call_fold, checked_reduction
@@ -25,6 +25,11 @@ from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, constant
 from .common import get_tools
 from .options import OptionalFlags, Sums
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..frontends.devices import CallOptions
 
 _LOGS = ("LogSumExp", "LogSumExpWeight")
 _SOFT = ("SumSoftMaxWeight", "SoftMax")
@@ -51,8 +56,8 @@ def preprocess(reduction_op: str, formula2: str | None) -> tuple[str, str | None
 
 
 def postprocess(
-    out: Any, binding: str, reduction_op: str, nout: int, opt_arg: int | None, dtype: str
-) -> Any:
+    out: UserArray, binding: str, reduction_op: str, nout: int, opt_arg: int | None, dtype: str
+) -> UserArray:
     """The finished result of a raw one; see `Genred.__call__` for its shape.
 
     Args:
@@ -109,7 +114,7 @@ def side_by_side(fold: Fold, library: ArrayLibrary, parts: Sequence[Array], like
     return whole.reshape((*whole.shape[:-3], -1))
 
 
-def _may_be_raw(fold: Fold, library: ArrayLibrary, out: Any) -> bool:
+def _may_be_raw(fold: Fold, library: ArrayLibrary, out: UserArray) -> bool:
     """Whether a raw result looks other than a finished one, and `out` is as wide."""
     library.check_kind(out, "out")
     lists = fold.row.listed and fold.dim > 1
@@ -123,13 +128,13 @@ def _may_be_raw(fold: Fold, library: ArrayLibrary, out: Any) -> bool:
 @opaque
 def call_raw(
     fold: Fold,
-    args: Sequence[Any],
+    args: Sequence[UserArray],
     name: str | None,
     backend: str = "auto",
     device_id: int | None = -1,
-    ranges: Any = None,
-    out: Any = None,
-) -> Any:
+    ranges: object = None,
+    out: UserArray = None,
+) -> UserArray:
     """A fold called as `call_fold` does; where `out` has the raw layout it is filled so.
 
     The finished result is then returned beside it.
@@ -141,7 +146,7 @@ def call_raw(
     library = library_for(out)
     if library is None or not _may_be_raw(fold, library, out):
         return call_fold(fold, args, name, backend, device_id, ranges, out)
-    found: Any = call_fold(fold, args, name, backend, device_id, ranges)
+    found: UserArray = call_fold(fold, args, name, backend, device_id, ranges)
     first = found[0] if isinstance(found, tuple) else found
     lists = fold.row.listed and fold.dim > 1  # (..., K, D)
     rows = tuple(first.shape[: -2 if lists else -1])
@@ -159,7 +164,7 @@ def call_raw(
 class _SideBySide(Genred):
     """A reduction that can give its results as one array."""
 
-    def side_by_side(self, *args: Any, **options: Any) -> Any:
+    def side_by_side(self, *args: UserArray, **options: Unpack[CallOptions]) -> UserArray:
         """What a call gives, as one array of the dtype of the first argument."""
         found = self(*args, **options)
         parts = found if isinstance(found, tuple) else (found,)
@@ -213,7 +218,9 @@ class RawReduction:
         )
         self.genred.library = library
 
-    def __call__(self, *args: Any, out: Any = None, **options: Any) -> Any:
+    def __call__(
+        self, *args: UserArray, out: UserArray = None, **options: Unpack[CallOptions]
+    ) -> UserArray:
         """The raw result; written to `out` if that is given, and then returned too."""
         raw = self.genred.side_by_side(*args, **options)
         if out is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..core.dtypes import DTYPES
 from ..errors import DTypeError
 from ..lower.schedule import Accumulation
 from ..ops.reductions import Reduction
@@ -34,7 +35,7 @@ class Accuracy:
             DTypeError: an accumulator narrower than the data.
         """
         wanted = self.dtype
-        half = dtype in ("float16", "bfloat16")
+        half = DTYPES[dtype].half
         if not reduction.additive:
             inner = "float64" if reduction.wide or dtype == "float64" else "float32"
             return Accumulation(inner, "float64")

@@ -7,11 +7,9 @@ sort the points (`sort_clusters`), decide which pairs of clusters matter, and ma
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import library_for
-from ..core.library import Array
+from ..core.library import Array, UserArray
 from ..errors import ArrayTypeError, DTypeError, ShapeError, UnsupportedError
 
 _CELL_BITS = 10
@@ -32,7 +30,7 @@ def _count(labels: Array, count: int | None) -> int:
     return int(labels.max()) + 1 if len(labels) else 0
 
 
-def grid_cluster(x: Any, size: Any) -> Any:
+def grid_cluster(x: UserArray, size: object) -> UserArray:
     """Labels of points by the cell of a grid that they lie in, numbered without gaps.
 
     Cells begin at the origin for arrays, at the smallest coordinates for tensors. Further than
@@ -67,7 +65,7 @@ def grid_cluster(x: Any, size: Any) -> Any:
     return clusters.ranks(code)
 
 
-def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
+def sort_clusters(x: UserArray, lab: UserArray) -> tuple[UserArray, UserArray]:
     """Points and labels, sorted by label; points of one label keep their order.
 
     Args:
@@ -90,7 +88,7 @@ def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
     return x[order], lab[order]
 
 
-def cluster_ranges(lab: Any, Nlab: int | None = None) -> Any:
+def cluster_ranges(lab: UserArray, Nlab: int | None = None) -> UserArray:
     """Where each cluster lies among points sorted by label: int64 (C, 2), start and stop.
 
     Args:
@@ -110,12 +108,12 @@ def cluster_ranges(lab: Any, Nlab: int | None = None) -> Any:
 
 
 def cluster_centroids(
-    x: Any,
-    lab: Any,
+    x: UserArray,
+    lab: UserArray,
     Nlab: int | None = None,
-    weights: Any = None,
-    weights_c: Any = None,
-) -> Any:
+    weights: UserArray = None,
+    weights_c: UserArray = None,
+) -> UserArray:
     """Centers of clusters (C, D), in the dtype of x; NaN for clusters without points.
 
     Args:
@@ -145,8 +143,8 @@ def cluster_centroids(
 
 
 def cluster_ranges_centroids(
-    x: Any, lab: Any, weights: Any = None, min_weight: float = 1e-9
-) -> tuple[Any, Any, Any]:
+    x: UserArray, lab: UserArray, weights: UserArray = None, min_weight: float = 1e-9
+) -> tuple[UserArray, UserArray, UserArray]:
     """Ranges (C, 2), centers (C, D) and total weights (C,) of clusters.
 
     Args:
@@ -174,7 +172,7 @@ def cluster_ranges_centroids(
     return cluster_ranges(lab, count), centers, totals
 
 
-def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> tuple[Any, ...]:
+def from_matrix(ranges_i: UserArray, ranges_j: UserArray, keep: UserArray) -> tuple[UserArray, ...]:
     """The `ranges` of a reduction over those pairs of clusters that a table keeps.
 
     Args:
@@ -213,7 +211,7 @@ def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> tuple[Any, ...]:
     return ranges_i, slices_i, meets_j, ranges_j, slices_j, meets_i
 
 
-def swap_axes(ranges: Any) -> tuple[Any, ...] | None:
+def swap_axes(ranges: UserArray) -> tuple[UserArray, ...] | None:
     """The ranges of the transposed table of pairs: the two halves trade places; None stays None.
 
     >>> swap_axes((1, 2, 3, 4, 5, 6))

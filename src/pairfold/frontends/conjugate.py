@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -64,7 +64,9 @@ class Stop:
         return max(_LEAST, 10 * count) if self.maxiter is None else self.maxiter
 
 
-def checked_stop(eps: Any = 1e-6, tol: Any = None, maxiter: Any = None) -> Stop:
+def checked_stop(
+    eps: float = 1e-6, tol: float | None = None, maxiter: SupportsIndex | None = None
+) -> Stop:
     """When to stop, from what a user gave.
 
     >>> checked_stop(tol=1e-3).limit(4.0, 7)
@@ -445,7 +447,7 @@ def _first(wrong: NumpyArray) -> tuple[int, ...]:
     return tuple(int(n) for n in np.argwhere(wrong)[0])
 
 
-def _quiet() -> Any:
+def _quiet() -> AbstractContextManager[None]:
     """NumPy without warnings: what is not finite is found by checks."""
     return np.errstate(all="ignore")
 
@@ -469,7 +471,7 @@ def _checked(preconditioner: Operator | None, b: Array) -> Operator:
 @contextmanager
 def _progress() -> Generator[Callable[[float], None]]:
     """A tqdm bar over iterations, where the setting `progress` asks for one and tqdm is there."""
-    bar: Any = None
+    bar = None
     if current().progress:
         try:
             from tqdm.auto import tqdm

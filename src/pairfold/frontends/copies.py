@@ -7,7 +7,6 @@ of their own: tensors that are pickled together keep sharing them, and so their 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ..calculus.substitute import substitute
 from ..core.library import Array
@@ -27,10 +26,10 @@ def unpacked(steps: Steps, leaves: Sequence[Leaf]) -> list[Node]:
 
 
 def with_owners(
-    nodes: Sequence[Node], leaves: Sequence[Leaf], change: Callable[[Any], Any]
+    nodes: Sequence[Node], leaves: Sequence[Leaf], change: Callable[[Array], Array]
 ) -> tuple[list[Node], list[Leaf]]:
     """Graphs and leaves with every array replaced by what `change` makes of it, once."""
-    owners: dict[int, Any] = {}
+    owners: dict[int, Array] = {}
     found: list[Leaf] = []
     for leaf in leaves:
         if leaf.form is None:

@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays.checks import broadcast_shapes
 from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
+from ..core.dtypes import DTYPES
 from ..core.library import Array, ArrayOperations
 from ..core.node import Kind
 from ..errors import DerivativeError
@@ -158,8 +159,8 @@ def _is_shared(fold: Fold, position: int, arrays: Sequence[Array]) -> bool:
 
 def widened(library: ArrayOperations, array: Array) -> Array:
     """The array, in float32 if it is of half precision: what is added up is rounded once."""
-    half = library.dtype(array) in ("float16", "bfloat16")
-    return library.cast(array, "float32") if half else array
+    known = DTYPES.get(library.dtype(array))
+    return array if known is None or not known.half else library.cast(array, known.computed)
 
 
 def summed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, SupportsIndex, TypedDict, cast
 
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import TORCH
@@ -19,6 +19,8 @@ from ..backends.chosen import TRITON
 from ..core.library import Array
 from ..errors import DeviceError, OptionError, attempted, check_option
 from ..settings import current
+from .fold import Binding, Fold
+from .ranges import Ranges
 from .slabs import Slabs
 
 if TYPE_CHECKING:
@@ -39,11 +41,22 @@ BACKENDS = (
 )
 
 
+_TENSORS = cast(ArrayLibrary, DeviceTensors)
+
+
+class CallOptions(TypedDict, total=False):
+    """Where and over which pairs a call computes: see `Genred.__call__`."""
+
+    backend: str
+    device_id: int | None
+    ranges: object
+
+
 def placed(
     library: ArrayLibrary,
     arrays: Sequence[Array],
     backend: str = AUTO,
-    device_id: Any = ANY_DEVICE,
+    device_id: SupportsIndex | None = ANY_DEVICE,
 ) -> ArrayLibrary:
     """The library for a call that says where it is to be computed.
 
@@ -78,7 +91,7 @@ def placed(
     return cast(ArrayLibrary, OnGpu(library, target))
 
 
-def _checked_number(device_id: Any) -> int:
+def _checked_number(device_id: SupportsIndex | None) -> int:
     if device_id is None:  # the index of torch.device("cpu")
         return -1
     number = -2 if isinstance(device_id, bool) else attempted(operator.index, device_id, -2)
@@ -97,10 +110,10 @@ class OnGpu:
     def __init__(self, base: ArrayLibrary, target: TorchDevice) -> None:
         self.base, self.target = base, target
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.base, name)
 
-    def key(self, array: Array) -> tuple[Any, ...]:
+    def key(self, array: Array) -> tuple[object, ...]:
         """All but the address."""
         return (self.target, *self.base.key(array))
 
@@ -108,10 +121,10 @@ class OnGpu:
         """The GPU."""
         return self.target
 
-    def there(self, array: Array) -> Any:
+    def there(self, array: Array) -> Array:
         """An array as a tensor on the device; nothing waits for the copy."""
         host = array if TorchArrays.owns(array) else TorchArrays.tensor(self.base.to_numpy(array))
-        return cast(Array, host.detach().to(self.target.place, non_blocking=True))
+        return host.detach().to(self.target.place, non_blocking=True)
 
     def back(self, tensor: Array, into: Array) -> None:
         """Copy a result into a host array, when it is there."""
@@ -122,15 +135,15 @@ class OnGpu:
 
     def elsewhere(
         self,
-        fold: Any,
+        fold: Fold,
         arrays: Sequence[Array],
         results: Sequence[Array],
-        binding: Any,
-        ranges: Any,
+        binding: Binding,
+        ranges: Ranges | None,
     ) -> None:
         """Fill new host arrays with the results of a fold."""
         if ranges is not None:
             fold.pattern(ranges, binding.sizes)
         if binding.rows and binding.count:
-            slabs = Slabs(fold, arrays, binding, self.there, self.back, DeviceTensors)
+            slabs = Slabs(fold, arrays, binding, self.there, self.back, _TENSORS)
             slabs.run(results, ranges)

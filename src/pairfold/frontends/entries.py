@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
@@ -12,6 +11,7 @@ from ..core.library import Array
 from ..core.node import Kind, Node, depends_on
 from ..errors import UnsupportedError
 from ..ops.table import variable
+from .devices import CallOptions
 from .fold import Fold
 from .genred import call_fold
 from .preconditioners import LowRank, Matrix, factor
@@ -47,10 +47,10 @@ class Entries:
         library: ArrayLibrary,
         args: Sequence[Array],
         b: Array,
-        alpha: Any,
+        alpha: Array | None,
         name: str,
         rank: int | None,
-        call: Mapping[str, Any],
+        call: CallOptions,
     ) -> Inverse:
         """An approximate inverse of alpha Id + K, for vectors of b's shape.
 
@@ -74,7 +74,7 @@ class Entries:
         args: Sequence[Array],
         b: Array,
         layout: str,
-        call: Mapping[str, Any],
+        call: CallOptions,
     ) -> Matrix:
         xp = library.functions()
         rows, width = b.shape[-2:]
@@ -108,7 +108,7 @@ class Entries:
         args: Sequence[Array],
         b: Array,
         places: Sequence[int],
-        call: Mapping[str, Any],
+        call: CallOptions,
     ) -> Array:
         """Columns as arrays (k, ..., M, E), each a sum over one point."""
         xp = library.functions()
@@ -135,7 +135,7 @@ class Entries:
         return xp.broadcast_to(found, (len(points), *b.shape))
 
     def _diagonal(
-        self, library: ArrayLibrary, args: Sequence[Array], b: Array, call: Mapping[str, Any]
+        self, library: ArrayLibrary, args: Sequence[Array], b: Array, call: CallOptions
     ) -> Array:
         """The diagonal (..., M, E), as a sum over the unknown alone."""
         xp = library.functions()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypedDict
 
 from ..arrays.library import SUPPORTED
 from ..backends.chosen import asked
@@ -21,13 +21,30 @@ from .ranges import checked_ranges
 _LARGE = 100_000
 
 
+class ExplainOptions(TypedDict, total=False):
+    """For what a reduction is explained: see `Genred.explain`."""
+
+    dtype: str
+    backend: str
+    ranges: object
+
+
+class Explainable(Protocol):
+    """What has a method `explain`."""
+
+    @property
+    def explain(self) -> Callable[..., Explained]:
+        """The explanation, for arrays or sizes."""
+        ...
+
+
 def explain_fold(
     fold: Fold,
-    arrays: Sequence[Any] = (),
+    arrays: Sequence[object] = (),
     dtype: str = "float32",
     text: str | None = None,
     backend: str = "auto",
-    ranges: Any = None,
+    ranges: object = None,
 ) -> Explained:
     """Explain a fold for arrays, or for large sizes of a dtype; `text` is what was written.
 
@@ -47,8 +64,8 @@ def explain_fold(
     rows = columns = _LARGE
     batches = 1
     if arrays:
-        arrays, (library, sizes, dtype) = checked(fold, arrays, None)
-        device = library.device(arrays[0])
+        given, (library, sizes, dtype) = checked(fold, arrays, None)
+        device = library.device(given[0])
         rows = sizes.of(fold.kept)
         columns = sizes.of(Kind.J if fold.kept == Kind.I else Kind.I)
         batches = max(1, math.prod(sizes.batch))
@@ -73,7 +90,7 @@ def explain_fold(
     return runs.explain(subject, fold.launcher(dtype, options, runs), options)
 
 
-def explain(reduction: Any, *args: Any, **options: Any) -> Explained:
+def explain(reduction: Explainable, *args: object, **options: object) -> Explained:
     """How a reduction is computed; the same as its `explain` method. Nothing is computed.
 
     Args:

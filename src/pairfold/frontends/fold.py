@@ -7,10 +7,11 @@ data: only the graph, the reduction and the options, and what it learnt about si
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays.advice import label_of
 from ..arrays.checks import (
@@ -23,14 +24,14 @@ from ..arrays.checks import (
     check_shapes,
     overlap,
 )
-from ..arrays.library import ArrayLibrary
+from ..arrays.library import ArrayLibrary, Need
 from ..arrays.registry import NUMPY, library_of
 from ..backends.chosen import REFERENCE, chosen
-from ..backends.interface import Backend
+from ..backends.interface import Backend, Call, Launcher, Strides
 from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
-from ..core.dtypes import RESULTS
-from ..core.library import Array
+from ..core.dtypes import DTYPES, RESULTS
+from ..core.library import Array, Device, NumpyArray, Results
 from ..core.node import Kind, Node
 from ..core.show import formula_text
 from ..errors import (
@@ -54,12 +55,13 @@ from ..settings import Settings, current, settings
 from .accuracy import Accuracy
 from .ranges import Ranges
 
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+T = TypeVar("T")
+
 _MANY = 2**24  # results that there may be no memory for
 _CALLS = 8
 # Kernels are kept by their formula, the rest with each reduction. What holds a kernel counts it.
 _KERNEL_BYTES = 64 * 2**20
-_launchers: Cache[Any] = Cache(Limit("kernels", 512, _KERNEL_BYTES))
+_launchers: Cache[Launcher] = Cache(Limit("kernels", 512, _KERNEL_BYTES))
 _BINDINGS = Limit("bindings", 512, _KERNEL_BYTES)
 _DERIVED = Limit("derived reductions", 4096)
 
@@ -85,10 +87,10 @@ class Binding:
         "sizes",
     )
 
-    launcher: Any
-    bound: Any
-    calls: dict[Any, Any]
-    device: Any
+    launcher: Launcher
+    bound: object
+    calls: dict[Hashable, Call]
+    device: Device | None
     options: Settings
     checked: bool
     sizes: Sizes
@@ -101,7 +103,7 @@ class Binding:
     # Whether memory holds the values of all arguments as they are; what they need of it, after
     # the results: see `torch_gate.addresses`.
     ready: bool
-    needs: tuple[Any, ...]
+    needs: tuple[Need | None, ...]
 
 
 class Fold:
@@ -112,7 +114,7 @@ class Fold:
     """
 
     # What the kernel folds beside the formula: see Several.
-    beside: tuple[Any, ...] = ()
+    beside: tuple[Hashable, ...] = ()
     # Whether the kernel is a fused one: see Sweep.
     fused = False
 
@@ -143,7 +145,7 @@ class Fold:
         self._derived: Cache[Any] = Cache(_DERIVED)
         check_formulas(self.row, formula, weight, self.names)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         from .identity import identity, rebuilt
 
         return rebuilt, (identity(self),)
@@ -184,7 +186,7 @@ class Fold:
         given = (self.names, self.accuracy, weight, length, self.asked)
         return Fold(formula, variables, reduction, kept, *given)
 
-    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
+    def derived(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, kept with this fold."""
         return self._derived.of(key, make)
 
@@ -279,7 +281,7 @@ class Fold:
         """How sums are accumulated for data of a dtype."""
         return self.accuracy.for_dtype(dtype, self.row)
 
-    def launcher(self, dtype: str, options: Settings, backend: Backend | None = None) -> Any:
+    def launcher(self, dtype: str, options: Settings, backend: Backend | None = None) -> Launcher:
         """The launcher for a dtype; folds of the same graph share it.
 
         By default that of the backend for arrays of the host.
@@ -330,7 +332,7 @@ class Fold:
         """The shapes of the results as machine code writes them: (..., rows, components)."""
         return tuple((*sizes.batch, sizes.of(self.kept), width) for width in self.widths)
 
-    def shaped(self, library: ArrayLibrary, results: Sequence[Array]) -> Any:
+    def shaped(self, library: ArrayLibrary, results: Sequence[Array]) -> Results:
         """Results as users see them: lists with an axis for their places, joined parts joined."""
         found = list(results)
         if self.row.listed:
@@ -345,9 +347,9 @@ class Fold:
         self,
         library: ArrayLibrary,
         arrays: Sequence[Array],
-        out: Any = None,
+        out: Results | None = None,
         ranges: Ranges | None = None,
-    ) -> Any:
+    ) -> Results:
         """Run on arrays of one library; what was not seen before is checked first.
 
         With `ranges`, only over their pairs: their half for the kept index.
@@ -362,10 +364,10 @@ class Fold:
         binding = self.binding(library, arrays)
         if self.simple:
             self._check_out(library, out, binding, arrays[0])
-        if library.elsewhere is not None or not self.simple:
+        if library.elsewhere is not None or not self.simple or isinstance(out, tuple):
             return fill(library, out, self(library, arrays, None, ranges), self)
         if any(overlap(library, array, out) for array in arrays):
-            out[...] = self(library, arrays, None, ranges)
+            out[...] = self.run(library, arrays, ranges)[0]
             return out
         self._run(library, arrays, (out,), binding, ranges, foreign=True)
         if binding.checked:
@@ -455,10 +457,10 @@ class Fold:
 
     def _need(
         self, library: ArrayLibrary, arrays: Sequence[Array], position: int, ready: bool
-    ) -> Any:
+    ) -> Need | None:
         return library.need(arrays[position], label_of(position, self.names)) if ready else None
 
-    def bound(self, binding: Binding, ranges: Ranges | None) -> Any:
+    def bound(self, binding: Binding, ranges: Ranges | None) -> object:
         """What the launcher makes for the sizes; that for all pairs is kept with the binding."""
         launcher, options, device = binding.launcher, binding.options, binding.device
         if ranges is not None:
@@ -502,7 +504,7 @@ class Fold:
         binding: Binding,
         ranges: Ranges | None = None,
         foreign: bool = False,
-    ) -> tuple[Any, list[Any]]:
+    ) -> tuple[Call, list[Array]]:
         """A call for such arrays, and what it takes: results, then arguments in its order."""
         alive = [arrays[position] for position, _ in binding.positions]
         if not binding.ready:
@@ -529,9 +531,12 @@ class Fold:
         alive: Sequence[Array],
         binding: Binding,
         ranges: Ranges | None,
-    ) -> Any:
+    ) -> Call:
         """A call with the strides of these arrays, the arguments in the kernel's order."""
-        strides = [library.strides(array)[-2:] for array in results]
+        strides: list[Strides] = []
+        for array in results:
+            own = library.strides(array)
+            strides.append((own[-2], own[-1]))
         for array, (_, parameter) in zip(alive, binding.positions, strict=True):
             own = library.strides(array)
             strides.append((0 if parameter else own[-2], own[-1]))
@@ -547,7 +552,7 @@ class Fold:
         arrays: Sequence[Array],
         results: Sequence[Array],
         binding: Binding,
-    ) -> Any:
+    ) -> NDArray[np.int64]:
         batch = binding.sizes.batch
         strides = [library.strides(array)[: len(batch)] for array in results]
         strides += [
@@ -565,7 +570,7 @@ class Fold:
                 hint="a loop over the first axis",
             ) from error
 
-    def _check_out(self, library: ArrayLibrary, out: Any, binding: Binding, like: Array) -> None:
+    def _check_out(self, library: ArrayLibrary, out: object, binding: Binding, like: Array) -> None:
         wanted = RESULTS.get(self.row.results[0].kind, binding.dtype)
         check_out(library, out, binding.out_shapes[0], wanted, like)
 
@@ -587,7 +592,7 @@ class Fold:
             got = np.asarray(library.to_numpy(array), np.float64)
             finite = np.abs(want[np.isfinite(want)])
             scale = finite.max(initial=0) or 1.0
-            eps = EPSILON[binding.dtype]
+            eps = DTYPES[binding.dtype].eps
             bound = 100 * eps * (binding.columns**0.5 + 1) * scale
             same = np.isclose(got, want, rtol=0, atol=bound, equal_nan=True)
             if not same.all():
@@ -601,11 +606,13 @@ class Fold:
 
     def reference(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
-    ) -> Sequence[Any]:
+    ) -> Sequence[NumpyArray]:
         """The results as the interpreter of kernels has them, as NumPy arrays."""
-        given: list[Any] = [np.asarray(library.to_numpy(library.ready(array))) for array in arrays]
+        given: list[Array] = [
+            np.asarray(library.to_numpy(library.ready(array))) for array in arrays
+        ]
         with settings(backend=REFERENCE.name, check=0):
-            return self.run(NUMPY, given, ranges)
+            return [NUMPY.to_numpy(array) for array in self.run(NUMPY, given, ranges)]
 
 
 def _dot(x: Node, y: Node) -> Node:
@@ -634,14 +641,14 @@ def check_formulas(
     )
 
 
-def fill(library: ArrayLibrary, out: Any, found: Any, fold: Fold) -> Any:
+def fill(library: ArrayLibrary, out: Results, found: Results, fold: Fold) -> Results:
     """Copy results that are more than one plain array into the user's.
 
     Raises:
         ShapeError, DTypeError: what does not fit.
     """
-    arrays = found if isinstance(found, tuple) else (found,)
-    targets = out if isinstance(out, tuple) else (out,)
+    arrays = cast("tuple[Array, ...]", found if isinstance(found, tuple) else (found,))
+    targets = cast("tuple[Array, ...]", out if isinstance(out, tuple) else (out,))
     if len(arrays) != len(targets):
         shapes = ", ".join(str(tuple(array.shape)) for array in arrays)
         raise ShapeError(

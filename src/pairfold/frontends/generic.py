@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from ..core.node import Kind
 from ..errors import FormulaError, UnknownNameError
 from .genred import Genred
 from .parse import parse_aliases
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Generic = Callable[..., Genred]
+
+
+class Options(TypedDict, total=False):
+    """Further arguments of `Genred`."""
+
+    dtype: object
+    opt_arg: int | None
+    formula2: str | None
+    cuda_type: object
+    dtype_acc: str
+    use_double_acc: bool
+    sum_scheme: str
+    enable_chunks: bool
+    rec_multVar_highdim: object
+    use_fast_math: bool
+
 
 # Name -> reduction, what it computes, whether the result's dimension is K.
 _GENERIC = {
@@ -22,7 +41,7 @@ _GENERIC = {
 NAMES = tuple(_GENERIC)
 
 
-def generic(name: str, kind: type[Genred]) -> Generic:
+def generic(name: str, kind: Callable[..., Genred]) -> Generic:
     """The function of that name, for one kind of `Genred`.
 
     >>> import numpy as np
@@ -33,7 +52,7 @@ def generic(name: str, kind: type[Genred]) -> Generic:
     """
     reduction, says, listed = _GENERIC[name]
 
-    def function(formula: str, output: str, *aliases: str, **options: Any) -> Genred:
+    def function(formula: str, output: str, *aliases: str, **options: Unpack[Options]) -> Genred:
         category, dim = _category(output)
         if listed:
             options["opt_arg"] = dim

@@ -7,17 +7,32 @@ the same if and only if their texts are equal. It is read, never evaluated.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, cast
 
 from ..core.node import Kind, Node
 from ..errors import FormulaError, PairfoldError
 from ..ops.states import row_of
-from ..ops.steps import graphs_of, read, steps_of, written
+from ..ops.steps import Steps, graphs_of, read, steps_of, written
 from ..ops.table import variable
 from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
 from .fold import Fold
 
 _VERSION = 1
+
+
+class _Written(TypedDict):
+    """What a text says of a reduction."""
+
+    version: int
+    formulas: Steps
+    variables: Sequence[tuple[int, int, int]]
+    names: Mapping[str, str]
+    reduction: str
+    kept: int
+    asked: int
+    length: int
+    accuracy: tuple[str | None, str | None]
 
 
 def identity(fold: Fold) -> str:
@@ -54,7 +69,7 @@ def rebuilt(text: str) -> Fold:
     Raises:
         FormulaError: other text, or that of another version.
     """
-    found = read(text)
+    found = cast("_Written", read(text))  # what is amiss is found where it is used
     try:
         if found["version"] != _VERSION:
             raise FormulaError(
@@ -70,7 +85,7 @@ def rebuilt(text: str) -> Fold:
         ) from error
 
 
-def _rebuilt(found: dict[str, Any]) -> Fold:
+def _rebuilt(found: _Written) -> Fold:
     variables: list[Node] = [
         variable(position, dim, Kind(kind)) for position, dim, kind in found["variables"]
     ]

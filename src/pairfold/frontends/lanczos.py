@@ -14,9 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
 
 CHECK = 16  # iterations from one look at progress to the next
 STANDING = 48  # iterations without progress after which the coefficients are read
@@ -64,7 +66,7 @@ class Outlook:
         return self.stalled >= 2 * STANDING and self.floor > self.begun
 
 
-def tridiagonal(steps: Sequence[float], ratios: Sequence[float]) -> tuple[Any, Any]:
+def tridiagonal(steps: Sequence[float], ratios: Sequence[float]) -> tuple[Numbers, Numbers]:
     """Lanczos' matrix as its diagonal and the squares beside it, from m steps and m - 1 ratios."""
     inverse = 1 / np.asarray(steps, np.float64)
     ratio = np.asarray(ratios, np.float64)[: len(inverse) - 1]
@@ -73,7 +75,7 @@ def tridiagonal(steps: Sequence[float], ratios: Sequence[float]) -> tuple[Any, A
     return diagonal[-_MOST:], (ratio * inverse[:-1] ** 2)[1 - _MOST :]
 
 
-def extremes(diagonal: Any, squares: Any) -> tuple[float, float]:
+def extremes(diagonal: Numbers, squares: Numbers) -> tuple[float, float]:
     """The least and the largest eigenvalue of a positive tridiagonal matrix, to one percent.
 
     By counts of the eigenvalues below a shift, many shifts at a time, logarithmically spaced.
@@ -97,7 +99,7 @@ def extremes(diagonal: Any, squares: Any) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _below(diagonal: Any, squares: Any, shifts: Any) -> Any:
+def _below(diagonal: Numbers, squares: Numbers, shifts: Numbers) -> NDArray[np.int64]:
     """How many eigenvalues lie below each shift: the negative pivots of the shifted matrix."""
     tiny = np.finfo(np.float64).tiny
     pivots = diagonal[0] - shifts

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from ..arrays.registry import library_for
+from ..core.library import Array, UserArray
 from ..core.node import Kind
 from ..errors import ArgumentError, ArrayTypeError, OptionError, SolveError, unexpected
 from .accuracy import Accuracy
-from .conjugate import checked_stop
+from .conjugate import Stop, checked_stop
+from .devices import CallOptions
 from .lazy import Tensor
 from .leaves import Leaf, numbered
 from .preconditioners import checked_preconditioner
 from .reduced import fold_of
 from .solve import Request, System, solve_system
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .explain import Explained
+    from .reducing import Reducing
 
 _STOP = ("eps", "tol", "maxiter")
 _CALL = ("backend", "device_id", "ranges")
@@ -29,6 +37,18 @@ _MEANT = {
 }
 
 
+class SolveOptions(CallOptions, total=False):
+    """How a system is solved: see `LazyTensor.solve`."""
+
+    alpha: object
+    eps: float
+    tol: float | None
+    maxiter: int | None
+    preconditioner: Callable[[UserArray], UserArray] | str | None
+    callback: Callable[[int, UserArray], object] | None
+    rank: int | None
+
+
 class Solved:
     """A system (alpha Id + K) a = b that waits for its call; see `LazyTensor.solve`.
 
@@ -36,7 +56,7 @@ class Solved:
     any options of `LazyTensor.solve`, which are remembered for later calls.
     """
 
-    def __init__(self, tensor: Any, other: Any, var: Any, accuracy: Accuracy) -> None:
+    def __init__(self, tensor: Reducing, other: object, var: object, accuracy: Accuracy) -> None:
         if tensor.is_complex or getattr(other, "is_complex", False) is True:
             raise ArrayTypeError("systems of complex numbers cannot be solved yet")
         self._made_of = (tensor, other, var, accuracy)
@@ -55,7 +75,7 @@ class Solved:
         fold = fold_of([formula, None], self.order, "Sum", kept, 0, accuracy)
         self.system = fold.derived(("system", self.place), lambda: System(fold, self.place))
         self.tensor = tensor
-        self.options: dict[str, Any] = {}
+        self.options: SolveOptions = {}
         waiting = [leaf for n, leaf in enumerate(self.order) if n != self.place]
         found = {leaf.symbol for leaf in (*waiting, self.right) if leaf.symbol is not None}
         self.positions = sorted(found)
@@ -65,7 +85,7 @@ class Solved:
         """Whether nothing is missing."""
         return not self.positions
 
-    def set_options(self, **options: Any) -> None:
+    def set_options(self, **options: Unpack[SolveOptions]) -> None:
         """Remember options for calls.
 
         Raises:
@@ -76,7 +96,7 @@ class Solved:
             raise error
         self.options.update(options)
 
-    def __call__(self, *arrays: Any, **options: Any) -> Any:
+    def __call__(self, *arrays: UserArray, **options: Unpack[SolveOptions]) -> UserArray:
         """Solve; see `LazyTensor.solve` for options, results and errors."""
         self.set_options(**options)
         filled = self._filled(arrays)
@@ -89,7 +109,7 @@ class Solved:
             raise
         return result[..., 0] if self.flat else result
 
-    def explain(self, *arrays: Any, dtype: str = "float32") -> Any:
+    def explain(self, *arrays: UserArray, dtype: str = "float32") -> Explained:
         """How the products K a are computed, one for each iteration; see `Genred.explain`.
 
         Args:
@@ -109,7 +129,7 @@ class Solved:
             self.system.fold, filled, dtype, None, call.get("backend", "auto"), ranges
         )
 
-    def _filled(self, arrays: Sequence[Any]) -> list[Any]:
+    def _filled(self, arrays: Sequence[Array]) -> list[Array]:
         """An array for every variable, b in the place of the unknown.
 
         Raises:
@@ -135,24 +155,27 @@ class Solved:
 
     def _request(self) -> Request:
         chosen = self.options
-        call = {name: chosen[name] for name in _CALL if chosen.get(name) is not None}
+        given = dict(chosen.items())
+        call = cast(
+            "CallOptions", {name: given[name] for name in _CALL if given.get(name) is not None}
+        )
         if self.tensor.ranges is not None:
             call.setdefault("ranges", self.tensor.ranges)
         if self.tensor.backend is not None:
             call.setdefault("backend", self.tensor.backend)
-        stop = checked_stop(**{name: chosen[name] for name in _STOP if name in chosen})
-        given = chosen.get("preconditioner", "auto"), chosen.get("rank")
-        preconditioner, rank = checked_preconditioner(*given)
+        stop = checked_stop(chosen.get("eps", Stop.eps), chosen.get("tol"), chosen.get("maxiter"))
+        helper, rank = chosen.get("preconditioner", "auto"), chosen.get("rank")
+        preconditioner, rank = checked_preconditioner(helper, rank)
         return Request(stop, preconditioner, chosen.get("callback"), call, rank)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), self._made_of, {"options": self.options}
 
     def __repr__(self) -> str:
         return f"<system (alpha Id + K) a = b, K = {self.system.fold.formula}>"
 
 
-def _right_hand_side(other: Any) -> tuple[Leaf, bool]:
+def _right_hand_side(other: object) -> tuple[Leaf, bool]:
     """b as a leaf indexed by i or j, and whether it was a plain vector."""
     if isinstance(other, Tensor):
         leaf = other.leaves[0] if len(other.leaves) == 1 else None
@@ -161,19 +184,19 @@ def _right_hand_side(other: Any) -> tuple[Leaf, bool]:
                 "b must be an array or a variable", found=repr(other), hint="Vi(b) or Vj(b)"
             )
         return leaf, False
-    library = library_for(other)
-    if library is None or not len(other.shape):
+    library, array = library_for(other), cast("Array", other)
+    if library is None or not len(array.shape):
         raise ArrayTypeError(
             "b must be an array or a variable",
             found=f"a {type(other).__name__}",
             hint="an array (M, E), or Vi(b)",
         )
-    flat = len(other.shape) == 1
-    b = other.reshape(-1, 1) if flat else other
-    return Leaf(Kind.I, b.shape[-1], b, owner=other), flat
+    flat = len(array.shape) == 1
+    b = array.reshape(-1, 1) if flat else array
+    return Leaf(Kind.I, b.shape[-1], b, owner=array), flat
 
 
-def _symbol_of(tensor: Any, var: Any) -> Leaf:
+def _symbol_of(tensor: Tensor, var: object) -> Leaf:
     """The leaf of a tensor that a symbol stands for."""
     wanted = var.leaves[0] if isinstance(var, Tensor) and len(var.leaves) == 1 else None
     if wanted is None or wanted.symbol is None or not isinstance(var, Tensor):

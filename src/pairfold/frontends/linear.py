@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import LIBRARIES
-from ..core.library import Array
+from ..core.library import Array, UserArray
 from ..errors import ArrayTypeError, OptionError, check_option
 from .conjugate import checked_stop, conjugate_gradients
 from .genred import Genred
@@ -20,14 +19,14 @@ _LIBRARIES = {"numpy": "numpy", "torch": "torch", "pytorch": "torch"}
 
 def ConjugateGradientSolver(
     binding: str,
-    linop: Callable[[Any], Any],
-    b: Any,
+    linop: Callable[[UserArray], UserArray],
+    b: UserArray,
     eps: float = 1e-6,
     *,
     tol: float | None = None,
     maxiter: int | None = None,
-    preconditioner: Callable[[Any], Any] | None = None,
-) -> Any:
+    preconditioner: Callable[[UserArray], UserArray] | None = None,
+) -> UserArray:
     """The solution a of linop(a) = b by conjugate gradients, b being one right-hand side.
 
     Args:
@@ -62,17 +61,17 @@ def ConjugateGradientSolver(
 
 def KernelLinearSolver(
     binding: str,
-    K: Kernel | tuple[Any, ...],
-    x: Any,
-    b: Any,
+    K: Kernel | tuple[str, int, int, float],
+    x: UserArray,
+    b: UserArray,
     alpha: float = 0,
     eps: float = 1e-6,
     precond: bool = False,
-    precondKernel: Callable[[Any, Any], Any] | None = None,
+    precondKernel: Callable[[UserArray, UserArray], UserArray] | None = None,
     *,
     tol: float | None = None,
     maxiter: int | None = None,
-) -> Any:
+) -> UserArray:
     """The solution a of (alpha Id + K(x, x)) a = b, each column of b by itself.
 
     Args:
@@ -155,11 +154,11 @@ def nystrom(
         return library.cast(xp.concatenate(found, 1), "float64")
 
     count, rounding = x.shape[0], float(xp.finfo(x.dtype).eps)
-    known = Matrix(library, count, columns, lambda: None, rounding)
+    known = Matrix(library, count, columns, None, rounding)
     return LowRank(library, factor("nystrom", known, max(1, math.isqrt(count))), alpha, exact=True)
 
 
-def _gaussian(K: tuple[Any, ...]) -> Kernel:
+def _gaussian(K: tuple[str, int, int, float]) -> Kernel:
     """exp(-|x-y|^2 / sigma^2) from ("gaussian", D, E, sigma), for right-hand sides of any width."""
     if len(K) != 4 or K[0] != "gaussian":
         raise OptionError(

@@ -8,9 +8,9 @@ device's memory are computed so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..arrays.library import ArrayLibrary
+from ..core.library import Array
 from ..ops import states
 from ..ops.states import States
 from .fold import Fold
@@ -20,7 +20,7 @@ from .ranges import Ranges
 def partial(
     fold: Fold,
     library: ArrayLibrary,
-    arrays: Sequence[Any],
+    arrays: Sequence[Array],
     start: int = 0,
     ranges: Ranges | None = None,
 ) -> States:

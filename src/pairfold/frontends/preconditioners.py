@@ -18,7 +18,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import SupportsIndex, cast
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from ..arrays.library import ArrayLibrary
 from ..core.library import Array
 from ..errors import OptionError, SolveError, closest
 
+# As users give one: a name, a function, or none.
+Preconditioner = Callable[[Array], Array] | str | None
 NAMES = ("nystrom", "pivoted-cholesky")
 _ROUNDING, _TINY = 1e-13, float(np.finfo(np.float64).tiny)
 RANK = 200  # columns, where nobody says how many
@@ -39,18 +41,20 @@ class Matrix:
         library: that of the arrays.
         size: n.
         columns: from k places among n to an array (..., n, k).
-        diagonal: to an array (..., n).
+        diagonal: to an array (..., n); None where nobody asks for it.
         rounding: the relative error of entries.
     """
 
     library: ArrayLibrary
     size: int
-    columns: Callable[[Sequence[int]], Any]
-    diagonal: Callable[[], Any]
+    columns: Callable[[Sequence[int]], Array]
+    diagonal: Callable[[], Array] | None
     rounding: float
 
 
-def checked_preconditioner(value: Any, rank: Any = None) -> tuple[Any, int | None]:
+def checked_preconditioner(
+    value: object, rank: SupportsIndex | None = None
+) -> tuple[Preconditioner, int | None]:
     """A preconditioner as a user gave it, and its rank.
 
     Raises:
@@ -70,8 +74,9 @@ def checked_preconditioner(value: Any, rank: Any = None) -> tuple[Any, int | Non
             found=f"preconditioner={value!r}",
             hint=f"one of {', '.join(map(repr, NAMES))}",
         )
+    given = cast("Preconditioner", value)
     if rank is None:
-        return value, None
+        return given, None
     try:
         count = -1 if isinstance(rank, bool) else operator.index(rank)
     except TypeError:
@@ -84,7 +89,7 @@ def checked_preconditioner(value: Any, rank: Any = None) -> tuple[Any, int | Non
             found=f"rank={rank!r}, preconditioner={value!r}",
             hint='preconditioner="nystrom"',
         )
-    return value, count
+    return given, count
 
 
 def factor(name: str, matrix: Matrix, rank: int | None = None) -> Array:
@@ -133,6 +138,7 @@ def pivoted_cholesky(matrix: Matrix, rank: int) -> Array:
     >>> pivoted_cholesky(known, 2).tolist()
     [[2.0], [1.0]]
     """
+    assert matrix.diagonal is not None
     xp = matrix.library.functions()
     rest = xp.clip(matrix.diagonal(), 0, None)
     most = xp.amax(rest, -1)[..., None] if matrix.size else rest

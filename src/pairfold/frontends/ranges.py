@@ -9,15 +9,16 @@ read need not fit: libraries fill in what they do not use.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays.registry import LIBRARIES
 from ..core.node import Kind
 from ..errors import DTypeError, OptionError, RangeError, ShapeError
 from ..lower.pattern import Pattern
 
+Numbers = NDArray[np.int64]
 NAMES = ("ranges_i", "slices_i", "redranges_j", "ranges_j", "slices_j", "redranges_i")
 
 
@@ -37,7 +38,7 @@ class Ranges:
         DTypeError, ShapeError, DeviceError: what is no such array; `pattern` checks the rest.
     """
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: object) -> None:
         if not isinstance(given, (tuple, list)) or len(given) != len(NAMES):
             count = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
             raise OptionError(
@@ -108,7 +109,7 @@ class Ranges:
         self._same = True
 
 
-def same_ranges(one: Any, other: Any) -> bool:
+def same_ranges(one: object, other: object) -> bool:
     """Whether two ranges, as users give them, hold the same numbers.
 
     Raises:
@@ -121,7 +122,7 @@ def same_ranges(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-def checked_ranges(given: Any) -> Ranges | None:
+def checked_ranges(given: object) -> Ranges | None:
     """The ranges of a call, or None where all pairs are meant: None, or nothing.
 
     Raises:
@@ -132,7 +133,7 @@ def checked_ranges(given: Any) -> Ranges | None:
     return given if isinstance(given, Ranges) else Ranges(given)
 
 
-def _numbers(name: str, given: Any) -> Any:
+def _numbers(name: str, given: object) -> Numbers:
     """One of the arrays, as a new array of int64."""
     array = given
     for library in LIBRARIES:
@@ -157,7 +158,7 @@ def _numbers(name: str, given: Any) -> Any:
     return np.array(array, np.int64, order="C")
 
 
-def _print_of(blocks: Any, ends: Any, intervals: Any, swapped: bool) -> int:
+def _print_of(blocks: Numbers, ends: Numbers, intervals: Numbers, swapped: bool) -> int:
     """A fingerprint of the pairs of one half, however they are cut into blocks.
 
     It is the sum over all pairs (r, c) of f(r) g(c) modulo 2^64, f and g being differences of
@@ -173,7 +174,7 @@ def _print_of(blocks: Any, ends: Any, intervals: Any, swapped: bool) -> int:
     return int((rows * (sums[ends] - sums[starts])).sum())
 
 
-def _scrambled(numbers: Any, seed: int) -> Any:
+def _scrambled(numbers: Numbers, seed: int) -> NDArray[np.uint64]:
     """64 bits for each number: the function that ends each step of SplitMix64 (Steele, Lea and
     Flood, Fast splittable pseudorandom number generators, 2014).
     """
@@ -183,7 +184,7 @@ def _scrambled(numbers: Any, seed: int) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-def _check_half(names: Sequence[str], arrays: list[Any], rows: int, columns: int) -> None:
+def _check_half(names: Sequence[str], arrays: Sequence[Numbers], rows: int, columns: int) -> None:
     blocks, ends, intervals = arrays
     if len(blocks) != len(ends):
         raise ShapeError(
@@ -222,7 +223,7 @@ def _check_half(names: Sequence[str], arrays: list[Any], rows: int, columns: int
         )
 
 
-def _check_bounds(name: str, pairs: Any, size: int, letter: str) -> None:
+def _check_bounds(name: str, pairs: Numbers, size: int, letter: str) -> None:
     low, high = pairs[:, 0], pairs[:, 1]
     wrong = (low < 0) | (high < low) | (high > size)
     if not wrong.any():

@@ -12,16 +12,24 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, cast
 
-from ..core.dtypes import BYTES_OF_RESULTS, BYTES_STORED
+from ..arrays.library import ArrayLibrary
+from ..core.dtypes import DTYPES, result_bytes
 from ..core.library import Array
 from ..core.node import Kind
 from ..core.progress import progress_bar
 from ..errors import MemoryLimitError
 from ..settings import current
+from .fold import Binding, Fold
 from .partial import States, finished, merged, partial, widths
 from .ranges import Ranges
+
+
+class _Bound(Protocol):
+    """What a launcher on a GPU makes for sizes."""
+
+    def workspace(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,12 @@ class Slabs:
 
     def __init__(
         self,
-        fold: Any,
+        fold: Fold,
         arrays: Sequence[Array],
-        binding: Any,
-        there: Callable[[Any], Any],
-        back: Callable[[Any, Any], None],
-        tensors: Any,
+        binding: Binding,
+        there: Callable[[Array], Array],
+        back: Callable[[Array, Array], None],
+        tensors: ArrayLibrary,
     ) -> None:
         self.fold, self.arrays, self.binding, self.tensors = fold, arrays, binding, tensors
         self.there, self.back = there, back
@@ -60,7 +68,8 @@ class Slabs:
     def bytes(self, cut: Cut) -> tuple[int, int, int]:
         """Memory for parameters, for what grows with rows, and for columns."""
         found = {Kind.PARAMETER: 0, Kind.I: 0, Kind.J: 0}
-        item = BYTES_STORED[self.binding.dtype]
+        dtype = self.binding.dtype
+        item = DTYPES[dtype].bytes
         for position in self.alive:
             kind, shape = self.kinds[position], tuple(self.arrays[position].shape)
             own = 1 if kind == Kind.PARAMETER else 2
@@ -71,9 +80,9 @@ class Slabs:
         (reduced,) = {Kind.I, Kind.J} - {kept}
         count = math.prod(cut.batch)
         for width, result in zip(self.fold.widths, self.fold.row.results, strict=True):
-            found[kept] += count * width * BYTES_OF_RESULTS.get(result.kind, item)
+            found[kept] += count * width * result_bytes(result.kind, dtype)
         if cut.columns < self.whole.columns:  # states so far, of a slab, and of both
-            found[kept] += 3 * count * sum(widths(self.fold)) * BYTES_OF_RESULTS["state"]
+            found[kept] += 3 * count * sum(widths(self.fold)) * result_bytes("state", dtype)
         return found[Kind.PARAMETER], cut.rows * found[kept], cut.columns * found[reduced]
 
     def cut(self, free: int, ranges: Ranges | None) -> Cut:
@@ -114,14 +123,15 @@ class Slabs:
         if ranges is not None:
             pattern = self.fold.pattern(ranges, binding.sizes)
             bound = binding.launcher.bind_sparse(cut.rows, count, options, pattern, device)
-            return bound.workspace() + pattern.intervals.nbytes
+            return cast("_Bound", bound).workspace() + pattern.intervals.nbytes
         bound = binding.launcher.bind(cut.rows, cut.columns, count, options, device)
-        return bound.workspace()
+        return cast("_Bound", bound).workspace()
 
     # -- slabs, one after the other -------------------------------------------------------------
 
     def run(self, results: Sequence[Array], ranges: Ranges | None) -> None:
         """Fill host arrays with the results."""
+        assert self.binding.device is not None
         cut = self.cut(self.binding.device.free_memory(), ranges)
         batches = list(_boxes(self.whole.batch, cut.batch))
         rows = list(_slices(self.whole.rows, cut.rows))
@@ -148,9 +158,9 @@ class Slabs:
     def _reduced(self) -> Kind:
         return Kind.J if self.fold.kept == Kind.I else Kind.I
 
-    def _there(self, box: Sequence[slice], kind: Kind, part: slice) -> dict[int, Any]:
+    def _there(self, box: Sequence[slice], kind: Kind, part: slice) -> dict[int, Array]:
         """The arguments of a kind, cut, on the device."""
-        found: dict[int, Any] = {}
+        found: dict[int, Array] = {}
         for position, array in enumerate(self.arrays):
             if self.kinds[position] != kind:
                 continue
@@ -163,18 +173,19 @@ class Slabs:
             if position in self.alive:
                 found[position] = self.there(view)
             else:  # no kernel reads it
-                found[position] = self.there(array.reshape(-1)[:1]).sum().expand(tuple(view.shape))
+                one = self.there(array.reshape(-1)[:1]).sum()
+                found[position] = self.tensors.expanded(one, tuple(view.shape))
         return found
 
     def _folded(
         self,
-        given: dict[int, Any],
+        given: dict[int, Array],
         box: Sequence[slice],
         part: slice,
         columns: Sequence[slice],
         ranges: Ranges | None,
         step: Callable[[], None],
-    ) -> tuple[Any, ...]:
+    ) -> tuple[Array, ...]:
         """The results of some rows, on the device."""
         if len(columns) > 1:
             return self._in_slabs(given, box, columns, step)
@@ -191,11 +202,11 @@ class Slabs:
 
     def _in_slabs(
         self,
-        given: dict[int, Any],
+        given: dict[int, Array],
         box: Sequence[slice],
         columns: Sequence[slice],
         step: Callable[[], None],
-    ) -> tuple[Any, ...]:
+    ) -> tuple[Array, ...]:
         """The results of a box of rows whose columns come in slabs: states, merged and finished."""
         fold, library = self.fold, self.tensors
         states: States | None = None

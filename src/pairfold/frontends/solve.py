@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from ..arrays.opaque import opaque
 from ..arrays.registry import LIBRARIES, NUMPY, library_for
 from ..calculus.operators import check_linear
 from ..calculus.substitute import substitute
-from ..core.library import Array
+from ..core.dtypes import DTYPES
+from ..core.library import Array, UserArray
 from ..core.node import Kind, Node, depends_on
 from ..errors import DimError, DTypeError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
 from .conjugate import Later, Stop, checked_stop, conjugate_gradients
+from .devices import CallOptions
 from .entries import Entries, Inverse, Operator
 from .fold import Fold
 from .genred import call_fold, check_axis, checked_accuracy, listed_aliases
@@ -37,7 +39,9 @@ from .preconditioners import NAMES, checked_preconditioner
 from .ranges import checked_ranges
 
 if TYPE_CHECKING:
-    from .explain import Explained
+    from typing_extensions import Unpack
+
+    from .explain import Explained, ExplainOptions
 
 _VARIABLE = re.compile(r"\bVar\((\d+),\d+,\d\)")
 # A preconditioner that nobody asked for: no sooner, no fewer columns, no more bytes, no smaller
@@ -54,7 +58,7 @@ class Request:
     stop: Stop = field(default_factory=Stop)
     preconditioner: Callable[[Array], Array] | str | None = "auto"
     callback: Callable[[int, Array], object] | None = None
-    call: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    call: CallOptions = field(default_factory=CallOptions)
     rank: int | None = None
     # A preconditioner that was made is kept here for the systems of derivatives.
     made: dict[str, Inverse] = field(default_factory=dict[str, Inverse])
@@ -121,7 +125,7 @@ class System:
             )
         return (*sizes.batch, sizes.of(self.fold.kept), self.unknown.dim)
 
-    def with_vector(self, args: Sequence[Any], vector: Array) -> list[Array]:
+    def with_vector(self, args: Sequence[Array], vector: Array) -> list[Array]:
         """The arguments, with a vector at the place of the unknown."""
         return [*args[: self.position], vector, *args[self.position + 1 :]]
 
@@ -263,7 +267,7 @@ def _acts_apart(formula: Node, unknown: Node) -> bool:
 
 @opaque
 def solve_system(
-    system: System, args: Sequence[Any], name: str | None, alpha: Any, request: Request
+    system: System, args: Sequence[object], name: str | None, alpha: object, request: Request
 ) -> Array:
     """Solve for arrays of either library; see `KernelSolve.__call__`.
 
@@ -274,29 +278,29 @@ def solve_system(
     for library in LIBRARIES:
         if any(map(library.owns, args)):
             library.check_recording()
-    args, (library, sizes, dtype) = checked(system.fold, args, name)
+    taken, (library, sizes, dtype) = checked(system.fold, args, name)
     shape = system.shape(sizes)
     ranges = checked_ranges(request.call.get("ranges"))
     if ranges is not None:
         ranges.pattern(system.fold.kept, sizes.i, sizes.j)
     request = replace(request, call={**request.call, "ranges": ranges})
-    half = dtype in ("float16", "bfloat16")
+    half = DTYPES[dtype].half
     if half:  # as sums are: half precision is storage only
-        args = [library.cast(array, "float32") for array in args]
-    b = library.functions().broadcast_to(args[system.position], shape)
-    given, alpha = system.with_vector(args, b), _checked_alpha(library, alpha, b)
+        taken = [library.cast(array, DTYPES[dtype].computed) for array in taken]
+    b = library.functions().broadcast_to(taken[system.position], shape)
+    given, shift = system.with_vector(taken, b), _checked_alpha(library, alpha, b)
     if library.differentiates:
-        found = hooks_of(library.name).solve(system, library, given, alpha, request)
+        found = hooks_of(library.name).solve(system, library, given, shift, request)
     else:
-        found = system.solution(library, given, alpha, request)
+        found = system.solution(library, given, shift, request)
     return library.cast(found, dtype) if half else found
 
 
-def _checked_alpha(library: ArrayLibrary, alpha: Any, b: Array) -> Array | None:
+def _checked_alpha(library: ArrayLibrary, alpha: object, b: Array) -> Array | None:
     """alpha as an array of b's dtype that multiplies vectors, None for a plain 0."""
     if alpha is None or (isinstance(alpha, (int, float)) and alpha == 0):
         return None
-    given: Any = alpha
+    given = cast("Array", alpha)
     owner = library_for(given)
     if owner is not None and owner is not NUMPY:
         owner.check_kind(given, "alpha")
@@ -411,18 +415,18 @@ class KernelSolve:
 
     def __call__(
         self,
-        *args: Any,
+        *args: UserArray,
         backend: str = "auto",
         device_id: int | None = -1,
-        alpha: Any = 1e-10,
+        alpha: object = 1e-10,
         eps: float = 1e-6,
-        ranges: Any = None,
+        ranges: object = None,
         tol: float | None = None,
         maxiter: int | None = None,
-        preconditioner: Callable[[Any], Any] | str | None = "auto",
-        callback: Callable[[int, Any], object] | None = None,
+        preconditioner: Callable[[UserArray], UserArray] | str | None = "auto",
+        callback: Callable[[int, UserArray], object] | None = None,
         rank: int | None = None,
-    ) -> Any:
+    ) -> UserArray:
         """Solve.
 
         Args:
@@ -463,13 +467,13 @@ class KernelSolve:
         >>> a.shape
         (500, 1)
         """
-        call = {"backend": backend, "device_id": device_id, "ranges": ranges}
+        call: CallOptions = {"backend": backend, "device_id": device_id, "ranges": ranges}
         stop = checked_stop(eps, tol, maxiter)
         chosen, columns = checked_preconditioner(preconditioner, rank)
         request = Request(stop, chosen, callback, call, columns)
         return solve_system(self._system, args, self.library, alpha, request)
 
-    def explain(self, *args: Any, **options: Any) -> Explained:
+    def explain(self, *args: UserArray, **options: Unpack[ExplainOptions]) -> Explained:
         """How the products K a are computed, one for each iteration; see `Genred.explain`.
 
         Args:
@@ -487,11 +491,11 @@ class KernelSolve:
             f"{self.formula}, {', '.join(map(str, self.aliases))}>"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         options = {n: getattr(self, n) for n in ("formula", "aliases", "varinvalias", "axis")}
         accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
         return _rebuild, (type(self), {**options, **accuracy})
 
 
-def _rebuild(kind: type[KernelSolve], options: dict[str, Any]) -> KernelSolve:
+def _rebuild(kind: Callable[..., KernelSolve], options: dict[str, object]) -> KernelSolve:
     return kind(**options)

@@ -21,8 +21,8 @@ from ..core.library import Array
 from ..core.node import Kind
 from . import derivatives
 from .derivatives import Apply, batch_first
-from .devices import placed
-from .ranges import Ranges
+from .devices import ANY_DEVICE, AUTO, placed
+from .ranges import Ranges, checked_ranges
 from .solve import Request, System
 
 # (system, request, library, given) -> the solution, differentiable in the library's way.
@@ -142,6 +142,6 @@ def _products(
     library: ArrayLibrary, arrays: Sequence[Array], request: Request
 ) -> tuple[ArrayLibrary, Ranges | None]:
     """Where products with K are computed, and over which pairs."""
-    call = dict(request.call)
-    ranges = call.pop("ranges", None)
-    return placed(library, arrays, **call), ranges
+    call = request.call
+    where = call.get("backend", AUTO), call.get("device_id", ANY_DEVICE)
+    return placed(library, arrays, *where), checked_ranges(call.get("ranges"))

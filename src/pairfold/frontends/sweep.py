@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import cast
 
 from ..arrays.checks import Sizes
 from ..arrays.library import ArrayLibrary
 from ..backends.chosen import chosen
-from ..core.library import Array
+from ..backends.interface import Fused
+from ..core.dtypes import DTYPES
+from ..core.library import Array, NumpyArray, Results
 from ..core.node import Kind
 from ..lower.accumulators import Folded
 from ..lower.kernel import COLUMN, ROW
-from ..lower.schedule import ITEM, Accumulation
+from ..lower.schedule import Accumulation
 from ..lower.sweep import MOST_COMPONENTS
 from ..settings import Settings, current
 from .fold import Fold
@@ -26,6 +28,10 @@ from .ranges import Ranges
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
 _SHORT = 128
+
+
+def _bytes(dtype: str) -> int:
+    return DTYPES[dtype].bytes
 
 
 class Several(Fold):
@@ -52,7 +58,7 @@ class Several(Fold):
         self.results = tuple(result for fold in folds for result in fold.results)
         self.beside = tuple((f.formula, f.reduction, f.weight, f.length, f.kept) for f in folds)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.folds, self.kept)
 
     @property
@@ -69,7 +75,7 @@ class Several(Fold):
         """The shapes of the results, whose rows belong to the index that each is kept on."""
         return tuple(shape for fold in self.folds for shape in fold.out_shapes(sizes))
 
-    def shaped(self, library: ArrayLibrary, results: Sequence[Any]) -> Any:
+    def shaped(self, library: ArrayLibrary, results: Sequence[Array]) -> Results:
         """The results of each reduction as users see them."""
         left = iter(results)
         return tuple(
@@ -88,15 +94,15 @@ class Several(Fold):
         """What is accurate enough for every reduction."""
         found = [fold.accumulation(dtype) for fold in self.folds]
         return Accumulation(
-            max((each.inner for each in found), key=ITEM.__getitem__),
-            max((each.outer for each in found), key=ITEM.__getitem__),
+            max((each.inner for each in found), key=_bytes),
+            max((each.outer for each in found), key=_bytes),
             any(each.compensated for each in found),
             max(each.every for each in found),
         )
 
     def run(
-        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
-    ) -> tuple[Any, ...]:
+        self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
+    ) -> tuple[Array, ...]:
         """New arrays of all results; one reduction after the other, where arrays are elsewhere."""
         if not library.elsewhere:
             return super().run(library, arrays, ranges)
@@ -105,7 +111,7 @@ class Several(Fold):
 
     def reference(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
-    ) -> Sequence[Array]:
+    ) -> Sequence[NumpyArray]:
         """The results as the interpreter of kernels has them: those of the folds, one by one."""
         found = (fold.reference(library, arrays, ranges) for fold in self.folds)
         return [result for results in found for result in results]
@@ -145,7 +151,8 @@ def sweep(
     if not found.fits(options):
         return None
     binding = found.binding(library, arrays)
-    if not binding.launcher.sweeps or not binding.rows * binding.columns * binding.count:
+    launcher = cast("Fused", binding.launcher)
+    if not launcher.sweeps or not binding.rows * binding.columns * binding.count:
         return None
     if binding.rows < _SHORT and binding.rows < binding.columns:
         found = _in_lanes(fold, positions, Kind.I if kept == Kind.J else Kind.J)

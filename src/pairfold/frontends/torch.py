@@ -9,25 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..arrays.advice import label_of
 from ..arrays.library import ArrayLibrary
 from ..arrays.torch_gate import check_kind, check_recording
-from ..core.library import Array
+from ..core.library import Array, Results
 from ..errors import ArrayTypeError, DerivativeError, PairfoldError
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .fold import Fold, fill
 from .ranges import Ranges
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .solve import Request, System
 
+    Outputs = Array | tuple[Array, ...]
+    Inputs = tuple[Fold, ArrayLibrary, Ranges | None, Unpack[tuple[Array, ...]]]
+
 # Looked up once: these are asked at every call.
-_torch: Any = torch
+_torch: Any = torch  # names that its stubs leave out
 _inside = _torch._C
 _dispatch_modes = _inside._len_torch_dispatch_stack
 _function_modes = _inside._len_torch_function_stack
@@ -37,17 +43,33 @@ _grad_enabled = torch.is_grad_enabled
 _VMAP_MODE = _inside._parse_dispatch_key("VmapMode")
 
 
+class _Context(Protocol):
+    """What torch keeps of a call of a fold for its derivatives."""
+
+    fold: Fold
+    library: ArrayLibrary
+    ranges: Ranges | None
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Array) -> None: ...
+    def save_for_forward(self, *tensors: Array) -> None: ...
+    def mark_non_differentiable(self, *tensors: Array) -> None: ...
+
+
 class FoldFunction(torch.autograd.Function):
     """fold(*tensors), with its pull-back, push-forward and batching rule."""
 
     @staticmethod
-    def forward(fold: Fold, library: ArrayLibrary, ranges: Any, *tensors: Any) -> Any:  # pyright: ignore
+    def forward(
+        fold: Fold, library: ArrayLibrary, ranges: Ranges | None, *tensors: Array
+    ) -> Outputs:
         """The reduction itself: one tensor, or a tuple, as machine code writes them."""
         results = fold.run(library, tensors, ranges)
         return results[0] if len(results) == 1 else results
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup_context(ctx: _Context, inputs: Inputs, output: Outputs) -> None:
         """Keep the arguments, and the results where derivatives read them."""
         ctx.fold, ctx.library, ctx.ranges, *tensors = inputs
         results = output if isinstance(output, tuple) else (output,)
@@ -58,7 +80,7 @@ class FoldFunction(torch.autograd.Function):
         ctx.save_for_forward(*kept)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:  # pyright: ignore
+    def backward(ctx: _Context, *grads: Array) -> tuple[Array | None, ...]:  # pyright: ignore
         """Gradients to the tensors that ask for one; swept where they are not differentiated."""
         saved = ctx.saved_tensors  # hooks may give them away once
         wanted = ctx.needs_input_grad[3:]
@@ -74,22 +96,24 @@ class FoldFunction(torch.autograd.Function):
             for position, tensor in enumerate(saved):  # says which tensor does not answer
                 check_kind(tensor, label_of(position, ctx.fold.names))
             raise
-        found: list[Any] = [None] * len(wanted)
+        found: list[Array | None] = [None] * len(wanted)
         for position, gradient in zip(positions, results, strict=True):
             found[position] = gradient
         return None, None, None, *found
 
     @staticmethod
-    def jvp(ctx: Any, *given: Any) -> Any:  # pyright: ignore
+    def jvp(ctx: _Context, *given: Array | None) -> Results:  # pyright: ignore
         """The derivative along the tangents that are given."""
-        saved, given = ctx.saved_tensors, given[3:]
-        positions = [n for n, tangent in enumerate(given) if tangent is not None]
-        along = [ctx.library.plain(given[n]) for n in positions]
+        saved = ctx.saved_tensors
+        moved = {n: t for n, t in enumerate(given[3:]) if t is not None}
+        positions, along = list(moved), list(map(ctx.library.plain, moved.values()))
         found = tangents(ctx.fold, ctx.library, positions, saved, along, ctx.ranges, apply_fold)
         return found[0] if len(found) == 1 else found
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+    def vmap(
+        info: Axis, in_dims: tuple[int | None, ...], *args: Any
+    ) -> tuple[Results, int | tuple[int, ...]]:
         """One more batch axis, in front of those of every tensor."""
         fold, library, ranges, *tensors = args
         for position, tensor in enumerate(tensors):
@@ -98,7 +122,7 @@ class FoldFunction(torch.autograd.Function):
         return (found[0], 0) if len(found) == 1 else (found, (0,) * len(found))
 
 
-def applied(function: Any, *args: Any) -> Any:
+def applied(function: type[torch.autograd.Function], *args: object) -> Any:
     """`function.apply(*args)`, also where autograd computes many gradients at once.
 
     `is_grads_batched=True` and its like do so under an older vmap than `torch.func`'s, which hides
@@ -114,7 +138,7 @@ def applied(function: Any, *args: Any) -> Any:
         if sizes:
             in_dims = [None if tensor is None else 0 for tensor in found]
             moved = [a if tensor is None else tensor for a, tensor in zip(args, found, strict=True)]
-            results, out_dims = function.vmap(_Axis(sizes[0]), in_dims, *moved)
+            results, out_dims = function.vmap(Axis(sizes[0]), in_dims, *moved)
             if isinstance(results, tuple):
                 pairs = zip(results, out_dims, strict=True)
                 return tuple(_torch._add_batch_dim(result, dim, level) for result, dim in pairs)
@@ -123,7 +147,7 @@ def applied(function: Any, *args: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """What a batching rule asks about the axis."""
 
     batch_size: int
@@ -133,7 +157,7 @@ def _in_older_vmap() -> bool:
     return _inside._dispatch_tls_is_dispatch_key_included(_VMAP_MODE)
 
 
-def _exposed(tensor: Any, level: int) -> Any:
+def _exposed(tensor: object, level: int) -> Tensor | None:
     """The tensor with its hidden axis of a level in front, or None if it has none."""
     if not _is(tensor) or not _inside._functorch.is_legacy_batchedtensor(tensor):
         return None
@@ -143,23 +167,23 @@ def _exposed(tensor: Any, level: int) -> Any:
 
 
 def apply_fold(
-    fold: Fold, library: ArrayLibrary, tensors: Sequence[Any], ranges: Ranges | None
-) -> tuple[Any, ...]:
+    fold: Fold, library: ArrayLibrary, tensors: Sequence[Array], ranges: Ranges | None
+) -> tuple[Array, ...]:
     """The results of one fold, as machine code writes them, with their derivatives."""
     return _all(applied(FoldFunction, fold, library, ranges, *tensors))
 
 
-def _all(results: Any) -> tuple[Any, ...]:
+def _all(results: Any) -> tuple[Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
 def call(
     fold: Fold,
     library: ArrayLibrary,
-    tensors: Sequence[Any],
-    out: Any,
+    tensors: Sequence[Tensor],
+    out: Results | None,
     ranges: Ranges | None = None,
-) -> Any:
+) -> Results:
     """Reduce tensors; the result carries a graph where one of them asks for gradients.
 
     Raises:
@@ -216,11 +240,11 @@ def solve(
     return solve_tensors(system, library, tensors, alpha, request)
 
 
-def _is(tensor: object) -> bool:
+def _is(tensor: object) -> TypeGuard[Tensor]:
     return isinstance(tensor, torch.Tensor)
 
 
-def _plain(tensors: Sequence[Any]) -> bool:
+def _plain(tensors: Sequence[object]) -> bool:
     """Whether no derivative or batching is going on: the kernel may be called directly.
 
     Raises:

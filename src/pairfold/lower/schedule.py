@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..core.dtypes import DTYPES
 from ..core.primitives import PRIMITIVES
 from ..core.scalars import Value, reachable
 from ..settings import Settings
 from .distance import Distance, distance
 from .kernel import COLUMN, PAIR, ROW, Kernel
 
-ITEM = {"float32": 4, "float64": 8}
 _CACHE = 24 * 1024
 _LARGE_CACHE = 384 * 1024
 TASKS = 64
@@ -337,7 +337,7 @@ def make_plan(
     stored: str = "",
 ) -> Plan:
     """The plan for many rows and columns, by register and cache budget or as settings force it."""
-    item = ITEM[dtype]
+    item = DTYPES[dtype].bytes
     width = max(1, machine.vector_bytes // item)
     shared = sum(map(cells, frontier(kernel))) + len(kernel.scores)
     lanes = _lanes(shared * width * max(width, 8) * item, options)

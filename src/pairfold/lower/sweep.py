@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..core.dtypes import DTYPES
 from ..settings import Settings
 from .kernel import ROW, Kernel
 from .schedule import (
-    ITEM,
     TASKS,
     Accumulation,
     Machine,
@@ -67,10 +67,10 @@ def sweep_plan(
             vectors //= 2
     block = options.block
     if not block:
-        column = kernel.across * plan.width * ITEM[accumulation.inner]
+        column = kernel.across * plan.width * DTYPES[accumulation.inner].bytes
         block = max(32, min(256, _BLOCK_BYTES // max(1, column)))
     unit = max(plan.width, 8)
-    row = max(1, kernel.stages[ROW].size) * vectors * plan.width * ITEM[dtype]
+    row = max(1, kernel.stages[ROW].size) * vectors * plan.width * DTYPES[dtype].bytes
     return replace(
         plan,
         vectors=vectors,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.node import Node
-from ..core.scalars import Index, Reader, Scalars, Table, Value
+from ..core.scalars import Entries, Index, Reader, Scalars, Table, Value
 from ..errors import refuse
 from .duals import Dual, Duals
 from .table import Param, operation
@@ -54,7 +54,7 @@ class _Alignment:
         made: list[Table] = []
         for mask in self.duals.sets:
 
-            def entry(t: Index, read: Reader, mask: int = mask) -> Value:
+            def entry(t: Index, read: Entries, mask: int = mask) -> Value:
                 def earlier(k: Index) -> Dual:
                     known: list[Value | None] = [table(k) for table in made[:mask]]
                     return [*known, read(k), *([None] * (len(self.duals.sets) - mask - 1))]
@@ -232,8 +232,8 @@ class _Alignment:
 
 
 def _soft_dtw(s: Scalars, k: Index, x: Reader, y: Reader, c: Reader) -> Value:
-    n: int = x.dim  # type: ignore[attr-defined]
-    m: int = y.dim  # type: ignore[attr-defined]
+    n = x.dim
+    m = y.dim
     grid = _Alignment(Duals(s, 0), n, m, lambda i: [x(i)], lambda j: [y(j)], [c(0)])
     return grid.lengths[0](n * m - 1)
 

@@ -9,7 +9,7 @@ The gradient to real and imaginary part, put together, is the conjugate conventi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from ..core.node import Node
 from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
-from .table import OPERATIONS, Op, Param, Rule, broadcast_dims, operation
+from .table import OPERATIONS, Marks, Op, Param, Rule, broadcast_dims, operation
 from .vectors import make_constant, summed, zero
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Pairs = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -218,7 +221,7 @@ def _complex(
     expand: Callable[[Node], Node],
     like: Callable[..., Pairs],
     derivative: str,
-    **fields: Any,
+    **fields: Unpack[Marks],
 ) -> Op:
     """A row with one complex operand, written on its parts."""
     return operation(
@@ -366,7 +369,7 @@ def _arithmetic(
     expand: Callable[[Node, Node], Node],
     like: Callable[[Complexes, Complexes], Complexes],
     derivative: str,
-    **fields: Any,
+    **fields: Unpack[Marks],
 ) -> Op:
     """A row with two complex operands, of which a single number is repeated."""
     return operation(

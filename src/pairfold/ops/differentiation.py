@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..core.library import ArrayOperations
+from ..core.library import Array, ArrayOperations
 from ..core.node import Node
 
 # (F, G, results, incoming) -> what goes to F and to the weight G; None: nothing.
@@ -24,7 +23,9 @@ Rule = Callable[
 
 # (library, results of each part, count) -> the results. `count()` is the number of columns of each
 # row: a number, or where rows differ an array (rows, 1) of float64.
-Join = Callable[[ArrayOperations, Sequence[Sequence[Any]], Callable[[], Any]], Sequence[Any]]
+Join = Callable[
+    [ArrayOperations, Sequence[Sequence[Array]], Callable[[], "Array | float"]], Sequence[Array]
+]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class PullBack:
 
 
 def first_result(
-    library: ArrayOperations, parts: Sequence[Sequence[Any]], count: Callable[[], Any]
-) -> Sequence[Any]:
+    library: ArrayOperations, parts: Sequence[Sequence[Array]], count: Callable[[], Array | float]
+) -> Sequence[Array]:
     """The first result of the first part."""
     return parts[0][:1]
 

@@ -26,7 +26,7 @@ def _better(s: Scalars, largest: bool, x: Value, best: Value) -> Value:
 
 def _extreme(largest: bool) -> Callable[..., Value]:
     def value(s: Scalars, k: Index, x: Reader) -> Value:
-        dim: int = x.dim  # type: ignore[attr-defined]
+        dim = x.dim
 
         def step(n: Index, best: Value) -> list[Value]:
             found = x(n + 1)
@@ -39,7 +39,7 @@ def _extreme(largest: bool) -> Callable[..., Value]:
 
 def _place(largest: bool) -> Callable[..., Value]:
     def value(s: Scalars, k: Index, x: Reader) -> Value:
-        dim: int = x.dim  # type: ignore[attr-defined]
+        dim = x.dim
 
         def step(n: Index, best: Value, place: Value) -> list[Value]:
             found = x(n + 1)

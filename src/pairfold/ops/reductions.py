@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
-import numpy as np
-
-from ..core.library import ArrayOperations
+from ..core.dtypes import DTYPES
+from ..core.library import Array, ArrayOperations
 from ..core.node import Node
 from ..core.scalars import Scalars, Value
 from .differentiation import Composition, Differentiation, PullBack, Selection
 from .table import OPERATIONS, constant, fit
+
+if TYPE_CHECKING:
+    from typing_extensions import Required, Unpack
 
 State = Sequence[Value]
 
@@ -124,11 +126,43 @@ class Reduction:
         return all(result.kind != "value" for result in self.results)
 
 
+class _Fold(TypedDict, total=False):
+    """What reductions of one form have in common."""
+
+    identity: Required[tuple[float | str, ...]]
+    step: Required[Callable[[Scalars, State, Value, Value], State]]
+    merge: Required[Callable[[Scalars, State, State], State]]
+    additive: bool
+    anchored: bool
+
+
+class Fields(_Fold, total=False):
+    """What is said of a row beside its name and words: see `Reduction`."""
+
+    finish: Required[Callable[[Scalars, Ends], Sequence[Value]]]
+    kinds: tuple[str, ...]
+    results: tuple[Result, ...]
+    linear: bool
+    totals: bool
+    listed: bool
+    single: str
+    weighted: str
+    scalar: bool
+    selects: bool
+    joined: bool
+    wide: bool
+    internal: bool
+    differentiated: Differentiation | None
+    shape: str
+    derivative: str
+    conventions: str
+
+
 REDUCTIONS: dict[str, Reduction] = {}
 ALIASES = {"SoftMax": "SumSoftMaxWeight"}
 
 
-def reduction(name: str, says: str, **fields: Any) -> Reduction:
+def reduction(name: str, says: str, **fields: Unpack[Fields]) -> Reduction:
     """Add a row to the table of reductions."""
     row = Reduction(name, says, **fields)
     REDUCTIONS[name] = row
@@ -142,7 +176,7 @@ def _added(s: Scalars, a: State, b: State) -> State:
     return [x + y for x, y in zip(a, b, strict=True)]
 
 
-_SUM: dict[str, Any] = {
+_SUM: _Fold = {
     "identity": (0.0,),
     "step": lambda s, state, x, j: [state[0] + x],
     "merge": _added,
@@ -162,8 +196,8 @@ total = reduction(
 
 
 def _divided(
-    library: ArrayOperations, parts: Sequence[Sequence[Any]], count: Callable[[], Any]
-) -> Sequence[Any]:
+    library: ArrayOperations, parts: Sequence[Sequence[Array]], count: Callable[[], Array | float]
+) -> Sequence[Array]:
     total = parts[0][0]
     return [library.cast(total / count(), library.dtype(total))]
 
@@ -182,7 +216,10 @@ reduction(
 reduction(
     "Count",
     "The number of columns where the formula is not 0.",
-    **{**_SUM, "step": lambda s, state, x, j: [state[0] + s.select(s.ne(x, 0), 1, 0)]},
+    identity=(0.0,),
+    step=lambda s, state, x, j: [state[0] + s.select(s.ne(x, 0), 1, 0)],
+    merge=_added,
+    additive=True,
     finish=lambda s, ends: [ends.state[0]],
     results=(Result("index"),),
     conventions="0 without columns",
@@ -441,7 +478,7 @@ def _anchor(s: Scalars, top: Value) -> Value:
 
 
 _NO_TERMS = "-inf without columns or where all F are -inf; inf where some F is inf"
-_SHIFTED: dict[str, Any] = {**_SUM, "anchored": True}
+_SHIFTED: _Fold = {**_SUM, "anchored": True}
 
 reduction(
     "LogSumExp",
@@ -517,12 +554,12 @@ reduction(
 
 
 def _largest_and_sum(
-    library: ArrayOperations, parts: Sequence[Sequence[Any]], count: Callable[[], Any]
-) -> Sequence[Any]:
+    library: ArrayOperations, parts: Sequence[Sequence[Array]], count: Callable[[], Array | float]
+) -> Sequence[Array]:
     """m = max F, and sum e^(F - m) G, which varies with m too."""
     (top,), (_, _, total) = parts
     # As in the kernel the anchor is finite: -inf and inf then need no special case.
-    limit = float(np.finfo(library.dtype(top)).max)
+    limit = DTYPES[library.dtype(top)].largest
     anchor = library.clamped(top, -limit, limit)
     return top, total * library.exp(library.detached(anchor) - anchor)
 

@@ -13,19 +13,19 @@ library. The arrays of a state have the shape (..., rows, components), in this o
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 
-from ..core.dtypes import STORED
-from ..core.library import ArrayOperations
-from ..core.scalars import number, to_float
+from ..core.dtypes import DTYPES
+from ..core.library import Array, ArrayOperations
+from ..core.scalars import Value, number, to_float
 from .reductions import REDUCTIONS, Ends, Reduction, Result
 
 # The arrays of a partial state.
-States = tuple[Any, ...]
-
+States = tuple[Array, ...]
 
 _SUFFIX = " (states)"
 
@@ -64,7 +64,7 @@ def _states_row(name: str) -> Reduction:
     )
 
 
-def _all_parts(row: Reduction, ends: Ends) -> list[Any]:
+def _all_parts(row: Reduction, ends: Ends) -> list[Value]:
     parts = list(ends.state[: len(row.identity)])
     if row.anchored:
         parts += [ends.top, ends.total][: 1 + row.totals]
@@ -75,39 +75,47 @@ class ArrayRules:
     """What the rules of rows are written in, for arrays of a library instead of scalar values."""
 
     def __init__(self, library: ArrayOperations, dtype: str = "float64") -> None:
-        self.library, self.dtype = library, STORED[dtype]
+        self.library, self.dtype = library, DTYPES[dtype].computed
 
     def constant(self, value: float | str) -> float:
         """A number, or the name of one: `lowest` and `largest` are those of the data's dtype."""
         return to_float(number(value), self.dtype)
 
-    def select(self, condition: Any, one: Any, other: Any) -> Any:
+    def select(self, condition: Array, one: Array, other: Array) -> Array:
         """`one` where the condition holds, `other` elsewhere."""
         return self.library.where(condition, one, other)
 
-    def log(self, x: Any) -> Any:
+    def log(self, x: Array) -> Array:
         """log x."""
         return self.library.log(x)
 
-    def lt(self, x: Any, y: Any) -> Any:
+    def lt(self, x: Array, y: Array) -> Array:
         """x < y."""
         return x < y
 
-    def le(self, x: Any, y: Any) -> Any:
+    def le(self, x: Array, y: Array) -> Array:
         """x <= y."""
         return x <= y
 
-    def eq(self, x: Any, y: Any) -> Any:
+    def eq(self, x: Array, y: Array) -> Array:
         """x = y."""
         return x == y
 
-    def both(self, x: Any, y: Any) -> Any:
+    def both(self, x: Array, y: Array) -> Array:
         """Whether both hold."""
         return x & y
 
-    def either(self, x: Any, y: Any) -> Any:
+    def either(self, x: Array, y: Array) -> Array:
         """Whether one of them holds."""
         return x | y
+
+
+def _on_arrays(rule: Callable[..., Sequence[Value]]) -> Callable[..., Sequence[Array]]:
+    """A rule of a row, which is written for scalar values, as one for arrays and `ArrayRules`."""
+    return cast("Callable[..., Sequence[Array]]", rule)
+
+
+_ends: Callable[..., Ends] = Ends  # the same, of arrays
 
 
 def numbered(library: ArrayOperations, row: Reduction, states: States, start: int) -> States:
@@ -135,13 +143,13 @@ def merged(
     with np.errstate(all="ignore"):
         if row.listed:
             return _merged_lists(library, a, b, length)
-        rules: Any = ArrayRules(library)
+        rules, merge = ArrayRules(library), _on_arrays(row.merge)
         count = len(row.identity)
         if not row.anchored:
-            return tuple(row.merge(rules, a, b))
+            return tuple(merge(rules, a, b))
         top = library.larger(a[count], b[count])
         ours, theirs = (library.exp(part[count] - top) for part in (a, b))
-        sums = row.merge(
+        sums = merge(
             rules, [part * ours for part in a[:count]], [part * theirs for part in b[:count]]
         )
         rest = zip(a[count + 1 :], b[count + 1 :], strict=True)
@@ -166,19 +174,19 @@ def finished(
     library: ArrayOperations, row: Reduction, states: States, columns: int, dtype: str
 ) -> States:
     """The results for data of a dtype after so many columns, as machine code writes them."""
-    rules: Any = ArrayRules(library, dtype)
+    rules = ArrayRules(library, dtype)
     count = len(row.identity)
     top, total, *_ = (*states[count:], None, None)
-    ends = Ends(states[:count], top, total, columns)  # pyright: ignore[reportArgumentType]
+    ends = _ends(states[:count], top, total, columns)
     with np.errstate(all="ignore"):
-        found: list[Any] = list(row.finish(rules, ends))
+        found = _on_arrays(row.finish)(rules, ends)
         return tuple(
             _stored(library, x, result.kind, dtype)
             for x, result in zip(found, row.results, strict=True)
         )
 
 
-def _stored(library: ArrayOperations, values: Any, kind: str, dtype: str) -> Any:
+def _stored(library: ArrayOperations, values: Array, kind: str, dtype: str) -> Array:
     if kind == "truth":
         return values != 0
     if kind == "index":
@@ -186,4 +194,4 @@ def _stored(library: ArrayOperations, values: Any, kind: str, dtype: str) -> Any
     if kind == "state":
         return values
     # Half precision is rounded from what is computed with.
-    return library.cast(library.cast(values, STORED[dtype]), dtype)
+    return library.cast(library.cast(values, DTYPES[dtype].computed), dtype)

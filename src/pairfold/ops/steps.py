@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
 
 from ..core.node import Node, topological
 from ..errors import FormulaError
@@ -18,7 +17,7 @@ from .table import OPERATIONS, build
 
 # An operation's name, the places of its arguments among the steps before, its parameters; instead
 # of a variable that the caller names, "Var" and its number.
-Step = tuple[str, tuple[int, ...], tuple[Any, ...]]
+Step = tuple[str, tuple[int, ...], tuple[object, ...]]
 Steps = tuple[tuple[Step, ...], tuple[int, ...]]
 
 
@@ -47,7 +46,7 @@ def graphs_of(steps: Steps, variables: Sequence[Node]) -> list[Node]:
     return [nodes[place] for place in steps[1]]
 
 
-def written(value: Any) -> str:
+def written(value: object) -> str:
     """Numbers, fractions, text, sequences and mappings as one line of JSON.
 
     >>> written({"a": (Fraction(1, 3), "inf")})
@@ -56,7 +55,7 @@ def written(value: Any) -> str:
     return json.dumps(value, default=_fraction, separators=(",", ":"), sort_keys=True)
 
 
-def read(text: str) -> Any:
+def read(text: str) -> object:
     """What `written` wrote, sequences as tuples.
 
     Raises:
@@ -70,17 +69,17 @@ def read(text: str) -> Any:
         ) from error
 
 
-def _fraction(value: Any) -> dict[str, str]:
+def _fraction(value: object) -> dict[str, str]:
     if isinstance(value, Fraction):
         return {"fraction": str(value)}
     raise TypeError(f"{type(value).__name__} cannot be written")
 
 
-def _of_fraction(found: dict[str, Any]) -> Any:
+def _of_fraction(found: dict[str, str]) -> object:
     return Fraction(found["fraction"]) if set(found) == {"fraction"} else found
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> object:
     if isinstance(value, list):
         return tuple(map(_tuples, value))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, dict):

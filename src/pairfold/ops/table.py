@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from ..core.node import Kind, Node, Variable, intern_node
-from ..core.scalars import Index, Scalars, Value, number
+from ..core.scalars import Index, Reader, Scalars, Value, number
 from ..errors import DimError, FormulaError, InternalError, Refusal, refuse
 from ..settings import current
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 EXACT, ROUNDING, DOMAIN = "exact", "rounding", "domain"
 MOST_COMPONENTS = 2**31 - 1
@@ -112,6 +115,45 @@ class Op:
         return f"<operation {self.name}>"
 
 
+class Marks(TypedDict, total=False):
+    """What may be said of a row of any kind beside its name, operands and words: see `Op`."""
+
+    params: Sequence[Param]
+    rules: Sequence[Rule]
+    symbol: Symbol | None
+    method: str | None
+    known: Sequence[tuple[object, ...]]
+    domain: Mapping[str, tuple[float, float]]
+    conventions: str
+    rereads: bool
+    moves: bool
+    internal: bool
+
+
+class Parts(Marks, total=False):
+    """What may be said of a row that acts component by component."""
+
+    dims: Callable[..., int]
+    pullback: Callable[..., Sequence[Node | None]] | None
+    like: Callable[..., object] | None
+    refuses: Sequence[tuple[tuple[int, ...], tuple[object, ...], str]]
+    expand: Callable[..., Node] | None
+    derivative: str
+    samples: Sequence[tuple[int, ...]]
+    sized: Callable[[int], tuple[tuple[int, ...], tuple[object, ...]] | None] | None
+    optional: int
+    tuples: tuple[str, ...]
+    takes: Callable[..., tuple[Node, ...]] | None
+
+
+class Fields(Parts, total=False):
+    """What may be said of any row."""
+
+    value: Callable[..., Value] | None
+    elementwise: bool
+    slopes: Callable[..., Sequence[Node | None]] | None
+
+
 OPERATIONS: dict[str, Op] = {}
 
 
@@ -126,14 +168,15 @@ def _register(op: Op) -> Op:
     return op
 
 
-def operation(name: str, args: str, says: str, **fields: Any) -> Op:
+_row: Callable[..., Op] = Op
+
+
+def operation(name: str, args: str, says: str, **fields: Unpack[Fields]) -> Op:
     """Add a row whose components are not simply those of its arguments."""
-    for key in ("params", "rules", "known", "refuses", "samples"):
-        if key in fields:
-            fields[key] = tuple(fields[key])
     fields.setdefault("value", None)
     fields.setdefault("pullback", None)
-    return _register(Op(name, tuple(args.split()), says, **fields))
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return _register(_row(name, tuple(args.split()), says, **given))
 
 
 def elementwise(
@@ -143,7 +186,7 @@ def elementwise(
     *,
     value: Callable[..., Value],
     slopes: Callable[..., Sequence[Node | None]] | None,
-    **fields: Any,
+    **fields: Unpack[Parts],
 ) -> Op:
     """Add a row that acts component by component; operands of dimension 1 are repeated.
 
@@ -152,13 +195,13 @@ def elementwise(
     """
     arity = len(args.split())
 
-    def component(s: Scalars, k: Index, *rest: Any) -> Value:
-        readers, params = rest[:arity], rest[arity:]
+    def component(s: Scalars, k: Index, *rest: object) -> Value:
+        readers, params = cast("tuple[Reader, ...]", rest[:arity]), rest[arity:]
         return value(s, *(read(k) for read in readers), *params)
 
-    def pullback(g: Node, out: Node, *rest: Any) -> list[Node | None]:
+    def pullback(g: Node, out: Node, *rest: object) -> list[Node | None]:
         assert slopes is not None
-        operands = rest[:arity]
+        operands = cast("tuple[Node, ...]", rest[:arity])
         return [
             None if slope is None else fit(scaled(g, slope), operand.dim)
             for slope, operand in zip(slopes(out, *rest), operands, strict=True)

@@ -25,11 +25,6 @@ Floats = NDArray[np.float64]
 Sizes = tuple[int, ...]
 
 
-def _dim(x: Reader) -> int:
-    dim: int = x.dim  # type: ignore[attr-defined]
-    return dim
-
-
 # ----- matrices and vectors ----------------------------------------------------------------------
 
 
@@ -43,7 +38,7 @@ def _whole_rows(matrix: int, vector: int, what: str) -> int:
 
 
 def _mat_vec(s: Scalars, k: Index, matrix: Reader, vector: Reader) -> Value:
-    p = _dim(vector)
+    p = vector.dim
     return s.sum(p, lambda n: matrix(n + k * p) * vector(n))
 
 
@@ -76,7 +71,7 @@ vec_mat_mult = operation(
     "b A",
     "Vector b times matrix A (flattened row by row).",
     dims=lambda db, da: _whole_rows(da, db, "columns"),
-    value=lambda s, k, b, a: s.sum(_dim(b), lambda n: b(n) * a(n * (_dim(a) // _dim(b)) + k)),
+    value=lambda s, k, b, a: s.sum(b.dim, lambda n: b(n) * a(n * (a.dim // b.dim) + k)),
     pullback=lambda g, out, b, a: [mat_vec_mult(a, g), tensor_prod(b, g)],
     rereads=True,
     rules=[
@@ -100,7 +95,7 @@ tensor_prod = operation(
     "f g",
     "All products f[k]*g[l] of the components of two vectors, row by row.",
     dims=lambda df, dg: df * dg,
-    value=lambda s, k, f, g: f(k // _dim(g)) * g(k % _dim(g)),
+    value=lambda s, k, f, g: f(k // g.dim) * g(k % g.dim),
     pullback=lambda e, out, f, g: [mat_vec_mult(e, g), vec_mat_mult(f, e)],
     rereads=True,
     rules=[

@@ -245,7 +245,7 @@ def _moved(row: Op, g: Node, *params: int) -> Node:
 
 
 def _joined(s: Scalars, k: Index, x: Reader, y: Reader) -> Value:
-    dim: int = x.dim  # type: ignore[attr-defined]
+    dim = x.dim
     return s.choose(
         k,
         dim,
@@ -333,7 +333,7 @@ extract = operation(
 
 
 def _padded(s: Scalars, k: Index, x: Reader, start: int, n: int) -> Value:
-    dim: int = x.dim  # type: ignore[attr-defined]
+    dim = x.dim
     inside = lambda: x(s.at_most(s.at_least(k - start, 0), dim - 1))  # noqa: E731
     nothing = lambda: s.constant(0)  # noqa: E731
     return s.choose(k, start, nothing, lambda: s.choose(k, start + dim, inside, nothing))

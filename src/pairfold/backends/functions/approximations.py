@@ -16,7 +16,8 @@ from typing import Any
 from .exponentials import erf, exp, exp2, expm1, log, log1p, pow, rsqrt, tanh
 from .trigonometry import acos, asin, atan, atan2, cos, sin
 
-# Each takes an arithmetic and values of its kind, one or two, and gives a value of that kind.
+# Each takes an arithmetic and values of its kind, one or two, and gives a value of that kind: the
+# one type variable of each is not that of a table.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": exp,
     "log": log,

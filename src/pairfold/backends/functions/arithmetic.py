@@ -15,12 +15,10 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 from ...core.cache import cached
+from ...core.dtypes import DTYPES
 
 Number = int | float | Fraction
 V = TypeVar("V")  # a value of a backend: an instruction, or a name
-
-# (bits of the stored fraction, exponent of the smallest subnormal, exponent of overflow)
-FORMATS = {"float32": (23, -149, 128), "float64": (52, -1074, 1024)}
 
 
 def round_to_format(value: Number, dtype: str) -> float:
@@ -36,15 +34,15 @@ def round_to_format(value: Number, dtype: str) -> float:
 
 @cached("rounded numbers", 4096)
 def _rounded(value: Number, dtype: str) -> float:
-    fraction_bits, smallest, overflow = FORMATS[dtype]
+    of = DTYPES[dtype]
     exact = Fraction(value)
     magnitude = abs(exact)
     exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
     if magnitude < Fraction(2) ** exponent:
         exponent -= 1
-    quantum = max(exponent - fraction_bits, smallest)
+    quantum = max(exponent - of.fraction_bits, of.smallest)
     quotient = round(exact / Fraction(2) ** quantum)
-    if abs(quotient) * Fraction(2) ** quantum >= Fraction(2) ** overflow:
+    if abs(quotient) * Fraction(2) ** quantum >= Fraction(2) ** of.overflow:
         return math.inf if exact > 0 else -math.inf
     # The product of a 53-bit integer and a power of two in range is exact.
     return math.ldexp(quotient, quantum) if quotient else math.copysign(0.0, exact)
@@ -54,12 +52,12 @@ class Arithmetic(ABC, Generic[V]):
     """Arithmetic on values of `dtype`, float32 or float64, on a target with some features."""
 
     def __init__(self, dtype: str, features: frozenset[str]) -> None:
-        if dtype not in FORMATS:
+        if dtype not in DTYPES or DTYPES[dtype].half:
             raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
         self.dtype = dtype
         self.features = features
-        self.bits = 32 if dtype == "float32" else 64
-        self.fraction_bits = FORMATS[dtype][0]
+        self.bits = 8 * DTYPES[dtype].bytes
+        self.fraction_bits = DTYPES[dtype].fraction_bits
 
     @property
     def has_fma(self) -> bool:

@@ -13,9 +13,10 @@ import re
 import sys
 import time
 import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Protocol
 
 from ...core.cache import cached
 from ...errors import DeviceError, InternalError
@@ -29,7 +30,20 @@ _POINTERS = {
 _RESULTS = {"index": "*i64", "truth": "*i1", "state": "*fp64"}
 
 
-def triton() -> Any:
+class Launched(Protocol):
+    """A Triton function, which is launched on a grid."""
+
+    def __getitem__(self, grid: tuple[int, int], /) -> Callable[..., object]: ...
+
+
+class _Made(Protocol):
+    """What Triton compiled."""
+
+    @property
+    def asm(self) -> Mapping[str, str]: ...
+
+
+def triton() -> ModuleType:
     """The module triton.
 
     Raises:
@@ -60,7 +74,7 @@ class _Loader(importlib.abc.InspectLoader):
         """The printed text."""
         return self.text
 
-    def get_code(self, fullname: str) -> Any:
+    def get_code(self, fullname: str) -> CodeType:
         """Its code."""
         return self.source_to_code(self.text, self.filename)
 
@@ -118,12 +132,12 @@ class Program:
         return module_of(self.source.text, self.source.name, interpreting())
 
     @property
-    def main(self) -> Any:
+    def main(self) -> Launched:
         """The Triton function that folds."""
         return getattr(self._module(), self.source.name)
 
     @property
-    def combine(self) -> Any:
+    def combine(self) -> Launched:
         """The Triton function that merges the parts of a split axis."""
         return getattr(self._module(), f"{self.source.name}_combine")
 
@@ -188,7 +202,7 @@ class Compiled:
     """Machine code for one GPU."""
 
     target: str
-    made: Any
+    made: _Made
     seconds: float
 
     @property

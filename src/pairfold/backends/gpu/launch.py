@@ -9,18 +9,17 @@ so that a CUDA graph can record it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 from ...core.cache import Cache, Limit
-from ...core.dtypes import BYTES_OF_RESULTS, BYTES_STORED, STORED
-from ...core.library import Array, Device
+from ...core.dtypes import DTYPES, result_bytes
+from ...core.library import Array, Device, NumpyArray
 from ...lower.kernel import ONCE, Kernel, literally
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
 from ...lower.tiling import Grid, Tiling, grid, groups_of, tilings
 from ...settings import Settings
-from .compiled import Program, interpreting, triton
+from .compiled import Launched, Program, interpreting, triton
 
 Strides = tuple[int, int]
 
@@ -78,7 +77,7 @@ class GpuLauncher:
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
-        self.dtype = STORED[stored]
+        self.dtype = DTYPES[stored].computed
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: Cache[Bound] = Cache(_SIZES)
         self._programs: Cache[tuple[Program, Program | None]] = Cache(_PROGRAMS)
@@ -163,7 +162,12 @@ class GpuLauncher:
         return Bound(main, literal, parts, (rows, 0, batches), options, device, pattern)
 
     def call(
-        self, bound: Bound, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+        self,
+        bound: Bound,
+        rows: int,
+        columns: int,
+        strides: Sequence[Strides],
+        offsets: NumpyArray | None = None,
     ) -> GpuCall:
         """A fold of these sizes, to be called with arrays of the device.
 
@@ -171,10 +175,8 @@ class GpuLauncher:
         order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
         None for a single batch element.
         """
-        items = [
-            BYTES_OF_RESULTS.get(kind, BYTES_STORED[self.stored]) for kind in self.kernel.kinds
-        ]
-        items += [BYTES_STORED[self.stored]] * len(self.kernel.arguments)
+        items = [result_bytes(kind, self.stored) for kind in self.kernel.kinds]
+        items += [DTYPES[self.stored].bytes] * len(self.kernel.arguments)
         given = [
             (row // item, own // item) for (row, own), item in zip(strides, items, strict=True)
         ]
@@ -191,7 +193,7 @@ class GpuCall:
         bound: Bound,
         sizes: tuple[int, int],
         strides: Sequence[Strides],
-        offsets: Any,
+        offsets: NumpyArray | None,
     ) -> None:
         assert bound.device is not None
         self.launcher, self.bound, self.sizes, self.device = launcher, bound, sizes, bound.device
@@ -245,7 +247,7 @@ class GpuCall:
         self._waves(program, parts, parts.panels * parts.batches, values, True)
 
     def _waves(
-        self, program: Program, parts: Grid, tasks: int, values: dict[str, Any], combine: bool
+        self, program: Program, parts: Grid, tasks: int, values: dict[str, object], combine: bool
     ) -> None:
         """So many tasks, in launches whose scratch memory stays small."""
         step = wave(program, parts)
@@ -261,7 +263,12 @@ class GpuCall:
     # ---- arguments ----------------------------------------------------------------------------
 
     def _enqueue(
-        self, function: Any, program: Program, programs: tuple[int, int], values: Any, combine: bool
+        self,
+        function: Launched,
+        program: Program,
+        programs: tuple[int, int],
+        values: dict[str, object],
+        combine: bool,
     ) -> None:
         source = program.source
         names = source.combine_arguments if combine else source.arguments
@@ -270,10 +277,10 @@ class GpuCall:
             *given, **program.constants, num_warps=program.tiling.warps, num_stages=1
         )
 
-    def _values(self, program: Program, parts: Grid, arrays: Sequence[Array]) -> dict[str, Any]:
+    def _values(self, program: Program, parts: Grid, arrays: Sequence[Array]) -> dict[str, object]:
         """Arguments by name."""
         rows, columns = self.sizes
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "M": rows,
             "N": columns,
             "panels": parts.panels,
@@ -289,9 +296,9 @@ class GpuCall:
                 values[f"centre{name[1:]}"] = self.device.means(array)
         return values
 
-    def _tables(self, program: Program) -> dict[str, Any]:
+    def _tables(self, program: Program) -> dict[str, object]:
         """Offsets of batch elements and the pattern, on the device, uploaded once."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         device, offsets, pattern = self.device, self.offsets, self.bound.pattern
         if offsets is not None:
             if self._uploaded is None:
@@ -336,7 +343,7 @@ def entries(program: Program, parts: Grid) -> int:
 
 def cell_bytes(program: Program) -> int:
     """The size of a number of scratch memory."""
-    return 8 if program.tiling.dtype == "float64" else 4
+    return DTYPES[program.tiling.dtype].bytes
 
 
 def wave(program: Program, parts: Grid) -> int:
@@ -347,7 +354,7 @@ def wave(program: Program, parts: Grid) -> int:
     return max(1, min(parts.tasks, _SCRATCH_BYTES // each))
 
 
-def _once(kept: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+def _once(kept: dict[Hashable, object], key: Hashable, make: Callable[[], object]) -> object:
     found = kept.get(key)
     if found is None:
         found = kept[key] = make()

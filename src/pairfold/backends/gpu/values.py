@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any
 
 from ...core.primitives import PRIMITIVES
 from ...core.scalars import Index, Loop, Value, reachable_through, to_float
@@ -170,7 +169,7 @@ class Values:
             return self._index(what, args[0], right)
         raise InternalError(f"no Triton for {value}")
 
-    def _index(self, what: str, x: str, y: Any) -> str:
+    def _index(self, what: str, x: str, y: int | str) -> str:
         operators = {
             "index_add": "+", "index_sub": "-", "index_mul": "*", "index_floordiv": "//",
             "index_mod": "%",
@@ -320,7 +319,7 @@ class Values:
             self.text.line(f"tl.store({where}, {self._shaped(found, table.stage)})")
             self.text.line("tl.debug_barrier()")
 
-    def _cell(self, table: Value, place: str, k: Any) -> str:
+    def _cell(self, table: Value, place: str, k: int | str) -> str:
         """Where component k of a table is, for every pair, row or column."""
         lanes = {ONCE: "", ROW: "own_lanes", COLUMN: "lanes", PAIR: "own_lanes * COLUMNS + lanes"}
         size = {ONCE: "1", ROW: "ROWS", COLUMN: "COLUMNS", PAIR: "(ROWS * COLUMNS)"}[table.stage]

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 from llvmlite import ir
 
+from ...core.dtypes import DTYPES
 from ...errors import InternalError
 from ...lower.kernel import Argument, Kernel
-from ...lower.schedule import ITEM, Plan, code_size
+from ...lower.schedule import Plan, code_size
 from .abi import FIRST_RESULT, OFFSETS, WORDS_PER_ARRAY
 from .emitter import Emitter, Key
 from .flow import I64, i64
@@ -38,7 +39,7 @@ class Context:
         self.module = ir.Module("pairfold")
         self.runtime: dict[RuntimeFunction, None] = {}
         self.order = {a.position: place for place, a in enumerate(kernel.arguments)}
-        self.item = ITEM[plan.dtype]
+        self.item = DTYPES[plan.dtype].bytes
         self.format = Format(plan.machine, plan.dtype, plan.stored or plan.dtype, plan.width)
         self.storage = self.format.storage
         self.row_major = plan.lanes == "row"

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...core.dtypes import BYTES_STORED
+from ...core.dtypes import DTYPES
 from ...core.scalars import STAGES
 from ...lower.cost import Estimate, registers
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
@@ -142,7 +142,7 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
         parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
     else:
         parts = sparse_partition(plan, pattern, rows, batches)
-    reread = kernel.stages[COLUMN].raw_size * BYTES_STORED[dtype] / parts.rows_per_task
+    reread = kernel.stages[COLUMN].raw_size * DTYPES[dtype].bytes / parts.rows_per_task
     return Explanation(
         subject,
         stages=_stages(kernel, subject),

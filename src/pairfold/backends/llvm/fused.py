@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from ...core.dtypes import DTYPES
 from ...lower.kernel import COLUMN, ROW
-from ...lower.schedule import ITEM
 from .abi import (
     ACROSS,
     COLUMNS,
@@ -51,7 +51,7 @@ class LaneSums:
         flow, b = self.code.flow, self.code.builder
         place = flow.times(column, self.across)
         number = i64(output) if isinstance(output, int) else output
-        item = ITEM[self.code.plan.accumulation.inner]
+        item = DTYPES[self.code.plan.accumulation.inner].bytes
         shift = flow.times(b.add(place, number), self.code.plan.width * item)
         return flow.at(self.buffer, shift)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...core.cache import Cache, Limit
-from ...core.dtypes import STORED
+from ...core.dtypes import DTYPES
+from ...core.library import Device, NumpyArray
 from ...errors import UnsupportedError
 from ...lower.cost import Estimate, alternatives
 from ...lower.kernel import ONCE, Kernel, literally
@@ -84,7 +85,7 @@ class Call:
     __slots__ = ("alive", "bound", "launcher", "sizes", "strides", "table", "words")
 
     def __init__(
-        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[Any, Any]
+        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[NumpyArray, object]
     ) -> None:
         self.launcher, self.bound, self.alive = launcher, bound, alive
         self.sizes = words[ROWS], words[COLUMNS]
@@ -93,7 +94,7 @@ class Call:
         self.table = ctypes.c_int64 * len(words)
         self.words = bytes(self.table(*words))
 
-    def __call__(self, addresses: Sequence[int], alive: Any = None) -> None:
+    def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
         """Fold the arrays at these addresses: results, then arguments.
 
         `alive` is what has the memory there, for threads that outlast an interrupted call.
@@ -107,7 +108,7 @@ class Call:
         if table[REFUSED]:
             self.launcher.literal(self)(addresses, alive)
 
-    def work(self, table: Any, alive: Any) -> None:
+    def work(self, table: pool.Table, alive: object) -> None:
         """Do all tasks, and merge what they leave."""
         bound = self.bound
         native, tasks, splits = bound.native, bound.parts.tasks, bound.parts.splits
@@ -129,7 +130,7 @@ class Launcher:
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         self.kernel, self.stored, self.accumulation = kernel, stored, accumulation
-        self.dtype = STORED[stored]
+        self.dtype = DTYPES[stored].computed
         self.work = operations(kernel)
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: Cache[Bound] = Cache(_SIZES)
@@ -170,7 +171,7 @@ class Launcher:
         return found
 
     def bind(
-        self, rows: int, columns: int, batches: int, options: Settings, device: Any = None
+        self, rows: int, columns: int, batches: int, options: Settings, device: Device | None = None
     ) -> Bound:
         """Machine code and tasks for these sizes."""
         key = (rows, columns, batches, options)
@@ -184,7 +185,12 @@ class Launcher:
         return bound
 
     def bind_sparse(
-        self, rows: int, batches: int, options: Settings, pattern: Pattern, device: Any = None
+        self,
+        rows: int,
+        batches: int,
+        options: Settings,
+        pattern: Pattern,
+        device: Device | None = None,
     ) -> Bound:
         """Machine code and tasks for a pattern; not kept, since a pattern belongs to its caller."""
         plan = self.plan(*pattern.typical, options)
@@ -193,7 +199,12 @@ class Launcher:
         return Bound(self.native(plan), parts, seconds, options, pattern)
 
     def call(
-        self, bound: Bound, rows: int, columns: int, strides: Sequence[Strides], offsets: Any = None
+        self,
+        bound: Bound,
+        rows: int,
+        columns: int,
+        strides: Sequence[Strides],
+        offsets: NumpyArray | None = None,
     ) -> Call:
         """A fold of these sizes, to be called with addresses.
 

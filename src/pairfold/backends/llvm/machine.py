@@ -9,12 +9,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ...core.cache import cached
 from ...core.uninterrupted import uninterrupted
 from ...errors import OptionError, UnsupportedError
 from ...lower.schedule import Machine
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 _X86_LEVELS = {"avx512": ("x86-64-v4", 64, 32), "avx2": ("x86-64-v3", 32, 16)}
 _LEVEL_HAS = {
@@ -30,7 +34,7 @@ _LINUX_WORDS = {"lse": (16, 8), "dotprod": (16, 20), "sve": (16, 22), "sve2": (2
 
 
 @functools.cache
-def _llvm() -> Any:
+def _llvm() -> ModuleType:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -115,13 +119,13 @@ def _told() -> frozenset[str]:
 
 
 @functools.cache
-def target_machine(which: Machine, opt: int = 2) -> Any:
+def target_machine(which: Machine, opt: int = 2) -> llvm.TargetMachine:
     """The LLVM target machine that code for one of ours is written with; 0: not optimised."""
     return new_target_machine(which, opt)
 
 
-def new_target_machine(which: Machine, opt: int = 2) -> Any:
+def new_target_machine(which: Machine, opt: int = 2) -> llvm.TargetMachine:
     """An LLVM target machine of one's own: an execution engine takes it over."""
-    llvm = _llvm()
-    target = llvm.Target.from_triple(which.triple or llvm.get_process_triple())
+    binding = _llvm()
+    target = binding.Target.from_triple(which.triple or binding.get_process_triple())
     return target.create_target_machine(cpu=which.cpu, features=which.features, opt=opt, jit=True)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -33,6 +33,9 @@ from .program import Program, write
 from .runtime import RuntimeFunction
 from .scratch import Layout
 
+if TYPE_CHECKING:
+    from .pool import Entry
+
 log = logging.getLogger("pairfold")
 
 _T = TypeVar("_T")
@@ -49,7 +52,7 @@ hold_across_forks(_llvm_lock.acquire, _llvm_lock.release)
 _compiling = fork_safe_lock()
 
 # Engines that nobody needs: they are freed by the next of these threads.
-_unused: deque[Any] = deque()
+_unused: deque[llvm.ExecutionEngine] = deque()
 
 # An engine has, beside its code, tables and pages that are not full.
 _ENGINE_BYTES = 48 * 1024
@@ -93,7 +96,7 @@ _CODE = Limit("machine code", 1024, 64 * 2**20, _free_unused)
 class _Engine:
     """Keeps LLVM's engine, and hands it on to be freed."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: llvm.ExecutionEngine) -> None:
         self.engine, self.unused = engine, _unused
 
     def __del__(self) -> None:
@@ -119,17 +122,17 @@ class Native:
         self._lists.append((ctypes.c_int64 * len(fills))(*fills))
         self.words.append(len(kernel.results) + len(kernel.arguments))
         self.words += ctypes.addressof(self._lists[-1]), len(fills) // FILL_WORDS
-        self._code: Cache[Any] = Cache(_CODE)
+        self._code: Cache[Entry] = Cache(_CODE)
         self._seconds = 0.0
 
     @property
-    def run(self) -> Any:
+    def run(self) -> Entry:
         """The entry point that does tasks."""
         found = self._code.get("run")
         return self._compiled("run") if found is None else found
 
     @property
-    def combine(self) -> Any:
+    def combine(self) -> Entry:
         """The entry point that merges splits."""
         if self.kernel.fused:
             return self.run.combine
@@ -143,14 +146,14 @@ class Native:
             self._compiled("run")
         return self._seconds
 
-    def _compiled(self, entry: str) -> Any:
-        def found_or_compiled() -> Any:
+    def _compiled(self, entry: str) -> Entry:
+        def found_or_compiled() -> Entry:
             found = self._code.peek(entry)  # another thread may have compiled it meanwhile
             return self._add(entry) if found is None else found
 
         return _without_interrupts(found_or_compiled)
 
-    def _add(self, entry: str) -> Any:
+    def _add(self, entry: str) -> Entry:
         start = time.perf_counter()
         owner, size = _compiled(self.kernel, self.plan, entry)
         found = _entry(owner, entry)
@@ -210,19 +213,19 @@ def shared_code(own: RuntimeFunction) -> bytes:
     return target_machine(own.machine).emit_object(_optimized(text, own.machine))
 
 
-def _entry(owner: _Engine, name: str) -> Any:
+def _entry(owner: _Engine, name: str) -> Entry:
     """An entry point as a C function, which keeps the engine."""
-    found: Any = _ENTRY(owner.engine.get_function_address(name))
+    found = cast("Entry", _ENTRY(owner.engine.get_function_address(name)))
     found.owner = owner
     return found
 
 
-def optimized(text: str, machine: Machine) -> Any:
+def optimized(text: str, machine: Machine) -> llvm.ModuleRef:
     """The module of a kernel, parsed and cleaned up."""
     return _optimized(text, machine)
 
 
-def _optimized(text: str, which: Machine) -> Any:
+def _optimized(text: str, which: Machine) -> llvm.ModuleRef:
     """Parse and clean up: the code generator already chose loops, lanes and unrolling."""
     module, machine = _parsed(text, which), target_machine(which)
     # A builder is for one run: it keeps what observed the last.
@@ -232,7 +235,7 @@ def _optimized(text: str, which: Machine) -> Any:
     return module
 
 
-def _parsed(text: str, which: Machine) -> Any:
+def _parsed(text: str, which: Machine) -> llvm.ModuleRef:
     machine = target_machine(which)
     # LLVM never frees the constants of its global context: each module has a context of its own.
     module = llvm.parse_assembly(text, llvm.create_context())
@@ -242,7 +245,7 @@ def _parsed(text: str, which: Machine) -> Any:
 
 
 @functools.cache
-def _passes() -> Any:
+def _passes() -> llvm.ModulePassManager:
     """The passes over a module; to make them anew each time would lose kilobytes."""
     passes = llvm.create_new_module_pass_manager()
     passes.add_instruction_combine_pass()

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from ...core.dtypes import DTYPES
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
-from ...lower.schedule import ITEM, Plan
+from ...lower.schedule import Plan
 from .abi import ARGUMENT_WORDS, FIRST_RESULT, LIST_HEAD, RANGE_WORDS, WORDS_PER_ARRAY
 from .context import Code, Context
 from .copying import excessive, moderate, pack
@@ -23,7 +24,7 @@ from .flow import i64
 
 def packing_list(kernel: Kernel, plan: Plan, stage: int) -> list[int]:
     """The list of what is packed of a stage: see `abi`."""
-    item, width = ITEM[plan.dtype], plan.width
+    item, width = DTYPES[plan.dtype].bytes, plan.width
     group, whole = 1, 1
     if stage != ONCE:
         group = plan.row_group if stage == ROW else plan.block

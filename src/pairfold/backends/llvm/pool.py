@@ -19,13 +19,14 @@ import time
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Protocol
 
 from ...core.progress import progress_bar
 from ...errors import MemoryLimitError
 from ...settings import current, thread_count
 from .abi import ACTIVE, AT_ONCE, CONTROL, DONE, NEXT, SOON, STOP, TOTAL
 
+Table = ctypes.Array[ctypes.c_int64]
 Control = ctypes.c_int64 * CONTROL
 _CHUNKS = 512
 _LONG = 0.05
@@ -34,7 +35,16 @@ _POLL = 0.05
 # How often an interrupted caller, interrupted again, goes on waiting for the others to leave.
 _PATIENCE = 1000
 _allocate = ctypes.create_string_buffer
-_NOTHING: tuple[Any, int, int] = (None, 0, 0)
+_NOTHING: tuple[object, int, int] = (None, 0, 0)
+
+
+class Entry(Protocol):
+    """An entry point of machine code, as a C function; `owner` keeps the code."""
+
+    owner: object
+    combine: Entry
+
+    def __call__(self, args: Table, scratch: int | None, control: int | Table, /) -> int: ...
 
 
 class Job:
@@ -42,7 +52,9 @@ class Job:
 
     __slots__ = ("address", "alive", "args", "control", "entry", "failures", "finished", "scratch")
 
-    def __init__(self, entry: Any, args: Any, scratch_bytes: int, total: int, alive: Any) -> None:
+    def __init__(
+        self, entry: Entry, args: Table, scratch_bytes: int, total: int, alive: object
+    ) -> None:
         self.entry, self.args, self.scratch, self.alive = entry, args, scratch_bytes, alive
         self.control = Control(0, 0, total, 0, 1 + total // _CHUNKS)
         self.address = ctypes.addressof(self.control)
@@ -106,13 +118,13 @@ class Job:
 class Local(threading.local):
     """What each thread has of its own: scratch memory."""
 
-    held: tuple[Any, int, int] = _NOTHING
+    held: tuple[object, int, int] = _NOTHING
 
 
 _local = Local()
 
 
-def scratch(size: int) -> tuple[Any, int, int]:
+def scratch(size: int) -> tuple[object, int, int]:
     """This thread's scratch memory: (owner, address, bytes), at least `size`, 64-byte aligned.
 
     Hold on to what is returned: a handler of signals may make a call that needs more.
@@ -189,7 +201,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(
-    entry: Any, args: Any, scratch_bytes: int, total: int, seconds: float, alive: Any = None
+    entry: Entry, args: Table, scratch_bytes: int, total: int, seconds: float, alive: object = None
 ) -> None:
     """Do all tasks of an entry point; `seconds` is the expected time on one thread.
 

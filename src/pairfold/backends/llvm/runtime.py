@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from llvmlite import ir
 
-from ...lower.schedule import ITEM, Machine
+from ...core.dtypes import DTYPES
+from ...lower.schedule import Machine
 from .abi import REFUSED
 from .flow import BYTES, I64, Flow, i64
 from .storage import Storage
@@ -69,7 +70,7 @@ class Format:
     @property
     def item(self) -> int:
         """Bytes of a number that is computed with."""
-        return ITEM[self.dtype]
+        return DTYPES[self.dtype].bytes
 
     @property
     def storage(self) -> Storage:

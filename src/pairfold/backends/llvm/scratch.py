@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ...core.dtypes import DTYPES
 from ...errors import MemoryLimitError
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
-from ...lower.schedule import ITEM, Plan, cells, frontier
+from ...lower.schedule import Plan, cells, frontier
 from .abi import PANEL
 from .shorts import ScreenPlaces
 from .tables import TablePlaces
@@ -47,8 +48,8 @@ class Layout:
     """Where the parts of a task's scratch memory lie, in bytes."""
 
     def __init__(self, kernel: Kernel, plan: Plan) -> None:
-        self.item = ITEM[plan.dtype]
-        self.outer_item = ITEM[plan.accumulation.outer]
+        self.item = DTYPES[plan.dtype].bytes
+        self.outer_item = DTYPES[plan.accumulation.outer].bytes
         self.components = 2 if plan.accumulation.compensated else 1
         lanes = plan.lane_count
         self._lay_out_lists(kernel.length)
@@ -60,7 +61,9 @@ class Layout:
         self.screen = ScreenPlaces(plan, kernel.stages[ROW].size * plan.row_group * self.item)
         self.row_group = self.screen.row_bytes
         self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
-        self.across = kernel.across * plan.block * plan.width * ITEM[plan.accumulation.inner]
+        self.across = (
+            kernel.across * plan.block * plan.width * DTYPES[plan.accumulation.inner].bytes
+        )
         self.tables = TablePlaces(kernel, plan)
         sizes = {
             "panel": 8 * PANEL,  # the first: drivers know it as the start of the memory

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from ...core.dtypes import DTYPES
 from ...lower.distance import Distance
-from ...lower.schedule import ITEM, SHORT_PRODUCTS, Plan
+from ...lower.schedule import SHORT_PRODUCTS, Plan
 from .simd import Simd
 
 I32 = ir.IntType(32)
@@ -129,7 +130,7 @@ class ScreenPlaces:
         self.row_bytes = row_bytes
         if plan.screen is None:
             return
-        lanes, item, dim = plan.lane_count, ITEM[plan.dtype], plan.screen.dim
+        lanes, item, dim = plan.lane_count, DTYPES[plan.dtype].bytes, plan.screen.dim
         self.words = -(-dim // product(plan, plan.screen).group)
         parts = {
             "words": 4 * self.words * lanes,

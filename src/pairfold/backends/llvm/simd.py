@@ -10,14 +10,13 @@ lane.  It does not choose targets, lay out memory or build loops.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from llvmlite import ir
 
 from ..functions.arithmetic import Arithmetic, Number, round_to_format
 
 
-def _type_of(value: Any) -> Any:
+def _type_of(value: ir.Value) -> ir.Type:
     """The IR type of a value, which llvmlite declares in the subclasses only."""
     return value.type
 
@@ -59,8 +58,7 @@ class Simd(Arithmetic[ir.Value]):
         self, builder: ir.IRBuilder, dtype: str, width: int, features: frozenset[str]
     ) -> None:
         super().__init__(dtype, features)
-        # Any, because type checkers see None returned by llvmlite's decorated methods.
-        self.builder: Any = builder
+        self.builder = builder
         self.width = width
         self.scalar = ir.FloatType() if dtype == "float32" else ir.DoubleType()
         self.scalar_int = ir.IntType(self.bits)

@@ -7,11 +7,9 @@ float32 and float64 are stored as they are computed with.
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 
-from ...core.dtypes import BYTES_STORED
+from ...core.dtypes import DTYPES
 
 _I16, _I32, _F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 # float16: the exponent's offset is 15, float32's is 127, and 13 more bits follow the point.
@@ -25,8 +23,8 @@ class Storage:
 
     def __init__(self, stored: str) -> None:
         self.stored = stored
-        self.item = BYTES_STORED[stored]
-        self.half = self.item == 2
+        self.item = DTYPES[stored].bytes
+        self.half = DTYPES[stored].half
 
     @property
     def element(self) -> ir.Type:
@@ -35,13 +33,13 @@ class Storage:
             return _I16
         return _F32 if self.stored == "float32" else ir.DoubleType()
 
-    def opened(self, b: Any, value: ir.Value) -> ir.Value:
+    def opened(self, b: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """A stored number (or vector of them) as a number to compute with."""
         if not self.half:
             return value
         return (_from_half if self.stored == "float16" else _from_brain)(_Bits(b, value))
 
-    def closed(self, b: Any, value: ir.Value) -> ir.Value:
+    def closed(self, b: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """A number (or vector of them) as it is stored."""
         if not self.half:
             return value
@@ -52,7 +50,7 @@ class Storage:
 class _Bits:
     """Integer arithmetic on a number's bits, in the number's own shape."""
 
-    def __init__(self, b: Any, value: Any) -> None:
+    def __init__(self, b: ir.IRBuilder, value: ir.Value) -> None:
         self.b, self.value = b, value
         self.lanes = getattr(value.type, "count", 0)
 

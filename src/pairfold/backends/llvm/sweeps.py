@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ...lower.cost import Estimate, estimate
@@ -24,7 +22,7 @@ class SweepCall(Call):
 
     __slots__ = ()
 
-    def work(self, table: Any, alive: Any) -> None:
+    def work(self, table: pool.Table, alive: object) -> None:
         """Do all tasks, and merge what they leave of rows and of columns."""
         bound, across = self.bound, self.launcher.kernel.across
         parts, layout = bound.parts, bound.native.layout

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from ...core.dtypes import DTYPES
 from ...core.scalars import Loop, Value
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
-from ...lower.schedule import ITEM, Plan, frontier, tables
+from ...lower.schedule import Plan, frontier, tables
 from .flow import Flow, i64
 
 Key = tuple[int, int]
@@ -25,7 +26,7 @@ class TablePlaces:
     """Where each table lies in the region, in bytes, and how far its components are apart."""
 
     def __init__(self, kernel: Kernel, plan: Plan) -> None:
-        self.vector = plan.width * ITEM[plan.dtype]
+        self.vector = plan.width * DTYPES[plan.dtype].bytes
         self.start: dict[tuple[int, Loop], int] = {}
         self.vectors: dict[tuple[int, Loop], tuple[int, int]] = {}
         self.total = 0
