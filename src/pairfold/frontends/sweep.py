@@ -26,12 +26,17 @@ from .ranges import Ranges
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
 _SHORT = 128
+# Components in one pass, which are all written out: more would not compile soon.
+MOST_TOGETHER = 64
 
 
 class Several(Fold):
-    """Several reductions of the same variables in one pass over the pairs.
+    """Several reductions of the same variables in one pass over the pairs, or in few.
 
-    `run` gives the results of all, in their order. All are kept on the same index.
+    `run` gives the results of all, in their order. All are kept on the same index. In one pass all
+    components are written out, so more of them are several passes. Long outputs, which are
+    loops, are passes of their own: the loops of two would have nothing in common but what is
+    computed before either.
     """
 
     def __init__(self, folds: Sequence[Fold], kept: Kind | None = None) -> None:
@@ -98,10 +103,36 @@ class Several(Fold):
         self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
     ) -> tuple[Any, ...]:
         """New arrays of all results; one reduction after the other, where arrays are elsewhere."""
-        if not library.elsewhere:
+        passes = [[n] for n in range(len(self.folds))] if library.elsewhere else self.passes()
+        if len(passes) == 1:
             return super().run(library, arrays, ranges)
-        found = (fold.run(library, arrays, ranges) for fold in self.folds)
-        return tuple(result for results in found for result in results)
+        found: dict[int, tuple[Any, ...]] = {}
+        for numbers in passes:
+            fold = self._pass(numbers)
+            left = iter(fold.run(library, arrays, ranges))
+            for n in numbers:
+                found[n] = tuple(islice(left, len(self.folds[n].results)))
+        return tuple(result for n in range(len(self.folds)) for result in found[n])
+
+    def passes(self) -> list[list[int]]:
+        """The numbers of the folds of each pass: each joins the first that has room for it."""
+        found: list[list[int]] = []
+        room: list[int] = []
+        for n, fold in enumerate(self.folds):
+            place = next((k for k, left in enumerate(room) if fold.dim <= left), len(room))
+            if place == len(room):
+                found.append([])
+                room.append(MOST_TOGETHER)
+            found[place].append(n)
+            room[place] -= fold.dim
+        return found
+
+    def _pass(self, numbers: Sequence[int]) -> Fold:
+        """The reductions of one pass."""
+        folds = [self.folds[n] for n in numbers]
+        if len(folds) == 1:
+            return folds[0]
+        return self.derived(("pass", *numbers), lambda: Several(folds, self.kept))
 
     def reference(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
@@ -118,6 +149,10 @@ class Sweep(Several):
     """
 
     fused = True
+
+    def passes(self) -> list[list[int]]:
+        """One: there are few components, see `fits`."""
+        return [[*range(len(self.folds))]]
 
     def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
         self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)

@@ -30,12 +30,13 @@ from .block import Block, Slots, open_block
 from .context import Code, Context, Places
 from .emitter import Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
+from .forms import Forms
 from .loops import alike
 from .outputs import Outputs
 from .packing import Packing
 from .shared import Shared
 from .simd import Simd
-from .states import Part, Running, States, closed
+from .states import Form, Part, States, closed
 from .tasks import Task, Walk, task_parts
 
 
@@ -104,7 +105,7 @@ class FusedLoop:
     Lanes from `valid` on repeat other rows: they add nothing to sums of columns.
     """
 
-    def __init__(self, block: Block, form: Running, places: Places, valid: ir.Value) -> None:
+    def __init__(self, block: Block, form: Form, places: Places, valid: ir.Value) -> None:
         self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
         self.shared, self.sums = Shared(block, places), LaneSums(block.code, places)
         self.valid = valid
@@ -169,7 +170,7 @@ class FusedTasks:
 
     def __init__(self, context: Context, packing: Packing, walk: Walk) -> None:
         self.context, self.kernel, self.plan = context, context.kernel, context.plan
-        self.packing, self.walk = packing, walk
+        self.packing, self.walk, self.forms = packing, walk, Forms(context)
         self.unit = self._unit_function()
         self.gather = self._gather_function()
         self.finish_rows = self._finish_rows_function()
@@ -189,7 +190,7 @@ class FusedTasks:
         scratch, rows, state, count, valid = code.given
         places = code.places(scratch)
         block = open_block(code, places, scratch, [rows, state, count, i64(0)])
-        FusedLoop(block, Running(code), places, valid).fold()
+        FusedLoop(block, self.forms.form(code), places, valid).fold()
         return code.done()
 
     def _gather_function(self) -> ir.Function:
@@ -235,7 +236,7 @@ class FusedTasks:
         """task(args, scratch, control, which): a panel of rows and a stretch of columns."""
         code = self.context.function("task", BYTES, BYTES, BYTES, I64)
         args, scratch, control, which = code.given
-        flow, b, form, lanes = code.flow, code.builder, Running(code), self.plan.lane_count
+        flow, b, form, lanes = code.flow, code.builder, self.forms.form(code), self.plan.lane_count
         places = code.places(scratch)
         batch, first, count, split = task_parts(code, args, which, flow.word(args, SPLITS))
         start, stop = self._stretch(code, args, split)
@@ -330,7 +331,7 @@ class FusedTasks:
         """
         code = self.context.function("finish_rows", BYTES, BYTES, I64, I64, I64, BYTES)
         args, scratch, batch, first, count, state = code.given
-        flow, b, lanes, form = code.flow, code.builder, self.plan.lane_count, Running(code)
+        flow, b, lanes, form = code.flow, code.builder, self.plan.lane_count, self.forms.form(code)
         places = code.places(scratch)
         outputs = Outputs(code, args, scratch, places)
         sizes = self._sizes(code, args)
@@ -339,10 +340,11 @@ class FusedTasks:
             base = code.unit_state(state, unit.index)
             with flow.loop(i64(1), flow.word(args, SPLITS), name="splits") as split:
                 form.merge(base, flow.at(base, b.mul(split.index, sizes.rows)))
-            for output in range(self._first):
-                for r in range(self.plan.vectors):
-                    (part,) = form.states(output).load(base, i64(output), r)
-                    self._finish_sum(outputs, output, r, part, slots.leaf(i64(0)))
+            for run in code.layout.runs:
+                for output in range(run.first, run.stop):
+                    for r in range(self.plan.vectors):
+                        (part,) = States(code, run).load(base, i64(output), r)
+                        self._finish_sum(outputs, output, r, part, slots.leaf(i64(0)))
             start = flow.times(unit.index, lanes)
             here = flow.minimum(i64(lanes), b.sub(count, start))
             for number in self._results(ROW):

@@ -72,7 +72,7 @@ class Logits:
 
     def enter_maxima(self, known: Known, maxima: Sequence[ir.Value]) -> None:
         """The maxima of the block, for the terms that are measured from them."""
-        placeholders = [v for v in reachable(self.kernel.folded) if v.what == "placeholder"]
+        placeholders = [v for v in reachable(self.kernel.outputs) if v.what == "placeholder"]
         for placeholder in placeholders:
             for instance in self.block.instances(self.code.plan.jam):
                 number = maxima[placeholder.supplied.place]
