@@ -54,7 +54,6 @@ def folds() -> Iterator[tuple[str, Fold, str]]:
                 seen.add(key)
                 yield timed.case.name.rpartition(".")[0] + suffix, each, case.dtype
 
-
     yield "together", together(), "float32"
 
 

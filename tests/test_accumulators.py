@@ -15,6 +15,8 @@ from pairfold.arrays.numpy import NumpyArrays
 from pairfold.arrays.torch import DeviceTensors
 from pairfold.arrays.torch_device import TorchDevice
 from pairfold.backends.chosen import TRITON
+from pairfold.backends.llvm.program import write
+from pairfold.backends.llvm.sweeps import SweepLauncher
 from pairfold.backends.reference import interpreter
 from pairfold.cluster import from_matrix
 from pairfold.core.node import Kind
@@ -23,7 +25,7 @@ from pairfold.errors import InternalError, UnsupportedError
 from pairfold.frontends.devices import OnGpu
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges
-from pairfold.frontends.sweep import MOST_TOGETHER, Several
+from pairfold.frontends.sweep import MOST_TOGETHER, Several, Sweep
 from pairfold.lower.accumulators import Folded
 from pairfold.lower.distance import distance as distance_of
 from pairfold.lower.kernel import COLUMN, ROW, Kernel, lower_all
@@ -494,6 +496,65 @@ def test_the_interpreter_keeps_rows_and_columns() -> None:
     want += [r for name in names for r in oracle(name, given, 0)]
     for one, other in zip(got, want, strict=True):
         assert_close(one, other, terms=23)
+
+
+ROWS_OF = [("Max", "Mean"), ("LogSumExp",), ("SumSoftMaxWeight", "ArgKMin"), ("KMin_ArgKMin",)]
+ROWS_OF += [("Count", "KMin", "Max_SumShiftExpWeight", "LogSumExp", "Sum")]
+
+
+@every_pair(
+    ("names", ROWS_OF),
+    ("axis", [0, 1]),
+    ("dtype", ["float32", "float64", "float16"]),
+    ("plan", [{}, {"splits": 3, "block": 32}, {"row_vectors": 1}, {"target": "baseline"}]),
+    ("size", [(17, 23), (300, 70), (1, 1), (0, 23), (17, 0)]),
+    ids=str,
+)
+def test_rows_of_any_form_and_sums_of_columns_in_one_pass(
+    names: tuple[str, ...], axis: int, dtype: str, plan: dict[str, Any], size: tuple[int, int]
+) -> None:
+    kept = (Kind.J, Kind.I)[axis]
+    given = draw(*size, dtype)
+    folds = [fold_of("Sum", 1 - axis), *(fold_of(name, axis) for name in names)]
+    together = Sweep(folds, kept)
+    assert together.order == [*range(1, len(folds)), 0]
+    meant = [result for name in names for result in oracle(name, given, axis)]
+    meant += oracle("Sum", given, 1 - axis)
+    with settings(check=1, **plan):
+        assert together.sweeps(NumpyArrays, given) == (0 not in size)
+        got = together.run(NumpyArrays, given)
+    assert len(got) == len(meant)
+    for one, other in zip(got, meant, strict=True):
+        bound = 100 * np.finfo(dtype).eps * max(size)
+        assert one.shape == other.shape
+        assert_close(one.astype(np.float64), other, rtol=bound, atol=bound, formula=str(names))
+
+
+def test_batches_ranges_and_lanes_of_columns_in_passes() -> None:
+    """Batches are one pass; there are no ranges, nor lanes of columns, in such."""
+    folds = [fold_of("LogSumExp", 1), fold_of("ArgKMin", 1), fold_of("Sum", 0)]
+    together, given = Sweep(folds, Kind.I), draw(17, 23, "float32", BATCHES[1])
+    assert together.sweeps(NumpyArrays, given)
+    compare(folds, together.run(NumpyArrays, given), apart_of(folds, given), "float32", 23)
+    given, ranges = draw(40, 60), ranges_of(40, 60)
+    assert not together.sweeps(NumpyArrays, given, ranges)
+    for backend in ("llvm", "reference"):
+        with settings(lanes="column", backend=backend):
+            assert not together.sweeps(NumpyArrays, given)
+            got = together.run(NumpyArrays, given)
+        compare(folds, got, apart_of(folds, given), "float32", 60)
+
+
+def apart_of(folds: list[Fold], given: list[Array]) -> list[Array]:
+    return [result for fold in folds for result in fold.run(NumpyArrays, given)]
+
+
+def test_machine_code_keeps_sums_alone_on_columns() -> None:
+    kernel = fused_kernel(("Sum", "Max"))
+    launcher = SweepLauncher(kernel, "float32", Accumulation("float32", "float64"))
+    assert not launcher.sweeps
+    with pytest.raises(UnsupportedError, match="sums alone on columns"):
+        write(kernel, launcher.plan(17, 23, current()), "run")
 
 
 def test_rows_come_first() -> None:

@@ -143,24 +143,47 @@ class Several(Fold):
 
 
 class Sweep(Several):
-    """Several sums, some of which may keep the other index, from one pass over the pairs.
+    """Several reductions, of which sums may keep the other index, from one pass over the pairs.
 
     `order` are the numbers of the folds as results have them: first those that keep `kept`.
     """
 
     fused = True
 
-    def passes(self) -> list[list[int]]:
-        """One: there are few components, see `fits`."""
-        return [[*range(len(self.folds))]]
-
     def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
         self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
         super().__init__([folds[n] for n in self.order], kept)
 
+    def run(
+        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
+    ) -> tuple[Any, ...]:
+        """New arrays of all results; one reduction after the other, where it cannot be one pass."""
+        if self.sweeps(library, arrays, ranges):
+            return self.in_one_pass(library, arrays)
+        found = (fold.run(library, arrays, ranges) for fold in self.folds)
+        return tuple(result for results in found for result in results)
+
+    def in_one_pass(self, library: ArrayLibrary, arrays: Sequence[Any]) -> tuple[Any, ...]:
+        """New arrays of all results, where it `sweeps`."""
+        return Fold.run(self, library, arrays)
+
+    def sweeps(
+        self, library: ArrayLibrary, arrays: Sequence[Any], ranges: Ranges | None = None
+    ) -> bool:
+        """Whether one pass gives all results: there are pairs, and the backend has such passes."""
+        options = current()
+        fuses = chosen(options, library.device(arrays[0])).fuses
+        if not fuses or library.elsewhere or ranges is not None or options.lanes == "column":
+            return False
+        if not self.fits(options):
+            return False
+        binding = self.binding(library, arrays)
+        return binding.launcher.sweeps and bool(binding.rows * binding.columns * binding.count)
+
     def fits(self, options: Settings) -> bool:
         """Whether its formulas are short enough to be worth lowering as one."""
-        return sum(self.widths) <= MOST_COMPONENTS and max(self.widths) <= options.unroll
+        dims = [fold.dim for fold in self.folds]
+        return sum(dims) <= MOST_COMPONENTS and max(dims) <= options.unroll
 
 
 def sweep(
@@ -170,21 +193,16 @@ def sweep(
 
     Not every backend has such passes.
     """
-    options = current()
-    if not chosen(options, library.device(arrays[0])).fuses:
-        return None
-    if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
+    if len(positions) < 2 or current().sweep == "separate":
         return None
     kept = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
     found = _in_lanes(fold, positions, kept)
-    if not found.fits(options):
+    if not found.sweeps(library, arrays):
         return None
     binding = found.binding(library, arrays)
-    if not binding.launcher.sweeps or not binding.rows * binding.columns * binding.count:
-        return None
     if binding.rows < _SHORT and binding.rows < binding.columns:
         found = _in_lanes(fold, positions, Kind.I if kept == Kind.J else Kind.J)
-    results = found.run(library, arrays)
+    results = found.in_one_pass(library, arrays)
     return [results[found.order.index(n)] for n in range(len(positions))]
 
 

@@ -1,6 +1,6 @@
-"""Sweeps: fused kernels, whose sums of rows and sums of columns come from one pass over the pairs.
+"""Sweeps: fused kernels, whose results for rows and sums of columns come from one pass over pairs.
 
-Some of the sums are folded over columns, for each row; the others *across* them, over rows, for
+Some are folded over columns, for each row; sums may be folded *across* them, over rows, for
 each column. A sweep is lowered like any other kernel of several accumulators; here it gets its plan
 and its partition.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..settings import Settings
-from .kernel import ROW, Kernel
+from .kernel import COLUMN, ROW, Kernel
 from .schedule import (
     ITEM,
     TASKS,
@@ -41,8 +41,8 @@ _BLOCKS = 2
 
 
 def can_sweep(kernel: Kernel) -> bool:
-    """Whether all are sums, and every component of every formula a number without a loop."""
-    sums = all(each.rule.name == "Sum" for each in kernel.accumulators)
+    """Whether what columns keep are sums, and all that is folded are numbers without loops."""
+    sums = all(each.rule.name == "Sum" for each in kernel.kept_on(COLUMN))
     return sums and kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
 
 

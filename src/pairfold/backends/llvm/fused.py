@@ -1,10 +1,10 @@
-"""Fused sums: sums of rows and sums of columns from one pass over the pairs.
+"""Fused tasks: reductions kept on rows and sums kept on columns from one pass over the pairs.
 
-Lanes hold rows. Their own sums stay in registers over a block of columns, as everywhere. The sums
+Lanes hold rows. Their own states are folded as everywhere, in any form. The sums
 of columns are vectors of partial sums in the task's memory, one per column of the block and
 output, to which every tile of rows adds; when all tiles are through with the block, lanes are added
-up, in the wider dtype. Each task leaves its sums of rows and of columns; `combine` merges them in
-order, and finishes rows and columns.
+up, in the wider dtype. Each task leaves its states of rows and sums of columns; `combine` merges
+them in order, and finishes rows and columns.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .context import Code, Context, Places
 from .emitter import Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
 from .forms import Forms
+from .logits import Logits
 from .loops import alike
 from .outputs import Outputs
 from .packing import Packing
@@ -100,7 +101,7 @@ class ColumnSums:
 
 
 class FusedLoop:
-    """The loop over a block that adds to sums of rows in registers, and to sums of columns.
+    """The loop over a block that folds into states of rows, and adds to sums of columns.
 
     Lanes from `valid` on repeat other rows: they add nothing to sums of columns.
     """
@@ -108,6 +109,7 @@ class FusedLoop:
     def __init__(self, block: Block, form: Form, places: Places, valid: ir.Value) -> None:
         self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
         self.shared, self.sums = Shared(block, places), LaneSums(block.code, places)
+        self.logits = Logits(block, places) if self.kernel.anchors else None
         self.valid = valid
 
     def fold(self) -> None:
@@ -115,8 +117,10 @@ class FusedLoop:
         block, kernel, form, sums = self.block, self.kernel, self.form, self.sums
         masks = self._masks()
         known: Known = {}
-        instances = block.instances()
-        self.shared.fill({})
+        instances, logits = block.instances(), self.logits
+        if logits is not None:
+            logits.begin(known)
+        self.shared.fill(dict(known), None if logits is None else logits.recall)
         block.invariant(kernel.outputs, instances, known)
         outputs = [(n, i64(n)) for n in range(kernel.places)]
         begin = form.begin(block, outputs)
@@ -124,6 +128,8 @@ class FusedLoop:
         def body(columns: Carried, jam: int) -> None:
             local, at = dict(known), columns.index
             self.shared.recall(local, instances, at)
+            if logits is not None:
+                logits.recall(local, instances, at)
             where = [sums.address(at, n) for n in range(kernel.across)]
             added = [sums.load(address) for address in where]
             carried = alike(columns.values, begin)
@@ -190,7 +196,7 @@ class FusedTasks:
         scratch, rows, state, count, valid = code.given
         places = code.places(scratch)
         block = open_block(code, places, scratch, [rows, state, count, i64(0)])
-        FusedLoop(block, self.forms.form(code), places, valid).fold()
+        FusedLoop(block, self.forms.form(code, places), places, valid).fold()
         return code.done()
 
     def _gather_function(self) -> ir.Function:
@@ -325,26 +331,22 @@ class FusedTasks:
             b.call(self.finish_rows, [args, scratch, batch, start, here, own])
 
     def _finish_rows_function(self) -> ir.Function:
-        """finish_rows(args, scratch, batch, first, count, state): sums of rows to results.
+        """finish_rows(args, scratch, batch, first, count, state): states of rows to results.
 
         `state`: those of the first split.
         """
         code = self.context.function("finish_rows", BYTES, BYTES, I64, I64, I64, BYTES)
         args, scratch, batch, first, count, state = code.given
-        flow, b, lanes, form = code.flow, code.builder, self.plan.lane_count, self.forms.form(code)
+        flow, b, lanes = code.flow, code.builder, self.plan.lane_count
         places = code.places(scratch)
-        outputs = Outputs(code, args, scratch, places)
+        form, outputs = self.forms.form(code, places), Outputs(code, args, scratch, places)
         sizes = self._sizes(code, args)
         with flow.loop(i64(0), code.units(count), name="units") as unit:
             slots = Slots(code, places["once"], code.unit_rows(places["rows"], unit.index))
             base = code.unit_state(state, unit.index)
             with flow.loop(i64(1), flow.word(args, SPLITS), name="splits") as split:
                 form.merge(base, flow.at(base, b.mul(split.index, sizes.rows)))
-            for run in code.layout.runs:
-                for output in range(run.first, run.stop):
-                    for r in range(self.plan.vectors):
-                        (part,) = States(code, run).load(base, i64(output), r)
-                        self._finish_sum(outputs, output, r, part, slots.leaf(i64(0)))
+            outputs.take(form, base, flow.word(args, COLUMNS), slots.leaf(i64(0)))
             start = flow.times(unit.index, lanes)
             here = flow.minimum(i64(lanes), b.sub(count, start))
             for number in self._results(ROW):
@@ -397,22 +399,23 @@ class FusedTasks:
                     other = columns.load(flow.at(high, shift), flow.at(low, shift))
                     columns.add(other, high, low)
                 part = columns.load(high, low)
-                self._finish_sum(outputs, self._first + n, 0, part, leaf)
+                self._finish_sum(outputs, self._first + n, part, leaf)
             here = flow.minimum(i64(width), b.sub(count, column.index))
             for number in self._results(COLUMN):
                 outputs.write(batch, number, b.add(first, column.index), here)
         return code.done()
 
     def _results(self, stage: int) -> list[int]:
-        """The numbers of the results that are sums of rows, or of columns."""
-        return [each.result for each in self.kernel.kept_on(stage)]
+        """The numbers of the results that are kept on rows, or on columns."""
+        kept = self.kernel.kept_on(stage)
+        return [each.result + n for each in kept for n in range(len(each.rule.results))]
 
-    def _finish_sum(self, outputs: Outputs, output: int, r: int, part: Part, leaf: Leaf) -> None:
+    def _finish_sum(self, outputs: Outputs, output: int, part: Part, leaf: Leaf) -> None:
         """One vector of sums as components of a result, times the factor that had left them."""
         value = closed(outputs.code.outer, *part)
-        value = outputs.times_factor(value, output, i64(0), r, leaf)
+        value = outputs.times_factor(value, output, i64(0), 0, leaf)
         owner = self.kernel.owner(output)
-        outputs.keep(owner.result, i64(output - owner.first), r, value)
+        outputs.keep(owner.result, i64(output - owner.first), 0, value)
 
 
 def _column_leaf(code: Code, places: Places, at: ir.Value) -> Leaf:

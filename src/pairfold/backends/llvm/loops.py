@@ -56,8 +56,7 @@ class ShortOutputs:
         kernel, block, form, logits = self.code.kernel, self.block, self.form, self.logits
         known: Known = {}
         if logits is not None:
-            logits.fill([i64(place) for place in range(len(kernel.scores))], {})
-            logits.enter_maxima(known, [i64(place) for place in range(kernel.anchors)])
+            logits.begin(known)
         block.invariant(kernel.outputs, block.instances(self.code.plan.jam), known)
         outputs = [(number, i64(number)) for number in range(len(kernel.outputs))]
         begin = form.begin(block, outputs)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from ...errors import InternalError
+from ...errors import UnsupportedError
 from ...lower.kernel import COLUMN, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.schedule import Plan
@@ -45,14 +45,20 @@ from .tasks import Task, Walk, entry_point, task_parts
 def write(kernel: Kernel, plan: Plan, entry: str) -> ir.Module:
     """The module with one of the entry points, `run` or `combine`.
 
-    Fused sums have both: every call needs both, and they share the packing.
+    Fused tasks have both: every call needs both, and they share the packing.
+
+    Raises:
+        UnsupportedError: something else than sums is kept on columns.
     """
     context = Context(kernel, plan)
     if kernel.fused:
-        if plan.screen is not None:
-            raise InternalError("fused sums have no bounds to be screened by")
-        if any(each.rule.name != "Sum" for each in kernel.accumulators):
-            raise InternalError("fused kernels are of sums")
+        for each in kernel.kept_on(COLUMN):
+            if each.rule.name != "Sum":
+                raise UnsupportedError(
+                    "in a pass that keeps rows, machine code keeps sums alone on columns",
+                    found=each.rule.name,
+                    hint=f"a call of its own for {each.rule.name}",
+                )
         packing = Packing(context, (ROW, COLUMN))
         tasks = FusedTasks(context, packing, Walk(context, packing))
         entry_point(context, "run", tasks.run())
