@@ -22,6 +22,7 @@ from pairfold.cluster import from_matrix
 from pairfold.core.node import Kind
 from pairfold.core.scalars import reachable
 from pairfold.errors import InternalError, UnsupportedError
+from pairfold.frontends import partial
 from pairfold.frontends.devices import OnGpu
 from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges
@@ -325,6 +326,39 @@ def test_states_are_accumulators_like_others(backend: str, dtype: str) -> None:
         want = [result for fold in folds for result in fold.run(NumpyArrays, given)]
     compare(folds, got, want, dtype, 61)
     assert [result.dtype for result in got] == [np.dtype("float64")] * 12
+
+
+@every_pair(
+    ("mixture", SEVERAL),
+    ("backend", ["llvm", "reference"]),
+    ("dtype", ["float32", "float64"]),
+    ids=str,
+)
+def test_columns_in_parts(mixture: str, backend: str, dtype: str) -> None:
+    """Any cut of the columns, one part of them empty, merged in another order."""
+    folds, given = folds_of(mixture), draw(17, 61, dtype)
+    together = Several(folds)
+    x, y, b, p = given
+    with settings(backend=backend):
+        parts = [
+            partial.partial(together, NumpyArrays, [x, y[low:high], b[low:high], p], low)
+            for low, high in ((0, 5), (5, 5), (5, 40), (40, 61))
+        ]
+    whole = parts[2]
+    for other in (parts[0], parts[3], parts[1]):
+        whole = partial.merged(together, NumpyArrays, other, whole)
+    assert [part.shape for part in whole] == [(17, width) for width in partial.widths(together)]
+    got = partial.finished(together, NumpyArrays, whole, 61, dtype)
+    meant = [result for name in MIXTURES[mixture] for result in oracle(name, given, 1)]
+    for one, other in zip(got, meant, strict=True):
+        bound = 100 * np.finfo(dtype).eps * 61
+        assert_close(one.astype(np.float64), other, rtol=bound, atol=bound, formula=mixture)
+
+
+def test_rows_and_columns_in_one_pass_leave_no_states() -> None:
+    together = Sweep([fold_of("Max", 1), fold_of("Sum", 0)], Kind.I)
+    with pytest.raises(UnsupportedError, match="no partial states"):
+        partial.partial(together, NumpyArrays, draw(17, 23))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ..arrays.library import ArrayLibrary
 from ..backends.chosen import chosen
 from ..core.library import Array
 from ..core.node import Kind
+from ..errors import UnsupportedError
 from ..lower.accumulators import Folded
 from ..lower.kernel import COLUMN, ROW
 from ..lower.schedule import ITEM, Accumulation
@@ -69,6 +70,16 @@ class Several(Fold):
     def simple(self) -> bool:
         """There is more than one array."""
         return False
+
+    @property
+    def apart(self) -> tuple[Fold, ...]:
+        """The reductions, one by one."""
+        return tuple(self.folds)
+
+    def of_states(self) -> Fold:
+        """The states of all."""
+        folds = [fold.of_states() for fold in self.folds]
+        return self.derived("states", lambda: Several(folds, self.kept))
 
     def out_shapes(self, sizes: Sizes) -> tuple[tuple[int, ...], ...]:
         """The shapes of the results, whose rows belong to the index that each is kept on."""
@@ -149,6 +160,18 @@ class Sweep(Several):
     """
 
     fused = True
+
+    def of_states(self) -> Fold:
+        """There are none: what is a column to some results is a row to others.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            "a pass that keeps rows and columns leaves no partial states",
+            found=", ".join(fold.reduction for fold in self.folds),
+            hint="those of each reduction",
+        )
 
     def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
         self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
