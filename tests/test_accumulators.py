@@ -542,18 +542,28 @@ ROWS_OF += [("Count", "KMin", "Max_SumShiftExpWeight", "LogSumExp", "Sum")]
     ("dtype", ["float32", "float64", "float16"]),
     ("plan", [{}, {"splits": 3, "block": 32}, {"row_vectors": 1}, {"target": "baseline"}]),
     ("size", [(17, 23), (300, 70), (1, 1), (0, 23), (17, 0)]),
+    (
+        "across",
+        [("Sum",), ("Max", "Mean"), ("Sum", "Prod", "Count", "Sum"), ("All", "Any", "Mean")],
+    ),
     ids=str,
 )
-def test_rows_of_any_form_and_sums_of_columns_in_one_pass(
-    names: tuple[str, ...], axis: int, dtype: str, plan: dict[str, Any], size: tuple[int, int]
+def test_rows_of_any_form_and_columns_in_one_pass(
+    names: tuple[str, ...],
+    axis: int,
+    dtype: str,
+    plan: dict[str, Any],
+    size: tuple[int, int],
+    across: tuple[str, ...],
 ) -> None:
     kept = (Kind.J, Kind.I)[axis]
     given = draw(*size, dtype)
-    folds = [fold_of("Sum", 1 - axis), *(fold_of(name, axis) for name in names)]
+    folds = [fold_of(name, 1 - axis) for name in across]
+    folds += [fold_of(name, axis) for name in names]
     together = Sweep(folds, kept)
-    assert together.order == [*range(1, len(folds)), 0]
+    assert together.order == [*range(len(across), len(folds)), *range(len(across))]
     meant = [result for name in names for result in oracle(name, given, axis)]
-    meant += oracle("Sum", given, 1 - axis)
+    meant += [result for name in across for result in oracle(name, given, 1 - axis)]
     with settings(check=1, **plan):
         assert together.sweeps(NumpyArrays, given) == (0 not in size)
         got = together.run(NumpyArrays, given)
@@ -561,7 +571,24 @@ def test_rows_of_any_form_and_sums_of_columns_in_one_pass(
     for one, other in zip(got, meant, strict=True):
         bound = 100 * np.finfo(dtype).eps * max(size)
         assert one.shape == other.shape
+        with np.errstate(over="ignore"):
+            other = other.astype(one.dtype).astype(np.float64)
         assert_close(one.astype(np.float64), other, rtol=bound, atol=bound, formula=str(names))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_many_panels_of_rows_and_stretches_of_columns(dtype: str) -> None:
+    names, across, given = ("SumSoftMaxWeight", "ArgKMin"), ("Max", "Mean"), draw(3000, 900, dtype)
+    together = Sweep([fold_of(n, 1) for n in names] + [fold_of(n, 0) for n in across], Kind.I)
+    assert together.sweeps(NumpyArrays, given)
+    parts = together.binding(NumpyArrays, given).launcher.bind(3000, 900, 1, current()).parts
+    assert parts.panels > 1
+    got = together.run(NumpyArrays, given)
+    meant = [result for name in names for result in oracle(name, given, 1)]
+    meant += [result for name in across for result in oracle(name, given, 0)]
+    for one, other in zip(got, meant, strict=True):
+        bound = 2000 * np.finfo(dtype).eps
+        assert_close(one.astype(np.float64), other, rtol=bound, atol=bound)
 
 
 def test_batches_ranges_and_lanes_of_columns_in_passes() -> None:
@@ -583,11 +610,16 @@ def apart_of(folds: list[Fold], given: list[Array]) -> list[Array]:
     return [result for fold in folds for result in fold.run(NumpyArrays, given)]
 
 
-def test_machine_code_keeps_sums_alone_on_columns() -> None:
-    kernel = fused_kernel(("Sum", "Max"))
+@pytest.mark.parametrize("name", ["ArgMin", "Max_ArgMax"])
+def test_columns_keep_no_numbers_of_rows_in_one_pass(name: str) -> None:
+    kernel = fused_kernel(("Sum", name))
+    folds, given = [fold_of("LogSumExp", 1), fold_of(name, 0)], draw(17, 23)
+    together = Sweep(folds, Kind.I)
+    assert not together.sweeps(NumpyArrays, given)
+    compare(folds, together.run(NumpyArrays, given), apart_of(folds, given), "float32", 23)
     launcher = SweepLauncher(kernel, "float32", Accumulation("float32", "float64"))
     assert not launcher.sweeps
-    with pytest.raises(UnsupportedError, match="sums alone on columns"):
+    with pytest.raises(UnsupportedError, match="columns keep one number"):
         write(kernel, launcher.plan(17, 23, current()), "run")
 
 

@@ -154,7 +154,10 @@ class Several(Fold):
 
 
 class Sweep(Several):
-    """Several reductions, of which sums may keep the other index, from one pass over the pairs.
+    """Several reductions, some of which may keep the other index, from one pass over the pairs.
+
+    Those whose states are one number for each component (see `lower.sweep`) may; others are passes
+    of their own.
 
     `order` are the numbers of the folds as results have them: first those that keep `kept`.
     """

@@ -15,6 +15,7 @@ from ...errors import UnsupportedError
 from ...lower.kernel import COLUMN, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.schedule import Plan
+from ...lower.sweep import may_keep_columns
 from .abi import (
     COLUMN_COUNT,
     COLUMNS,
@@ -48,14 +49,14 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> ir.Module:
     Fused tasks have both: every call needs both, and they share the packing.
 
     Raises:
-        UnsupportedError: something else than sums is kept on columns.
+        UnsupportedError: columns are to keep more than a number for each component.
     """
     context = Context(kernel, plan)
     if kernel.fused:
         for each in kernel.kept_on(COLUMN):
-            if each.rule.name != "Sum":
+            if not may_keep_columns(each.rule):
                 raise UnsupportedError(
-                    "in a pass that keeps rows, machine code keeps sums alone on columns",
+                    "in a pass that keeps rows, columns keep one number for each component",
                     found=each.rule.name,
                     hint=f"a call of its own for {each.rule.name}",
                 )

@@ -197,6 +197,10 @@ class States:
         """The reduction's merge; compensated sums keep the rounding error of every addition."""
         if self.compensated:
             return [two_sum(self.outer, x, y) for x, y in zip(a, b, strict=True)]
+        return self.plainly_merged(a, b)
+
+    def plainly_merged(self, a: Sequence[Part], b: Sequence[Part]) -> list[Part]:
+        """The same, without corrections."""
         emitter, merges = self.code.rules(PAIR, self.outer), self.run.accumulator.merges
         known: Known = {}
         for placeholder in (v for v in reachable(merges) if v.what == "placeholder"):
