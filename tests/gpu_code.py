@@ -18,6 +18,7 @@ from benchmarks.gpu_cases import TIMED
 from pairfold.backends.chosen import TRITON
 from pairfold.backends.gpu.compiled import Program
 from pairfold.frontends.fold import Fold
+from pairfold.frontends.sweep import Several
 from pairfold.lower.tiling import threads_hold
 from pairfold.ops.differentiation import Composition
 from pairfold.settings import current
@@ -29,7 +30,7 @@ TARGETS = ("sm_80", "sm_90", "gfx942")
 # of them by default, all by `make test-all`. `make gpu-code` compiles all for all.
 EVERYWHERE = (
     "gaussian", "gaussian.float64", "gaussian.dim64", "gaussian.dim64.backward.x", "logsumexp",
-    "attention", "knn.dim3.k10", "knn.dim64.k10",
+    "attention", "knn.dim3.k10", "knn.dim64.k10", "together",
 )  # fmt: skip
 
 
@@ -52,6 +53,23 @@ def folds() -> Iterator[tuple[str, Fold, str]]:
             if key not in seen:
                 seen.add(key)
                 yield timed.case.name.rpartition(".")[0] + suffix, each, case.dtype
+
+    yield "together", together(), "float32"
+
+
+def together() -> Fold:
+    """Reductions of every form in one pass."""
+    aliases, distance = ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"], "SqDist(x,y)"
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        (distance, "ArgKMin", {"opt_arg": 5}),
+        (f"Exp(-{distance})*b", "Sum", {}),
+        (distance, "KMin", {"opt_arg": 2}),
+        (f"-{distance}", "LogSumExp", {}),
+        (f"-{distance}", "SumSoftMaxWeight", {"formula2": "b"}),
+        (distance, "Max_ArgMax", {}),
+        (f"-2*{distance}", "SumSoftMaxWeight", {"formula2": "y"}),
+    ]
+    return Several([Genred(f, aliases, name, axis=1, **more)._fold for f, name, more in asked])
 
 
 def programs(fold: Fold, dtype: str) -> tuple[Program, Program | None]:

@@ -115,7 +115,7 @@ def kernel_of(formula: str, *aliases: str, reduction: str = "Sum", **options: An
 
 def loops(kernel: Any) -> int:
     """How many component loops a pair's value needs."""
-    values = kernel.needed(kernel.folded, 3)
+    values = kernel.needed(kernel.outputs, 3)
     return len({v.data[0] for v in values if v.what == "result"})
 
 

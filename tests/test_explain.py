@@ -127,7 +127,7 @@ def test_a_reduction_of_a_lazy_tensor_is_explained_with_its_own_arrays() -> None
     assert (other.rows, other.columns) == (11, 7)
     assert other.reduction == "out_j = ArgKMin_i F(x_j, y_i)"
     weighted = explain(distance, "LogSumExp", other=Vj(np.ones((11, 2))))
-    assert (weighted.dim, weighted.form) == (2, "anchored")
+    assert (weighted.dim, weighted.forms) == (2, ("anchored",))
     assert "@triton.jit" in distance.explain("Min", backend="GPU").triton
 
 

@@ -50,13 +50,14 @@ BUDGETS = {
 
 # Those that run by default.
 BRIEF = [kernel for n, kernel in enumerate(BUDGETS) if n % 3 == 0]
+BRIEFLY = (EVERYWHERE[0], "together")
 
 
 @pytest.fixture(scope="module")
 def wanted(request: pytest.FixtureRequest) -> set[str]:
     """The kernels that are compiled."""
     brief = request.config.option.markexpr == "not product"
-    return {*(BRIEF if brief else BUDGETS), *(EVERYWHERE[:1] if brief else EVERYWHERE)}
+    return {*(BRIEF if brief else BUDGETS), *(BRIEFLY if brief else EVERYWHERE)}
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 from checks import assert_close
 
-from pairfold.backends.llvm.abi import ARRAYS, FIRST_RESULT, OFFSETS, REFUSED, WORDS_PER_ARRAY
+from pairfold.backends.llvm.abi import (
+    ARRAYS,
+    FILL_WORDS,
+    FIRST_RESULT,
+    OFFSETS,
+    REFUSED,
+    WORDS_PER_ARRAY,
+)
 from pairfold.backends.llvm.block import open_block
 from pairfold.backends.llvm.context import Code, Context
+from pairfold.backends.llvm.empty import empty_states
 from pairfold.backends.llvm.flow import BYTES, I64, i64
 from pairfold.backends.llvm.forms import Forms
-from pairfold.backends.llvm.fused import ColumnSums
+from pairfold.backends.llvm.fused import ColumnStates
 from pairfold.backends.llvm.loops import block_loop
 from pairfold.backends.llvm.machine import machine, new_target_machine, target_machine
 from pairfold.backends.llvm.native import optimized, shared_code
@@ -161,15 +169,22 @@ def test_packing_computes_what_depends_on_a_column_alone():
 # -- forms of states -------------------------------------------------------------------------------
 
 
+def empty(context: Context) -> Any:
+    """The states of a unit and no columns; what no pattern fills is not to be read."""
+    state = aligned(context.layout.unit_state)
+    state[:] = 0xAB
+    fills = empty_states(context.kernel, context.plan, context.layout)
+    for first, count, apart, words, pattern in np.reshape(fills, (-1, FILL_WORDS)).tolist():
+        for start in range(first, first + count * apart if apart else first + 1, apart or 1):
+            state[start : start + 8 * words].view("int64")[:] = pattern
+    return state
+
+
 def form_module(context: Context) -> Machine:
-    """clear(scratch, state), join(scratch, into, other), fold(scratch, rows, state, count, base)
-    and finish(scratch, state, columns), which keeps results in scratch memory.
+    """join_units(scratch, into, other), unit(scratch, rows, state, count, base) and
+    finish_unit(scratch, state, columns), which keeps results in scratch memory.
     """
     forms = Forms(context)
-    code = context.function("clear_unit", BYTES, BYTES)
-    scratch, state = code.given
-    forms.form(code, code.places(scratch)).reset(state)
-    code.done()
     code = context.function("join_units", BYTES, BYTES, BYTES)
     scratch, into, other = code.given
     forms.form(code, code.places(scratch)).merge(into, other)
@@ -196,8 +211,7 @@ class Unit:
     def __init__(self, context: Context, call: Machine) -> None:
         self.context, self.call, self.columns, self.rows = context, call, 0, 0
         self.scratch = aligned(context.layout.total)
-        self.state = aligned(context.layout.unit_state)
-        call("clear_unit", self.scratch, self.state)
+        self.state = empty(context)
 
     def part(self, name: str, size: int, dtype: Any) -> Any:
         """A part of scratch memory."""
@@ -337,7 +351,6 @@ def test_a_loop_is_written_into_any_function():
     scratch, rows, state, count = code.given
     places = code.places(scratch)
     form = forms.form(code, places)
-    form.reset(state)
     for _ in range(2):
         block = open_block(code, places, scratch, [rows, state, count, i64(0)])
         block_loop(block, form, places).fold()
@@ -347,7 +360,7 @@ def test_a_loop_is_written_into_any_function():
     start = context.layout.offset["columns"]
     scratch[start : start + 24].view("float64")[:] = 1, 2, 3
     rows[:] = np.arange(lanes)
-    state = aligned(context.layout.unit_state, np.uint8)
+    state = empty(context)
     call("two", scratch, rows, state, 3)
     assert np.array_equal(state[: 8 * lanes].view("float64"), 12.0 * rows)
 
@@ -437,7 +450,7 @@ def test_sums_of_columns_lie_output_after_output():
     code = context.function("add", BYTES, I64, I64, BYTES)
     sums, stride, column, values = code.given
     part = code.flow.load(code.outer.type, values, 8), None
-    columns = ColumnSums(code, stride)
+    columns = ColumnStates(code, stride, code.layout.runs[0])
     columns.add(part, *columns.addresses(sums, column, i64(1)))
     code.done()
     width, call = context.plan.width, Machine(context)

@@ -52,13 +52,13 @@ FORMULAS = {
 def swept(monkeypatch):
     """How often a sweep was run."""
     calls: list[Kind] = []
-    run = Sweep.run
+    run = Sweep.in_one_pass
 
     def counted(self, *given):
         calls.append(self.kept)
         return run(self, *given)
 
-    monkeypatch.setattr(Sweep, "run", counted)
+    monkeypatch.setattr(Sweep, "in_one_pass", counted)
     return calls
 
 

@@ -37,7 +37,7 @@ def kernel_of(text: str = FORMULA, reduction: str = "Sum", **options: Any) -> Ke
 
 def values_of(kernel: Kernel, what: str) -> list[Value]:
     return [
-        v for v in reachable([*kernel.folded, *kernel.accumulators[0].scores]) if v.what == what
+        v for v in reachable([*kernel.outputs, *kernel.accumulators[0].scores]) if v.what == what
     ]
 
 
@@ -92,6 +92,27 @@ def test_kernels_of_several_reductions_are_well_formed() -> None:
     asked = [Folded(node_of("Extract(x-y,0,2)*b"), REDUCTIONS[name]) for name in names]
     for rearrange in (False, True):
         assert faults(lower_all(asked, Kind.I, 16, rearrange)) == []
+
+
+def test_kernels_of_several_forms_are_well_formed() -> None:
+    score, weight = node_of("-SqDist(x,y)"), node_of("Extract(y,0,3)")
+    asked = [
+        Folded(score, REDUCTIONS["SumSoftMaxWeight"], weight),
+        Folded(score, REDUCTIONS["KMin"], length=5),
+        Folded(node_of("b*Elem(x,0)"), REDUCTIONS["LogSumExp"]),
+        Folded(score, REDUCTIONS["Sum"]),
+        Folded(score, REDUCTIONS["SumSoftMaxWeight"], node_of("b")),
+    ]
+    for rearrange in (False, True):
+        for order in (asked, asked[::-1]):
+            assert faults(lower_all(order, Kind.I, 16, rearrange)) == []
+    kernel = lower_all(asked, Kind.I, 16)
+    assert [each.top for each in kernel.accumulators] == [0, 1, 1, 3, 3]
+    for number, change in ((2, {"top": 2}), (4, {"total": kernel.accumulators[0].total})):
+        broken = [*kernel.accumulators]
+        broken[number] = replace(broken[number], **change)
+        found = faults(replace(kernel, accumulators=tuple(broken)))
+        assert found, change
 
 
 def test_every_primitive_has_one_row() -> None:
@@ -266,7 +287,7 @@ FAULTS: list[tuple[Callable[[Kernel], None], str]] = [
     (output_inside_a_loop, "is inside a loop"),
     (factor_that_varies, "depends on what is folded over"),
     (step_of_no_value, "a step has 0 values, not 1"),
-    (components_of_another_accumulator, r"has components 1\.\. of 2, not 0\.\."),
+    (components_of_another_accumulator, r"has states 1\.\. of 2, not 0\.\."),
     (merge_that_reads_columns, "a merge reads .*column.* which it is not given"),
     (output_that_reads_states, "an output reads .*acc.* which it is not given"),
     (arguments_that_overlap, "belong to something else"),

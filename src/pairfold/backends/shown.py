@@ -162,7 +162,7 @@ def shortened(text: str) -> str:
 def operations(kernel: Kernel) -> Counter[str]:
     """Operations per pair, as written, by name: an exponential is one."""
     found: Counter[str] = Counter()
-    for value in kernel.needed(kernel.folded, PAIR):
+    for value in kernel.needed(kernel.outputs, PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
             found[value.what] += math.prod(loop.n for loop in value.loops)
     return found

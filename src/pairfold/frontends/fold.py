@@ -48,7 +48,7 @@ from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
 from ..ops.differentiation import PullBack
 from ..ops.reductions import Reduction, Result
-from ..ops.states import row_of
+from ..ops.states import row_of, states_of
 from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
@@ -172,6 +172,15 @@ class Fold:
         weight = self.weight if row.weighted != "no" else None
         length = self.length if row.listed else 0
         return self.with_formula(self.formula, self.variables, row.name, self.kept, weight, length)
+
+    @property
+    def apart(self) -> tuple[Fold, ...]:
+        """The reductions that its results are those of."""
+        return (self,)
+
+    def of_states(self) -> Fold:
+        """The fold whose results are the states of this one, see `ops.states`."""
+        return self.variant(states_of(self.reduction))
 
     def with_formula(
         self,

@@ -2,12 +2,14 @@
 
 `partial` runs over the columns of its arrays on whatever backend they are for; its results may be
 kept, sent to another process, and merged in any order. Slabs of columns that do not fit into a
-device's memory are computed so.
+device's memory are computed so. The states of several reductions are those of each, one after the
+other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from ..arrays.library import ArrayLibrary
 from ..core.library import Array
@@ -32,24 +34,37 @@ def partial(
         ArgumentError, ArrayTypeError, DTypeError, DeviceError, ShapeError, RangeError: what does
             not fit.
     """
-    given = _of_states(fold).run(library, arrays, ranges)
-    return states.numbered(library, fold.row, given, start)
+    found = _apart(fold, fold.of_states().run(library, arrays, ranges))
+    return _joined(states.numbered(library, each.row, own, start) for each, own in found)
 
 
 def merged(fold: Fold, library: ArrayLibrary, a: States, b: States) -> States:
     """The states after the columns of both."""
-    return states.merged(library, fold.row, a, b, fold.length)
+    both = zip(_apart(fold, a), _apart(fold, b), strict=True)
+    return _joined(
+        states.merged(library, each.row, own, other, each.length)
+        for (each, own), (_, other) in both
+    )
 
 
 def finished(fold: Fold, library: ArrayLibrary, given: States, columns: int, dtype: str) -> States:
     """What `fold.run` gives for arrays of a dtype, after so many columns in all."""
-    return states.finished(library, fold.row, given, columns, dtype)
+    return _joined(
+        states.finished(library, each.row, own, columns, dtype) for each, own in _apart(fold, given)
+    )
 
 
 def widths(fold: Fold) -> tuple[int, ...]:
     """The number of components of each array of the states."""
-    return _of_states(fold).widths
+    return fold.of_states().widths
 
 
-def _of_states(fold: Fold) -> Fold:
-    return fold.variant(states.states_of(fold.reduction))
+def _apart(fold: Fold, given: States) -> Iterator[tuple[Fold, States]]:
+    """Each reduction with its states."""
+    left = iter(given)
+    for each in fold.apart:
+        yield each, tuple(islice(left, len(each.of_states().results)))
+
+
+def _joined(parts: Iterable[States]) -> States:
+    return tuple(array for part in parts for array in part)

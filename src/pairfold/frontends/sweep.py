@@ -18,6 +18,7 @@ from ..backends.interface import Fused
 from ..core.dtypes import DTYPES
 from ..core.library import Array, NumpyArray, Results
 from ..core.node import Kind
+from ..errors import UnsupportedError
 from ..lower.accumulators import Folded
 from ..lower.kernel import COLUMN, ROW
 from ..lower.schedule import Accumulation
@@ -28,6 +29,8 @@ from .ranges import Ranges
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
 _SHORT = 128
+# Components in one pass, which are all written out: more would not compile soon.
+MOST_TOGETHER = 64
 
 
 def _bytes(dtype: str) -> int:
@@ -35,9 +38,12 @@ def _bytes(dtype: str) -> int:
 
 
 class Several(Fold):
-    """Several reductions of the same variables in one pass over the pairs.
+    """Several reductions of the same variables in one pass over the pairs, or in few.
 
-    `run` gives the results of all, in their order. All are kept on the same index.
+    `run` gives the results of all, in their order. All are kept on the same index. In one pass all
+    components are written out, so more of them are several passes. Long outputs, which are
+    loops, are passes of their own: the loops of two would have nothing in common but what is
+    computed before either.
     """
 
     def __init__(self, folds: Sequence[Fold], kept: Kind | None = None) -> None:
@@ -70,6 +76,16 @@ class Several(Fold):
     def simple(self) -> bool:
         """There is more than one array."""
         return False
+
+    @property
+    def apart(self) -> tuple[Fold, ...]:
+        """The reductions, one by one."""
+        return tuple(self.folds)
+
+    def of_states(self) -> Fold:
+        """The states of all."""
+        folds = [fold.of_states() for fold in self.folds]
+        return self.derived("states", lambda: Several(folds, self.kept))
 
     def out_shapes(self, sizes: Sizes) -> tuple[tuple[int, ...], ...]:
         """The shapes of the results, whose rows belong to the index that each is kept on."""
@@ -104,10 +120,36 @@ class Several(Fold):
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> tuple[Array, ...]:
         """New arrays of all results; one reduction after the other, where arrays are elsewhere."""
-        if not library.elsewhere:
+        passes = [[n] for n in range(len(self.folds))] if library.elsewhere else self.passes()
+        if len(passes) == 1:
             return super().run(library, arrays, ranges)
-        found = (fold.run(library, arrays, ranges) for fold in self.folds)
-        return tuple(result for results in found for result in results)
+        found: dict[int, tuple[Array, ...]] = {}
+        for numbers in passes:
+            fold = self._pass(numbers)
+            left = iter(fold.run(library, arrays, ranges))
+            for n in numbers:
+                found[n] = tuple(islice(left, len(self.folds[n].results)))
+        return tuple(result for n in range(len(self.folds)) for result in found[n])
+
+    def passes(self) -> list[list[int]]:
+        """The numbers of the folds of each pass: each joins the first that has room for it."""
+        found: list[list[int]] = []
+        room: list[int] = []
+        for n, fold in enumerate(self.folds):
+            place = next((k for k, left in enumerate(room) if fold.dim <= left), len(room))
+            if place == len(room):
+                found.append([])
+                room.append(MOST_TOGETHER)
+            found[place].append(n)
+            room[place] -= fold.dim
+        return found
+
+    def _pass(self, numbers: Sequence[int]) -> Fold:
+        """The reductions of one pass."""
+        folds = [self.folds[n] for n in numbers]
+        if len(folds) == 1:
+            return folds[0]
+        return self.derived(("pass", *numbers), lambda: Several(folds, self.kept))
 
     def reference(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
@@ -118,20 +160,63 @@ class Several(Fold):
 
 
 class Sweep(Several):
-    """Several sums, some of which may keep the other index, from one pass over the pairs.
+    """Several reductions, some of which may keep the other index, from one pass over the pairs.
+
+    Those whose states are one number for each component (see `lower.sweep`) may; others are passes
+    of their own.
 
     `order` are the numbers of the folds as results have them: first those that keep `kept`.
     """
 
     fused = True
 
+    def of_states(self) -> Fold:
+        """There are none: what is a column to some results is a row to others.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            "a pass that keeps rows and columns leaves no partial states",
+            found=", ".join(fold.reduction for fold in self.folds),
+            hint="those of each reduction",
+        )
+
     def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
         self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
         super().__init__([folds[n] for n in self.order], kept)
 
+    def run(
+        self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
+    ) -> tuple[Array, ...]:
+        """New arrays of all results; one reduction after the other, where it cannot be one pass."""
+        if self.sweeps(library, arrays, ranges):
+            return self.in_one_pass(library, arrays)
+        found = (fold.run(library, arrays, ranges) for fold in self.folds)
+        return tuple(result for results in found for result in results)
+
+    def in_one_pass(self, library: ArrayLibrary, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """New arrays of all results, where it `sweeps`."""
+        return Fold.run(self, library, arrays)
+
+    def sweeps(
+        self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
+    ) -> bool:
+        """Whether one pass gives all results: there are pairs, and the backend has such passes."""
+        options = current()
+        fuses = chosen(options, library.device(arrays[0])).fuses
+        if not fuses or library.elsewhere or ranges is not None or options.lanes == "column":
+            return False
+        if not self.fits(options):
+            return False
+        binding = self.binding(library, arrays)
+        launcher = cast("Fused", binding.launcher)
+        return launcher.sweeps and bool(binding.rows * binding.columns * binding.count)
+
     def fits(self, options: Settings) -> bool:
         """Whether its formulas are short enough to be worth lowering as one."""
-        return sum(self.widths) <= MOST_COMPONENTS and max(self.widths) <= options.unroll
+        dims = [fold.dim for fold in self.folds]
+        return sum(dims) <= MOST_COMPONENTS and max(dims) <= options.unroll
 
 
 def sweep(
@@ -141,22 +226,16 @@ def sweep(
 
     Not every backend has such passes.
     """
-    options = current()
-    if not chosen(options, library.device(arrays[0])).fuses:
-        return None
-    if len(positions) < 2 or options.sweep == "separate" or options.lanes == "column":
+    if len(positions) < 2 or current().sweep == "separate":
         return None
     kept = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
     found = _in_lanes(fold, positions, kept)
-    if not found.fits(options):
+    if not found.sweeps(library, arrays):
         return None
     binding = found.binding(library, arrays)
-    launcher = cast("Fused", binding.launcher)
-    if not launcher.sweeps or not binding.rows * binding.columns * binding.count:
-        return None
     if binding.rows < _SHORT and binding.rows < binding.columns:
         found = _in_lanes(fold, positions, Kind.I if kept == Kind.J else Kind.J)
-    results = found.run(library, arrays)
+    results = found.in_one_pass(library, arrays)
     return [results[found.order.index(n)] for n in range(len(positions))]
 
 

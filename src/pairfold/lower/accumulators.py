@@ -11,11 +11,7 @@ from dataclasses import dataclass
 
 from ..core.node import Node
 from ..core.scalars import ROW, Scalars, Value
-from ..errors import UnsupportedError
 from ..ops.reductions import Ends, Reduction
-
-# Components of several accumulators, which are all written out: more would not compile soon.
-MOST_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -56,18 +52,20 @@ class Folded:
 
 @dataclass(frozen=True)
 class Accumulator:
-    """A reduction of a kernel: its components are numbers `first` ... `first + count - 1` of all.
+    """A reduction of a kernel: its states are numbers `first` ... `first + places - 1` of all.
 
-    Its results are those from number `result` on. `scores` are the exponents whose maxima are the
-    anchors of an anchored reduction, `total` its unweighted term if it wants one. The rules read
-    placeholders (see `PlaceholderName`): `steps` has one for each value that is folded, the total's
-    last; `finished` has one value per result.
+    They are those of its `count` components and, where it wants the sum of unweighted terms, of
+    that `total`. Its results are those from number `result` on. `scores` are the exponents whose
+    maxima are the anchors of an anchored reduction; `top` is the number of the first of these
+    among all of the kernel. The rules read placeholders (see `PlaceholderName`): `steps` has one
+    for each value that is folded, the total's last; `finished` has one value per result.
     """
 
     folded: Folded
     first: int
     count: int
     result: int
+    top: int
     scores: tuple[Value, ...]
     total: Value | None
     steps: tuple[tuple[Value, ...], ...]
@@ -90,39 +88,29 @@ class Accumulator:
         return self.count + (self.total is not None)
 
     @property
+    def stop(self) -> int:
+        """The number after that of its last state."""
+        return self.first + self.places
+
+    @property
+    def last(self) -> int:
+        """The number of the last value that it folds: where there is a total, of that."""
+        return self.first + len(self.steps) - 1
+
+    @property
     def parts(self) -> int:
         """The numbers that one state consists of; of a list, those of one entry."""
         return len(self.rule.identity)
 
     @property
+    def kept(self) -> int:
+        """Numbers that are kept per row; a list has those of one entry more than its places."""
+        return self.places * self.parts * (self.folded.length + 1) + self.folded.anchors
+
+    @property
     def numbers(self) -> range:
         """The numbers of its components among all of the kernel."""
         return range(self.first, self.first + self.count)
-
-
-def check_together(asked: Sequence[Folded]) -> None:
-    """Raise unless one kernel can have all of these.
-
-    Raises:
-        UnsupportedError: several, of which one has states that need loops of their own, or that
-            are longer than can be written out.
-    """
-    if len(asked) < 2:
-        return
-    for folded in asked:
-        if folded.rule.form != "running":
-            raise UnsupportedError(
-                f"{folded.rule.name} cannot be computed in one pass with other reductions",
-                found=", ".join(each.rule.name for each in asked),
-                hint=f"a call of its own for {folded.rule.name}",
-            )
-    total = sum(folded.dim for folded in asked)
-    if total > MOST_TOGETHER:
-        raise UnsupportedError(
-            f"reductions in one pass may have {MOST_TOGETHER} components in all",
-            found=" + ".join(str(folded.dim) for folded in asked) + f" = {total}",
-            hint="several calls",
-        )
 
 
 def rules_of(

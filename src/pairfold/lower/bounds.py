@@ -25,7 +25,7 @@ def assume_moderate(kernel: Kernel) -> None:
 
 def _bounds(kernel: Kernel) -> Bounds:
     magnitudes = _Magnitudes(kernel)
-    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
     for value in values:
         magnitudes.add(value)
     own = [v for v in values if v.what == "exp" and not kernel.is_leaf(v, PAIR)]

@@ -60,9 +60,10 @@ class Estimate:
 
 def registers(kernel: Kernel, plan: Plan) -> int:
     """Roughly the vectors alive in the innermost loop."""
-    states = kernel.places if kernel.listed else kernel.parts
+    rows = kernel.kept_on(ROW)
+    states = sum(each.places * (1 if each.rule.listed else each.parts) for each in rows)
     if kernel.output_loop is not None:
-        states = plan.output_jam * (1 if kernel.listed else kernel.only.parts)
+        states = plan.output_jam * (1 if kernel.lists else kernel.only.parts)
     own, columns = _reads(kernel, ROW), _reads(kernel, COLUMN)
     if _component_loops(kernel):
         return plan.vectors * plan.jam + plan.vectors + 2
@@ -137,13 +138,13 @@ def _share(plan: Plan, rows: int, columns: int) -> float:
 
 
 def _component_loops(kernel: Kernel) -> bool:
-    return any(value.loops for value in kernel.needed(kernel.folded, PAIR))
+    return any(value.loops for value in kernel.needed(kernel.outputs, PAIR))
 
 
 def _reads(kernel: Kernel, stage: int) -> int:
     """Slots of a stage that one pair reads, components of loops included."""
     count = 0
-    for value in kernel.needed((*kernel.folded, *kernel.scores), PAIR):
+    for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR):
         if value.kind == "real" and value.stage == stage and kernel.is_leaf(value, PAIR):
             count += _times(value.loops)
     return count

@@ -22,14 +22,20 @@ class Distance:
 
 
 def distance(kernel: Kernel) -> Distance | None:
-    """The distance whose smallest values a kernel looks for, if that is what it does."""
-    if len(kernel.accumulators) > 1 or kernel.dim != 1 or kernel.output_loop is not None:
+    """The distance whose smallest values a kernel looks for, if that is all that it does.
+
+    What is ruled out by bounds must not matter to any of its accumulators.
+    """
+    if kernel.fused or kernel.output_loop is not None:
         return None
-    reduction = kernel.only.rule
-    smallest = reduction.selects and reduction.identity[0] == "inf"
-    if not smallest or reduction.anchored:
+    rules = [each.rule for each in kernel.accumulators]
+    if not all(rule.selects and rule.identity[0] == "inf" for rule in rules):
         return None
-    value = kernel.outputs[0]
+    found = {_distance(kernel, value) for value in kernel.outputs}
+    return found.pop() if len(found) == 1 else None
+
+
+def _distance(kernel: Kernel, value: Value) -> Distance | None:
     root = value.what == "sqrt"
     if root:
         value = value.args[0]

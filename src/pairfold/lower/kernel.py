@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
+from itertools import islice
 
 from ..core.node import Kind, Node, topological
 from ..core.scalars import (
@@ -29,7 +30,7 @@ from ..errors import InternalError, UnsupportedError
 from ..ops.reductions import Reduction
 from ..ops.table import OPERATIONS
 from ..settings import current
-from .accumulators import Accumulator, Folded, check_together, rules_of
+from .accumulators import Accumulator, Folded, rules_of
 from .factors import take_factors
 from .verify import verify
 
@@ -90,8 +91,9 @@ class Bounds:
 class Kernel:
     """Loops over scalar values, ready for a backend; see the module's text.
 
-    `outputs` are folded, one per component of all accumulators in their order, or one for all
-    with `output_loop`; after them the total, where a reduction wants one. Accumulators that are
+    `outputs` is all that is folded, accumulator after accumulator: one value per component, or one
+    for all with `output_loop`, then the total, where a reduction wants one. Each has a factor that
+    has left its sum, or None, in `factors`. Accumulators that are
     kept on rows come first. `fused`: the code and the tasks are those of `lower.sweep`, by which
     columns may be kept, too.
     """
@@ -129,28 +131,12 @@ class Kernel:
         return found
 
     def owner(self, number: int) -> Accumulator:
-        """The accumulator that folds value `number` of `folded`."""
-        found = (each for each in self.accumulators if number in each.numbers)
-        return next(found, self.accumulators[0])
+        """The accumulator that folds value `number` of `outputs`."""
+        return next(each for each in self.accumulators if number < each.stop)
 
     def kept_on(self, axis: int) -> list[Accumulator]:
         """The accumulators whose results belong to rows, or to columns."""
         return [each for each in self.accumulators if each.axis == axis]
-
-    @property
-    def form(self) -> str:
-        """The form of the reductions: running, anchored or listed."""
-        return self.accumulators[0].rule.form
-
-    @property
-    def listed(self) -> bool:
-        """Whether the states are lists."""
-        return self.form == "listed"
-
-    @property
-    def anchored(self) -> bool:
-        """Whether terms are measured from anchors."""
-        return self.form == "anchored"
 
     @cached_property
     def dim(self) -> int:
@@ -182,38 +168,22 @@ class Kernel:
         """The kind of each result: value, index, truth or state."""
         return tuple(result.kind for each in self.accumulators for result in each.rule.results)
 
-    @property
-    def weight(self) -> Node | None:
-        """What multiplies the terms of an anchored reduction."""
-        return self.accumulators[0].folded.weight
-
-    @property
-    def length(self) -> int:
-        """The length of lists."""
-        return self.accumulators[0].folded.length
-
-    @property
+    @cached_property
     def anchors(self) -> int:
-        """Anchors kept per row."""
-        return self.accumulators[0].folded.anchors
+        """Anchors kept per row, of all accumulators."""
+        return sum(each.folded.anchors for each in self.accumulators)
+
+    @cached_property
+    def lists(self) -> tuple[Accumulator, ...]:
+        """The accumulators whose states are lists."""
+        return tuple(each for each in self.accumulators if each.rule.listed)
 
     @property
     def scores(self) -> tuple[Value, ...]:
-        """The exponents whose maxima are anchors."""
-        return self.accumulators[0].scores
-
-    @property
-    def total(self) -> Value | None:
-        """The unweighted term of an anchored reduction that wants its sum."""
-        return self.accumulators[0].total
+        """The exponents whose maxima are anchors, of all accumulators."""
+        return tuple(score for each in self.accumulators for score in each.scores)
 
     # -- values ---------------------------------------------------------------------------------
-
-    @property
-    def folded(self) -> tuple[Value, ...]:
-        """Everything that is computed for every pair."""
-        total = () if self.total is None else (self.total,)
-        return (*self.outputs, *total)
 
     @property
     def guarded(self) -> set[Value]:
@@ -298,11 +268,7 @@ class _Lowering:
     """Turns nodes into scalar values, each (node, component) once."""
 
     def __init__(
-        self,
-        scalars: Scalars,
-        stage_of_kind: dict[Kind, int],
-        formula: Node,
-        weight: Node | None,
+        self, scalars: Scalars, stage_of_kind: dict[Kind, int], roots: Iterable[Node]
     ) -> None:
         self.scalars = scalars
         self.stage_of_kind = stage_of_kind
@@ -310,7 +276,7 @@ class _Lowering:
         self.tables: dict[Node, Table] = {}
         self.readers: dict[tuple[Node, type[_Reader]], _Reader] = {}
         self.kept: set[Node] = set()
-        self._prepare([formula] if weight is None else [formula, weight])
+        self._prepare(roots)
 
     def _prepare(self, roots: Iterable[Node]) -> None:
         """Lower what lies deep in a formula from below, a few levels at a time.
@@ -424,40 +390,35 @@ def lower_all(
     exponents far from zero, huge inverses), and the caller folds again without.
 
     Raises:
-        UnsupportedError: formulas that are too long, reductions that do not go together.
+        UnsupportedError: formulas that are too long.
     """
-    check_together(asked)
     axes = [folded.axis for folded in asked]
     if axes != sorted(axes) or (COLUMN in axes and not fused):
         raise InternalError("rows come first; columns are kept by fused kernels alone")
     stage_of_kind = {Kind.I: COLUMN, Kind.J: COLUMN, Kind.PARAMETER: ONCE, kept: ROW}
-    formula, weight = reduce(OPERATIONS["Concat"], [f.formula for f in asked]), asked[0].weight
+    # The formulas, one after the other, are one vector.
+    formula = reduce(OPERATIONS["Concat"], [folded.formula for folded in asked])
+    roots = [formula, *(folded.weight for folded in asked if folded.weight is not None)]
     linear = all(folded.rule.linear for folded in asked)
-    invert = rearrange and (linear or asked[0].rule.anchored)
+    invert = rearrange and all(folded.rule.linear or folded.rule.anchored for folded in asked)
     rearrange = rearrange and linear
     scalars = Scalars(unroll, rearrange and not _is_measured(formula), invert, unroll_pairs)
-    lowering = _Lowering(scalars, stage_of_kind, formula, weight)
-    dim = sum(folded.dim for folded in asked)
+    lowering = _Lowering(scalars, stage_of_kind, roots)
     output_loop = None
     if len(asked) == 1 and not fused:
-        output_loop = _output_loop(scalars, dim, _is_product(formula, asked[0].rule, weight))
-    indices: list[Index] = list(range(dim)) if output_loop is None else [output_loop.index]
-    scores: tuple[Value, ...] = ()
-    total: Value | None = None
-    if asked[0].rule.anchored:
-        totals = asked[0].rule.totals
-        scores, outputs, total = _anchored(lowering, formula, weight, indices, totals)
-    else:
-        outputs = [lowering.component(formula, k) for k in indices]
+        output_loop = _output_loop(scalars, asked[0])
+    values = _all_values(lowering, asked, formula, output_loop)
+    outputs = [output for own in values for output in own.outputs]
     taken: Sequence[Value | None] = (None,) * len(outputs)
     if rearrange:
-        over = [_OTHER[folded.axis] for folded in asked for _ in range(folded.dim)]
-        outputs, taken = take_factors(outputs, over[: len(outputs)])
+        counted = zip(asked, values, strict=True)
+        over = [_OTHER[folded.axis] for folded, own in counted for _ in own.outputs]
+        outputs, taken = take_factors(outputs, over)
     kernel = Kernel(
-        _accumulators(scalars, asked, outputs, scores, total),
+        _accumulators(scalars, asked, values, outputs),
         kept,
         scalars,
-        _arguments([formula] if weight is None else [formula, weight], stage_of_kind),
+        _arguments(roots, stage_of_kind),
         {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
         tuple(outputs),
         tuple(taken),
@@ -468,20 +429,18 @@ def lower_all(
 
 
 def _accumulators(
-    s: Scalars,
-    asked: Sequence[Folded],
-    outputs: Sequence[Value],
-    scores: tuple[Value, ...],
-    total: Value | None,
+    s: Scalars, asked: Sequence[Folded], values: Sequence[_Values], outputs: Sequence[Value]
 ) -> tuple[Accumulator, ...]:
-    """The rules of all reductions, applied to the values that each folds."""
+    """The rules of all reductions, applied to those of `outputs` that each folds."""
     found: list[Accumulator] = []
-    first = result = 0
-    for folded in asked:
-        own = [*outputs[first : first + folded.dim], *([] if total is None else [total])]
-        rules = rules_of(s, folded.rule, own)
-        found.append(Accumulator(folded, first, folded.dim, result, scores, total, *rules))
-        first, result = first + folded.dim, result + len(folded.rule.results)
+    first = result = top = 0
+    left = iter(outputs)
+    for folded, own in zip(asked, values, strict=True):
+        rules = rules_of(s, folded.rule, list(islice(left, len(own.outputs))))
+        given = (folded, first, folded.dim, result, top, own.scores, own.total)
+        found.append(Accumulator(*given, *rules))
+        first, result = found[-1].stop, result + len(folded.rule.results)
+        top += len(own.scores)
     return tuple(found)
 
 
@@ -501,13 +460,14 @@ def _is_measured(formula: Node) -> bool:
     return any(node.op.name == "Apart" for node in topological([formula]))
 
 
-def _is_product(formula: Node, reduction: Reduction, weight: Node | None) -> bool:
+def _is_product(folded: Folded) -> bool:
     """Whether the components of an output share a number per pair, and little else remains.
 
     That number is the exponential that a weight is multiplied by or, in a sum, whatever has one
     component and is met on the way from the formula to variables.
     """
-    if weight is None and not reduction.linear:
+    formula, weight = folded.formula, folded.weight
+    if weight is None and not folded.rule.linear:
         return False
     shared = weight is not None
     todo = [formula if weight is None else weight]
@@ -535,30 +495,64 @@ def _arguments(formulas: Sequence[Node], stage_of_kind: dict[Kind, int]) -> tupl
     return tuple(found[position] for position in sorted(found))
 
 
-def _output_loop(s: Scalars, dim: int, product: bool) -> Loop | None:
+def _output_loop(s: Scalars, folded: Folded) -> Loop | None:
     """The loop over the components of a long output."""
-    if dim <= (min(s.unroll, s.unroll_pairs) if product else s.unroll):
+    if folded.dim <= (min(s.unroll, s.unroll_pairs) if _is_product(folded) else s.unroll):
         return None
-    loop = Loop(dim)
+    loop = Loop(folded.dim)
     loop.index = s.loop_index(loop)
     loop.inits = loop.carries = loop.nexts = ()
     return loop
 
 
-def _anchored(
-    lowering: _Lowering, formula: Node, weight: Node | None, indices: Sequence[Index], totals: bool
-) -> tuple[tuple[Value, ...], list[Value], Value | None]:
-    """(exponents, terms, unweighted term): e^(F - top), times the weight if there is one."""
-    s = lowering.scalars
+@dataclass(frozen=True)
+class _Values:
+    """What an accumulator folds: exponents, one value per component, and the total after these."""
+
+    scores: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    total: Value | None
+
+
+def _all_values(
+    lowering: _Lowering, asked: Sequence[Folded], formula: Node, output_loop: Loop | None
+) -> list[_Values]:
+    """What all fold; `formula` is all of their formulas joined."""
+    found: list[_Values] = []
+    start = top = 0
+    for folded in asked:
+        own: Iterable[Index] = range(start, start + folded.formula.dim)
+        if output_loop is not None and folded.weight is None:
+            own = [output_loop.index]
+        read = [lowering.component(formula, k) for k in own]
+        found.append(_values(lowering, folded, read, output_loop, top))
+        start, top = start + folded.formula.dim, top + len(found[-1].scores)
+    return found
+
+
+def _values(
+    lowering: _Lowering,
+    folded: Folded,
+    formula: Sequence[Value],
+    output_loop: Loop | None,
+    first_top: int,
+) -> _Values:
+    """What is folded: F or, measured from anchors, e^(F - top), times the weight if there is one.
+
+    `formula`: the components of F; `first_top`: the number of the first anchor.
+    """
+    s, weight = lowering.scalars, folded.weight
+    if not folded.rule.anchored:
+        return _Values((), tuple(formula), None)
+    tops = [s.placeholder("top", first_top + place) for place in range(len(formula))]
+    terms = [s.exp(s.apart(score, top)) for score, top in zip(formula, tops, strict=True)]
     if weight is None:
-        scores = tuple(lowering.component(formula, k) for k in indices)
-        tops = [s.placeholder("top", place) for place in range(len(scores))]
-        terms = [s.exp(s.apart(score, top)) for score, top in zip(scores, tops, strict=True)]
-        return scores, terms, None
-    score = lowering.component(formula, 0)
-    term = s.exp(s.apart(score, s.placeholder("top", 0)))
-    terms = [term * lowering.component(weight, k) for k in indices]
-    return (score,), terms, term if totals else None
+        return _Values(tuple(formula), tuple(terms), None)
+    (term,) = terms
+    indices: Iterable[Index] = range(weight.dim) if output_loop is None else [output_loop.index]
+    weighted = [term * lowering.component(weight, k) for k in indices]
+    total = (term,) if folded.rule.totals else ()
+    return _Values(tuple(formula), (*weighted, *total), term if total else None)
 
 
 def _placed(kernel: Kernel) -> Kernel:
@@ -603,7 +597,7 @@ def _exported(kernel: Kernel) -> set[Value]:
     """
     exported: set[Value] = set()
     seen: set[tuple[Value, int]] = set()
-    todo = [(value, PAIR) for value in (*kernel.folded, *kernel.scores)]
+    todo = [(value, PAIR) for value in (*kernel.outputs, *kernel.scores)]
     todo += [(factor, PAIR) for factor in kernel.factors if factor is not None]
     while todo:
         value, at = todo.pop()

@@ -141,15 +141,15 @@ def frontier(kernel: Kernel) -> list[Value]:
     def shared(value: Value) -> bool:
         return _is_shared(value) and value not in measured
 
-    found = reachable(kernel.folded, lambda value: shared(value) or kernel.is_leaf(value, PAIR))
+    found = reachable(kernel.outputs, lambda value: shared(value) or kernel.is_leaf(value, PAIR))
     return [value for value in found if shared(value) and not kernel.is_leaf(value, PAIR)]
 
 
 def _measured(kernel: Kernel) -> set[Value]:
     """What is measured from anchors that components have one each of: no two share it."""
     found: set[Value] = set()
-    if kernel.anchors and kernel.weight is None:
-        for value in reachable(kernel.folded):
+    if kernel.anchors and kernel.only.folded.weight is None:
+        for value in reachable(kernel.outputs):
             if value.what == "placeholder" or not found.isdisjoint(value.args):
                 found.add(value)
     return found
@@ -162,12 +162,12 @@ def _costly(kernel: Kernel) -> list[Value]:
     shorter chains of dependent operations. Where it is much, there is one loop.
     """
     long: set[Value] = set()
-    for value in kernel.needed(kernel.folded, PAIR):
+    for value in kernel.needed(kernel.outputs, PAIR):
         if value.what not in PRIMITIVES or kernel.is_leaf(value, PAIR):
             continue
         if PRIMITIVES[value.what].cost >= _COSTLY or not long.isdisjoint(value.args):
             long.add(value)
-    found = reachable(kernel.folded, lambda value: value not in long or value.what not in _CHEAP)
+    found = reachable(kernel.outputs, lambda value: value not in long or value.what not in _CHEAP)
     kept = [value for value in found if value in long and value.what not in _CHEAP]
     return kept if len(kept) <= _COSTLY_VALUES else []
 
@@ -247,7 +247,7 @@ def _jam(loops: int, machine: Machine) -> int:
 def operations(kernel: Kernel, stage: int = PAIR) -> float:
     """Rough machine operations per evaluation of a stage (vector instructions, when in lanes)."""
     targets: Sequence[Value] = (
-        kernel.folded if stage == PAIR else list(kernel.stages[stage].computed)
+        kernel.outputs if stage == PAIR else list(kernel.stages[stage].computed)
     )
     count = 0.0
     for value in kernel.needed(targets, stage):
@@ -261,17 +261,23 @@ def operations(kernel: Kernel, stage: int = PAIR) -> float:
 
 def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
     """Vectors of lanes that fit the registers beside the temporaries of one evaluation."""
-    if kernel.listed:
+    most = 4
+    if kernel.lists:
         # The components of rows should stay in registers, where they are written out.
-        wanted = 64 // kernel.length
+        wanted = 64 // max(each.folded.length for each in kernel.lists)
         if not pair_loops(kernel) and kernel.output_loop is None:
             wanted = min(wanted, machine.registers * 5 // 8 // max(1, kernel.stages[ROW].size))
-        return min(4, power_of_two_below(max(1, wanted)))
-    accumulators = kernel.parts if kernel.output_loop is None else kernel.only.parts
+        most = min(4, power_of_two_below(max(1, wanted)))
+    others = [each for each in kernel.kept_on(ROW) if not each.rule.listed]
+    accumulators = sum(each.places * each.parts for each in others)
+    if not others and kernel.lists:
+        return most
+    if kernel.output_loop is not None:
+        accumulators = kernel.only.parts
     if pair_loops(kernel):
         accumulators = max(accumulators, jam)
     budget = machine.registers * 3 // 4
-    return max(1, min(4, power_of_two_below(budget // max(1, accumulators))))
+    return max(1, min(most, power_of_two_below(budget // max(1, accumulators))))
 
 
 def _output_jam(kernel: Kernel, machine: Machine, vectors: int) -> int:
@@ -323,9 +329,9 @@ def _block(
 
 def _tiles(kernel: Kernel, lanes: int, states: int, room: int) -> int:
     """Tiles of rows that share packed columns. `lanes`, `states`: bytes of a tile's numbers."""
-    words = kernel.parts * (kernel.length + 1)
+    kept = sum(each.kept for each in kernel.kept_on(ROW))
     rows = max(1, kernel.stages[ROW].size) * lanes
-    return max(1, min(8, room // (rows + (words + kernel.anchors) * states)))
+    return max(1, min(8, room // (rows + kept * states)))
 
 
 def make_plan(
@@ -390,7 +396,8 @@ def _screen(
     if options.screen == "auto":
         if not machine.has & SHORT_PRODUCTS.get(width, set()):
             return None
-        least = _LEAST_SCREENED if kernel.length <= _MANY else _LEAST_FOR_MANY
+        many = any(each.folded.length > _MANY for each in kernel.lists)
+        least = _LEAST_FOR_MANY if many else _LEAST_SCREENED
     return found if found is not None and least <= found.dim <= _MOST_SCREENED else None
 
 

@@ -1,6 +1,6 @@
-"""Sweeps: fused kernels, whose sums of rows and sums of columns come from one pass over the pairs.
+"""Sweeps: fused kernels, whose results for rows and for columns come from one pass over the pairs.
 
-Some of the sums are folded over columns, for each row; the others *across* them, over rows, for
+Some are folded over columns, for each row; others may be folded *across* them, over rows, for
 each column. A sweep is lowered like any other kernel of several accumulators; here it gets its plan
 and its partition.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..core.dtypes import DTYPES
+from ..ops.reductions import Reduction
 from ..settings import Settings
-from .kernel import ROW, Kernel
+from .kernel import COLUMN, ROW, Kernel
 from .schedule import (
     TASKS,
     Accumulation,
@@ -41,9 +42,14 @@ _BLOCKS = 2
 
 
 def can_sweep(kernel: Kernel) -> bool:
-    """Whether all are sums, and every component of every formula a number without a loop."""
-    sums = all(each.rule.name == "Sum" for each in kernel.accumulators)
-    return sums and kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
+    """Whether columns may keep what they keep, and all that is folded are numbers without loops."""
+    columns = all(may_keep_columns(each.rule) for each in kernel.kept_on(COLUMN))
+    return columns and kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
+
+
+def may_keep_columns(rule: Reduction) -> bool:
+    """Whether states of columns are numbers: neither lists, nor measured, nor numbers of rows."""
+    return rule.form == "running" and rule.kinds == ("value",)
 
 
 def sweep_plan(

@@ -136,7 +136,7 @@ def _is_open(
 ) -> bool:
     """Whether a shape may be used for a long output; for others, all may."""
     if product is not None:
-        return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.anchored]
+        return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.anchors > 0]
     grouped = kernel.output_loop is not None and multiplies(kernel, dtype)
     return not grouped or shape[0] * shape[1] <= _GROUPED * shape[2]
 
@@ -152,7 +152,7 @@ def _groups(kernel: Kernel, product: Product | None, dtype: str) -> tuple[int, .
 
 def multiplies(kernel: Kernel, dtype: str) -> bool:
     """Whether pairs need sums over components that are products of tiles."""
-    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
     found = (scalar_product(value) or squared_distance(value) for value in values)
     return dtype == "float32" and any(found)
 
@@ -177,7 +177,7 @@ def cost(kernel: Kernel, tiling: Tiling, rows: int) -> float:
     needed = registers(kernel, tiling)
     spilled = max(0.0, needed - _REGISTERS) * 6 / pairs * groups_of(kernel, tiling)
     waste = -(-rows // tiling.rows) * tiling.rows / max(1, rows)
-    asks = kernel.anchored or kernel.listed
+    asks = kernel.anchors > 0 or bool(kernel.lists)
     block += _ASKING * (asks and tiling.warps > 1)
     return waste * (words * work + block / pairs + spilled)
 
@@ -187,31 +187,33 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     pairs, own, columns = threads_hold(tiling)
     words = 2 if tiling.dtype == "float64" else 1
     inner = 2 if tiling.accumulation.inner == "float64" else 1
-    places, listed = float(_components(kernel, tiling)), 0.0
-    states = _words_of_states(kernel, tiling, inner)
+    listed, states = 0.0, float(_words_of_states(kernel, tiling, inner))
     if tiling.product is not None:
-        places = tiling.rows * tiling.group / (tiling.warps * _LANES * pairs)
-        states = inner * places
-    if kernel.listed:
-        entries = tiling.rows * power_of_two_above(kernel.length) / (tiling.warps * _LANES)
-        listed, states = (words + 2) * places * max(1.0, entries), words * places
+        states = inner * (tiling.rows * tiling.group / (tiling.warps * _LANES * pairs))
+    for each in kernel.lists:
+        places = each.count if kernel.output_loop is None else tiling.group
+        entries = tiling.rows * longest_list(kernel) / (tiling.warps * _LANES)
+        listed += (words + 2) * places * max(1.0, entries)
+        states += words * places
+    totals = sum(each.total is not None for each in kernel.accumulators)
     held = min(_own(kernel, ROW), 64) + _of_components(kernel, tiling)
-    alive = pairs * (states + (kernel.total is not None) * inner + words)
+    alive = pairs * (states + totals * inner + words)
     read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
     staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
     return words * (32 + read) + listed + alive + staged
 
 
-def _components(kernel: Kernel, tiling: Tiling) -> int:
-    """Components that a program computes."""
-    return kernel.dim if kernel.output_loop is None else tiling.group
+def longest_list(kernel: Kernel) -> int:
+    """The places that lists have in registers: a power of two."""
+    return power_of_two_above(max((each.folded.length for each in kernel.lists), default=1))
 
 
-def _words_of_states(kernel: Kernel, tiling: Tiling, inner: int) -> float:
-    """32-bit registers of the states of all components, for each pair of a tile."""
+def _words_of_states(kernel: Kernel, tiling: Tiling, inner: int) -> int:
+    """32-bit registers of the states of all components but lists, for each pair of a tile."""
+    each_of = [each for each in kernel.accumulators if not each.rule.listed]
     if kernel.output_loop is not None:
-        return tiling.group * _words(kernel.only, inner)
-    return sum(each.count * _words(each, inner) for each in kernel.accumulators)
+        return sum(tiling.group * _words(each, inner) for each in each_of)
+    return sum(each.count * _words(each, inner) for each in each_of)
 
 
 def _words(accumulator: Accumulator, inner: int) -> int:
@@ -222,14 +224,14 @@ def _of_components(kernel: Kernel, tiling: Tiling) -> int:
     """Numbers of a row that the components of a long output read, each its own."""
     if kernel.output_loop is None or tiling.product is not None:
         return 0
-    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
     inside = (v for v in values if kernel.output_loop in v.loops and v.stage == ROW)
     return tiling.group * sum(v.kind == "real" for v in inside)
 
 
 def _own(kernel: Kernel, stage: int) -> int:
     """Numbers of a stage that pairs read and that are not read again for each component."""
-    values = kernel.needed((*kernel.folded, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
     return sum(
         value.kind == "real" and value.stage == stage and not value.loops
         and value.what != "placeholder" and kernel.is_leaf(value, PAIR)
@@ -256,7 +258,7 @@ def _work(kernel: Kernel, tiling: Tiling) -> float:
     """
     loop, groups = kernel.output_loop, groups_of(kernel, tiling)
     count = float(kernel.dim)
-    for value in kernel.needed((*kernel.folded, *kernel.scores), PAIR):
+    for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
             count += _instructions(value) * (1 if loop in value.loops else groups)
     return count

@@ -29,6 +29,7 @@ from ..core.show import formula_text
 from ..errors import KernelError
 
 if TYPE_CHECKING:
+    from .accumulators import Accumulator
     from .kernel import Kernel, Stage
 
 # How many faults an error lists.
@@ -80,7 +81,7 @@ def faults(kernel: Kernel) -> list[str]:
 
 def _values(kernel: Kernel) -> list[Value]:
     """Every value of a kernel, operands first."""
-    targets = [*kernel.folded]
+    targets = [*kernel.outputs]
     for each in kernel.accumulators:
         targets += [*each.scores, *each.merges, *each.finished]
         targets += [value for step in each.steps for value in step]
@@ -219,21 +220,31 @@ def _counts(kernel: Kernel) -> Faults:
     """Every component is defined once."""
     loop = kernel.output_loop
     dim = sum(each.count for each in kernel.accumulators)
-    wanted = dim if loop is None else 1
+    wanted = sum(_own(kernel, each) for each in kernel.accumulators)
     if len(kernel.outputs) != wanted:
-        yield f"{len(kernel.outputs)} outputs for {wanted} components"
+        yield f"{len(kernel.outputs)} outputs for {wanted} components and totals"
     if len(kernel.factors) != len(kernel.outputs):
         yield f"{len(kernel.factors)} factors for {len(kernel.outputs)} outputs"
     if loop is not None and loop.n != dim:
         yield f"the loop over outputs has {loop.n} turns for {dim} components"
-    first = 0
+    first = top = end = 0
     for each in kernel.accumulators:
         if each.first != first or each.count != each.folded.dim:
-            yield f"{each.folded} has components {each.first}.. of {each.count}, not {first}.."
-        first += each.count
+            yield f"{each.folded} has states {each.first}.. of {each.count}, not {first}.."
+        if each.top != top:
+            yield f"{each.folded} has anchors {each.top}.., not {top}.."
+        first, top, end = each.stop, top + len(each.scores), end + _own(kernel, each)
+        if each.total is not None and each.total not in kernel.outputs[end - 1 : end]:
+            yield f"the total of {each.folded} is not folded after its components"
         scores = min(each.folded.anchors, 1 if loop is not None else each.count)
         if len(each.scores) != scores:
             yield f"{len(each.scores)} exponents for {scores} anchors"
+
+
+def _own(kernel: Kernel, accumulator: Accumulator) -> int:
+    """How many values an accumulator folds: one per component or one for all, and the total."""
+    components = accumulator.count if kernel.output_loop is None else 1
+    return components + (accumulator.total is not None)
 
 
 def _outputs(kernel: Kernel) -> Faults:
@@ -241,7 +252,7 @@ def _outputs(kernel: Kernel) -> Faults:
     loop = kernel.output_loop
     around = frozenset[Loop]() if loop is None else frozenset((loop,))
     factors = [factor for factor in kernel.factors if factor is not None]
-    for value in (*kernel.folded, *_scores(kernel), *factors):
+    for value in (*kernel.outputs, *kernel.scores, *factors):
         if value.kind != "real":
             yield f"the output {value} is no number"
         if not value.loops <= around or value.running:
@@ -249,24 +260,19 @@ def _outputs(kernel: Kernel) -> Faults:
     over = [
         ROW if each.axis == COLUMN else COLUMN
         for each in kernel.accumulators
-        for _ in range(each.count if loop is None else 1)
+        for _ in range(_own(kernel, each))
     ]
     for factor, stage in zip(kernel.factors, over, strict=True):
         if factor is not None and factor.stage & stage:
             yield f"the factor {factor} depends on what is folded over"
 
 
-def _scores(kernel: Kernel) -> list[Value]:
-    return [score for each in kernel.accumulators for score in each.scores]
-
-
 def _rules(kernel: Kernel) -> Faults:
     """Each reduction's rules have one value for each part of a state, and for each result."""
     for each in kernel.accumulators:
         size = len(each.rule.identity)
-        own = each.count if kernel.output_loop is None else 1
-        if len(each.steps) != own + (each.total is not None):
-            yield f"{len(each.steps)} steps for {own} outputs of {each.folded}"
+        if len(each.steps) != _own(kernel, each):
+            yield f"{len(each.steps)} steps for {_own(kernel, each)} outputs of {each.folded}"
         for name, rule, wanted in (
             *(("step", step, size) for step in each.steps),
             ("merge", each.merges, size),
@@ -281,9 +287,9 @@ def _rules(kernel: Kernel) -> Faults:
 
 def _placeholders(kernel: Kernel) -> Faults:
     """Each rule reads only what it is given."""
-    tops = {"top": len(_scores(kernel))}
-    yield from _given("an exponent", _scores(kernel), {})
-    yield from _given("an output", kernel.folded, tops)
+    tops = {"top": len(kernel.scores)}
+    yield from _given("an exponent", kernel.scores, {})
+    yield from _given("an output", kernel.outputs, tops)
     for each in kernel.accumulators:
         size = len(each.rule.identity)
         own = 2 * size if each.rule.listed else size
@@ -344,7 +350,7 @@ def _apart(cells: Iterable[tuple[int, int, object]], first: int, end: int, at: i
 def _reads(kernel: Kernel) -> Faults:
     """What is computed at a stage reads slots that were filled before, and nothing later."""
     for at in (ONCE, ROW, COLUMN, PAIR):
-        targets: Sequence[Value] = (*kernel.folded, *_scores(kernel))
+        targets: Sequence[Value] = (*kernel.outputs, *kernel.scores)
         if at != PAIR:
             targets = [*kernel.stages[at].computed]
         for value in kernel.needed(targets, at):

@@ -21,8 +21,8 @@ from typing import Protocol
 from ...core.cache import cached
 from ...errors import DeviceError, InternalError
 from ...lower.kernel import Kernel
-from ...lower.tiling import Tiling
-from .source import Source, places, source
+from ...lower.tiling import Tiling, longest_list
+from .source import Source, source
 
 _POINTERS = {
     "float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat16": "*bf16",
@@ -125,7 +125,7 @@ class Program:
             "ROWS": tiling.rows,
             "COLUMNS": tiling.columns,
             "CHUNK": tiling.chunk,
-            "PLACES": places(kernel),
+            "PLACES": longest_list(kernel),
         }
 
     def _module(self) -> ModuleType:

@@ -1,9 +1,10 @@
 """How rows are folded: the three forms of reductions as lines of Triton.
 
-A program of running reductions may fold several accumulators, each by its own rules. Within a chunk
-of columns every lane has a state of its own; a chunk's states are joined across lanes and added to
-the totals of rows, which are wider. What a program leaves, where the reduced axis is split, is a
-list of `entries`: columns of numbers (ROWS, 1), all as float64.
+A program may fold several accumulators, each by its own rules; those of one form are one `Folding`,
+and `Foldings` are all of a program. Within a chunk of columns every lane has a state of its own; a
+chunk's states are joined across lanes and added to the totals of rows, which are wider. What a
+program leaves, where the reduced axis is split, is a list of `entries`: columns of numbers
+(ROWS, 1), all as float64.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ...lower.tiling import Tiling
 from ...ops.reductions import Reduction
 from ..functions import approximations
 from ..functions.numerics import LOG2E
+from .results import Results
 from .text import Printed, Text, literal
 from .values import Known, Values
 
@@ -45,19 +47,32 @@ class Instance:
 class Folding:
     """Running reductions: a small state per component."""
 
-    def __init__(self, values: Values, instances: Sequence[Instance]) -> None:
-        self.values, self.instances = values, instances
+    def __init__(
+        self, values: Values, accumulators: Sequence[Accumulator], instances: Sequence[Instance]
+    ) -> None:
+        self.values, self.accumulators, self.instances = values, accumulators, instances
         self.kernel: Kernel = values.kernel
         self.tiling: Tiling = values.tiling
         self.text: Text = values.text
         accumulation = self.tiling.accumulation
         self.inner = Printed(self.text, accumulation.inner)
         self.outer = Printed(self.text, accumulation.outer)
+        with_total = [each for each in self.kernel.accumulators if each.total is not None]
+        self._weights = {each.first: f"w{n or ''}" for n, each in enumerate(with_total)}
         self._owners = {f"a{i.number}": self.kernel.owner(i.place) for i in instances}
+        self._owners |= {self._weights[each.first]: each for each in with_total}
 
     def owner(self, name: str) -> Accumulator:
         """The accumulator that a state belongs to."""
-        return self._owners.get(name, self.kernel.accumulators[0])
+        return self._owners.get(name, self.accumulators[0])
+
+    def instances_of(self, accumulator: Accumulator) -> list[Instance]:
+        """The components of an accumulator."""
+        return [each for each in self.instances if self.kernel.owner(each.place) is accumulator]
+
+    def weights(self, accumulator: Accumulator) -> list[str]:
+        """The state of the sum of its unweighted terms, if it wants one."""
+        return [self._weights[accumulator.first]] if accumulator.total is not None else []
 
     def compensated(self, name: str) -> bool:
         """Whether the rounding errors of a total are kept beside it."""
@@ -67,10 +82,11 @@ class Folding:
 
     def states(self) -> list[tuple[str, int]]:
         """(name, number of the folded value) of every state."""
-        found = [(f"a{instance.number}", instance.place) for instance in self.instances]
-        if self.kernel.total is not None:
-            found.append(("w", len(self.kernel.outputs)))
-        return found
+        return [state for each in self.accumulators for state in self._states(each)]
+
+    def _states(self, accumulator: Accumulator) -> list[tuple[str, int]]:
+        found = [(f"a{each.number}", each.place) for each in self.instances_of(accumulator)]
+        return found + [(name, accumulator.last) for name in self.weights(accumulator)]
 
     def parts(self, name: str) -> list[str]:
         """The parts of one state."""
@@ -109,24 +125,29 @@ class Folding:
 
     def fold(self, known: Known) -> None:
         """One block of columns."""
-        for name, place, value, _ in self._terms(known):
+        self._fold(known, self.accumulators)
+
+    def _fold(self, known: Known, accumulators: Sequence[Accumulator]) -> None:
+        """One block of columns into the states of some accumulators."""
+        values = [value for each in accumulators for value in self._terms(known, each)]
+        states = [state for each in accumulators for state in self._states(each)]
+        for (name, place), value in zip(states, values, strict=True):
             self.step(name, place, value)
 
-    def _terms(self, known: Known) -> list[tuple[str, int, str, Known]]:
-        """(state, number of the folded value, its name, what is known) of every state."""
-        found: list[tuple[str, int, str, Known]] = []
+    def _terms(self, known: Known, accumulator: Accumulator) -> list[str]:
+        """The names of the values that are folded into the states of an accumulator."""
+        found: list[str] = []
+        instances = self.instances_of(accumulator)
         # What no loop over components changes is computed once for all of them.
-        self.values.shared(self.kernel.outputs, known, frozenset())
-        for instance in self.instances:
+        outputs = [self.kernel.outputs[instance.place] for instance in instances]
+        self.values.shared(outputs, known, frozenset())
+        for instance, output in zip(instances, outputs, strict=True):
             local = {**known, **instance.known}
-            output = self.kernel.outputs[instance.place]
-            (value,) = self.values.emit([output], local, instance.inside)
-            found.append((f"a{instance.number}", instance.place, value, local))
+            found += self.values.emit([output], local, instance.inside)
             if not instance.known:
                 known.update(local)
-        if self.kernel.total is not None:
-            (value,) = self.values.emit([self.kernel.total], known)
-            found.append(("w", len(self.kernel.outputs), value, known))
+        if accumulator.total is not None:
+            found += self.values.emit([accumulator.total], known)
         return found
 
     def step(self, name: str, place: int, value: str) -> None:
@@ -136,7 +157,7 @@ class Folding:
             value = self.inner.cast(value)
         owner = self.owner(name)
         steps = owner.steps[place - owner.first]
-        given: Known = {self.kernel.folded[place]: value}
+        given: Known = {self.kernel.outputs[place]: value}
         for target in reachable(steps, lambda v: v in given):
             if target.what == "placeholder":
                 kind, part = target.supplied
@@ -236,22 +257,44 @@ class Folding:
                 for state, kind in zip(states, kinds, strict=True)
             ])  # fmt: skip
 
+    def leave(self, first: int) -> None:
+        """Write the entries, from number `first` on, to `left`."""
+        for n, entry in enumerate(self.entries(), first):
+            self.text.line(f"tl.store(left + {n} * ROWS + own_lanes, {entry}, mask=own)")
+
+    def join_parts(self, first: int) -> None:
+        """Read the entries of a part, from number `first` on, and merge them."""
+        self.join([
+            self.text.let(f"tl.load(left + {n} * ROWS + own_lanes, mask=own, other=0.0)")
+            for n in range(first, first + self.entry_count())
+        ])  # fmt: skip
+
     # ---- results -----------------------------------------------------------------------------
 
     def finish(self) -> list[tuple[Instance, list[str]]]:
         """For each component the results' numbers (ROWS, 1)."""
         found: list[tuple[Instance, list[str]]] = []
-        total = self.closed("w")[0] if self.kernel.total is not None else ""
-        for instance in self.instances:
-            states = self.closed(f"a{instance.number}")
-            states = [self._times_factor(instance, state) for state in states]
-            given = {
-                "a": states, "top": [self._top(instance)], "total": [total], "count": ["count"],
-            }  # fmt: skip
-            targets = self.owner(f"a{instance.number}").finished
-            placeholders = self._placeholders(targets, given)
-            found.append((instance, self._rule(targets, placeholders, self.outer)))
+        for own in self.accumulators:
+            total = [part for name in self.weights(own) for part in self.closed(name)] or [""]
+            for instance in self.instances_of(own):
+                states = self.closed(f"a{instance.number}")
+                states = [self._times_factor(instance, state) for state in states]
+                given = {
+                    "a": states, "top": [self._top(instance)], "total": total, "count": ["count"],
+                }  # fmt: skip
+                placeholders = self._placeholders(own.finished, given)
+                found.append((instance, self._rule(own.finished, placeholders, self.outer)))
         return found
+
+    def write(self, results: Results) -> None:
+        """Write the results."""
+        for instance, found in self.finish():
+            own, written = self.kernel.owner(instance.place), results.within(instance.component)
+            for n, (value, result) in enumerate(zip(found, own.rule.results, strict=True)):
+                if result.per != "anchor" or own.folded.weight is None:
+                    results.write(own.result + n, instance.component, value, written)
+                elif instance.place == own.first and instance.number == own.first:
+                    results.write(own.result + n, "0", value, results.once)
 
     def _top(self, instance: Instance) -> str:
         return ""
@@ -275,14 +318,15 @@ class Anchored(Folding):
     far above it: then all of a tile's anchors become the largest exponents so far.
     """
 
-    def anchors(self) -> list[tuple[str, list[Instance]]]:
-        """(name, the components measured from it)."""
-        if self.kernel.weight is not None:
-            return [("top0", list(self.instances))]
-        return [(f"top{instance.number}", [instance]) for instance in self.instances]
+    def anchors(self) -> list[tuple[str, list[str]]]:
+        """(name, the states measured from it)."""
+        return [anchor for each in self.accumulators for anchor in self._anchors(each)]
 
-    def _anchor_of(self, instance: Instance) -> str:
-        return "top0" if self.kernel.weight is not None else f"top{instance.number}"
+    def _anchors(self, own: Accumulator) -> list[tuple[str, list[str]]]:
+        names = [f"a{instance.number}" for instance in self.instances_of(own)]
+        if own.folded.weight is not None:
+            return [(f"top{own.top}", names + self.weights(own))]
+        return [(f"top{own.top + n}", [name]) for n, name in enumerate(names)]
 
     def begin(self) -> None:
         """Totals, their anchors, and the anchors of the chunk."""
@@ -294,44 +338,52 @@ class Anchored(Folding):
 
     def fold(self, known: Known) -> None:
         """Exponents, anchors, then terms."""
-        for top, instances in self.anchors():
-            instance = instances[0]
-            place = instance.place if self.kernel.weight is None else 0
-            local = {**known, **instance.known}
-            (score,) = self.values.emit([self.kernel.scores[place]], local, instance.inside)
-            if self.values.mask:
-                score = self.text.let(f'tl.where(inside, {score}, float("-inf"))')
-                local[self.kernel.scores[place]] = score
-            over = self._move(top, score, [*instances, *self._weights()])
-            self.measured(local, place, top, over)
-            if self.kernel.weight is None:
-                instance_known = {**local, **instance.known}
-                (value,) = self.values.emit(
-                    [self.kernel.outputs[instance.place]], instance_known, instance.inside
-                )
-                self.step(f"a{instance.number}", instance.place, value)
-            else:
-                known.update(local)
-        if self.kernel.weight is not None:
-            super().fold(known)
+        for own in self.accumulators:
+            instances = self.instances_of(own)
+            for (top, states), instance in zip(self._anchors(own), instances, strict=False):
+                local = {**known, **instance.known}
+                # The components of a long output have one exponent for all turns of its loop.
+                place = instance.place - own.first if own.folded.weight is None else 0
+                self.anchor(local, own, place, top, states, instance.inside)
+                if own.folded.weight is None:
+                    output = self.kernel.outputs[instance.place]
+                    (value,) = self.values.emit([output], local, instance.inside)
+                    self.step(states[0], instance.place, value)
+                else:
+                    known.update(local)
+                    self._fold(known, [own])
 
-    def _weights(self) -> list[str]:
-        return ["w"] if self.kernel.total is not None else []
+    def anchor(
+        self,
+        known: Known,
+        own: Accumulator,
+        place: int,
+        top: str,
+        states: Sequence[str],
+        inside: frozenset[Loop] = frozenset(),
+    ) -> None:
+        """Exponent number `place` of an accumulator, and its anchor, moved if need be.
 
-    def measured(self, known: Known, place: int, top: str, over: str) -> None:
-        """What is known once anchors stand: they, and exponents measured from them."""
-        anchor = self.kernel.scalars.placeholder("top", place)
+        They are entered in `known`, as is the exponent measured from the anchor.
+        """
+        exponent = own.scores[place]
+        (score,) = self.values.emit([exponent], known, inside)
+        if self.values.mask:
+            score = self.text.let(f'tl.where(inside, {score}, float("-inf"))')
+            known[exponent] = score
+        over = self._move(own, top, score, states)
+        anchor = self.kernel.scalars.placeholder("top", own.top + place)
         known[anchor] = top
-        known[self.kernel.scalars.apply("apart", self.kernel.scores[place], anchor)] = over
+        known[self.kernel.scalars.apply("apart", exponent, anchor)] = over
 
-    def _move(self, top: str, score: str, measured: Sequence[Instance | str]) -> str:
+    def _move(self, own: Accumulator, top: str, score: str, measured: Sequence[str]) -> str:
         """Move the anchors up to the exponents of this block, if one is far above.
 
         Returns the exponents measured from the anchors.
         """
         text, simd = self.text, self.values.simd
         # Where the anchors are results, they are the largest exponents at any time.
-        limit = simd.constant(0 if self.kernel.only.rule.joined else _AHEAD)
+        limit = simd.constant(0 if own.rule.joined else _AHEAD)
         largest = simd.constant(to_float("largest", self.tiling.dtype))
         over = text.let(f"{score} - {top}")
         with text.block(f"if tl.max(tl.ravel({over})) > {limit}:"):
@@ -341,8 +393,7 @@ class Anchored(Folding):
             scale = self._scale(top, after)
             if self.inner.dtype != simd.dtype:
                 scale = self.inner.cast(scale)
-            for state in measured:
-                name = state if isinstance(state, str) else f"a{state.number}"
+            for name in measured:
                 for part in self.parts(name):
                     text.line(f"{part} = {part} * {scale}")
             text.line(f"{top} = {after}")
@@ -358,15 +409,14 @@ class Anchored(Folding):
 
     def flush(self) -> None:
         """As for sums, after the totals were measured from the chunk's anchors."""
-        for top, instances in self.anchors():
-            self._rebase(top, top, [*instances, *self._weights()])
+        for top, measured in self.anchors():
+            self._rebase(top, top, measured)
         super().flush()
 
-    def _rebase(self, top: str, after: str, measured: Sequence[Instance | str]) -> None:
+    def _rebase(self, top: str, after: str, measured: Sequence[str]) -> None:
         """Measure totals from a higher anchor."""
         scale = self.outer.cast(self._scale(f"t{top}", after))
-        for state in measured:
-            name = state if isinstance(state, str) else f"a{state.number}"
+        for name in measured:
             for part in [f"t{part}" for part in self.parts(name)]:
                 self.text.line(f"{part} = {part} * {scale}")
             if self.compensated(name):
@@ -386,21 +436,21 @@ class Anchored(Folding):
         """Both sides are measured from the higher anchor."""
         count = super().entry_count()
         sums, tops = list(entries[:count]), entries[count:]
-        for (top, instances), other in zip(self.anchors(), tops, strict=True):
+        names = [name for name, _ in self.states()]
+        for (top, measured), other in zip(self.anchors(), tops, strict=True):
             own = self.values.simd.cast(other)
             after = self.text.let(f"tl.maximum(t{top}, {own})")
             scale = self.text.let(f"tl.cast({self._scale(own, after)}, tl.float64)")
-            names = [name for name, _ in self.states()]
-            measured = [*instances, *self._weights()]
-            for state in measured:
-                name = state if isinstance(state, str) else f"a{state.number}"
+            for name in measured:
                 place = names.index(name)
                 sums[place] = self.text.let(f"{sums[place]} * {scale}")
             self._rebase(top, after, measured)
         super().join(sums)
 
     def _top(self, instance: Instance) -> str:
-        return self.outer.cast(f"t{self._anchor_of(instance)}")
+        name = f"a{instance.number}"
+        top = next(top for top, measured in self.anchors() if name in measured)
+        return self.outer.cast(f"t{top}")
 
 
 class Listed(Folding):
@@ -411,10 +461,10 @@ class Listed(Folding):
 
     def begin(self) -> None:
         """Lists of inf; places beyond K hold -inf, which nothing replaces."""
-        length, text = self.kernel.length, self.text
-        dtype = self.values.simd.triton
+        text, dtype = self.text, self.values.simd.triton
         text.line("places = tl.arange(0, PLACES)[None, :]")
         for n in self._numbers():
+            length = self._length(n)
             infinite = f'tl.where(places < {length}, float("inf"), float("-inf"))'
             text.line(f"l{n} = tl.broadcast_to(tl.cast({infinite}, {dtype}), (ROWS, PLACES))")
             text.line(f"i{n} = tl.broadcast_to({_LATER} + tl.cast(places, tl.int64), "
@@ -424,6 +474,10 @@ class Listed(Folding):
     def _numbers(self) -> list[int]:
         return [instance.number for instance in self.instances]
 
+    def _length(self, n: int) -> int:
+        """The places of list number n."""
+        return self.owner(f"a{n}").folded.length
+
     def reset(self) -> None:
         """Lanes have no states."""
 
@@ -432,7 +486,8 @@ class Listed(Folding):
 
     def fold(self, known: Known) -> None:
         """One block of columns."""
-        self.values.shared(self.kernel.outputs, known, frozenset())
+        outputs = [self.kernel.outputs[instance.place] for instance in self.instances]
+        self.values.shared(outputs, known, frozenset())
         for instance in self.instances:
             local = {**known, **instance.known}
             output = self.kernel.outputs[instance.place]
@@ -476,27 +531,104 @@ class Listed(Folding):
 
     def close(self, n: int) -> None:
         """Places beyond K come last."""
-        length = self.kernel.length
+        length = self._length(n)
         self.text.line(f'l{n} = tl.where(places < {length}, l{n}, float("inf"))')
         self.text.line(f"i{n} = tl.where(places < {length}, i{n}, {_NEVER})")
 
     def entry_count(self) -> int:
         """A value and a column for every place of every list."""
-        return 2 * self.kernel.length * len(self.instances)
+        return sum(2 * self._length(n) for n in self._numbers())
 
-    def join_lists(self) -> None:
-        """Merge the lists that a part left: `left` is where its entries begin."""
-        length, text = self.kernel.length, self.text
-        for order, instance in enumerate(self.instances):
-            first = 2 * length * order
+    def leave(self, first: int) -> None:
+        """Write the lists, sorted."""
+        line = self.text.line
+        for n in self._numbers():
+            length = self._length(n)
+            self.close(n)
+            with self.text.block(f"for place in range(0, {length}):"):
+                value, column = self.take(n)
+                at = f"left + ({first} + place) * ROWS + own_lanes"
+                line(f"tl.store({at}, tl.cast({value}, tl.float64), mask=own)")
+                line(f"tl.store({at} + {length} * ROWS, tl.cast({column}, tl.float64), "
+                     "mask=own)")  # fmt: skip
+            first += 2 * length
+
+    def join_parts(self, first: int) -> None:
+        """Merge the lists that a part left."""
+        text = self.text
+        for n in self._numbers():
+            length = self._length(n)
             at = "left + ({} + places) * ROWS + own_lanes"
-            mask = f"mask=places < {length}"
+            mask = f"mask=own & (places < {length})"
             value = text.let(f'tl.load({at.format(first)}, {mask}, other=float("inf"))')
             value = self.values.simd.cast(value)
             column = text.let(f"tl.cast(tl.load({at.format(first + length)}, {mask}, other=0.0), "
                               "tl.int64)")  # fmt: skip
             taken = f"tl.sum(tl.where(places == lane, {column}, 0), 1, keep_dims=True)"
-            self._insert(instance.number, value, "places", taken)
+            self._insert(n, value, "places", taken)
+            first += 2 * length
+
+    def write(self, results: Results) -> None:
+        """Write the lists, sorted."""
+        for instance in self.instances:
+            own = self.kernel.owner(instance.place)
+            self.close(instance.number)
+            with self.text.block(f"for place in range(0, {own.folded.length}):"):
+                found = self.take(instance.number)
+                for n, value in enumerate(own.finished):
+                    component = f"(place * {own.count} + {instance.component})"
+                    given = (component, found[value.supplied.place])
+                    results.write(own.result + n, *given, results.within(instance.component))
+
+
+class Foldings:
+    """All accumulators of a program, in the forms that they have."""
+
+    def __init__(self, forms: Sequence[Folding]) -> None:
+        self.forms = forms
+
+    def begin(self) -> None:
+        """Totals of rows that have met nothing."""
+        for form in self.forms:
+            form.begin()
+
+    def reset(self) -> None:
+        """States of lanes, at the start of a chunk."""
+        for form in self.forms:
+            form.reset()
+
+    def fold(self, known: Known) -> None:
+        """One block of columns; what is computed for one form is known to those after it."""
+        for form in self.forms:
+            form.fold(known)
+
+    def flush(self) -> None:
+        """Join the lanes' states, and add them to the totals of rows."""
+        for form in self.forms:
+            form.flush()
+
+    def entry_count(self) -> int:
+        """How many numbers per row a part of the reduced axis leaves."""
+        return sum(form.entry_count() for form in self.forms)
+
+    def leave(self) -> None:
+        """Write them to `left`."""
+        first = 0
+        for form in self.forms:
+            form.leave(first)
+            first += form.entry_count()
+
+    def join_parts(self) -> None:
+        """Merge those of a part at `left` into the totals."""
+        first = 0
+        for form in self.forms:
+            form.join_parts(first)
+            first += form.entry_count()
+
+    def write(self, results: Results) -> None:
+        """Write the results."""
+        for form in self.forms:
+            form.write(results)
 
 
 def merging(kernel: Kernel) -> dict[Reduction, str]:

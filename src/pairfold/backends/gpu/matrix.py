@@ -15,16 +15,18 @@ class Matrix(Anchored):
 
     def states(self) -> list[tuple[str, int]]:
         """The sum of weights; the sums of products are kept apart."""
-        return [("w", len(self.kernel.outputs))] if self.kernel.total is not None else []
+        own = self.kernel.only
+        return [(name, own.last) for name in self.weights(own)]
 
     @property
     def group(self) -> int:
         """Components of a tile."""
         return self.tiling.group
 
-    def anchors(self) -> list[tuple[str, list[Instance]]]:
+    def anchors(self) -> list[tuple[str, list[str]]]:
         """One, if there are exponentials."""
-        return [("top0", [])] if self.kernel.anchored else []
+        own = self.kernel.only
+        return [("top0", [*self.weights(own), "m"])] if own.rule.anchored else []
 
     def begin(self) -> None:
         """Totals of rows that have met nothing."""
@@ -43,12 +45,14 @@ class Matrix(Anchored):
         product = self.tiling.product
         assert product is not None
         assert self.kernel.output_loop is not None
-        if self.kernel.anchored:
-            self._anchor(known)
+        own = self.kernel.only
+        for top, measured in self.anchors():
+            self.anchor(known, own, 0, top, measured)
         (weight,) = self.values.emit([product.weight], known)
-        if self.kernel.total is not None:
-            (total,) = self.values.emit([self.kernel.total], known)
-            self.step("w", len(self.kernel.outputs), total)
+        if own.total is not None:
+            (total,) = self.values.emit([own.total], known)
+            for state, place in self.states():
+                self.step(state, place, total)
         name = f"y{product.position}"
         # Columns beyond the last have numbers of 0, and weights that may be anything.
         inside = " & (tl.trans(c) < stop)" if self.values.mask else ""
@@ -65,22 +69,14 @@ class Matrix(Anchored):
         weight, matrix = self.inner.cast(weight), self.inner.cast(matrix)
         text.line(f"m = m + tl.dot({weight}, {matrix}, out_dtype={self.inner.triton})")
 
-    def _anchor(self, known: Known) -> None:
-        (score,) = self.values.emit([self.kernel.scores[0]], known)
-        if self.values.mask:
-            score = self.text.let(f'tl.where(inside, {score}, float("-inf"))')
-            known[self.kernel.scores[0]] = score
-        over = self._move("top0", score, [*self._weights(), "m"])
-        self.measured(known, 0, "top0", over)
-
     def parts(self, name: str) -> list[str]:
         """The parts of one state; the matrix is one."""
         return ["m"] if name == "m" else super().parts(name)
 
     def flush(self) -> None:
         """Add the chunk's sums to the totals."""
-        for top, _ in self.anchors():
-            self._rebase(top, top, [*self._weights(), "m"])
+        for top, measured in self.anchors():
+            self._rebase(top, top, measured)
         for name, _ in self.states():
             self._add(name, self._joined(name))
         self._add_matrix(self.outer.cast("m"))
@@ -100,7 +96,7 @@ class Matrix(Anchored):
     def _place(self) -> str:
         return f"left + tl.arange(0, {self.group})[None, :] * ROWS + own_lanes"
 
-    def leave(self) -> None:
+    def leave(self, first: int) -> None:
         """Write the entries."""
         total = "tl.where(em == em, tm + em, tm)" if self.compensated("m") else "tm"
         line = self.text.line
@@ -111,7 +107,7 @@ class Matrix(Anchored):
             at = f"left + {self.group + n} * ROWS + own_lanes"
             line(f"tl.store({at}, tl.cast({entry}, tl.float64), mask=own)")
 
-    def join_parts(self) -> None:
+    def join_parts(self, first: int) -> None:
         """Read the entries of a part, and merge them."""
         text = self.text
         matrix = text.let(f"tl.load({self._place()}, mask=own, other=0.0)")
@@ -120,13 +116,13 @@ class Matrix(Anchored):
             for n in range(len(self.states()) + len(self.anchors()))
         ]
         sums, tops = rest[: len(self.states())], rest[len(self.states()) :]
-        for other in tops:
+        for (top, measured), other in zip(self.anchors(), tops, strict=True):
             own = self.values.simd.cast(other)
-            after = text.let(f"tl.maximum(ttop0, {own})")
+            after = text.let(f"tl.maximum(t{top}, {own})")
             scale = text.let(f"tl.cast({self._scale(own, after)}, tl.float64)")
             sums = [text.let(f"{state} * {scale}") for state in sums]
             matrix = text.let(f"{matrix} * {scale}")
-            self._rebase("top0", after, [*self._weights(), "m"])
+            self._rebase(top, after, measured)
         for (name, _), state in zip(self.states(), sums, strict=True):
             self._add(name, [self.outer.cast(state)])
         self._add_matrix(self.outer.cast(matrix))
@@ -135,13 +131,13 @@ class Matrix(Anchored):
 
     def finish(self) -> list[tuple[Instance, list[str]]]:
         """All components at once."""
-        total = self.closed("w")[0] if self.kernel.total is not None else ""
+        total = [part for name, _ in self.states() for part in self.closed(name)] or [""]
         state = "tm"
         if self.compensated("m"):
             state = self.text.let("tl.where(em == em, tm + em, tm)")
         instance = self.instances[0]
         top = self.outer.cast("ttop0") if self.anchors() else ""
-        given = {"a": [state], "top": [top], "total": [total], "count": ["count"]}
+        given = {"a": [state], "top": [top], "total": total, "count": ["count"]}
         given["a"] = [self._times_factor(instance, state)]
         targets = self.kernel.only.finished
         return [(instance, self._rule(targets, self._placeholders(targets, given), self.outer))]

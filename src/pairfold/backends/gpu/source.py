@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
-from ...lower.tiling import Tiling, power_of_two_above
-from .folding import Anchored, Folding, Instance, Listed, merge_functions
+from ...lower.tiling import Tiling
+from .folding import Anchored, Folding, Foldings, Instance, Listed, merge_functions
 from .matrix import Matrix
+from .results import Results
 from .text import Text
 from .values import LETTERS, Values
 
@@ -72,13 +73,23 @@ class _Program:
         self.text, self.after_where = text, 0
         self.values = Values(text, self.kernel, self.tiling)
         self.values.checks = self.checked
-        self.folding = self._form()(self.values, self._instances())
+        self.results = Results(text, self.kernel, self.tiling)
+        forms: dict[type[Folding], list[Accumulator]] = {}
+        for each in self.kernel.accumulators:
+            forms.setdefault(self._form(each), []).append(each)
+        # What needs no memory nor branches comes first.
+        ordered = [form for form in (Folding, Matrix, Anchored, Listed) if form in forms]
+        self.foldings = Foldings([self._folding(form, forms[form]) for form in ordered])
 
-    def _form(self) -> type[Folding]:
+    def _form(self, accumulator: Accumulator) -> type[Folding]:
         if self.tiling.product is not None:
             return Matrix
-        form = {"anchored": Anchored, "listed": Listed, "running": Folding}
-        return form[self.kernel.form]
+        return {"anchored": Anchored, "listed": Listed, "running": Folding}[accumulator.rule.form]
+
+    def _folding(self, form: type[Folding], accumulators: list[Accumulator]) -> Folding:
+        owner = self.kernel.owner
+        instances = [each for each in self._instances() if owner(each.place) in accumulators]
+        return form(self.values, accumulators, instances)
 
     def _instances(self) -> list[Instance]:
         """The components that one program folds."""
@@ -137,7 +148,7 @@ class _Program:
             cells.append(self.values.cells)
             arguments.append(self._function(f"{self.name}_combine", [], texts))
         text = "\n\n".join(texts).replace("CELLS", str(max(cells)))
-        entries = self.folding.entry_count()
+        entries = self.foldings.entry_count()
         return Source(
             text, self.name, arguments[0], arguments[-1], entries, max(cells), self.checked, centres
         )
@@ -190,7 +201,7 @@ class _Program:
             line("r = panel * ROWS + own_lanes")
             line(f"own = r < M{wanted}")
             line("seen = N")
-        line(f"count = tl.cast(seen, {self.folding.outer.triton})")
+        line(f"count = tl.cast(seen, tl.{tiling.accumulation.outer})")
         if self.checked:
             line("refused = tl.full((), 0, tl.int32)")
             line("refused_columns = tl.full((1, COLUMNS), 0, tl.int32)")
@@ -231,7 +242,7 @@ class _Program:
         self._where()
         self.after_where = len(self.text.lines)
         self.values.before()
-        self.folding.begin()
+        self.foldings.begin()
         if self.tiling.sparse:
             line(f"first_interval = tl.load(table + panel * {PANEL_WORDS} + 2)")
             line(f"after_intervals = tl.load(table + panel * {PANEL_WORDS} + 3)")
@@ -248,9 +259,10 @@ class _Program:
                 line("high = tl.where(wanted > 0, high, low)")
             self._columns()
         if self.tiling.split:
-            self._leave()
+            line(f"left = {self._task_of('split')}")
+            self.foldings.leave()
         else:
-            self._results()
+            self.foldings.write(self.results)
         if self.checked:
             line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
             with text.block("if refused > 0:"):
@@ -262,7 +274,7 @@ class _Program:
         with text.block("for start in range(low, high, CHUNK):"):
             line("stop = tl.minimum(start + CHUNK, high)")
             line("whole = stop - (stop - start) % COLUMNS")
-            self.folding.reset()
+            self.foldings.reset()
             cells = self.values.cells
             with text.block("for block in range(start, whole, COLUMNS):"):
                 self._block()
@@ -272,19 +284,19 @@ class _Program:
                 self.values.mask = ", mask=inside, other=0.0"
                 self._block()
                 self.values.mask = ""
-            self.folding.flush()
+            self.foldings.flush()
 
     def _block(self) -> None:
         line = self.text.line
         line("c = tl.cast(block, tl.int64) + lanes")
-        kinds = [kind for each in self.kernel.accumulators for kind in each.rule.kinds]
-        if "index" in kinds and not self.kernel.listed:
+        others = [each for each in self.kernel.accumulators if not each.rule.listed]
+        if any("index" in each.rule.kinds for each in others):
             line("here = tl.cast(c - start, tl.int32)")
         for argument in self.kernel.arguments:
             if argument.stage == COLUMN:
                 name = f"{LETTERS[COLUMN]}{argument.position}"
                 line(f"{name}_at = {name}_of + c * {name}_r")
-        self.folding.fold(dict(self.values.prelude))
+        self.foldings.fold(dict(self.values.prelude))
 
     # ---- what comes out ----------------------------------------------------------------------
 
@@ -293,103 +305,22 @@ class _Program:
         number = f"((batch * splits + {split}) * panels + panel)"
         if self.kernel.output_loop is not None:
             number = f"({number} * tl.num_programs(1) + tl.program_id(1))"
-        return f"partial + {number} * {self.folding.entry_count()} * ROWS"
-
-    def _leave(self) -> None:
-        """Entries for the second pass."""
-        line, folding = self.text.line, self.folding
-        line(f"left = {self._task_of('split')}")
-        if isinstance(folding, Listed):
-            length = self.kernel.length
-            for order, instance in enumerate(folding.instances):
-                folding.close(instance.number)
-                with self.text.block(f"for place in range(0, {length}):"):
-                    value, column = folding.take(instance.number)
-                    at = f"left + ({2 * length * order} + place) * ROWS + own_lanes"
-                    line(f"tl.store({at}, tl.cast({value}, tl.float64), mask=own)")
-                    line(f"tl.store({at} + {length} * ROWS, tl.cast({column}, tl.float64), "
-                         "mask=own)")  # fmt: skip
-            return
-        if isinstance(folding, Matrix):
-            folding.leave()
-            return
-        for n, entry in enumerate(folding.entries()):
-            line(f"tl.store(left + {n} * ROWS + own_lanes, {entry}, mask=own)")
+        return f"partial + {number} * {self.foldings.entry_count()} * ROWS"
 
     def _combine(self) -> None:
         """The second pass: what the parts left, in order."""
-        line, folding = self.text.line, self.folding
+        line = self.text.line
         self._where(parts=False)
         self.after_where = len(self.text.lines)
-        folding.begin()
+        self.foldings.begin()
         with self.text.block("for part in range(0, splits):"):
             line(f"left = {self._task_of('part')}")
-            if isinstance(folding, Listed):
-                folding.join_lists()
-            elif isinstance(folding, Matrix):
-                folding.join_parts()
-            else:
-                entries = [
-                    self.text.let(f"tl.load(left + {n} * ROWS + own_lanes, mask=own, other=0.0)")
-                    for n in range(folding.entry_count())
-                ]
-                folding.join(entries)
-        self._results()
+            self.foldings.join_parts()
+        self.foldings.write(self.results)
         if self.checked:
             line("refused = tl.maximum(refused, tl.max(tl.ravel(refused_columns)))")
             with self.text.block("if refused > 0:"):
                 line("tl.store(flag, 1)")
-
-    def _results(self) -> None:
-        if isinstance(self.folding, Listed):
-            self._write_lists(self.folding)
-        else:
-            for instance, found in self.folding.finish():
-                first = self.kernel.owner(instance.place).result
-                for n, value in enumerate(found):
-                    self._write(first + n, instance, value)
-
-    def _write(self, n: int, instance: Instance, value: str) -> None:
-        """One component of one result."""
-        mask, owner = "own", self.kernel.owner(instance.place)
-        component = instance.component
-        if owner.rule.results[n - owner.result].per == "anchor" and self.kernel.weight is not None:
-            if instance.number:
-                return
-            component = "0"
-            if self.kernel.output_loop is not None:
-                mask += " & (tl.program_id(1) == 0)"
-        elif self.kernel.output_loop is not None:
-            mask += f" & ({component} < {self.kernel.output_loop.n})"
-        at = f"o{n}_at + {component} * o{n}_c"
-        self.text.line(f"tl.store({at}, {self._stored(n, value)}, mask={mask})")
-
-    def _stored(self, n: int, value: str) -> str:
-        kind = self.kernel.kinds[n]
-        if kind == "index":
-            return f"tl.cast({value}, tl.int64)"
-        if kind == "truth":
-            return f"{value} != 0"
-        if kind == "state":
-            return f"tl.cast({value}, tl.float64)"
-        if self.tiling.stored not in ("", self.tiling.dtype):
-            # Not every target, nor the interpreter, rounds float64 to half precision at once.
-            value = f"tl.cast({value}, tl.float32)"
-        return f"tl.cast({value}, o{n}.dtype.element_ty)"
-
-    def _write_lists(self, folding: Listed) -> None:
-        line, loop = self.text.line, self.kernel.output_loop
-        parts = [value.supplied.place for value in self.kernel.only.finished]
-        for instance in folding.instances:
-            folding.close(instance.number)
-            mask = "own"
-            if loop is not None:
-                mask += f" & ({instance.component} < {loop.n})"
-            with self.text.block(f"for place in range(0, {self.kernel.length}):"):
-                found = folding.take(instance.number)
-                for n, part in enumerate(parts):
-                    at = f"o{n}_at + (place * {self.kernel.dim} + {instance.component}) * o{n}_c"
-                    line(f"tl.store({at}, {self._stored(n, found[part])}, mask={mask})")
 
 
 def _says(accumulator: Accumulator) -> str:
@@ -402,8 +333,3 @@ def _may_refuse(kernel: Kernel) -> bool:
     """Whether a kernel makes assumptions on its data."""
     rearranged = bool(kernel.guarded) or bool(kernel.scalars.inverses)
     return rearranged or any(factor is not None for factor in kernel.factors)
-
-
-def places(kernel: Kernel) -> int:
-    """The length of lists in registers: a power of two."""
-    return power_of_two_above(max(1, kernel.length))

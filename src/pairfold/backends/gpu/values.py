@@ -63,7 +63,7 @@ class Values:
     def _all(self) -> list[Value]:
         kernel = self.kernel
         factors = [factor for factor in kernel.factors if factor is not None]
-        targets = (*kernel.folded, *kernel.scores, *factors)
+        targets = (*kernel.outputs, *kernel.scores, *factors)
         return reachable_through(targets, lambda value: value.args)
 
     # ---- what pairs read that does not change with columns -----------------------------

@@ -11,7 +11,7 @@ from ...core import scalars
 from ...core.scalars import to_float
 from ...lower.kernel import Kernel
 from ...lower.schedule import Plan
-from .scratch import Layout, Run
+from .scratch import Layout, ListRows, Run
 
 
 def empty_states(kernel: Kernel, plan: Plan, layout: Layout) -> list[int]:
@@ -33,11 +33,10 @@ def _place(run: Run, plan: Plan, layout: Layout) -> Iterator[tuple[int, int, int
     rule = run.accumulator.rule
     if rule.listed:
         # Infinite values with index 0, in all places; nothing was put aside.
-        row = plan.lane_count * layout.item
-        places, waiting = layout.list_places, 2 * layout.list_aside
-        yield 0, places * row, _pattern(math.inf, layout.item)
-        yield places * row, places * row, 0
-        yield (2 * places + waiting) * row, row, 0
+        row, held = plan.lane_count * layout.item, ListRows.of(run.accumulator.folded.length)
+        yield 0, held.places * row, _pattern(math.inf, layout.item)
+        yield held.places * row, held.places * row, 0
+        yield 2 * (held.places + held.aside) * row, row, 0
         return
     row = plan.lane_count * layout.outer_item
     values = [to_float(scalars.number(v), plan.dtype) for v in rule.identity]

@@ -50,7 +50,7 @@ class Explanation(Explained):
     estimates: tuple[Estimate, ...]
     native: Native
     shared: int
-    form: str
+    forms: tuple[str, ...]
 
     @property
     def sparse(self) -> bool:
@@ -117,7 +117,7 @@ class Explanation(Explained):
             columns = f"      for {p.lane_count} columns in block:  # column values in lanes"
         if p.screen is not None:
             lines.append("      bounds of all pairs; of columns that they rule out, nothing more")
-        if self.form == "anchored":
+        if "anchored" in self.forms:
             lines += [columns, "        exponents, into a buffer in L1"]
             lines.append("      their largest moves the anchor up, if it is larger")
         lines.append(columns)
@@ -126,8 +126,8 @@ class Explanation(Explained):
             lines.append(f"      for {p.output_jam} components of {self.dim}:")
             lines.append("        for column in block: accumulate in registers")
         else:
-            lines.append(f"        {_TAKEN_IN[self.form]}")
-        if self.form != "listed":
+            lines += [f"        {_TAKEN_IN[form]}" for form in self.forms]
+        if self.forms != ("listed",):
             lines.append("      add the block to the row's state")
         return lines
 
@@ -156,7 +156,7 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
         estimates=tuple(estimates),
         native=launcher.native(plan),
         shared=len(frontier(kernel)),
-        form=kernel.form,
+        forms=tuple(dict.fromkeys(each.rule.form for each in kernel.accumulators)),
     )
 
 
@@ -175,7 +175,7 @@ def _stages(kernel: Kernel, subject: Subject) -> dict[str, list[str]]:
     if kernel.output_loop is not None:
         found["shared"] = [value.what for value in frontier(kernel)]
     found["leaves"] = (
-        [f"{kernel.dim - kernel.factors.count(None)} factors leave the sum"]
+        [f"{len(kernel.factors) - kernel.factors.count(None)} factors leave the sum"]
         if any(factor is not None for factor in kernel.factors)
         else []
     )

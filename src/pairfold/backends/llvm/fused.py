@@ -1,10 +1,10 @@
-"""Fused sums: sums of rows and sums of columns from one pass over the pairs.
+"""Fused tasks: reductions kept on rows and reductions kept on columns from one pass over the pairs.
 
-Lanes hold rows. Their own sums stay in registers over a block of columns, as everywhere. The sums
-of columns are vectors of partial sums in the task's memory, one per column of the block and
-output, to which every tile of rows adds; when all tiles are through with the block, lanes are added
-up, in the wider dtype. Each task leaves its sums of rows and of columns; `combine` merges them in
-order, and finishes rows and columns.
+Lanes hold rows. Their own states are folded as everywhere, in any form. States of columns are
+numbers (`lower.sweep` says which reductions may have them): those of the lanes are vectors in the
+task's memory, one per column of the block and output, into which every tile of rows is folded; when
+all tiles are through with the block, lanes are merged, in the wider dtype. Each task leaves its
+states of rows and of columns; `combine` merges them in order, and finishes rows and columns.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .abi import (
     COLUMNS_PER_SPLIT,
     PANELS,
     PARTIALS,
+    ROWS,
     ROWS_PER_TASK,
     SPLITS,
 )
@@ -30,21 +31,35 @@ from .block import Block, Slots, open_block
 from .context import Code, Context, Places
 from .emitter import Key, Known, Leaf
 from .flow import BYTES, I64, Carried, i64
+from .forms import Forms
+from .logits import Logits
 from .loops import alike
 from .outputs import Outputs
 from .packing import Packing
+from .scratch import Run
 from .shared import Shared
-from .simd import Simd
-from .states import Part, Running, States, closed
+from .states import Form, Part, States, closed, finished
 from .tasks import Task, parts_of, task_parts
 
 
-class LaneSums:
-    """The lanes' sums of the columns of a block, in one function being written."""
+class LaneStates:
+    """The lanes' states of the columns of a block, in one function being written.
+
+    Outputs are counted from the first that is kept on columns.
+    """
 
     def __init__(self, code: Code, places: Places) -> None:
         self.code, self.across = code, code.kernel.across
         self.buffer = places["across"]
+        runs = [States(code, run) for run in code.layout.column_runs]
+        self.states = [states for states in runs for _ in range(states.run.count)]
+
+    def clear(self, columns: ir.Value) -> None:
+        """Those of so many columns that have met no rows."""
+        with self.code.flow.loop(i64(0), columns, name="clear") as column:
+            for output, states in enumerate(self.states):
+                (empty,) = states.initial(1)
+                self.code.flow.store(empty, self.address(column.index, output), 4)
 
     def address(self, column: ir.Value, output: int | ir.Value) -> ir.Value:
         """Where those of a column of the block and an output are kept."""
@@ -60,53 +75,65 @@ class LaneSums:
         return self.code.flow.load(self.code.inner.type, address, 4)
 
 
-class ColumnSums:
-    """The sums of columns that tasks leave, in one function being written.
+class ColumnStates:
+    """The states of columns that tasks leave, of a run of outputs, in one function being written.
 
     Those of an output lie `stride` bytes apart from those of the next; corrections of compensated
-    sums lie between.
+    sums lie between. Outputs `first` to `stop` are counted from the first that is kept on columns.
     """
 
-    def __init__(self, code: Code, stride: ir.Value) -> None:
-        self.code, self.stride = code, stride
-        self.states = States(code, (code.layout.column_runs or code.layout.runs)[0])
+    def __init__(self, code: Code, stride: ir.Value, run: Run) -> None:
+        self.code, self.stride, self.states = code, stride, States(code, run)
+        self.first, self.stop = (n - code.kernel.places for n in (run.first, run.stop))
+
+    def clear(self, sums: ir.Value, columns: ir.Value) -> None:
+        """Those of so many columns that have met no rows."""
+        flow, outer, (empty,) = self.code.flow, self.code.outer, self.states.identity()
+        none = outer.constant(0) if self.states.compensated else None
+        with (
+            flow.loop(i64(self.first), i64(self.stop), name="outputs") as output,
+            flow.loop(i64(0), columns, self.code.plan.width, name="clear") as column,
+        ):
+            where = self.addresses(sums, column.index, output.index)
+            self.store((outer.constant(empty), none), *where)
 
     def addresses(
         self, sums: ir.Value, column: ir.Value, output: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
-        """A task's sums, from some column on, for an output, and their corrections if any."""
+        """A task's states, from some column on, for an output, and their corrections if any."""
         flow, b, layout = self.code.flow, self.code.builder, self.code.layout
         start = b.mul(flow.times(output, layout.components), self.stride)
         high = flow.at(sums, b.add(start, flow.times(column, layout.outer_item)))
         return high, flow.at(high, self.stride)
 
     def load(self, high: ir.Value, low: ir.Value) -> Part:
-        """A vector of sums."""
+        """A vector of states."""
         flow, outer = self.code.flow, self.code.outer
         correction = flow.load(outer.type, low, 8) if self.states.compensated else None
         return flow.load(outer.type, high, 8), correction
 
     def store(self, part: Part, high: ir.Value, low: ir.Value) -> None:
-        """Keep a vector of sums."""
+        """Keep a vector of states."""
         self.code.flow.store(part[0], high, 8)
         if part[1] is not None:
             self.code.flow.store(part[1], low, 8)
 
     def add(self, other: Part, high: ir.Value, low: ir.Value) -> None:
-        """Merge a vector of sums into those at these addresses."""
+        """Merge a vector of states into those at these addresses."""
         (merged,) = self.states.merged([self.load(high, low)], [other])
         self.store(merged, high, low)
 
 
 class FusedLoop:
-    """The loop over a block that adds to sums of rows in registers, and to sums of columns.
+    """The loop over a block that folds into states of rows, and into those of columns.
 
-    Lanes from `valid` on repeat other rows: they add nothing to sums of columns.
+    Lanes from `valid` on repeat other rows: they change no states of columns.
     """
 
-    def __init__(self, block: Block, form: Running, places: Places, valid: ir.Value) -> None:
+    def __init__(self, block: Block, form: Form, places: Places, valid: ir.Value) -> None:
         self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
-        self.shared, self.sums = Shared(block, places), LaneSums(block.code, places)
+        self.shared, self.sums = Shared(block, places), LaneStates(block.code, places)
+        self.logits = Logits(block, places) if self.kernel.anchors else None
         self.valid = valid
 
     def fold(self) -> None:
@@ -114,8 +141,10 @@ class FusedLoop:
         block, kernel, form, sums = self.block, self.kernel, self.form, self.sums
         masks = self._masks()
         known: Known = {}
-        instances = block.instances()
-        self.shared.fill({})
+        instances, logits = block.instances(), self.logits
+        if logits is not None:
+            logits.begin(known)
+        self.shared.fill(dict(known), None if logits is None else logits.recall)
         block.invariant(kernel.outputs, instances, known)
         outputs = [(n, i64(n)) for n in range(kernel.places)]
         begin = form.begin(block, outputs)
@@ -123,6 +152,8 @@ class FusedLoop:
         def body(columns: Carried, jam: int) -> None:
             local, at = dict(known), columns.index
             self.shared.recall(local, instances, at)
+            if logits is not None:
+                logits.recall(local, instances, at)
             where = [sums.address(at, n) for n in range(kernel.across)]
             added = [sums.load(address) for address in where]
             carried = alike(columns.values, begin)
@@ -130,7 +161,7 @@ class FusedLoop:
                 block.emit(kernel.outputs, [instance], local, at)
                 for n, output in enumerate(outputs):
                     carried[n] = form.step(block, output, carried[n], [instance], local, at)
-                self._add(added, instance, mask, local)
+                self._fold_across(added, instance, mask, local, at)
             columns.next = sum(carried, list[ir.Value]())
             for address, value in zip(where, added, strict=True):
                 self.code.flow.store(value, address, 4)
@@ -138,13 +169,16 @@ class FusedLoop:
         joined = block.columns(sum(begin, list[ir.Value]()), body)
         form.end(block, outputs, alike(joined, begin))
 
-    def _add(self, sums: list[ir.Value], instance: Key, mask: ir.Value, local: Known) -> None:
-        """Add the pairs of an instance to the sums of columns."""
-        b = self.code.builder
-        for n, output in enumerate(self.kernel.outputs[self.kernel.places :]):
-            value = self.code.to_inner(local[output, self.block.key(output, instance)])
-            added = b.fadd(sums[n], value, flags=("contract",))
-            sums[n] = b.select(mask, added, sums[n])
+    def _fold_across(
+        self, states: list[ir.Value], instance: Key, mask: ir.Value, local: Known, at: ir.Value
+    ) -> None:
+        """Fold the pairs of an instance into the lanes' states of columns."""
+        b, vectors = self.code.builder, self.block.vectors
+        for n, rule in enumerate(self.sums.states):
+            number = self.kernel.places + n
+            carried = [states[n]] * vectors
+            after = rule.step(self.block, number, carried, [instance], local, at)[instance[1]]
+            states[n] = b.select(mask, after, states[n])
 
     def _masks(self) -> list[ir.Value]:
         """For each vector of rows, which of its lanes are rows of their own."""
@@ -169,7 +203,7 @@ class FusedTasks:
 
     def __init__(self, context: Context, packing: Packing) -> None:
         self.context, self.kernel, self.plan = context, context.kernel, context.plan
-        self.packing = packing
+        self.packing, self.forms = packing, Forms(context)
 
     def write(self) -> None:
         """Write all functions."""
@@ -186,39 +220,45 @@ class FusedTasks:
         return self.kernel.places
 
     def _unit_function(self) -> ir.Function:
-        """unit(scratch, rows, state, count, valid): a packed block of columns and a tile of rows.
+        """unit(scratch, rows, state, count, base, valid): fold a packed block into a tile of rows.
 
-        Lanes from `valid` on repeat other rows.
+        The block begins with column number `base`. Lanes from `valid` on repeat other rows.
         """
-        code = self.context.entry("unit")
-        scratch, rows, state, count, valid = code.given
+        code = self.context.function("unit", BYTES, BYTES, BYTES, I64, I64, I64)
+        scratch, *given, valid = code.given
         places = code.places(scratch)
-        block = open_block(code, places, scratch, [rows, state, count, i64(0)])
-        FusedLoop(block, Running(code), places, valid).fold()
+        block = open_block(code, places, scratch, given)
+        FusedLoop(block, self.forms.form(code, places), places, valid).fold()
         return code.done()
 
     def _gather_function(self) -> ir.Function:
-        """gather(scratch, count, sums, stride): lanes added up and joined to the task's sums.
+        """gather(scratch, count, sums, stride): lanes merged, and joined to the task's states.
 
-        The lanes' sums are 0 afterwards.
+        Those of the lanes have met no rows afterwards.
         """
         code = self.context.function("gather", BYTES, I64, BYTES, I64)
         scratch, count, sums, stride = code.given
         flow, width = code.flow, self.plan.width
-        lanes, columns = LaneSums(code, code.places(scratch)), ColumnSums(code, stride)
-        with (
-            flow.loop(i64(0), count, width, name="columns") as column,
-            flow.loop(i64(0), i64(self.kernel.across), name="outputs") as output,
-        ):
-            vectors: list[ir.Value] = []
-            for n in range(width):
-                place = lanes.address(code.builder.add(column.index, i64(n)), output.index)
-                vectors.append(code.to_outer(lanes.load(place)))
-                flow.store(code.inner.constant(0), place, 4)
-            total = _sums_of_lanes(code.outer, vectors)
-            where = columns.addresses(sums, column.index, output.index)
-            columns.add((total, None), *where)
+        lanes = LaneStates(code, code.places(scratch))
+        with flow.loop(i64(0), count, width, name="columns") as column:
+            for columns in self._columns(code, stride):
+                states = columns.states
+                (empty,) = states.initial(1)
+                first, stop = i64(columns.first), i64(columns.stop)
+                with flow.loop(first, stop, name="outputs") as output:
+                    vectors: list[ir.Value] = []
+                    for n in range(width):
+                        place = lanes.address(code.builder.add(column.index, i64(n)), output.index)
+                        vectors.append(code.to_outer(lanes.load(place)))
+                        flow.store(empty, place, 4)
+                    total = _lanes_merged(states, vectors)
+                    where = columns.addresses(sums, column.index, output.index)
+                    columns.add((total, None), *where)
         return code.done()
+
+    def _columns(self, code: Code, stride: ir.Value) -> list[ColumnStates]:
+        """The states of columns, run by run."""
+        return [ColumnStates(code, stride, run) for run in code.layout.column_runs]
 
     # -- tasks ----------------------------------------------------------------------------------
 
@@ -250,8 +290,9 @@ class FusedTasks:
         task = Task(code, batch, parts_of(self.packing))
         task.once()
         task.reset(state, code.units(count))
-        self._clear(code, sums, sizes.columns)
-        self._clear(code, places["across"], i64(self.context.layout.across))
+        for columns in self._columns(code, sizes.stride):
+            columns.clear(sums, flow.word(args, COLUMNS_PER_SPLIT))
+        LaneStates(code, places).clear(i64(self.plan.block))
         with self._pieces(code, count) as (piece, here):
             task.rows(b.add(first, piece), here)
             own = code.unit_state(state, code.units(piece))
@@ -262,7 +303,7 @@ class FusedTasks:
                 with flow.loop(i64(0), units, name="units") as unit:
                     where = code.unit_rows(rows, unit.index), code.unit_state(own, unit.index)
                     valid = b.sub(here, flow.times(unit.index, lanes))
-                    b.call(self.unit, [scratch, *where, columns, valid])
+                    b.call(self.unit, [scratch, *where, columns, base, valid])
                 shift = flow.times(b.sub(base, start), self.context.layout.outer_item)
                 b.call(self.gather, [scratch, columns, flow.at(sums, shift), sizes.stride])
 
@@ -278,11 +319,6 @@ class FusedTasks:
         with code.flow.loop(i64(0), count, step, name="pieces") as piece:
             left = code.builder.sub(count, piece.index)
             yield piece.index, code.flow.minimum(i64(step), left)
-
-    def _clear(self, code: Code, start: ir.Value, size: ir.Value) -> None:
-        step = self.plan.width * self.context.layout.outer_item
-        with code.flow.loop(i64(0), size, step, name="clear") as place:
-            code.flow.store(code.outer.constant(0), code.flow.at(start, place.index), 8)
 
     # -- merging and finishing ------------------------------------------------------------------
 
@@ -327,25 +363,22 @@ class FusedTasks:
             b.call(self.finish_rows, [args, scratch, batch, start, here, own])
 
     def _finish_rows_function(self) -> ir.Function:
-        """finish_rows(args, scratch, batch, first, count, state): sums of rows to results.
+        """finish_rows(args, scratch, batch, first, count, state): states of rows to results.
 
         `state`: those of the first split.
         """
         code = self.context.function("finish_rows", BYTES, BYTES, I64, I64, I64, BYTES)
         args, scratch, batch, first, count, state = code.given
-        flow, b, lanes, form = code.flow, code.builder, self.plan.lane_count, Running(code)
+        flow, b, lanes = code.flow, code.builder, self.plan.lane_count
         places = code.places(scratch)
-        outputs = Outputs(code, args, scratch, places)
+        form, outputs = self.forms.form(code, places), Outputs(code, args, scratch, places)
         sizes = self._sizes(code, args)
         with flow.loop(i64(0), code.units(count), name="units") as unit:
             slots = Slots(code, places["once"], code.unit_rows(places["rows"], unit.index))
             base = code.unit_state(state, unit.index)
             with flow.loop(i64(1), flow.word(args, SPLITS), name="splits") as split:
                 form.merge(base, flow.at(base, b.mul(split.index, sizes.rows)))
-            for output in range(self._first):
-                for r in range(self.plan.vectors):
-                    (part,) = form.states(output).load(base, i64(output), r)
-                    self._finish_sum(outputs, output, r, part, slots.leaf(i64(0)))
+            outputs.take(form, base, flow.word(args, COLUMNS), slots.leaf(i64(0)))
             start = flow.times(unit.index, lanes)
             here = flow.minimum(i64(lanes), b.sub(count, start))
             for number in self._results(ROW):
@@ -384,33 +417,35 @@ class FusedTasks:
         places = code.places(scratch)
         outputs = Outputs(code, args, scratch, places)
         sizes = self._sizes(code, args)
-        columns = ColumnSums(code, sizes.stride)
         apart = b.mul(flow.word(args, SPLITS), sizes.columns)
         with flow.loop(i64(0), count, width, name="columns") as column:
             leaf = _column_leaf(code, places, column.index)
-            for n in range(self.kernel.across):
+            each = [(n, run) for run in self._columns(code, sizes.stride)
+                    for n in range(run.first, run.stop)]  # fmt: skip
+            for n, columns in each:
                 high, low = columns.addresses(sums, column.index, i64(n))
                 with flow.loop(i64(1), flow.word(args, PANELS), name="panels") as panel:
                     shift = b.mul(panel.index, apart)
                     other = columns.load(flow.at(high, shift), flow.at(low, shift))
                     columns.add(other, high, low)
-                part = columns.load(high, low)
-                self._finish_sum(outputs, self._first + n, 0, part, leaf)
+                state = closed(code.outer, *columns.load(high, low))
+                state = outputs.times_factor(state, self._first + n, i64(0), 0, leaf)
+                self._finish(outputs, self._first + n, flow.word(args, ROWS), state)
             here = flow.minimum(i64(width), b.sub(count, column.index))
             for number in self._results(COLUMN):
                 outputs.write(batch, number, b.add(first, column.index), here)
         return code.done()
 
     def _results(self, stage: int) -> list[int]:
-        """The numbers of the results that are sums of rows, or of columns."""
-        return [each.result for each in self.kernel.kept_on(stage)]
+        """The numbers of the results that are kept on rows, or on columns."""
+        kept = self.kernel.kept_on(stage)
+        return [each.result + n for each in kept for n in range(len(each.rule.results))]
 
-    def _finish_sum(self, outputs: Outputs, output: int, r: int, part: Part, leaf: Leaf) -> None:
-        """One vector of sums as components of a result, times the factor that had left them."""
-        value = closed(outputs.code.outer, *part)
-        value = outputs.times_factor(value, output, i64(0), r, leaf)
+    def _finish(self, outputs: Outputs, output: int, rows: ir.Value, state: ir.Value) -> None:
+        """One vector of columns as components of their results, after so many rows."""
         owner = self.kernel.owner(output)
-        outputs.keep(owner.result, i64(output - owner.first), r, value)
+        for n, value in enumerate(finished(outputs.code, owner, rows, [state])):
+            outputs.keep(owner.result + n, i64(output - owner.first), 0, value)
 
 
 def _column_leaf(code: Code, places: Places, at: ir.Value) -> Leaf:
@@ -428,23 +463,24 @@ def _column_leaf(code: Code, places: Places, at: ir.Value) -> Leaf:
     return leaf
 
 
-def _sums_of_lanes(simd: Simd, vectors: Sequence[ir.Value]) -> ir.Value:
-    """Lane n is the sum of all lanes of vector n, for as many vectors as there are lanes.
+def _lanes_merged(states: States, vectors: Sequence[ir.Value]) -> ir.Value:
+    """Lane n is all lanes of vector n merged, for as many vectors as there are lanes.
 
-    Two vectors are joined at a time: half of the lanes of the sum belong to either.
+    Two vectors are joined at a time: half of the lanes of what is merged belong to either.
     """
-    b, word, width = simd.builder, ir.IntType(32), simd.width
+    b, word, width = states.builder, ir.IntType(32), states.plan.width
     current, bit = list(vectors), 1
     while len(current) > 1:
         joined: list[ir.Value] = []
         for even, odd in zip(current[::2], current[1::2], strict=True):
-            parts: list[ir.Value] = []
+            parts: list[Part] = []
             for flip in (0, bit):
                 lanes = [(n ^ flip) + (width if n & bit else 0) for n in range(width)]
                 mask = ir.Constant(
                     ir.VectorType(word, width), [ir.Constant(word, n) for n in lanes]
                 )
-                parts.append(b.shuffle_vector(even, odd, mask))
-            joined.append(simd.add(*parts))
+                parts.append((b.shuffle_vector(even, odd, mask), None))
+            ((merged, _),) = states.plainly_merged(parts[:1], parts[1:])
+            joined.append(merged)
         current, bit = joined, 2 * bit
     return current[0]

@@ -212,7 +212,7 @@ class Launcher:
         order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
         None for a single batch element.
         """
-        if columns > _MOST_LISTED and self.kernel.listed and self.dtype == "float32":
+        if columns > _MOST_LISTED and self.kernel.lists and self.dtype == "float32":
             raise UnsupportedError(
                 "lists of float32 values are of at most 2^32 columns",
                 found=f"{columns} columns",

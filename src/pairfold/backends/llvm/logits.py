@@ -10,7 +10,7 @@ from ...core.scalars import Loop, reachable
 from .block import Block
 from .context import Places
 from .emitter import Key, Known
-from .flow import Carried
+from .flow import Carried, i64
 from .shared import Shared
 from .shifted import Maxima
 
@@ -70,9 +70,14 @@ class Logits:
         for n, which in enumerate(maxima):
             self.maxima.grow(block.state, which, largest[n * vectors : (n + 1) * vectors])
 
+    def begin(self, known: Known) -> None:
+        """Compute all exponents, and enter the maxima that terms are measured from."""
+        self.fill([i64(place) for place in range(len(self.values))], {})
+        self.enter_maxima(known, [i64(place) for place in range(self.kernel.anchors)])
+
     def enter_maxima(self, known: Known, maxima: Sequence[ir.Value]) -> None:
         """The maxima of the block, for the terms that are measured from them."""
-        placeholders = [v for v in reachable(self.kernel.folded) if v.what == "placeholder"]
+        placeholders = [v for v in reachable(self.kernel.outputs) if v.what == "placeholder"]
         for placeholder in placeholders:
             for instance in self.block.instances(self.code.plan.jam):
                 number = maxima[placeholder.supplied.place]

@@ -56,10 +56,9 @@ class ShortOutputs:
         kernel, block, form, logits = self.code.kernel, self.block, self.form, self.logits
         known: Known = {}
         if logits is not None:
-            logits.fill([i64(place) for place in range(len(kernel.scores))], {})
-            logits.enter_maxima(known, [i64(place) for place in range(kernel.anchors)])
-        block.invariant(kernel.folded, block.instances(self.code.plan.jam), known)
-        outputs = [(number, i64(number)) for number in range(len(kernel.folded))]
+            logits.begin(known)
+        block.invariant(kernel.outputs, block.instances(self.code.plan.jam), known)
+        outputs = [(number, i64(number)) for number in range(len(kernel.outputs))]
         begin = form.begin(block, outputs)
 
         def body(columns: Carried, jam: int) -> None:
@@ -67,7 +66,7 @@ class ShortOutputs:
             local = dict(known)
             if logits is not None:
                 logits.recall(local, instances, columns.index)
-            block.emit(kernel.folded, instances, local, columns.index)
+            block.emit(kernel.outputs, instances, local, columns.index)
             columns.next = []
             for output, carried in zip(outputs, alike(columns.values, begin), strict=True):
                 columns.next += form.step(block, output, carried, instances, local, columns.index)
@@ -86,7 +85,7 @@ class LongOutputs:
         self.shared = Shared(block, places)
         # Exponents of all components, or one for each of them.
         logits = Logits(block, places) if self.kernel.anchors else None
-        weighted = self.kernel.weight is not None
+        weighted = self.kernel.only.folded.weight is not None
         self.common = logits if weighted else None
         self.own = None if weighted else logits
 
@@ -99,14 +98,14 @@ class LongOutputs:
                 self.common.enter_maxima(known, [i64(0)])
         self.shared.fill(known, None if self.common is None else self.common.recall)
         jam, n = min(self.code.plan.output_jam, self.loop.n), self.loop.n
-        if self.kernel.listed or self.own is not None:
+        if self.kernel.lists or self.own is not None:
             jam = 1
         whole = n // jam * jam
         with self.code.flow.loop(i64(0), i64(whole), jam, name="outputs") as outputs:
             self._components(outputs.index, jam)
         if whole < n:
             self._components(i64(whole), n - whole)
-        if self.kernel.total is not None:
+        if self.kernel.only.total is not None:
             self._total()
 
     def _components(self, first: ir.Value, jam: int) -> None:
@@ -142,7 +141,7 @@ class LongOutputs:
     def _total(self) -> None:
         """The terms without weights, read from the buffer of shared values."""
         block, form, instances = self.block, self.form, self.block.instances()
-        outputs = [(len(self.kernel.outputs), i64(self.kernel.dim))]
+        outputs = [(self.kernel.only.last, i64(self.kernel.dim))]
         stop, (begin,) = block.stop(), form.begin(block, outputs)
         with self.code.flow.loop(i64(0), stop, block.step(), begin, name="total") as columns:
             local: Known = {}

@@ -12,6 +12,7 @@ from .copying import put
 from .emitter import Known, Leaf
 from .flow import I64, i64
 from .forms import Forms
+from .states import Form
 
 
 class Outputs:
@@ -46,6 +47,14 @@ class Outputs:
         found = known[factor, emitter.key(factor, (0, r))]
         code.refuse(self.args, simd.isnan(simd.sub(found, found)))
         return code.builder.fmul(code.to_outer(found), value)
+
+    def take(self, form: Form, state: ir.Value, columns: ir.Value, leaf: Leaf) -> None:
+        """Keep the results of a unit after so many columns; `leaf` reads what factors need."""
+        for part in form.finish(state, columns):
+            value = part.value
+            if part.output is not None:
+                value = self.times_factor(value, *part.output, part.r, leaf)
+            self.keep(part.number, part.at, part.r, value)
 
     def _element(self, number: int) -> tuple[ir.Type, int]:
         """The type of a result while it is kept, and its bytes."""
@@ -102,11 +111,7 @@ def finish_function(context: Context, forms: Forms) -> ir.Function:
         own = code.unit_state(state, unit.index)
         if not context.row_major:
             form.gather(own)
-        for part in form.finish(own, columns):
-            value = part.value
-            if part.output is not None:
-                value = outputs.times_factor(value, *part.output, part.r, slots.leaf(i64(0)))
-            outputs.keep(part.number, part.at, part.r, value)
+        outputs.take(form, own, columns, slots.leaf(i64(0)))
         start = flow.times(unit.index, lanes if context.row_major else 1)
         here = i64(1)
         if context.row_major:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ...errors import InternalError
+from ...errors import UnsupportedError
 from ...lower.kernel import COLUMN, ROW, Kernel
 from ...lower.schedule import Plan
+from ...lower.sweep import may_keep_columns
 from .block import open_block
 from .context import Context
 from .flow import i64
@@ -43,15 +44,21 @@ class Program:
 def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
     """What makes one of the entry points, `run` or `combine`.
 
-    Fused sums have both: every call needs both, and they share the packing.
+    Fused tasks have both: every call needs both, and they share the packing.
+
+    Raises:
+        UnsupportedError: columns are to keep more than a number for each component.
     """
     context = Context(kernel, plan)
     machine = plan.machine
     if kernel.fused:
-        if plan.screen is not None:
-            raise InternalError("fused sums have no bounds to be screened by")
-        if any(each.rule.name != "Sum" for each in kernel.accumulators):
-            raise InternalError("fused kernels are of sums")
+        for each in kernel.kept_on(COLUMN):
+            if not may_keep_columns(each.rule):
+                raise UnsupportedError(
+                    "in a pass that keeps rows, columns keep one number for each component",
+                    found=each.rule.name,
+                    hint=f"a call of its own for {each.rule.name}",
+                )
         FusedTasks(context, Packing(context, (ROW, COLUMN))).write()
         drivers = (own_driver(machine, "run"), own_driver(machine, "combine"))
     elif entry == "run":

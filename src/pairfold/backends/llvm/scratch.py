@@ -19,6 +19,32 @@ _LONG_LIST = 16
 
 
 @dataclass(frozen=True)
+class ListRows:
+    """How lists of so many places lie in memory, in rows of lanes.
+
+    `long`: pairs are put aside lane by lane; `step`: places that are gone through at a time;
+    `places`: those there are room for; `aside`: pairs that may wait for being inserted.
+    """
+
+    long: bool
+    step: int
+    places: int
+    aside: int = 32
+
+    @staticmethod
+    def of(length: int) -> ListRows:
+        """Those of lists of a length."""
+        long = length > _LONG_LIST
+        step = 4 if long else max(1, length - 1)
+        return ListRows(long, step, 1 + -(-(length - 1) // step) * step)
+
+    @property
+    def count(self) -> int:
+        """Values and indices, what was put aside, how much, and room for one vector."""
+        return 2 * (self.places + self.aside) + 2
+
+
+@dataclass(frozen=True)
 class Run:
     """Neighbouring places of states that have the rule of an accumulator.
 
@@ -52,7 +78,6 @@ class Layout:
         self.outer_item = DTYPES[plan.accumulation.outer].bytes
         self.components = 2 if plan.accumulation.compensated else 1
         lanes = plan.lane_count
-        self._lay_out_lists(kernel.length)
         self.runs = self._runs(plan, kernel.kept_on(ROW))
         self.column_runs = self._runs(plan, kernel.kept_on(COLUMN))
         self.state_words = self.runs[-1].after if self.runs else 0
@@ -108,26 +133,18 @@ class Layout:
         return [plan.block, unit, packed, *sizes, *places]
 
     def _runs(self, plan: Plan, accumulators: Sequence[Accumulator]) -> list[Run]:
-        """The states of some accumulators, one run where the rule is the same."""
+        """The states of some accumulators; running ones of the same rule are one run."""
         found: list[Run] = []
         for each in accumulators:
             last = found[-1] if found else None
-            if last is not None and last.accumulator.rule is each.rule:
+            alike = last is not None and last.accumulator.rule is each.rule
+            if last is not None and alike and each.rule.form == "running":
                 found[-1] = replace(last, count=last.count + each.places)
                 continue
             compensated = plan.accumulation.compensated and each.rule.additive
             words = each.parts * (2 if compensated else 1)
             if each.rule.listed:
-                # Values and indices, what was put aside, how much, and room for one vector.
-                rows = 2 * (self.list_places + self.list_aside) + 2
-                words = -(-rows * self.item // self.outer_item)
-            first, start = (0, 0) if last is None else (last.stop, last.after)
-            found.append(Run(each, first, each.places, start, words, compensated))
+                words = -(-ListRows.of(each.folded.length).count * self.item // self.outer_item)
+            start = 0 if last is None else last.after
+            found.append(Run(each, each.first, each.places, start, words, compensated))
         return found
-
-    def _lay_out_lists(self, length: int) -> None:
-        """Places of a list, how many are gone through at a time, and how many pairs wait for it."""
-        self.list_long = length > _LONG_LIST
-        self.list_step = 4 if self.list_long else max(1, length - 1)
-        self.list_places = 1 + -(-(length - 1) // self.list_step) * self.list_step
-        self.list_aside = 32

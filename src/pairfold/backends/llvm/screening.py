@@ -27,6 +27,7 @@ from .block import Block
 from .context import Code, Context, Places
 from .emitter import Known
 from .flow import I64, i64
+from .loops import alike
 from .shorts import I32, Product, product
 from .states import Form
 
@@ -108,7 +109,8 @@ class _Grid:
                 for name, error in (("rounding", sums.rounding), ("whole", sums.whole)):
                     flow.store(error, part(rows, name, lane, item), 4)
             # The first blocks of a list are all evaluated.
-            first = -(-2 * self.code.kernel.length // self.plan.block)
+            longest = max((each.folded.length for each in self.code.kernel.lists), default=0)
+            first = -(-2 * longest // self.plan.block)
             flow.store(i64(first), part(rows, "rest", i64(0), 8), 8)
 
     def columns(self, count: ir.Value) -> None:
@@ -286,45 +288,48 @@ class ScreenedLoop:
         with flow.loop(i64(0), i64(self.plan.vectors), carried=[i64(0)], name="vectors") as r:
             lane = flow.times(r.index, self.plan.width)
             own = flow.at(rows, flow.times(lane, self.item))
-            state = flow.at(block.state, flow.times(lane, self.form.lane_bytes))
+            form, state = self.form.narrowed(block.state, lane)
             flow.store(count, some, 8)
             with flow.when(screened):
-                flow.store(self._pick(rows, state, lane), some, 8)
+                flow.store(self._pick(form, rows, state, lane), some, 8)
             left = flow.word(some, 0)
             with flow.when(b.icmp_signed("!=", left, i64(0))):
-                self._fold_picked(block.narrowed(own, state, self.places["screen picks"]), left)
+                picked = block.narrowed(own, state, self.places["screen picks"])
+                self._fold_picked(form, picked, left)
             r.next = [b.add(r.values[0], left)]
         most = b.mul(count, i64(self.plan.vectors))
         useless = b.icmp_signed(">", b.mul(r.results[0], i64(2)), most)
         with flow.when(b.and_(screened, useless)):
             flow.store(i64(_REST), rest, 8)
 
-    def _fold_picked(self, block: Block, count: ir.Value) -> None:
+    def _fold_picked(self, form: Form, block: Block, count: ir.Value) -> None:
         """Fold the picked columns into the states of one vector of rows, as all would be.
 
         Where fewer are left than go together, the values of the others are NaN.
         """
-        b, jam, form = self.builder, self.plan.jam, self.form
+        b, jam = self.builder, self.plan.jam
         for extra in range(jam - 1):
             place = self.flow.times(b.add(count, i64(extra)), 8)
             self.flow.store(i64(0), self.flow.at(self.places["screen picks"], place), 8)
-        output, instances = self.code.kernel.outputs[0], block.instances(jam)
-        outputs = [(0, i64(0))]
+        values, instances = self.code.kernel.outputs, block.instances(jam)
+        outputs = [(number, i64(number)) for number in range(len(values))]
         known: Known = {}
-        block.invariant([output], instances, known)
+        block.invariant(values, instances, known)
         nothing = self.simd.constant(math.nan)
-        stop, (begin,) = self.code.round_up(count, jam), form.begin(block, outputs)
-        with self.flow.loop(i64(0), stop, jam, begin, name="picked") as columns:
-            local = dict(known)
-            block.emit([output], instances, local, columns.index)
+        stop, begin = self.code.round_up(count, jam), form.begin(block, outputs)
+        carried = sum(begin, list[ir.Value]())
+        with self.flow.loop(i64(0), stop, jam, carried, name="picked") as columns:
+            local, at = dict(known), columns.index
+            block.emit(values, instances, local, at)
             for instance in instances[1:]:
-                here = b.icmp_signed("<", b.add(columns.index, i64(instance[0])), count)
-                key = output, block.key(output, instance)
-                local[key] = b.select(here, local[key], nothing)
-            columns.next = form.step(
-                block, outputs[0], columns.values, instances, local, columns.index
-            )
-        form.end(block, outputs, [columns.results])
+                here = b.icmp_signed("<", b.add(at, i64(instance[0])), count)
+                for value in dict.fromkeys(values):
+                    key = value, block.key(value, instance)
+                    local[key] = b.select(here, local[key], nothing)
+            columns.next = []
+            for output, own in zip(outputs, alike(columns.values, begin), strict=True):
+                columns.next += form.step(block, output, own, instances, local, at)
+        form.end(block, outputs, alike(columns.results, begin))
 
     def _pick_all(self) -> None:
         """All columns."""
@@ -377,12 +382,12 @@ class ScreenedLoop:
             where = flow.at(self.places["screen tops"], i64(4 * r * plan.width))
             flow.store(value, where, 4)
 
-    def _pick(self, rows: ir.Value, state: ir.Value, lane: ir.Value) -> ir.Value:
+    def _pick(self, form: Form, rows: ir.Value, state: ir.Value, lane: ir.Value) -> ir.Value:
         """The columns that some row of a vector may be near enough to: how many were written."""
         flow, b, plan = self.flow, self.builder, self.plan
         kind = ir.VectorType(I32, plan.width)
         bits = ir.IntType(plan.width)
-        bound = self._bound(rows, state, lane)
+        bound = self._bound(rows, form.limit(state), lane)
         with flow.loop(i64(0), self.block.count, carried=[i64(0)], name="pick") as column:
             sums = flow.load(kind, self._sums_address(column.index, lane), 4)
             near = b.bitcast(b.icmp_signed(">", sums, bound), bits)
@@ -393,9 +398,10 @@ class ScreenedLoop:
             column.next = [b.add(number, b.zext(some, I64))]
         return column.results[0]
 
-    def _bound(self, rows: ir.Value, state: ir.Value, lane: ir.Value) -> ir.Value:
+    def _bound(self, rows: ir.Value, most: ir.Value, lane: ir.Value) -> ir.Value:
         """What the sums of columns exceed that may be near enough to a vector of rows.
 
+        That is nearer than `most`, or for the first time as near as any.
         |x - y|^2, as it is computed, differs from the exact one by a factor within 1 +- slack, and
         by squares that underflow.
         """
@@ -415,11 +421,11 @@ class ScreenedLoop:
             wide.splat(self._double(self.memory.scalar("screen errors", i64(place))))
             for place in (0, 1)
         ]
-        limit = self._double(self.form.limit(state))
+        limit = self._double(most)
         if self.memory.distance.root:
             limit = wide.mul(limit, limit)
         limit = wide.fma(limit, more, tiny)
-        if not self.code.kernel.listed:
+        if not self.code.kernel.lists:
             # The column with the largest sum is no farther than this.
             top = flow.at(self.places["screen tops"], flow.times(lane, 4))
             top = self._double(self._vector_at(top, I32))

@@ -8,35 +8,34 @@ Maxima stay within the finite numbers: -inf and inf then need no special case, e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from llvmlite import ir
 
 from ...core.scalars import to_float
 from ...errors import InternalError
+from ...lower.accumulators import Accumulator
 from ..functions import approximations
 from .block import Block
 from .context import Code, Places
 from .emitter import Key, Known
-from .flow import i64
-from .states import Finished, Output, Part, Scale, States, closed, finished
+from .flow import Carried, i64
+from .scratch import Run
+from .states import Finished, Form, Output, Part, Scale, States, closed, finished
 
 
 class Maxima:
     """The running maxima of a unit; they lie behind its states.
 
-    A kernel has one for each component, or one for all where a weight multiplies the terms.
+    An accumulator has one for each component, or one for all where a weight multiplies the terms.
+    Those of all accumulators of a kernel are numbered one after the other.
     """
 
     def __init__(self, code: Code, places: Places) -> None:
         self.code, self.kernel, self.plan, self.places = code, code.kernel, code.plan, places
         self.flow, self.outer = code.flow, code.outer
         self.lowest = to_float("lowest", code.plan.dtype)
-
-    def of(self, component: ir.Value) -> ir.Value:
-        """The number of the maximum that a component's terms are measured from."""
-        return component if self.kernel.weight is None else i64(0)
 
     def _address(self, state: ir.Value, which: ir.Value, r: int) -> ir.Value:
         """Lanes of vector r of maximum `which`."""
@@ -64,12 +63,11 @@ class Maxima:
         address = self._kept("maxima", self.code.item, which, r)
         return self.flow.load(self.code.simd.type, address, 4)
 
-    def reset(self, state: ir.Value) -> None:
-        """The maxima of no columns."""
-        with self.flow.loop(i64(0), i64(self.kernel.anchors), name="anchors") as which:
-            for r in range(self.plan.vectors):
-                lowest = self.outer.constant(self.lowest)
-                self.flow.store(lowest, self._address(state, which.index, r), 8)
+    def _each(self, accumulator: Accumulator) -> contextlib.AbstractContextManager[Carried]:
+        """A loop over the maxima of an accumulator."""
+        first = accumulator.top
+        stop = first + accumulator.folded.anchors
+        return self.flow.loop(i64(first), i64(stop), name="anchors")
 
     def _larger(self, x: ir.Value, y: ir.Value) -> ir.Value:
         """The larger of two, neither being NaN."""
@@ -82,12 +80,9 @@ class Maxima:
         factor = approximations.FUNCTIONS["exp"](self.outer, self.outer.sub(before, after))
         self.flow.store(factor, self._factor(name, which, r), 8)
 
-    def scale(self, name: str) -> Scale:
+    def scaled(self, name: str, parts: Sequence[Part], which: ir.Value, r: int) -> list[Part]:
         """Sums brought from the maximum they were measured from to the present one."""
-        return partial(self._scaled, name)
-
-    def _scaled(self, name: str, parts: Sequence[Part], place: ir.Value, r: int) -> list[Part]:
-        factor = self.flow.load(self.outer.type, self._factor(name, self.of(place), r), 8)
+        factor = self.flow.load(self.outer.type, self._factor(name, which, r), 8)
         return [
             (self.outer.mul(high, factor), None if low is None else self.outer.mul(low, factor))
             for high, low in parts
@@ -109,10 +104,10 @@ class Maxima:
                 after = self.code.builder.fptrunc(after, simd.type)
             flow.store(after, self._kept("maxima", self.code.item, which, r), 4)
 
-    def merge(self, into: ir.Value, other: ir.Value) -> None:
+    def merge(self, into: ir.Value, other: ir.Value, accumulator: Accumulator) -> None:
         """The common maxima of two units, and what the sums of either are to be multiplied by."""
         flow = self.flow
-        with flow.loop(i64(0), i64(self.kernel.anchors), name="anchors") as which:
+        with self._each(accumulator) as which:
             for r in range(self.plan.vectors):
                 address = self._address(into, which.index, r)
                 here = flow.load(self.outer.type, address, 8)
@@ -122,9 +117,9 @@ class Maxima:
                 self._keep_factor("rescale", which.index, r, here, common)
                 self._keep_factor("rescale other", which.index, r, there, common)
 
-    def gather(self, state: ir.Value) -> None:
+    def gather(self, state: ir.Value, accumulator: Accumulator) -> None:
         """When lanes are columns: one maximum for all lanes of a row."""
-        with self.flow.loop(i64(0), i64(self.kernel.anchors), name="anchors") as which:
+        with self._each(accumulator) as which:
             lanes = [self.load(state, which.index, r) for r in range(self.plan.vectors)]
             common = lanes[0]
             for vector in lanes[1:]:
@@ -139,22 +134,28 @@ class Maxima:
 
 
 class MaxShifted:
-    """Sums of terms that are measured from running maxima."""
+    """Sums of terms that are measured from running maxima: the states of an accumulator."""
 
-    def __init__(self, code: Code, places: Places) -> None:
-        self.code, self.states, self.maxima = code, States(code), Maxima(code, places)
-        self.lane_bytes = code.layout.outer_item
+    def __init__(self, code: Code, run: Run, places: Places) -> None:
+        self.code, self.states, self.maxima = code, States(code, run), Maxima(code, places)
+        self.accumulator, self.first, self.stop = run.accumulator, run.first, run.stop
 
-    def reset(self, state: ir.Value) -> None:
-        """The states of an empty unit."""
-        self.states.reset(state)
-        self.maxima.reset(state)
+    def _maximum(self, place: ir.Value) -> ir.Value:
+        """The number of the maximum that the terms of a place are measured from."""
+        own = self.accumulator
+        if own.folded.weight is not None:
+            return i64(own.top)
+        shift = own.top - own.first
+        return self.code.builder.add(place, i64(shift)) if shift else place
+
+    def _scale(self, name: str) -> Scale:
+        """Sums of a place brought from the maximum they were measured from to the present one."""
+        return lambda parts, place, r: self.maxima.scaled(name, parts, self._maximum(place), r)
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
         """Join the states of two units."""
-        self.maxima.merge(into, other)
-        scales = self.maxima.scale("rescale"), self.maxima.scale("rescale other")
-        self.states.merge(into, other, scales)
+        self.maxima.merge(into, other, self.accumulator)
+        self.states.merge(into, other, (self._scale("rescale"), self._scale("rescale other")))
 
     def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
         """The accumulators of a block."""
@@ -177,30 +178,34 @@ class MaxShifted:
     ) -> None:
         """Merge accumulators into the states, which are rescaled to the maxima of the block."""
         for (_, place), own in zip(outputs, carried, strict=True):
-            self.states.end(block, place, own, self.maxima.scale("rescale"))
+            self.states.end(block, place, own, self._scale("rescale"))
 
     def gather(self, state: ir.Value) -> None:
         """One maximum for all lanes of a row."""
-        self.maxima.gather(state)
+        self.maxima.gather(state, self.accumulator)
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
         """The results of a unit."""
-        kernel, outer, scale = self.code.kernel, self.code.outer, self.maxima.scale("rescale")
-        for output, component in self.states.components(kernel.only):
-            vectors = self.states.vectors(state, component, scale)
+        own, outer, scale = self.accumulator, self.code.outer, self._scale("rescale")
+        for output, component in self.states.components(own):
+            _, place = output
+            vectors = self.states.vectors(state, place, scale)
             totals: list[list[Part]] = []
-            if kernel.total is not None:
-                totals = self.states.vectors(state, i64(kernel.dim), scale)
+            if own.total is not None:
+                totals = self.states.vectors(state, i64(own.first + own.count), scale)
             for r, parts in enumerate(vectors):
-                maximum = self.maxima.load(state, self.maxima.of(component), r)
+                maximum = self.maxima.load(state, self._maximum(place), r)
                 total = closed(outer, *totals[r][0]) if totals else None
                 values = [closed(outer, *part) for part in parts]
-                values = finished(self.code, kernel.only, columns, values, maximum, total)
-                for number, value in enumerate(values):
-                    own = kernel.only.rule.results[number].per == "component"
+                values = finished(self.code, own, columns, values, maximum, total)
+                for n, (value, result) in enumerate(zip(values, own.rule.results, strict=True)):
                     # A maximum for all components is written again with each of them.
-                    at = component if own else self.maxima.of(component)
-                    yield Finished(number, at, r, value, output)
+                    once = result.per == "anchor" and own.folded.weight is not None
+                    yield Finished(own.result + n, i64(0) if once else component, r, value, output)
+
+    def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
+        """Not needed: blocks with sums are folded whole."""
+        raise InternalError("sums of shifted terms are folded for all rows of a unit")
 
     def limit(self, state: ir.Value) -> ir.Value:
         """None: every term counts."""

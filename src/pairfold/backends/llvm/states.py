@@ -5,16 +5,18 @@ sum where the plan asks for one; the total counts as one more component. Compone
 accumulator have as many states as its rule. Running maxima lie behind. A unit is a tile of rows, or
 one row spread over the lanes.
 
-A `Form` says what the states of a kernel are and what becomes of them; there is one for running
+A `Form` says what some states of a kernel are and what becomes of them; there is one for running
 states (here), one for terms that are measured from running maxima, and one for lists of the K
-smallest.
+smallest. Where a kernel has several runs of states, each has a form of its own, and `Together` is
+the form of all.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Protocol
 
 from llvmlite import ir
@@ -56,18 +58,19 @@ class Finished:
 
 
 class Form(Protocol):
-    """The states of a kernel's rows, in one function being written.
+    """States of a kernel's rows, in one function being written: places `first` to `stop` of a unit.
 
     `state` is always the address of a unit's states, or of those of one vector of its rows.
     """
 
     @property
-    def lane_bytes(self) -> int:
-        """What the states of one lane are apart from those of the next."""
+    def first(self) -> int:
+        """The first place."""
         ...
 
-    def reset(self, state: ir.Value) -> None:
-        """The states of an empty unit."""
+    @property
+    def stop(self) -> int:
+        """The place after the last."""
         ...
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
@@ -107,21 +110,25 @@ class Form(Protocol):
         """The results of a unit, after so many columns."""
         ...
 
+    def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
+        """The states of the vector of rows from a lane on: their form, and where they are."""
+        ...
+
     def limit(self, state: ir.Value) -> ir.Value:
         """What a value of the first component must be smaller than to count."""
         ...
 
 
 class States:
-    """Numbers with a rule to merge them, in memory: those of a run of places, or of the only one.
+    """Numbers with a rule to merge them, in memory: those of a run of places.
 
     Places are counted from the first of the unit.
     """
 
-    def __init__(self, code: Code, run: Run | None = None) -> None:
+    def __init__(self, code: Code, run: Run) -> None:
         self.code, self.kernel, self.plan = code, code.kernel, code.plan
         self.flow, self.builder, self.outer = code.flow, code.builder, code.outer
-        self.run = code.layout.runs[0] if run is None else run
+        self.run = run
         self.rule, self.compensated = self.run.accumulator.rule, self.run.compensated
         self.row_bytes = code.plan.lane_count * code.layout.outer_item
 
@@ -151,16 +158,6 @@ class States:
         """A loop over the places."""
         return self.flow.loop(i64(self.run.first), i64(self.run.stop), name=name)
 
-    def reset(self, state: ir.Value) -> None:
-        """The states of an empty unit."""
-        with self._each("reset") as place:
-            for n, value in enumerate(self.identity()):
-                for r in range(self.plan.vectors):
-                    address = self.lane_address(state, place.index, n, r)
-                    self.flow.store(self.outer.constant(value), address, 8)
-                    if self.compensated:
-                        self.flow.store(self.outer.constant(0), self._correction(address), 8)
-
     def load(self, state: ir.Value, place: ir.Value, r: int) -> list[Part]:
         """Vector r of the states of component `place`."""
         found: list[Part] = []
@@ -186,6 +183,10 @@ class States:
         """The reduction's merge; compensated sums keep the rounding error of every addition."""
         if self.compensated:
             return [two_sum(self.outer, x, y) for x, y in zip(a, b, strict=True)]
+        return self.plainly_merged(a, b)
+
+    def plainly_merged(self, a: Sequence[Part], b: Sequence[Part]) -> list[Part]:
+        """The same, without corrections."""
         emitter, merges = self.code.rules(PAIR, self.outer), self.run.accumulator.merges
         known: Known = {}
         for placeholder in (v for v in reachable(merges) if v.what == "placeholder"):
@@ -257,7 +258,7 @@ class States:
         """The accumulators of output `number` after the pairs of these instances."""
         vectors, current = block.vectors, list(states)
         emitter = self.code.rules(PAIR, self.code.inner)
-        owner, output = self.kernel.owner(number), self.kernel.folded[number]
+        owner, output = self.kernel.owner(number), self.kernel.outputs[number]
         steps = owner.steps[number - owner.first]
         for instance in instances:
             r = instance[1]
@@ -299,6 +300,12 @@ class States:
 
     # -- finishing ------------------------------------------------------------------------------
 
+    def accumulators(self) -> Iterator[Accumulator]:
+        """Those whose states these are."""
+        for each in self.kernel.accumulators:
+            if self.run.first <= each.first < self.run.stop:
+                yield each
+
     def components(self, accumulator: Accumulator) -> Iterable[tuple[Output, ir.Value]]:
         """The outputs of an accumulator, each with its component; a long output is one loop."""
         if self.kernel.output_loop is None:
@@ -323,28 +330,17 @@ class States:
 class Running:
     """States that columns are merged into as they come: sums, extremes, indices."""
 
-    def __init__(self, code: Code) -> None:
-        self.code, self.kernel = code, code.kernel
-        self.runs = [States(code, run) for run in code.layout.runs]
-        self.lane_bytes = code.layout.outer_item
-
-    def states(self, number: int) -> States:
-        """The states that an output is folded into."""
-        return next(states for states in self.runs if number < states.run.stop)
-
-    def reset(self, state: ir.Value) -> None:
-        """The states of an empty unit."""
-        for states in self.runs:
-            states.reset(state)
+    def __init__(self, code: Code, run: Run) -> None:
+        self.code, self.states = code, States(code, run)
+        self.first, self.stop = run.first, run.stop
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
         """Join the states of two units."""
-        for states in self.runs:
-            states.merge(into, other)
+        self.states.merge(into, other)
 
     def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
         """The accumulators of a block."""
-        return [self.states(number).initial(block.vectors) for number, _ in outputs]
+        return [self.states.initial(block.vectors) for _ in outputs]
 
     def step(
         self,
@@ -356,33 +352,114 @@ class Running:
         at: ir.Value,
     ) -> list[ir.Value]:
         """The accumulators after some pairs."""
-        states = self.states(output[0])
-        return states.step(block, output[0], carried, instances, local, at)
+        return self.states.step(block, output[0], carried, instances, local, at)
 
     def end(
         self, block: Block, outputs: Sequence[Output], carried: Sequence[Sequence[ir.Value]]
     ) -> None:
         """Merge accumulators into the states."""
-        for (number, place), own in zip(outputs, carried, strict=True):
-            self.states(number).end(block, place, own)
+        for (_, place), own in zip(outputs, carried, strict=True):
+            self.states.end(block, place, own)
 
     def gather(self, state: ir.Value) -> None:
         """Lanes have nothing in common."""
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
         """The results of a unit."""
-        for each in self.kernel.accumulators:
-            states = self.states(each.first)
-            for output, component in states.components(each):
-                for r, parts in enumerate(states.vectors(state, output[1])):
+        for each in self.states.accumulators():
+            for output, component in self.states.components(each):
+                for r, parts in enumerate(self.states.vectors(state, output[1])):
                     own = [closed(self.code.outer, *part) for part in parts]
                     for n, value in enumerate(finished(self.code, each, columns, own)):
                         yield Finished(each.result + n, component, r, value, output)
 
+    def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
+        """Lanes lie side by side."""
+        flow = self.code.flow
+        return self, flow.at(state, flow.times(lane, self.code.layout.outer_item))
+
     def limit(self, state: ir.Value) -> ir.Value:
         """The best value so far."""
-        address = self.runs[0].lane_address(state, i64(0), 0, 0)
+        address = self.states.lane_address(state, i64(self.first), 0, 0)
         return self.code.flow.load(self.code.outer.type, address, 8)
+
+
+class Together:
+    """The states of several runs, each of its own form.
+
+    `apart`: the addresses of the states of each form, where they are not that of the unit.
+    """
+
+    def __init__(
+        self, code: Code, forms: Sequence[Form], apart: Sequence[ir.Value] | None = None
+    ) -> None:
+        self.code, self.forms, self.apart = code, forms, apart
+        self.first, self.stop = 0, max((form.stop for form in forms), default=0)
+
+    def _of(self, block: Block, number: int) -> tuple[Form, Block]:
+        """The form of an output's states, and the block as it sees it.
+
+        The components of several accumulators are written out: their numbers are their places.
+        """
+        which, form = next((n, f) for n, f in enumerate(self.forms) if number < f.stop)
+        return form, block if self.apart is None else replace(block, state=self.apart[which])
+
+    def merge(self, into: ir.Value, other: ir.Value) -> None:
+        """Join the states of two units."""
+        for form in self.forms:
+            form.merge(into, other)
+
+    def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
+        """What a loop over a block carries for each of these."""
+        found: list[list[ir.Value]] = []
+        for output in outputs:
+            form, own = self._of(block, output[0])
+            found += form.begin(own, [output])
+        return found
+
+    def step(
+        self,
+        block: Block,
+        output: Output,
+        carried: Sequence[ir.Value],
+        instances: Sequence[Key],
+        local: Known,
+        at: ir.Value,
+    ) -> list[ir.Value]:
+        """What is carried for one output after some pairs."""
+        form, own = self._of(block, output[0])
+        return form.step(own, output, carried, instances, local, at)
+
+    def end(
+        self, block: Block, outputs: Sequence[Output], carried: Sequence[Sequence[ir.Value]]
+    ) -> None:
+        """Merge what the loop over a block has carried into the states."""
+        for output, values in zip(outputs, carried, strict=True):
+            form, own = self._of(block, output[0])
+            form.end(own, [output], [values])
+
+    def gather(self, state: ir.Value) -> None:
+        """What has to be common to all lanes of a row becomes so."""
+        for form in self.forms:
+            form.gather(state)
+
+    def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
+        """The results of a unit."""
+        for form in self.forms:
+            yield from form.finish(state, columns)
+
+    def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
+        """Lanes are not equally far apart in all forms."""
+        apart = [form.narrowed(state, lane)[1] for form in self.forms]
+        return Together(self.code, self.forms, apart), state
+
+    def limit(self, state: ir.Value) -> ir.Value:
+        """What a value must be smaller than to count for some of them: the largest of theirs."""
+        apart = self.apart or [state] * len(self.forms)
+        limits = [
+            self.code.to_outer(form.limit(own)) for form, own in zip(self.forms, apart, strict=True)
+        ]
+        return reduce(self.code.outer.greater, limits)
 
 
 def two_sum(simd: Simd, a: Part, b: Part) -> tuple[ir.Value, ir.Value]:

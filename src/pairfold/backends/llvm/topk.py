@@ -21,12 +21,14 @@ from typing import Protocol
 from llvmlite import ir
 
 from ...core.scalars import Value, reachable
+from ...lower.accumulators import Accumulator
 from ...lower.kernel import PAIR
 from .block import Block
 from .context import Code, Context, no_leaf
 from .emitter import Emitter, Key, Known
 from .flow import BYTES, I64, i64
-from .states import Finished, Output, States, finished
+from .scratch import ListRows, Run
+from .states import Finished, Form, Output, States, finished
 
 # A value and its index, lane by lane.
 Entry = tuple[ir.Value, ir.Value]
@@ -41,10 +43,15 @@ class _Placed(Protocol):
 
 
 class Lists:
-    """Vectors of lists in memory, in one function being written; `lists` is the address of one."""
+    """Vectors of an accumulator's lists in memory, in one function being written.
 
-    def __init__(self, code: Code) -> None:
-        self.code, self.kernel, self.plan, self.layout = code, code.kernel, code.plan, code.layout
+    `lists` is the address of one.
+    """
+
+    def __init__(self, code: Code, accumulator: Accumulator) -> None:
+        self.code, self.plan, self.accumulator = code, code.plan, accumulator
+        self.length = accumulator.folded.length
+        self.rows = ListRows.of(self.length)
         self.flow, self.builder = code.flow, code.builder
         self.simd, self.item = code.simd, code.item
 
@@ -54,19 +61,19 @@ class Lists:
 
     def entry_at(self, lists: ir.Value, place: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Addresses of values and indices at a place."""
-        index = self.builder.add(place, i64(self.layout.list_places))
+        index = self.builder.add(place, i64(self.rows.places))
         return self.row(lists, place), self.row(lists, index)
 
     def aside_at(self, lists: ir.Value, place: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Addresses of values and indices that were put aside."""
-        first = self.builder.add(place, i64(2 * self.layout.list_places))
+        first = self.builder.add(place, i64(2 * self.rows.places))
         return self.row(lists, first), self.row(
-            lists, self.builder.add(first, i64(self.layout.list_aside))
+            lists, self.builder.add(first, i64(self.rows.aside))
         )
 
     def counts_at(self, lists: ir.Value) -> ir.Value:
         """The address of how many were put aside."""
-        return self.row(lists, i64(2 * (self.layout.list_places + self.layout.list_aside)))
+        return self.row(lists, i64(2 * (self.rows.places + self.rows.aside)))
 
     def load(self, where: tuple[ir.Value, ir.Value]) -> Entry:
         """The entry at these addresses."""
@@ -81,7 +88,7 @@ class Lists:
 
     def last(self, lists: ir.Value) -> ir.Value:
         """The last values."""
-        where = self.row(lists, i64(self.kernel.length - 1))
+        where = self.row(lists, i64(self.length - 1))
         return self.flow.load(self.simd.type, where, self.item)
 
     def nothing(self) -> Entry:
@@ -91,13 +98,6 @@ class Lists:
     def front(self) -> Entry:
         """What stands before the first place."""
         return self.simd.constant(-math.inf), self.simd.int_constant(0)
-
-    def clear(self, lists: ir.Value) -> None:
-        """Empty lists."""
-        nothing = self.nothing()
-        with self.flow.loop(i64(0), i64(self.layout.list_places), name="places") as each:
-            self.store(nothing, self.entry_at(lists, each.index))
-        self.flow.store(self.simd.int_constant(0), self.counts_at(lists), self.item)
 
     def opened(self, entry: Sequence[ir.Value]) -> Entry:
         """An entry in the type of states."""
@@ -110,7 +110,8 @@ class Lists:
         self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value], /
     ) -> Entry:
         """The reduction's step: indices are selected as they are, and never compared."""
-        rule, output = self.kernel.only.steps[0], self.kernel.folded[0]
+        own = self.accumulator
+        rule, output = own.steps[0], self.code.kernel.outputs[own.first]
         emitter = self.code.rules(PAIR, self.simd)
         known: Known = {(output, emitter.key(output, (0, 0))): new[0]}
         return _applied(emitter, rule, {"acc": [*before, *here], "column": [new[1]]}, known)
@@ -122,7 +123,7 @@ class Lists:
         emitter = self.code.rules(PAIR, self.code.outer)
         old = [*self.opened(before), *self.opened(here)]
         value, index = _applied(
-            emitter, self.kernel.only.merges, {"a": old, "b": list(self.opened(new))}, {}
+            emitter, self.accumulator.merges, {"a": old, "b": list(self.opened(new))}, {}
         )
         if self.simd.scalar != self.code.outer.scalar:
             value = self.builder.fptrunc(value, self.simd.type)
@@ -130,8 +131,8 @@ class Lists:
 
     def insert(self, lists: ir.Value, new: Sequence[ir.Value], placed: _Placed) -> None:
         """Apply a rule to all places, the last ones first."""
-        flow, b, step = self.flow, self.builder, self.layout.list_step
-        places = self.layout.list_places
+        flow, b, step = self.flow, self.builder, self.rows.step
+        places = self.rows.places
         front, last = self.front(), i64(places - 1)
         here = self.load(self.entry_at(lists, last))
         with flow.loop(i64(0), i64((places - 1) // step), carried=here, name="places") as chunk:
@@ -164,7 +165,7 @@ class Lists:
         flow.store(column if kind == I64 else b.trunc(column, kind), numbers, item)
         count = b.add(count, b.zext(some, kind))
         flow.store(count, counts, item)
-        return b.icmp_signed("==", count, ir.Constant(kind, self.layout.list_aside))
+        return b.icmp_signed("==", count, ir.Constant(kind, self.rows.aside))
 
     def keep_lanes(
         self, lists: ir.Value, value: ir.Value, column: ir.Value, lanes: ir.Value
@@ -200,7 +201,7 @@ class Lists:
         most.add_incoming(larger, b.block)
         b.cbranch(b.icmp_signed("!=", rest, i64(0)), body, done)
         b.position_at_end(done)
-        return b.icmp_signed("==", larger, ir.Constant(kind, self.layout.list_aside))
+        return b.icmp_signed("==", larger, ir.Constant(kind, self.rows.aside))
 
     def settle_lanes(self, lists: ir.Value, insert: ir.Function) -> None:
         """Insert what was put aside, where each lane has its own pairs."""
@@ -221,7 +222,7 @@ class Lists:
         flow, b, simd = self.flow, self.builder, self.simd
         count = flow.load(simd.scalar_int, self.counts_at(lists), self.item)
         count = count if simd.bits == 64 else b.zext(count, I64)
-        places = [self.entry_at(lists, i64(place)) for place in range(self.kernel.length)]
+        places = [self.entry_at(lists, i64(place)) for place in range(self.length)]
         old = [part for place in places for part in self.load(place)]
         with flow.loop(i64(0), count, carried=old, name="aside") as each:
             values, numbers = self.aside_at(lists, each.index)
@@ -242,17 +243,17 @@ class Lists:
 
 
 class ListFunctions:
-    """The functions of a module that change lists.
+    """The functions of a module that change the lists of an accumulator.
 
     insert(list, value, index) -> last values, of pairs that come later than all before; join, the
     same for any; settle(list): insert what was put aside. `list` is the address of a vector of
     lists.
     """
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    def __init__(self, context: Context, accumulator: Accumulator, mark: str) -> None:
+        self.context, self.accumulator, self.mark = context, accumulator, mark
         self.insert: ir.Function | None = None
-        if context.layout.list_long:
+        if ListRows.of(accumulator.folded.length).long:
             self.insert = self._insertion("insert", later=True)
         self.join = self._insertion("join", later=False)
         self.settle = self._settle()
@@ -261,16 +262,16 @@ class ListFunctions:
         plan, item = self.context.plan, self.context.item
         real = ir.VectorType(ir.FloatType() if item == 4 else ir.DoubleType(), plan.width)
         whole = ir.VectorType(ir.IntType(8 * item), plan.width)
-        code = self.context.function(name, BYTES, real, whole, returns=real)
+        code = self.context.function(name + self.mark, BYTES, real, whole, returns=real)
         address, *new = code.given
-        lists = Lists(code)
+        lists = Lists(code, self.accumulator)
         lists.insert(address, new, lists.later_placed if later else lists.placed)
         return code.done(lists.last(address))
 
     def _settle(self) -> ir.Function:
-        code = self.context.function("settle", BYTES)
+        code = self.context.function("settle" + self.mark, BYTES)
         (address,) = code.given
-        lists = Lists(code)
+        lists = Lists(code, self.accumulator)
         if self.insert is not None:
             lists.settle_lanes(address, self.insert)
         else:
@@ -280,13 +281,13 @@ class ListFunctions:
 
 
 class TopK:
-    """The K smallest values of each component, with their indices, as the states of rows."""
+    """The K smallest values of each component, with their indices: an accumulator's states."""
 
-    def __init__(self, code: Code, functions: ListFunctions) -> None:
-        self.code, self.kernel, self.plan = code, code.kernel, code.plan
+    def __init__(self, code: Code, run: Run, functions: ListFunctions) -> None:
+        self.code, self.plan, self.accumulator = code, code.plan, run.accumulator
         self.flow, self.builder = code.flow, code.builder
-        self.functions, self.lists, self.states = functions, Lists(code), States(code)
-        self.lane_bytes = code.item
+        self.functions, self.lists = functions, Lists(code, run.accumulator)
+        self.states, self.first, self.stop = States(code, run), run.first, run.stop
 
     def _at(self, state: ir.Value, place: ir.Value, r: int) -> ir.Value:
         """The address of the lists of vector r of component `place`."""
@@ -295,14 +296,9 @@ class TopK:
 
     def _each(self) -> Iterator[tuple[ir.Value, int]]:
         """(component, vector) of the lists of a unit."""
-        with self.flow.loop(i64(0), i64(self.kernel.dim), name="lists") as place:
+        with self.flow.loop(i64(self.first), i64(self.stop), name="lists") as place:
             for r in range(self.plan.vectors):
                 yield place.index, r
-
-    def reset(self, state: ir.Value) -> None:
-        """Empty lists."""
-        for place, r in self._each():
-            self.lists.clear(self._at(state, place, r))
 
     def _settle(self, state: ir.Value) -> None:
         """Nothing is left aside in a unit's lists."""
@@ -319,7 +315,7 @@ class TopK:
     def _join(self, into: ir.Value, other: ir.Value, shift: int = 0) -> None:
         """Insert the pairs of other lists; those of the lanes `shift` ahead in lanes below it."""
         b, code, lists = self.builder, self.code, self.lists
-        with self.flow.loop(i64(0), i64(self.kernel.length), name="entries") as place:
+        with self.flow.loop(i64(0), i64(self.lists.length), name="entries") as place:
             value, index = lists.load(lists.entry_at(other, place.index))
             if shift:
                 value, index = code.rotated(value, shift), code.rotated(index, shift)
@@ -348,7 +344,7 @@ class TopK:
     ) -> list[ir.Value]:
         """The last values after some pairs have been offered."""
         number, place = output
-        limits, formula = list(carried), self.kernel.folded[number]
+        limits, formula = list(carried), self.code.kernel.outputs[number]
         for instance in instances:
             r = instance[1]
             value = local[formula, block.key(formula, instance)]
@@ -370,7 +366,7 @@ class TopK:
         smaller = self.code.simd.compare("<", value, limit)
         lanes = b.bitcast(smaller, ir.IntType(self.plan.width))
         some = b.icmp_unsigned("!=", lanes, ir.Constant(lanes.type, 0))
-        if self.code.layout.list_long:
+        if self.lists.rows.long:
             with self.flow.when(some, rare=True):
                 full = self.lists.keep_lanes(lists, value, column, b.zext(lanes, I64))
                 with self.flow.when(full, rare=True):
@@ -389,7 +385,7 @@ class TopK:
     def gather(self, state: ir.Value) -> None:
         """When lanes are columns: the lists of all lanes into that of lane 0."""
         self._settle(state)
-        with self.flow.loop(i64(0), i64(self.kernel.dim), name="lists") as place:
+        with self.flow.loop(i64(self.first), i64(self.stop), name="lists") as place:
             first = self._at(state, place.index, 0)
             for r in range(1, self.plan.vectors):
                 self._join(first, self._at(state, place.index, r))
@@ -400,20 +396,26 @@ class TopK:
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
         """The results of a unit: values and indices, place after place."""
-        b, dim, lists = self.builder, self.kernel.dim, self.lists
+        b, own, lists = self.builder, self.accumulator, self.lists
         self._settle(state)
-        with self.flow.loop(i64(0), i64(dim * self.kernel.length), name="lists") as which:
-            position = b.sdiv(which.index, i64(dim))
-            place = b.srem(which.index, i64(dim))
+        with self.flow.loop(i64(0), i64(own.count * lists.length), name="lists") as which:
+            position = b.sdiv(which.index, i64(own.count))
+            place = b.srem(which.index, i64(own.count))
+            if own.first:
+                place = b.add(place, i64(own.first))
             for r in range(self.plan.vectors if self.code.row_major else 1):
                 entry = lists.load(lists.entry_at(self._at(state, place, r), position))
-                found = finished(self.code, self.kernel.only, columns, lists.opened(entry))
-                for number, value in enumerate(found):
-                    yield Finished(number, which.index, r, value, None)
+                found = finished(self.code, own, columns, lists.opened(entry))
+                for n, value in enumerate(found):
+                    yield Finished(own.result + n, which.index, r, value, None)
+
+    def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
+        """Lanes lie side by side."""
+        return self, self.flow.at(state, self.flow.times(lane, self.code.item))
 
     def limit(self, state: ir.Value) -> ir.Value:
         """The last values of the lists."""
-        return self.lists.last(self._at(state, i64(0), 0))
+        return self.lists.last(self._at(state, i64(self.first), 0))
 
 
 def _applied(

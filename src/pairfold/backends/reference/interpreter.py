@@ -196,7 +196,9 @@ class _Fold:
     def finished(self) -> list[Numbers]:
         """One component of every result: (rows,), or (places, rows) for a list."""
         kernel, rule = self.kernel, self.accumulator.rule
-        top = self._anchor() if rule.anchored else np.zeros(self.rows)
+        top = np.zeros(self.rows)
+        if rule.anchored:
+            top = self._anchor(component=self.place - self.accumulator.first)
         if rule.listed:
             return self._finish(self._list(), top, np.zeros(self.rows))
         state = self._state(self.place)
@@ -205,8 +207,8 @@ class _Fold:
             scale = self._spread(factor, 1)[:, 0]
             state = [np.multiply(part, scale) for part in state]
         total = np.zeros(self.rows)
-        if kernel.total is not None:
-            total = self._state(len(kernel.outputs))[0]
+        if self.accumulator.total is not None:
+            total = self._state(self.accumulator.last)[0]
         return self._finish(state, top, total)
 
     def _finish(self, state: Sequence[Numbers], top: Numbers, total: Numbers) -> list[Numbers]:
@@ -216,19 +218,19 @@ class _Fold:
         targets = self.accumulator.finished
         return self.interpreter.run(targets, _placeholders(targets, names))
 
-    def _anchor(self) -> Array:
+    def _anchor(self, component: int) -> Array:
         """The largest exponent of every row, NaN apart, within the finite numbers."""
-        score = self.kernel.scores[self.place if self.kernel.weight is None else 0]
+        which = component if self.accumulator.folded.weight is None else 0
+        score = self.accumulator.scores[which]
         values = np.where(np.isnan(self.pairs(score)), -np.inf, self.pairs(score))
         limit = np.finfo(self.interpreter.dtype).max
         top = np.clip(values.max(axis=1, initial=-np.inf), -limit, limit)
-        self.known[
-            self.kernel.scalars.placeholder("top", 0 if self.kernel.weight else self.place)
-        ] = top[:, None]
+        anchor = self.kernel.scalars.placeholder("top", self.accumulator.top + which)
+        self.known[anchor] = top[:, None]
         return top
 
     def _state(self, place: int) -> list[Numbers]:
-        output = self.kernel.folded[place]
+        output = self.kernel.outputs[place]
         steps = self.accumulator.steps[place - self.accumulator.first]
         pairs = self.pairs(output)
         state: list[Numbers] = [
@@ -244,10 +246,11 @@ class _Fold:
 
     def _list(self) -> list[Numbers]:
         """The two parts of a sorted list: (places, rows) each."""
-        output, steps = self.kernel.outputs[self.place], self.accumulator.steps[self.place]
+        output = self.kernel.outputs[self.place]
+        steps = self.accumulator.steps[self.place - self.accumulator.first]
         pairs = self.pairs(output)
         kept: list[Numbers] = [
-            np.full((self.kernel.length, self.rows), part) for part in (np.inf, 0.0)
+            np.full((self.accumulator.folded.length, self.rows), part) for part in (np.inf, 0.0)
         ]
         first = [np.full((1, self.rows), part) for part in (-np.inf, -1.0)]
         for j in range(self.columns):
