@@ -166,14 +166,14 @@ def _apart(torch: Any, task: Task, f: Tensor, like: Tensor) -> Tensor:
     row = task.row
     if not (row.selects or row.joined):
         return torch.ones_like(like)
-    count = min(KEPT if row.listed else 1, f.shape[-2])
+    count = min(KEPT if row.top_k else 1, f.shape[-2])
     signed = -f if task.name.startswith("Max") else f
     near = signed.topk(min(count + 1, f.shape[-2]), -2, largest=False).values
     gaps = torch.nn.functional.pad(near.diff(dim=-2), (0, 0, 1, 1), value=math.inf)
     far = (gaps[..., :count, :] > _APART[task.dtype]) & (
         gaps[..., 1 : count + 1, :] > _APART[task.dtype]
     )
-    return (far if row.listed else far.squeeze(-2)).to(like.dtype).expand_as(like)
+    return (far if row.top_k else far.squeeze(-2)).to(like.dtype).expand_as(like)
 
 
 def relative(got: Tensor, want: Tensor) -> float:
@@ -243,7 +243,7 @@ def reduced(task: Task, v: dict[str, Tensor]) -> Sequence[Tensor]:
         list(_ALIASES),
         task.name,
         axis=task.axis,
-        opt_arg=KEPT if task.row.listed else None,
+        opt_arg=KEPT if task.row.top_k else None,
         formula2=_WEIGHT if task.weighted else None,
     )
     found = fold(*v.values())

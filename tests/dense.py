@@ -153,8 +153,8 @@ def _extreme(name: str, values: Any, weight: Any, results: Any, near: Any) -> st
 
 def _exponentials(name: str, values: Any, weight: Any, results: Any, near: Any) -> str | None:
     top = values.max(-2, keepdims=True, initial=-np.inf)
-    anchor = np.where(np.isfinite(top), top, 0)
-    terms = np.exp(values - anchor)
+    maximum = np.where(np.isfinite(top), top, 0)
+    terms = np.exp(values - maximum)
     largest = np.abs(weight).max(initial=1e-30) if weight is not None else 1.0
     bound = near["bound"] * max(1.0, largest)
     if name == "SumSoftMaxWeight":
@@ -164,7 +164,7 @@ def _exponentials(name: str, values: Any, weight: Any, results: Any, near: Any) 
     if name.startswith("LogSumExp"):
         # Weights may cancel: the error of the sum, carried through the logarithm.
         spread = terms.sum(-2) * largest / np.maximum(np.abs(sums), 1e-300)
-        want = np.log(sums) + anchor[..., 0, :]
+        want = np.log(sums) + maximum[..., 0, :]
         clear = (spread < 0.1 / near["bound"]) & (np.abs(sums) > 0)
         wide = np.where(clear, bound * (1 + 2 * spread), np.inf)
         got = np.where(clear, results[0].astype(float), want)

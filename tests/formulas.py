@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import pairfold.calculus.operators  # noqa: F401 (registers Grad and Diff)
-from pairfold.core.node import Kind, Node, topological
+from pairfold.core.node import Axis, Node, topological
 from pairfold.errors import DerivativeError
 from pairfold.ops.table import OPERATIONS, Op, build, constant, variable
 
@@ -70,7 +70,7 @@ class Formula:
     """A formula, the arguments it may use (position, dim, kind), and its dense meaning."""
 
     node: Node
-    declared: tuple[tuple[int, int, Kind], ...]
+    declared: tuple[tuple[int, int, Axis], ...]
     term: Term
     differentiates: bool
 
@@ -81,7 +81,7 @@ class Formula:
 
     def arrays(self, rng: np.random.Generator, rows: int, columns: int) -> dict[int, Array]:
         """Random arguments: (rows, dim), (columns, dim) or (dim,), within [-1, 1]."""
-        count = {Kind.I: (rows,), Kind.J: (columns,), Kind.PARAMETER: ()}
+        count = {Axis.I: (rows,), Axis.J: (columns,), Axis.PARAMETER: ()}
         return {p: rng.uniform(-1, 1, (*count[kind], dim)) for p, dim, kind in self.declared}
 
     def pairs(self, arrays: Mapping[int, Array], rows: int, columns: int) -> Array:
@@ -90,20 +90,20 @@ class Formula:
         return np.broadcast_to(self.term.at(point), (rows, columns, self.node.dim))
 
     def oracle(
-        self, arrays: Mapping[int, Array], rows: int, columns: int, kept: Kind = Kind.I
+        self, arrays: Mapping[int, Array], rows: int, columns: int, kept: Axis = Axis.I
     ) -> Array:
         """The sum over the index that is not kept: (rows, dim), or (columns, dim) for J."""
-        return self.pairs(arrays, rows, columns).sum(axis=1 if kept == Kind.I else 0)
+        return self.pairs(arrays, rows, columns).sum(axis=1 if kept == Axis.I else 0)
 
     def __repr__(self) -> str:
         return f"{self.node} with {self.declared}"
 
 
-def _spread(array: Array, kind: Kind) -> Array:
+def _spread(array: Array, kind: Axis) -> Array:
     array = np.asarray(array, dtype=float)
-    if kind == Kind.PARAMETER:
+    if kind == Axis.PARAMETER:
         return array[None, None, :]
-    return array[:, None, :] if kind == Kind.I else array[None, :, :]
+    return array[:, None, :] if kind == Axis.I else array[None, :, :]
 
 
 def dense(op: Op, operands: Sequence[Array], params: Sequence[Any] = ()) -> Array:
@@ -136,7 +136,7 @@ def drawable(op: Op) -> bool:
 # ----- building terms ----------------------------------------------------------------------------
 
 
-def variable_term(position: int, dim: int, kind: Kind) -> Term:
+def variable_term(position: int, dim: int, kind: Axis) -> Term:
     """An argument of the call."""
     return Term(variable(position, dim, kind), lambda point: point.arrays[position])
 
@@ -222,7 +222,7 @@ class _Drawing:
 
     def __init__(self, choose: Choose, rows: Sequence[Op], derivatives: bool) -> None:
         self.choose, self.rows, self.derivatives = choose, rows, derivatives
-        kinds = (Kind.I, Kind.J, Kind.PARAMETER, Kind.I, Kind.J)
+        kinds = (Axis.I, Axis.J, Axis.PARAMETER, Axis.I, Axis.J)
         count = 2 + choose(4)
         self.declared = tuple((p, DIMS[choose(len(DIMS))], kinds[p]) for p in range(count))
         self.variables = [variable_term(*fields) for fields in self.declared]

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gpu_cases import TIMED
 from pairfold.backends.chosen import TRITON
 from pairfold.backends.gpu.compiled import Program
-from pairfold.frontends.fold import Fold
-from pairfold.frontends.sweep import Several
+from pairfold.frontends.fused import Several
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.tiling import threads_hold
 from pairfold.ops.differentiation import Composition
 from pairfold.settings import current
@@ -34,7 +34,7 @@ EVERYWHERE = (
 )  # fmt: skip
 
 
-def folds() -> Iterator[tuple[str, Fold, str]]:
+def folds() -> Iterator[tuple[str, FormulaReduction, str]]:
     """Name, fold and dtype of every kernel that the benchmark runs, each once."""
     seen: set[Any] = set()
     for timed in TIMED.values():
@@ -57,7 +57,7 @@ def folds() -> Iterator[tuple[str, Fold, str]]:
     yield "together", together(), "float32"
 
 
-def together() -> Fold:
+def together() -> FormulaReduction:
     """Reductions of every form in one pass."""
     aliases, distance = ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"], "SqDist(x,y)"
     asked: list[tuple[str, str, dict[str, Any]]] = [
@@ -72,7 +72,7 @@ def together() -> Fold:
     return Several([Genred(f, aliases, name, axis=1, **more)._fold for f, name, more in asked])
 
 
-def programs(fold: Fold, dtype: str) -> tuple[Program, Program | None]:
+def programs(fold: FormulaReduction, dtype: str) -> tuple[Program, Program | None]:
     """What runs for many rows, and what follows it where data are refused."""
     options = current()
     launcher = fold.launcher(dtype, options, TRITON)

@@ -168,7 +168,7 @@ FAULTS = [
         "partial gpu_slabs",
     ),
     Fault(
-        "anchors of parts",
+        "maxima of parts",
         "ops/states.py",
         "ours, theirs = (library.exp(part[count] - top) for part in (a, b))",
         "ours, theirs = (library.exp(top - part[count]) for part in (a, b))",

@@ -341,7 +341,7 @@ def _progress(steps: Iterable[Any], total: int, label: str) -> Iterable[Any]:
 
 
 def main() -> int:
-    """Sweep, print the table, and fail when a bound is broken."""
+    """FusedReductions, print the table, and fail when a bound is broken."""
     one_argument = [name for name in FUNCTIONS if name not in TWO_ARGUMENTS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="functions (default: all of one argument)")

@@ -19,8 +19,8 @@ from pairfold.arrays.numpy import NumpyArrays
 from pairfold.arrays.registry import NUMPY
 from pairfold.frontends import solvederivatives
 from pairfold.frontends.derivatives import gradients, has_derivatives, tangents
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.frontends.solve import Request, System
 
 _numbers = itertools.count()
@@ -280,7 +280,7 @@ def _put(array: Taped, places: Any, size: int) -> Taped:
 
 
 def apply(
-    fold: Fold, library: Any, arrays: Sequence[Taped], ranges: Ranges | None
+    fold: FormulaReduction, library: Any, arrays: Sequence[Taped], ranges: Ranges | None
 ) -> tuple[Taped, ...]:
     """The results of one fold, on the tape."""
     found = fold.run(NumpyArrays, [array.value for array in arrays], ranges)

@@ -15,18 +15,18 @@ from pairfold.arrays.numpy import NumpyArrays
 from pairfold.arrays.torch import DeviceTensors
 from pairfold.arrays.torch_device import TorchDevice
 from pairfold.backends.chosen import TRITON
+from pairfold.backends.llvm.fused_launch import FusedLauncher
 from pairfold.backends.llvm.program import write
-from pairfold.backends.llvm.sweeps import SweepLauncher
 from pairfold.backends.reference import interpreter
 from pairfold.cluster import from_matrix
-from pairfold.core.node import Kind
+from pairfold.core.node import Axis
 from pairfold.core.scalars import reachable
 from pairfold.errors import InternalError, UnsupportedError
 from pairfold.frontends import partial
 from pairfold.frontends.devices import OnGpu
-from pairfold.frontends.fold import Fold
+from pairfold.frontends.fused import MOST_TOGETHER, FusedReductions, Several
 from pairfold.frontends.ranges import Ranges
-from pairfold.frontends.sweep import MOST_TOGETHER, Several, Sweep
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.accumulators import Folded
 from pairfold.lower.distance import distance as distance_of
 from pairfold.lower.kernel import COLUMN, ROW, Kernel, lower_all
@@ -95,8 +95,8 @@ PARTS |= {
     "ArgKMin": (DISTANCE, distance),
     "KMin_ArgKMin": (DISTANCE, distance),
 }
-ANCHORED = tuple(PARTS)[len(RUNNING) : -3]
-LISTED = tuple(PARTS)[-3:]
+MAX_SHIFTED = tuple(PARTS)[len(RUNNING) : -3]
+TOP_K = tuple(PARTS)[-3:]
 FG = "Max_SumShiftExpWeight"
 # What they take besides; lists of more than 16 places are filled in another way.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -147,8 +147,8 @@ MEANT: dict[str, Any] = {
 # Those of one form, sums alone (whose factors leave them), and those without a sum.
 MIXTURES = {
     "running": RUNNING,
-    "anchored": ANCHORED,
-    "listed": LISTED,
+    "max-shifted": MAX_SHIFTED,
+    "top-k": TOP_K,
     "sums": ("Sum", "Mean", "Sum"),
     "selected": ("ArgMin", "Max", "Min_ArgMin", "Max_ArgMax"),
     "pair": ("Min_ArgMin", "Sum"),
@@ -161,12 +161,12 @@ MIXTURES["all"] = tuple(PARTS)
 SIZES = [(17, 23), (1, 1), (17, 0), (0, 23), (70, 300)]
 
 
-def fold_of(name: str, axis: int, **options: Any) -> Fold:
+def fold_of(name: str, axis: int, **options: Any) -> FormulaReduction:
     options = {**OPTIONS.get(name, {}), **options}
     return Genred(PARTS[name][0], ALIASES, name, axis=axis, **options)._fold
 
 
-def folds_of(mixture: str, axis: int = 1, **options: Any) -> list[Fold]:
+def folds_of(mixture: str, axis: int = 1, **options: Any) -> list[FormulaReduction]:
     return [fold_of(name, axis, **options) for name in MIXTURES[mixture]]
 
 
@@ -182,7 +182,7 @@ def draw(
     return [*found, np.abs(scale) / 8 + scale.dtype.type(0.125)]
 
 
-def compare(folds: list[Fold], got: Any, want: Any, dtype: str, terms: int) -> None:
+def compare(folds: list[FormulaReduction], got: Any, want: Any, dtype: str, terms: int) -> None:
     """Selections, counts and truth values are the same; sums up to rounding."""
     assert len(got) == len(want)
     rows = [(fold.row, result) for fold in folds for result in fold.row.results]
@@ -359,7 +359,7 @@ def test_columns_in_parts(mixture: str, backend: str, dtype: str) -> None:
 
 
 def test_rows_and_columns_in_one_pass_leave_no_states() -> None:
-    together = Sweep([fold_of("Max", 1), fold_of("Sum", 0)], Kind.I)
+    together = FusedReductions([fold_of("Max", 1), fold_of("Sum", 0)], Axis.I)
     with pytest.raises(UnsupportedError, match="no partial states"):
         partial.partial(together, NumpyArrays, draw(17, 23))
 
@@ -441,7 +441,7 @@ def test_every_pair_of_forms(names: tuple[str, str], plan: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("lanes", ["row", "column"])
 def test_exponents_that_no_sum_could_hold(lanes: str) -> None:
-    """Each accumulator has anchors of its own: of F, and of 500 F, which differ by far."""
+    """Each accumulator has maxima of its own: of F, and of 500 F, which differ by far."""
     x, y, b, p = draw(19, 61, "float64")
     folds = [
         Genred(f"{scale}*{EXPONENT}", ALIASES, name, axis=1, **OPTIONS.get(name, {}))._fold
@@ -502,13 +502,13 @@ def test_components_results_and_places_of_accumulators() -> None:
     assert kernel.owner(4).rule.name == "ArgMin"
 
 
-def test_places_of_totals_lists_and_anchors() -> None:
+def test_places_of_totals_lists_and_maxima() -> None:
     names = ("Sum", "SumSoftMaxWeight", "LogSumExp", "ArgKMin")
     kernel = Several([fold_of(name, 1) for name in names]).kernel()
     mean, logarithm, nearest = kernel.accumulators[1:]
     assert [each.first for each in kernel.accumulators] == [0, 3, 7, 10]
     assert (mean.last, kernel.outputs[6]) == (6, mean.total)
-    assert (mean.top, logarithm.top, kernel.anchors, len(kernel.scores)) == (0, 1, 4, 4)
+    assert (mean.top, logarithm.top, kernel.maxima, len(kernel.logits)) == (0, 1, 4, 4)
     assert (kernel.dim, kernel.places, len(kernel.outputs)) == (10, 11, 11)
     assert (kernel.lists, nearest.kept) == ((nearest,), 2 * 4)
     assert kernel.owner(6) is mean
@@ -522,7 +522,7 @@ def fused_kernel(columns: tuple[str, ...]) -> Kernel:
         for axis, names in ((ROW, ("Sum", "Max")), (COLUMN, columns))
         for name in names
     ]
-    return lower_all(asked, Kind.I, 16, True, fused=True)
+    return lower_all(asked, Axis.I, 16, True, fused=True)
 
 
 def test_the_interpreter_keeps_rows_and_columns() -> None:
@@ -560,16 +560,16 @@ def test_rows_of_any_form_and_columns_in_one_pass(
     size: tuple[int, int],
     across: tuple[str, ...],
 ) -> None:
-    kept = (Kind.J, Kind.I)[axis]
+    kept = (Axis.J, Axis.I)[axis]
     given = draw(*size, dtype)
     folds = [fold_of(name, 1 - axis) for name in across]
     folds += [fold_of(name, axis) for name in names]
-    together = Sweep(folds, kept)
+    together = FusedReductions(folds, kept)
     assert together.order == [*range(len(across), len(folds)), *range(len(across))]
     meant = [result for name in names for result in oracle(name, given, axis)]
     meant += [result for name in across for result in oracle(name, given, 1 - axis)]
     with settings(check=1, **plan):
-        assert together.sweeps(NumpyArrays, given) == (0 not in size)
+        assert together.fuses(NumpyArrays, given) == (0 not in size)
         got = together.run(NumpyArrays, given)
     assert len(got) == len(meant)
     for one, other in zip(got, meant, strict=True):
@@ -583,8 +583,10 @@ def test_rows_of_any_form_and_columns_in_one_pass(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_many_panels_of_rows_and_stretches_of_columns(dtype: str) -> None:
     names, across, given = ("SumSoftMaxWeight", "ArgKMin"), ("Max", "Mean"), draw(3000, 900, dtype)
-    together = Sweep([fold_of(n, 1) for n in names] + [fold_of(n, 0) for n in across], Kind.I)
-    assert together.sweeps(NumpyArrays, given)
+    together = FusedReductions(
+        [fold_of(n, 1) for n in names] + [fold_of(n, 0) for n in across], Axis.I
+    )
+    assert together.fuses(NumpyArrays, given)
     parts = together.binding(NumpyArrays, given).launcher.bind(3000, 900, 1, current()).parts
     assert parts.panels > 1
     got = together.run(NumpyArrays, given)
@@ -598,19 +600,19 @@ def test_many_panels_of_rows_and_stretches_of_columns(dtype: str) -> None:
 def test_batches_ranges_and_lanes_of_columns_in_passes() -> None:
     """Batches are one pass; there are no ranges, nor lanes of columns, in such."""
     folds = [fold_of("LogSumExp", 1), fold_of("ArgKMin", 1), fold_of("Sum", 0)]
-    together, given = Sweep(folds, Kind.I), draw(17, 23, "float32", BATCHES[1])
-    assert together.sweeps(NumpyArrays, given)
+    together, given = FusedReductions(folds, Axis.I), draw(17, 23, "float32", BATCHES[1])
+    assert together.fuses(NumpyArrays, given)
     compare(folds, together.run(NumpyArrays, given), apart_of(folds, given), "float32", 23)
     given, ranges = draw(40, 60), ranges_of(40, 60)
-    assert not together.sweeps(NumpyArrays, given, ranges)
+    assert not together.fuses(NumpyArrays, given, ranges)
     for backend in ("llvm", "reference"):
         with settings(lanes="column", backend=backend):
-            assert not together.sweeps(NumpyArrays, given)
+            assert not together.fuses(NumpyArrays, given)
             got = together.run(NumpyArrays, given)
         compare(folds, got, apart_of(folds, given), "float32", 60)
 
 
-def apart_of(folds: list[Fold], given: list[Array]) -> list[Array]:
+def apart_of(folds: list[FormulaReduction], given: list[Array]) -> list[Array]:
     return [result for fold in folds for result in fold.run(NumpyArrays, given)]
 
 
@@ -618,11 +620,11 @@ def apart_of(folds: list[Fold], given: list[Array]) -> list[Array]:
 def test_columns_keep_no_numbers_of_rows_in_one_pass(name: str) -> None:
     kernel = fused_kernel(("Sum", name))
     folds, given = [fold_of("LogSumExp", 1), fold_of(name, 0)], draw(17, 23)
-    together = Sweep(folds, Kind.I)
-    assert not together.sweeps(NumpyArrays, given)
+    together = FusedReductions(folds, Axis.I)
+    assert not together.fuses(NumpyArrays, given)
     compare(folds, together.run(NumpyArrays, given), apart_of(folds, given), "float32", 23)
-    launcher = SweepLauncher(kernel, "float32", Accumulation("float32", "float64"))
-    assert not launcher.sweeps
+    launcher = FusedLauncher(kernel, "float32", Accumulation("float32", "float64"))
+    assert not launcher.fuses
     with pytest.raises(UnsupportedError, match="columns keep one number"):
         write(kernel, launcher.plan(17, 23, current()), "run")
 
@@ -631,9 +633,9 @@ def test_rows_come_first() -> None:
     formula = fold_of("Sum", 1).formula
     asked = [Folded(formula, REDUCTIONS["Sum"], axis=axis) for axis in (COLUMN, ROW)]
     with pytest.raises(InternalError, match="rows come first"):
-        lower_all(asked, Kind.I, 16, fused=True)
+        lower_all(asked, Axis.I, 16, fused=True)
     with pytest.raises(InternalError, match="fused kernels"):
-        lower_all(asked[::-1], Kind.I, 16)
+        lower_all(asked[::-1], Axis.I, 16)
 
 
 NEAREST = {"Min": 0, "ArgKMin": 3, "KMin_ArgKMin": 20, "Min_ArgMin": 0, "KMin": 5}
@@ -707,8 +709,8 @@ def test_fused_kernels_are_not_screened() -> None:
         Folded(fold_of("Max", 1).formula, REDUCTIONS[name], axis=axis)
         for name, axis in (("Min", ROW), ("Min", COLUMN))
     ]
-    assert distance_of(lower_all(asked, Kind.I, 16, fused=True)) is None
-    assert distance_of(lower_all(asked[:1], Kind.I, 16)) is not None
+    assert distance_of(lower_all(asked, Axis.I, 16, fused=True)) is None
+    assert distance_of(lower_all(asked[:1], Axis.I, 16)) is not None
 
 
 def test_a_list_of_one_place_is_none() -> None:

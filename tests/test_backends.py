@@ -23,10 +23,10 @@ import pairfold
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.native import write_module
 from pairfold.backends.reference.interpreter import evaluate
-from pairfold.core.node import Kind, topological
+from pairfold.core.node import Axis, topological
 from pairfold.frontends.accuracy import Accuracy
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS
@@ -55,14 +55,14 @@ def arrays(rows: int, columns: int, dtype: str, dim: int = 3, seed: int = 0) -> 
     return [rng.uniform(-1, 1, shape).astype(dtype) for shape in shapes]
 
 
-def fold_of(formula: str, axis: int, aliases: list[str] | None = None) -> Fold:
+def fold_of(formula: str, axis: int, aliases: list[str] | None = None) -> FormulaReduction:
     """The fold of a formula."""
     parsed = parse(formula, aliases or ALIASES)
-    kept = Kind.I if axis == 1 else Kind.J
-    return Fold(parsed.node, parsed.variables, "Sum", kept, parsed.names)
+    kept = Axis.I if axis == 1 else Axis.J
+    return FormulaReduction(parsed.node, parsed.variables, "Sum", kept, parsed.names)
 
 
-def check(fold: Fold, given: list[Any], **options: Any) -> None:
+def check(fold: FormulaReduction, given: list[Any], **options: Any) -> None:
     """Machine code equals the reference, under some settings."""
     with settings(**options):
         got = fold(NumpyArrays, given)
@@ -205,7 +205,7 @@ def test_random_formulas_equal_reference_and_oracle(seed: int) -> None:
     run_random(seed)
 
 
-def run_random(seed: int, call: Callable[..., Any] = Fold.__call__) -> None:
+def run_random(seed: int, call: Callable[..., Any] = FormulaReduction.__call__) -> None:
     """One random formula under a random plan, in both dtypes, against interpreter and oracle.
 
     `call`: computes a fold of arrays, as (fold, adapter, arrays).
@@ -220,8 +220,8 @@ def run_random(seed: int, call: Callable[..., Any] = Fold.__call__) -> None:
     drawn = random_formula(rng)
     rows, columns = (int(n) for n in rng.choice([1, 2, 5, 17, 23, 40], 2))
     given = drawn.arrays(rng, rows, columns)
-    kept = (Kind.I, Kind.J)[rng.integers(2)]
-    fold = Fold(drawn.node, drawn.variables, "Sum", kept)
+    kept = (Axis.I, Axis.J)[rng.integers(2)]
+    fold = FormulaReduction(drawn.node, drawn.variables, "Sum", kept)
     options: dict[str, Any] = {
         "lanes": str(rng.choice(["auto", "row", "column"])),
         "unroll": int(rng.choice([1, 2, 16])),
@@ -233,7 +233,7 @@ def run_random(seed: int, call: Callable[..., Any] = Fold.__call__) -> None:
         "output_jam": int(rng.choice([0, 1, 3])),
         "unroll_pairs": int(rng.choice([1, 3, 16])),
     }
-    count = (rows, columns) if kept == Kind.I else (columns, rows)
+    count = (rows, columns) if kept == Axis.I else (columns, rows)
     about = {"formula": (drawn, options), "seed": seed}
     pairs = np.abs(drawn.pairs(given, rows, columns))
     scale = float(pairs[np.isfinite(pairs)].max(initial=1.0)) * count[1]
@@ -398,7 +398,7 @@ def test_formulas_that_hypothesis_draws_equal_the_reference(
 ) -> None:
     rng = np.random.default_rng(seed)
     given = drawn.arrays(rng, 17, 23)
-    fold = Fold(drawn.node, drawn.variables, "Sum", Kind.I)
+    fold = FormulaReduction(drawn.node, drawn.variables, "Sum", Axis.I)
     scale = float(np.nanmax(np.abs(drawn.pairs(given, 17, 23)), initial=1.0)) * 23
     with settings(lanes=lanes):
         got = fold(NumpyArrays, list(given.values()))

@@ -116,7 +116,7 @@ def check(name: str, formula: str, case: Case, second: bool = False) -> None:
         lazy, dense = lazy.sum(-1), dense.sum(-1, keepdim=True)
         if row.weighted == "must" or (row.weighted == "may" and case.axis):
             weight, dense_weight = lazies[1] * lazies[2], arrays[1] * arrays[2]
-    options = {"opt_arg": K} if row.listed else {}
+    options = {"opt_arg": K} if row.top_k else {}
     joined = dense
     if dense_weight is not None:
         joined = dense.expand(torch.broadcast_shapes(dense.shape, (*dense_weight.shape[:-1], 1)))
@@ -125,14 +125,14 @@ def check(name: str, formula: str, case: Case, second: bool = False) -> None:
     wanted = reduce_dense(name, joined, dense_weight, case.axis - 3)
     found = found if isinstance(found, tuple) else (found,)
     for one, other in zip(found, wanted, strict=True):
-        if row.listed and lazy.ndim == 1:
+        if row.top_k and lazy.ndim == 1:
             other = other[..., 0]
-        if row.listed and other.shape[-2 if lazy.ndim > 1 else -1] < K:
+        if row.top_k and other.shape[-2 if lazy.ndim > 1 else -1] < K:
             continue  # padded: a formula without the reduced index
         assert one.dtype == other.dtype
         assert one.shape == other.shape
         assert_close(one.detach(), other.detach(), terms=N * M, formula=(name, formula, case))
-    if name in OTHERS or (row.listed and wanted[0].shape != found[0].shape):
+    if name in OTHERS or (row.top_k and wanted[0].shape != found[0].shape):
         return
     gradients(found[0], wanted[0], arrays, (name, formula, case), second)
 

@@ -135,13 +135,13 @@ def test_divisors_whose_inverse_is_not_moderate(value: float) -> None:
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the folds without assumptions."""
     found: list[int] = []
-    literal = Launcher.literal
+    plain = Launcher.unrearranged
 
     def counted(self: Launcher, call: Call) -> Call:
         found.append(1)
-        return literal(self, call)
+        return plain(self, call)
 
-    monkeypatch.setattr(Launcher, "literal", counted)
+    monkeypatch.setattr(Launcher, "unrearranged", counted)
     return found
 
 

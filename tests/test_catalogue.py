@@ -133,7 +133,7 @@ def test_reductions_are_called_as_the_page_says(row: Reduction) -> None:
             assert len(found) == 1 + ("two arrays" in row.shape)
             sizes = {"R": ROWS, "K": K, "D": dim, "dim G": WEIGHTS, "1 + dim G": 1 + WEIGHTS}
             said = [text.split(", ")[1:] for text in re.findall(r"\((\.\.\.[^)]*)\)", row.shape)]
-            shape = said[-1] if weighted or (row.listed and dim == 1) else said[0]
+            shape = said[-1] if weighted or (row.top_k and dim == 1) else said[0]
             wanted = tuple(sizes[word] if word in sizes else int(word) for word in shape)
             assert {a.shape for a in found} == {wanted}
 
@@ -141,11 +141,11 @@ def test_reductions_are_called_as_the_page_says(row: Reduction) -> None:
 @public
 def test_arguments_that_the_page_does_not_name_are_refused(row: Reduction) -> None:
     aliases = ["x = Vi(1)", "y = Vj(1)"]
-    wrong: list[dict[str, Any]] = [{"opt_arg": None if row.listed else K}]
+    wrong: list[dict[str, Any]] = [{"opt_arg": None if row.top_k else K}]
     if row.weighted != "may":
         wrong.append({"formula2": None if row.weighted == "must" else "y"})
     for options in wrong:
-        given = {"opt_arg": K if row.listed else None, "formula2": "y" * (row.weighted == "must")}
+        given = {"opt_arg": K if row.top_k else None, "formula2": "y" * (row.weighted == "must")}
         arguments: dict[str, Any] = {**given, **options}
         with pytest.raises(OptionError):
             Genred("x*y", aliases, row.name, axis=1, **arguments)

@@ -23,7 +23,7 @@ FORMULA = "Exp(-p*SqDist(x,y))"
 
 def reduction(name: str, axis: int = 1) -> Genred:
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": 3} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": 3} if row.top_k else {}
     if row.weighted != "no":
         options["formula2"] = "b"
     formula = FORMULA if row.scalar or row.weighted != "no" else f"{FORMULA}*b"

@@ -11,10 +11,10 @@ from products import some
 
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
-from pairfold.core.node import Kind, Node, topological
+from pairfold.core.node import Axis, Node, topological
 from pairfold.errors import DimError
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.ops.complex import as_complex, as_pairs
 from pairfold.ops.table import OPERATIONS, build, variable
 from pairfold.settings import settings
@@ -22,7 +22,7 @@ from pairfold.settings import settings
 ROWS, COLUMNS = 17, 23
 ALIASES = ["x = Vi(6)", "y = Vj(6)", "z = Vj(2)", "r = Vi(3)", "s = Vj(1)", "p = Pm(6)"]
 SHAPES = {"x": (ROWS, 6), "y": (COLUMNS, 6), "z": (COLUMNS, 2), "r": (ROWS, 3), "s": (COLUMNS, 1)}
-KINDS = {"x": Kind.I, "y": Kind.J, "z": Kind.J, "r": Kind.I, "s": Kind.J, "p": Kind.PARAMETER}
+KINDS = {"x": Axis.I, "y": Axis.J, "z": Axis.J, "r": Axis.I, "s": Axis.J, "p": Axis.PARAMETER}
 SHAPES["p"] = (6,)
 REAL = ("r", "s")
 
@@ -64,16 +64,16 @@ def arrays_of(seed: int) -> dict[str, Any]:
     return {name: found[name] for name in "xyzrsp"}
 
 
-def folded(node: Node, arrays: dict[str, Any], kept: Kind, **options: Any) -> Any:
+def folded(node: Node, arrays: dict[str, Any], kept: Axis, **options: Any) -> Any:
     """The sum by machine code; checked against the interpreter."""
     values = list(arrays.values())
     dims = [a.shape[-1] for a in values]
-    kinds = [KINDS.get(name, Kind.I) for name in arrays]
+    kinds = [KINDS.get(name, Axis.I) for name in arrays]
     variables = [variable(n, d, k) for n, (d, k) in enumerate(zip(dims, kinds, strict=True))]
     used = {v.params[0] for v in topological([node]) if v.op.name == "Var"}
     assert used <= set(range(len(variables)))
     with settings(check=2, **options):
-        return Fold(node, variables, "Sum", kept)(NumpyArrays, values)
+        return FormulaReduction(node, variables, "Sum", kept)(NumpyArrays, values)
 
 
 @some(
@@ -90,7 +90,7 @@ def test_complex_operations_are_those_of_numpy(text: str, unroll: int) -> None:
     pairs = as_pairs(pairs) if np.iscomplexobj(pairs) else pairs
     pairs = np.broadcast_to(pairs, (ROWS, COLUMNS, pairs.shape[-1]))
     node = parse(text, ALIASES).node
-    for kept, axis in ((Kind.I, 1), (Kind.J, 0)):
+    for kept, axis in ((Axis.I, 1), (Axis.J, 0)):
         got = folded(node, arrays, kept, unroll=unroll)
         assert_close(got, pairs.sum(axis), terms=COLUMNS, formula=text)
 
@@ -125,7 +125,7 @@ def test_gradients_are_the_conjugate_ones_of_torch_twice(text: str) -> None:
     arrays = arrays_of(3)
     node = parse(text, ALIASES).node
     e = rng.normal(size=(ROWS, node.dim))
-    ve = variable(len(arrays), node.dim, Kind.I)
+    ve = variable(len(arrays), node.dim, Axis.I)
     leaves = tensors(torch, arrays)
     total = (torch_sum(torch, text, leaves, node.dim) * torch.tensor(e)).sum()
     wanted = list(leaves.values())
@@ -137,7 +137,7 @@ def test_gradients_are_the_conjugate_ones_of_torch_twice(text: str) -> None:
         if back is None:
             assert first is None or not bool(first.abs().max() > 0)
             continue
-        kept = Kind.J if KINDS[name] == Kind.J else Kind.I
+        kept = Axis.J if KINDS[name] == Axis.J else Axis.I
         got = folded(back, {**arrays, "e": e}, kept)
         got = got.sum(0) if name == "p" else got
         want = real_pairs(torch, first, dim)
@@ -161,22 +161,22 @@ def test_gradients_are_the_conjugate_ones_of_torch_twice(text: str) -> None:
 def second_value(node: Node, arrays: dict[str, Any], e: Any, w: Any, name: str) -> Any:
     """A second gradient to argument `name`, along weights of that argument."""
     values = [*arrays.values(), e, w]
-    kinds = [*(KINDS[n] for n in arrays), Kind.I, KINDS[name]]
+    kinds = [*(KINDS[n] for n in arrays), Axis.I, KINDS[name]]
     variables = [
         variable(n, a.shape[-1], k) for n, (a, k) in enumerate(zip(values, kinds, strict=True))
     ]
     with settings(check=2):
-        return Fold(node, variables, "Sum", KINDS[name])(NumpyArrays, values)
+        return FormulaReduction(node, variables, "Sum", KINDS[name])(NumpyArrays, values)
 
 
 @pytest.mark.parametrize("text", ["ComplexAbs(x)", "ComplexAngle(x)"])
 def test_gradients_at_zero_are_zero(text: str) -> None:
     arrays = {"x": np.zeros((1, 4)), "e": np.ones((1, 2))}
     node = parse(text, ["x = Vi(4)"]).node
-    vx, ve = variable(0, 4, Kind.I), variable(1, 2, Kind.I)
+    vx, ve = variable(0, 4, Axis.I), variable(1, 2, Axis.I)
     back = pull_back(node, [vx], ve)[0]
     assert back is not None
-    assert_close(folded(back, arrays, Kind.I), np.zeros((1, 4)))
+    assert_close(folded(back, arrays, Axis.I), np.zeros((1, 4)))
 
 
 def test_a_chain_of_complex_operations_is_real_arithmetic() -> None:
@@ -186,7 +186,7 @@ def test_a_chain_of_complex_operations_is_real_arithmetic() -> None:
 
 
 def test_gradients_to_both_parts_stay_one_vector() -> None:
-    vx, ve = variable(0, 6, Kind.I), variable(6, 3, Kind.I)
+    vx, ve = variable(0, 6, Axis.I), variable(6, 3, Axis.I)
     node = parse("ComplexSquareAbs(x)", ALIASES).node
     back = pull_back(node, [vx], ve)[0]
     assert back is not None
@@ -195,15 +195,15 @@ def test_gradients_to_both_parts_stay_one_vector() -> None:
 
 def test_odd_dimensions_are_refused_in_words() -> None:
     with pytest.raises(DimError, match="even number"):
-        build(OPERATIONS["ComplexMult"], variable(0, 3, Kind.I), variable(1, 3, Kind.J))
+        build(OPERATIONS["ComplexMult"], variable(0, 3, Axis.I), variable(1, 3, Axis.J))
 
 
 def test_a_long_complex_vector_stays_a_loop() -> None:
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(5, 400)), rng.normal(size=(7, 400))
-    vx, vy = variable(0, 400, Kind.I), variable(1, 400, Kind.J)
+    vx, vy = variable(0, 400, Axis.I), variable(1, 400, Axis.J)
     node = build(OPERATIONS["ComplexMult"], vx, vy)
     want = as_pairs((as_complex(x)[:, None] * as_complex(y)[None]).sum(1))
     with settings(check=2):
-        got = Fold(node, [vx, vy], "Sum", Kind.I)(NumpyArrays, [x, y])
+        got = FormulaReduction(node, [vx, vy], "Sum", Axis.I)(NumpyArrays, [x, y])
     assert_close(got, want, terms=14)

@@ -11,7 +11,7 @@ from formulas import dense, operand_values
 
 from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back, push_forward
-from pairfold.core.node import Kind, topological
+from pairfold.core.node import Axis, topological
 from pairfold.errors import DerivativeError
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import lower
@@ -38,7 +38,7 @@ def case_id(value):
 def at_points(node, arrays):
     """A formula of i-variables at each point: (POINTS, dim)."""
     used = {v.params[0] for v in topological([node]) if v.op.name == "Var"}
-    kernel = lower(node, REDUCTIONS["Sum"], Kind.I, 16)
+    kernel = lower(node, REDUCTIONS["Sum"], Axis.I, 16)
     count = next(iter(arrays.values())).shape[0]
     given = {position: array for position, array in arrays.items() if position in used}
     return reference.evaluate(kernel, given, count, 1)
@@ -49,7 +49,7 @@ class Row:
 
     def __init__(self, op, dims):
         self.op, self.dims = op, dims
-        self.operands = [variable(p, dim, Kind.I) for p, dim in enumerate(dims)]
+        self.operands = [variable(p, dim, Axis.I) for p, dim in enumerate(dims)]
         self.params = tuple(param.sample for param in op.params)
         self.node = build(op, *self.operands, *self.params)
         self.rng = np.random.default_rng(zlib.crc32(repr((op.name, dims)).encode()))
@@ -62,7 +62,7 @@ class Row:
         """Another variable, with random values."""
         position = len(self.arrays)
         self.arrays[position] = self.rng.uniform(-1, 1, (POINTS, dim))
-        return variable(position, dim, Kind.I)
+        return variable(position, dim, Axis.I)
 
     def oracle(self, arrays):
         """The row's own `like` at each point."""
@@ -215,8 +215,8 @@ def gradients(text, *values, dim=1):
     node = parse(text, [f"{name} = Vi({np.size(v)})" for name, v in zip(names, values)]).node
     arrays = {p: np.atleast_1d(np.asarray(v, float))[None] for p, v in enumerate(values)}
     arrays[len(values)] = np.ones((1, node.dim))
-    variables = [variable(p, np.size(v), Kind.I) for p, v in enumerate(values)]
-    ones = variable(len(values), node.dim, Kind.I)
+    variables = [variable(p, np.size(v), Axis.I) for p, v in enumerate(values)]
+    ones = variable(len(values), node.dim, Axis.I)
     found = pull_back(node, variables, ones)
     return [
         np.zeros(v.dim) if back is None else at_points(back, arrays)[0]
@@ -237,7 +237,7 @@ def test_the_gradient_of_a_norm_is_zero_at_zero_in_every_component():
 
 
 def test_the_second_derivative_of_a_root_is_zero_at_zero():
-    x, g, h = (variable(p, 1, Kind.I) for p in range(3))
+    x, g, h = (variable(p, 1, Axis.I) for p in range(3))
     first = pull_back(build(OPERATIONS["Sqrt"], x), [x], g)[0]
     second = pull_back(first, [x], h)[0]
     arrays = {0: np.zeros((1, 1)), 1: np.ones((1, 1)), 2: np.ones((1, 1))}
@@ -339,8 +339,8 @@ def test_a_scalar_branch_keeps_its_slope_where_one_component_selects_it():
 
 
 def test_forward_mode_and_second_derivatives_keep_the_guard_of_a_scalar_branch():
-    x, c = variable(0, 3, Kind.I), variable(1, 3, Kind.I)
-    g, t = variable(2, 3, Kind.I), variable(3, 3, Kind.I)
+    x, c = variable(0, 3, Axis.I), variable(1, 3, Axis.I)
+    g, t = variable(2, 3, Axis.I), variable(3, 3, Axis.I)
     f = build(OPERATIONS["IfElse"], c, OPERATIONS["Sqrt"](OPERATIONS["Sum"](x)), x)
     arrays = {p: np.full((1, 3), v) for p, v in enumerate((-2.0, -1.0, 5.0, 7.0))}
     assert_close(at_points(push_forward(f, {x: t}), arrays), np.full((1, 3), 7.0))
@@ -368,7 +368,7 @@ def test_two_selections_of_one_function_keep_it_guarded():
 
 def test_an_operation_without_derivative_is_refused_only_when_it_is_asked():
     row = Op("Opaque", ("x",), "", dims=lambda d: d, value=lambda s, k, x: x(k), pullback=None)
-    x, g = variable(0, 3, Kind.I), variable(1, 3, Kind.I)
+    x, g = variable(0, 3, Axis.I), variable(1, 3, Axis.I)
     f = build(row, x) + x
     with pytest.raises(DerivativeError, match="Opaque has no derivative"):
         pull_back(f, [x], g)
@@ -376,13 +376,13 @@ def test_an_operation_without_derivative_is_refused_only_when_it_is_asked():
 
 
 def test_a_formula_does_not_depend_on_other_variables():
-    x, y, g = (variable(p, 3, Kind.I) for p in range(3))
+    x, y, g = (variable(p, 3, Axis.I) for p in range(3))
     assert pull_back(x * x, [y], g) == [None]
     assert push_forward(x * x, {y: g}) is zero(x.dim)
 
 
 def test_the_gradient_of_a_variable_is_the_incoming_one():
-    x, g = variable(0, 3, Kind.I), variable(1, 3, Kind.J)
+    x, g = variable(0, 3, Axis.I), variable(1, 3, Axis.J)
     assert pull_back(x, [x], g) == [g]
 
 
@@ -451,11 +451,11 @@ def test_gradients_are_those_of_torch(text):
 
     for name, want in zip("xybp", grads, strict=True):
         parsed = parse(f"Grad({text},{name},e)", [*aliases, f"e = Vi({node.dim})"])
-        kept = Kind.J if name in "yb" else Kind.I
+        kept = Axis.J if name in "yb" else Axis.I
         kernel = lower(parsed.node, REDUCTIONS["Sum"], kept, 16)
         used = {v.params[0] for v in topological([parsed.node]) if v.op.name == "Var"}
         given = {p: array for p, array in enumerate(arrays.values()) if p in used}
-        count = (rows, columns) if kept == Kind.I else (columns, rows)
+        count = (rows, columns) if kept == Axis.I else (columns, rows)
         got = reference.evaluate(kernel, given, *count)
         got = got.sum(0) if name == "p" else got
         want = torch.zeros_like(leaves[name]) if want is None else want

@@ -27,8 +27,8 @@ from pairfold.cluster import from_matrix
 from pairfold.core.library import OperationsOn
 from pairfold.errors import DerivativeError
 from pairfold.frontends.derivatives import batched, differentiable, gradients
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.ranges import Ranges
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.ops import reductions
 from pairfold.ops.differentiation import Composition, PullBack, Selection
 from pairfold.ops.reductions import REDUCTIONS, Reduction, Result
@@ -94,10 +94,10 @@ CASES = [
 case = pytest.mark.parametrize(("name", "weighted"), CASES)
 
 
-def fold_of(name: str, weighted: bool, axis: int = 1) -> Fold:
+def fold_of(name: str, weighted: bool, axis: int = 1) -> FormulaReduction:
     """The reduction of vectors, or of a scalar where that is asked for."""
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": K} if row.top_k else {}
     if weighted:
         options["formula2"] = "b*c"
     vector = "Sin(p*x-y)+x*y"
@@ -127,7 +127,9 @@ def arguments(rows: int = ROWS, columns: int = COLUMNS, seed: int = 0) -> list[A
     return [source.uniform(0.2, 1.2, shape) for shape in shapes]
 
 
-def values_of(fold: Fold, given: Sequence[Taped], ranges: Ranges | None = None) -> Taped:
+def values_of(
+    fold: FormulaReduction, given: Sequence[Taped], ranges: Ranges | None = None
+) -> Taped:
     """The values among the results, side by side."""
     found = differentiable(fold, TapeArrays, given, ranges, apply)
     assert [TapeArrays.dtype(part) == "int64" for part in found] == [
@@ -245,7 +247,7 @@ def test_derivatives_of_block_sparse_reductions(name: str, weighted: bool, axis:
 def test_a_batch_axis_is_as_many_calls(name: str, weighted: bool) -> None:
     fold = fold_of(name, weighted)
 
-    def run(part: Fold, library: Any, arrays: Any, ranges: Any) -> tuple[Any, ...]:
+    def run(part: FormulaReduction, library: Any, arrays: Any, ranges: Any) -> tuple[Any, ...]:
         return part.run(library, arrays, ranges)
 
     given = arguments()
@@ -272,7 +274,7 @@ def test_a_batch_axis_is_as_many_calls(name: str, weighted: bool) -> None:
                 assert_close(a, np.stack(b))
 
 
-def _parts(fold: Fold) -> Iterator[Fold]:
+def _parts(fold: FormulaReduction) -> Iterator[FormulaReduction]:
     """What is called: reductions with a pull-back, or that are constants."""
     how = fold.row.differentiated
     if isinstance(how, Composition):
@@ -328,9 +330,9 @@ def test_gradients_from_one_pass_are_those_of_separate_sums() -> None:
     fold = fold_of("Sum", False)
     given = arguments(130, 140)
     incoming = [np.random.default_rng(3).standard_normal((130, 2))]
-    calls: list[Fold] = []
+    calls: list[FormulaReduction] = []
 
-    def run(part: Fold, library: Any, arrays: Any, ranges: Any) -> tuple[Any, ...]:
+    def run(part: FormulaReduction, library: Any, arrays: Any, ranges: Any) -> tuple[Any, ...]:
         calls.append(part)
         return part.run(library, arrays, ranges)
 
@@ -433,18 +435,18 @@ def test_rows_say_one_way_that_ends_in_pull_backs(row: Reduction) -> None:
 
 
 @pytest.fixture
-def wrong_row(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Fold]:
+def wrong_row(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], FormulaReduction]:
     """A fold whose row, a copy of the sum's, says something else."""
 
-    def make(how: Any, **fields: Any) -> Fold:
+    def make(how: Any, **fields: Any) -> FormulaReduction:
         row = replace(REDUCTIONS["Sum"], name="Wrong", differentiated=how, **fields)
         monkeypatch.setitem(reductions.REDUCTIONS, "Wrong", row)
-        return Fold(*_parts_of(fold_of("Sum", False)))
+        return FormulaReduction(*_parts_of(fold_of("Sum", False)))
 
     return make
 
 
-def _parts_of(fold: Fold) -> tuple[Any, ...]:
+def _parts_of(fold: FormulaReduction) -> tuple[Any, ...]:
     return fold.formula, fold.variables, "Wrong", fold.kept, fold.names
 
 

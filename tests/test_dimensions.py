@@ -11,9 +11,9 @@ from targets import crossed
 from test_backends import views
 from test_reductions import check, oracle
 
-from pairfold.core.node import Kind
-from pairfold.frontends.fold import Fold
+from pairfold.core.node import Axis
 from pairfold.frontends.parse import parse
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.schedule import frontier
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import REDUCTIONS
@@ -77,8 +77,8 @@ def test_attention_of_any_dimension(dim: int, dtype: str, target: str) -> None:
         x, y, b = points(dim, rows, columns, columns, dtype=dtype)
         with settings(target=target, lanes=lanes):
             got = attention(x, y, b)
-        scores = 4 * (x.astype("float64") @ y.astype("float64").T)
-        weights = np.exp(scores - scores.max(1, keepdims=True))
+        logits = 4 * (x.astype("float64") @ y.astype("float64").T)
+        weights = np.exp(logits - logits.max(1, keepdims=True))
         want = weights @ b.astype("float64") / weights.sum(1, keepdims=True)
         assert_close(got, want, terms=columns, formula=(rows, columns, lanes))
 
@@ -110,7 +110,9 @@ def kernel_of(formula: str, *aliases: str, reduction: str = "Sum", **options: An
     """The kernel of a formula, summed over j."""
     parsed = parse(formula, list(aliases))
     with settings(**options):
-        return Fold(parsed.node, parsed.variables, reduction, Kind.I, parsed.names).kernel()
+        return FormulaReduction(
+            parsed.node, parsed.variables, reduction, Axis.I, parsed.names
+        ).kernel()
 
 
 def loops(kernel: Any) -> int:
@@ -229,7 +231,7 @@ UNWEIGHTED = [
 def test_long_outputs_of_every_reduction(name: str, formula: str) -> None:
     rng = np.random.default_rng(0)
     x, y = (rng.integers(-3, 4, (n, 17)).astype("float64") for n in (5, 7))
-    options = {"opt_arg": 3} if REDUCTIONS[name].listed else {}
+    options = {"opt_arg": 3} if REDUCTIONS[name].top_k else {}
     aliases = "x = Vi(17)", "y = Vj(17)", "u = Vi(3)", "v = Vj(3)"
     with np.errstate(all="ignore"):
         f = LONG[formula](x[:, None], y[None])

@@ -339,10 +339,10 @@ def test_finished_raw_results_are_results(name, library, batch, axis):
     aliases = ["x = Vi(2)", "y = Vj(2)"]
     cases = [("x-y", None), ("(x|y)", None), ("(x|y)", "x*x+y*y")]
     for formula, weight in cases:
-        scalar = row.scalar or row.anchored
+        scalar = row.scalar or row.max_shifted
         if (formula == "x-y" and scalar) or {"no": weight, "must": not weight}.get(row.weighted):
             continue
-        length = 3 if row.listed else 0
+        length = 3 if row.top_k else 0
         given = {"opt_arg": length} if length else {}
         want = module.Genred(formula, aliases, name, axis, formula2=weight, **given)(*arrays)
         raw = layouts.RawReduction(whole(name, formula, length, axis, weight), aliases, library)

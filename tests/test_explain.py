@@ -96,8 +96,8 @@ def test_a_gpu_is_explained_without_one() -> None:
     assert plan.estimates[0][0].rows == plan.tiling.rows
     assert plan.grid.panels == -(-100_000 // plan.tiling.rows)
     factored = explain(Genred("x*y", ["x = Vi(2)", "y = Vj(2)"], axis=1), backend="GPU")
-    assert "a literal program follows" in str(factored)
-    assert "tl.load(flag)" in factored.literal
+    assert "a program without rearrangement follows" in str(factored)
+    assert "tl.load(flag)" in factored.plain
 
 
 def test_a_gpu_is_explained_for_arrays() -> None:
@@ -127,7 +127,7 @@ def test_a_reduction_of_a_lazy_tensor_is_explained_with_its_own_arrays() -> None
     assert (other.rows, other.columns) == (11, 7)
     assert other.reduction == "out_j = ArgKMin_i F(x_j, y_i)"
     weighted = explain(distance, "LogSumExp", other=Vj(np.ones((11, 2))))
-    assert (weighted.dim, weighted.forms) == (2, ("anchored",))
+    assert (weighted.dim, weighted.forms) == (2, ("max-shifted",))
     assert "@triton.jit" in distance.explain("Min", backend="GPU").triton
 
 

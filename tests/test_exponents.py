@@ -138,7 +138,7 @@ def test_the_same_of_lazy_tensors() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_second_derivatives(name: str) -> None:
-    """Nothing depends on where the anchor is, so that it may be taken for a constant."""
+    """Nothing depends on where the maximum is, so that it may be taken for a constant."""
     x, y, b = (v.detach().double().requires_grad_() for v in data(torch.float32, 0.4))
     ours = program(name, "-3*SqDist(x,y)", 1)
     f = -3 * ((x[:, None] - y[None]) ** 2).sum(-1)

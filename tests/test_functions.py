@@ -11,11 +11,11 @@ from checks import assert_close, assert_same_bits
 
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
-from pairfold.core.node import Kind
+from pairfold.core.node import Axis
 from pairfold.core.scalars import Scalars, reachable
 from pairfold.errors import DimError
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.kernel import lower
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import REDUCTIONS
@@ -31,7 +31,7 @@ def values(text, *arrays, dtype="float64"):
     given = [a[:, None] if a.ndim == 1 else a for a in given]
     names = [f"{n} = Vi({a.shape[1]})" for n, a in zip("xyz", given)]
     parsed = parse(f"({text})*o", [*names, "o = Vj(1)"])
-    fold = Fold(parsed.node, parsed.variables, "Sum", Kind.I)
+    fold = FormulaReduction(parsed.node, parsed.variables, "Sum", Axis.I)
     return fold(NumpyArrays, [*given, np.ones((1, 1), dtype)])
 
 
@@ -99,11 +99,13 @@ def test_a_remainder_lies_in_its_interval(dtype):
 
 def derivatives(text, order, x):
     """Derivatives 0 ... order of a formula in a scalar x, at the numbers x."""
-    v = variable(0, 1, Kind.I)
+    v = variable(0, 1, Axis.I)
     node = parse(text, ["x = Vi(1)"]).node
     found = []
     for _ in range(order + 1):
-        fold = Fold(node * variable(1, 1, Kind.J), [v, variable(1, 1, Kind.J)], "Sum", Kind.I)
+        fold = FormulaReduction(
+            node * variable(1, 1, Axis.J), [v, variable(1, 1, Axis.J)], "Sum", Axis.I
+        )
         found.append(fold(NumpyArrays, [np.asarray(x, float)[:, None], np.ones((1, 1))])[:, 0])
         node = pull_back(node, [v], constant(1))[0]
     return found
@@ -173,9 +175,9 @@ def test_extremes_compare_strictly_from_component_zero(name, padding, dtype):
 @pytest.mark.parametrize("name", ["Max", "Min"])
 def test_the_gradient_of_an_extreme_goes_to_the_first_one(name):
     rows = np.array([row + [row[-1]] * 20 for row in ROWS.values()], float)
-    x, g = variable(0, 24, Kind.I), variable(1, 1, Kind.J)
+    x, g = variable(0, 24, Axis.I), variable(1, 1, Axis.J)
     node = pull_back(build(OPERATIONS[name], x), [x], g)[0]
-    got = Fold(node, [x, g], "Sum", Kind.I)(NumpyArrays, [rows, np.full((1, 1), 3.0)])
+    got = FormulaReduction(node, [x, g], "Sum", Axis.I)(NumpyArrays, [rows, np.full((1, 1), 3.0)])
     places = [int(extreme(f"Arg{name}", row)) for row in rows]
     assert_same_bits(got, 3.0 * np.eye(24)[places])
 
@@ -226,8 +228,8 @@ def test_splines_are_the_recursion_of_their_definition(name, k, dtype):
 
 @pytest.mark.parametrize("name", KNOTS)
 def test_derivatives_of_splines_are_never_nan(name):
-    knots, x = variable(0, 7, Kind.I), variable(1, 1, Kind.I)
-    one = variable(2, 1, Kind.J)
+    knots, x = variable(0, 7, Axis.I), variable(1, 1, Axis.I)
+    one = variable(2, 1, Axis.J)
     node = build(OPERATIONS["BSpline"], knots, x, 3)
     points = np.array([-1, 0, 0.25, 1, 1.75, 2, 2.9, 5, 7, 9])[:, None]
     given = [np.array([KNOTS[name]] * 10, float), points, np.ones((1, 1))]
@@ -235,7 +237,7 @@ def test_derivatives_of_splines_are_never_nan(name):
     nodes = [n for f in first for n in pull_back(OPERATIONS["Sum"](f), [knots, x], constant(1))]
     for n in [*first, *nodes]:
         if n is not None:
-            got = Fold(n * one, [knots, x, one], "Sum", Kind.I)(NumpyArrays, given)
+            got = FormulaReduction(n * one, [knots, x, one], "Sum", Axis.I)(NumpyArrays, given)
             assert np.isfinite(got).all(), n
 
 
@@ -331,10 +333,10 @@ def test_a_component_index_may_be_taken_from_a_number():
 def test_the_work_of_a_spline_does_not_grow_with_the_number_of_knots(dims):
     sizes = []
     for dim in dims:
-        knots, x, g = variable(0, dim, Kind.J), variable(1, 1, Kind.I), variable(2, 1, Kind.I)
+        knots, x, g = variable(0, dim, Axis.J), variable(1, 1, Axis.I), variable(2, 1, Axis.I)
         node = build(OPERATIONS["Sum"], build(OPERATIONS["BSpline"], knots, x, 3))
         for f in (node, *pull_back(node, [x], g)):
-            kernel = lower(f, REDUCTIONS["Sum"], Kind.I, 16)
+            kernel = lower(f, REDUCTIONS["Sum"], Axis.I, 16)
             sizes.append(len(reachable(kernel.outputs)))
     assert sizes[:2] == sizes[2:]
     assert max(sizes) < 600
@@ -342,7 +344,7 @@ def test_the_work_of_a_spline_does_not_grow_with_the_number_of_knots(dims):
 
 @pytest.mark.parametrize(("k", "count"), [(0, 1), (2, 1), (2, 3)])
 def test_too_few_knots_are_refused(k, count):
-    knots, x = variable(0, min(count, k + 1), Kind.I), variable(1, 1, Kind.I)
+    knots, x = variable(0, min(count, k + 1), Axis.I), variable(1, 1, Axis.I)
     with pytest.raises(DimError, match="knots"):
         build(OPERATIONS["BSpline"], knots, x, k)
 

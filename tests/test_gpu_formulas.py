@@ -140,7 +140,7 @@ def test_products_of_matrices_may_be_less_exact_where_asked(dot: str, rtol: floa
 
 @pytest.mark.parametrize("rules", ["all", "exact"])
 def test_infinite_factors_and_huge_exponents(rules: str) -> None:
-    """A program that makes assumptions refuses such data, and the literal one follows."""
+    """A program that makes assumptions bails out of such data, and the plain one follows."""
     x = np.array([[np.inf], [1e30], [-300.0], [0.0], [np.nan], [2.0]])
     y = np.concatenate([np.linspace(-2, 2, 36), [300.0]])[:, None]
     aliases = ["x = Vi(1)", "y = Vj(1)", "p = Pm(1)"]

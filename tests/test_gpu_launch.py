@@ -283,7 +283,9 @@ def test_lazy_tensors_and_their_numbers_stay_on_the_device(gpu):
 
 
 def test_out_is_filled_where_it_is(gpu, monkeypatch):
-    monkeypatch.setattr(pairfold.frontends.fold, "overlap", lambda *_: False)  # all at address 0
+    monkeypatch.setattr(
+        pairfold.frontends.reduction, "overlap", lambda *_: False
+    )  # all at address 0
     x, y, b = data(batch=(4,))
     out = torch.empty(4, 1, 1000, device=GPU).transpose(1, 2)
     with settings(splits=1):

@@ -17,9 +17,9 @@ from test_rows import CASES, KINDS, case_id, random_arrays, sample_params, seed_
 
 from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back
-from pairfold.core.node import Kind
+from pairfold.core.node import Axis
 from pairfold.frontends.devices import DeviceTensors
-from pairfold.frontends.fold import Fold
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.kernel import lower
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, build, variable
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("interpreter")
 ROWS, COLUMNS = 17, 23
 
 
-def folded(fold: Fold, arrays: dict[int, Any], dtype: str, **options: Any) -> Any:
+def folded(fold: FormulaReduction, arrays: dict[int, Any], dtype: str, **options: Any) -> Any:
     """The sum of a formula, from its Triton program."""
     given = [
         torch.as_tensor(np.asarray(arrays.get(place, np.zeros(1))).astype(dtype))
@@ -43,7 +43,7 @@ def folded(fold: Fold, arrays: dict[int, Any], dtype: str, **options: Any) -> An
 @pytest.mark.parametrize(("op", "dims"), [c for c in CASES if c[1]], ids=case_id)
 def test_a_row_computes_what_its_oracle_says(op: Any, dims: Any) -> None:
     """In float32 with components written out, in float64 with loops over them."""
-    for shift, dtype, unroll, kept in ((0, "float32", 16, Kind.I), (2, "float64", 1, Kind.J)):
+    for shift, dtype, unroll, kept in ((0, "float32", 16, Axis.I), (2, "float64", 1, Axis.J)):
         rng = np.random.default_rng(seed_of(op.name, dims))
         kinds = [KINDS[(place + shift) % 3] for place in range(len(dims))]
         variables = [variable(p, dim, kinds[p]) for p, dim in enumerate(dims)]
@@ -53,13 +53,15 @@ def test_a_row_computes_what_its_oracle_says(op: Any, dims: Any) -> None:
         operands = [spread(arrays[p].astype("float64"), kinds[p]) for p in range(len(dims))]
         pairs = dense(op, operands, sample_params(op))
         # An index that the formula does not read has one value.
-        axis = 1 if kept == Kind.I else 0
+        axis = 1 if kept == Axis.I else 0
         shape = [1, 1, formula.dim]
-        for kind, axis_, count in ((Kind.I, 0, ROWS), (Kind.J, 1, COLUMNS)):
+        for kind, axis_, count in ((Axis.I, 0, ROWS), (Axis.J, 1, COLUMNS)):
             if kind in kinds:
                 shape[axis_] = count
         pairs = np.broadcast_to(pairs, shape)
-        got = folded(Fold(formula, variables, "Sum", kept), arrays, dtype, unroll=unroll)
+        got = folded(
+            FormulaReduction(formula, variables, "Sum", kept), arrays, dtype, unroll=unroll
+        )
         assert_close(
             got.reshape(-1, formula.dim),
             pairs.sum(axis=axis),
@@ -79,13 +81,13 @@ def test_the_derivatives_of_a_row_are_those_of_the_reference(op: Any, dims: Any)
     """All of them in one formula; the reference is compared with slopes in test_derivatives."""
     row = Row(op, dims)
     place = len(dims)
-    g = variable(place, row.node.dim, Kind.J)
+    g = variable(place, row.node.dim, Axis.J)
     arrays = {**row.arrays, place: row.rng.uniform(-1, 1, (3, row.node.dim))}
     found = [back for back in pull_back(row.node, row.operands, g) if back is not None]
     formula = functools.reduce(lambda a, b: build(OPERATIONS["Concat"], a, b), found)
     variables = [*row.operands, g]
-    fold = Fold(formula, variables, "Sum", Kind.I)
-    kernel = lower(formula, REDUCTIONS["Sum"], Kind.I, 16)
+    fold = FormulaReduction(formula, variables, "Sum", Axis.I)
+    kernel = lower(formula, REDUCTIONS["Sum"], Axis.I, 16)
     given = {argument.position: arrays[argument.position] for argument in kernel.arguments}
     want = reference.evaluate(kernel, given, POINTS, 3)
     got = folded(fold, arrays, "float64", tile="64x4x1", unroll=1 if max(dims) > 3 else 16)

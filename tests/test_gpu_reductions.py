@@ -148,7 +148,7 @@ def test_results_of_any_strides_are_filled(name: str, weighted: bool) -> None:
 @brief
 def test_values_that_are_not_finite_are_treated_as_documented(name: str, weighted: bool) -> None:
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": 3} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": 3} if row.top_k else {}
     if weighted:
         options["formula2"] = "Exp(0*x)+0*b"
     genred = Genred("x+y", ["x = Vi(1)", "y = Vj(1)", "b = Vj(1)"], name, axis=1, **options)
@@ -168,7 +168,7 @@ def test_values_that_are_not_finite_are_treated_as_documented(name: str, weighte
         check(name, got, want, "float64", (table.shape, splits), terms=41)
 
 
-ANCHORED = [entry for entry in CASES if REDUCTIONS[entry[0]].anchored]
+ANCHORED = [entry for entry in CASES if REDUCTIONS[entry[0]].max_shifted]
 
 
 @some(
@@ -213,7 +213,7 @@ def test_the_lowest_index_wins_across_lanes_blocks_and_splits(name: str) -> None
     y = table[:, :, None].astype("float32")
     x = np.zeros((2, 1), "float32")
     want = oracle(name, np.broadcast_to(y[:, None], (7, 2, columns, 1)), length=12)
-    options = {"opt_arg": 12} if REDUCTIONS[name].listed else {}
+    options = {"opt_arg": 12} if REDUCTIONS[name].top_k else {}
     genred = Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
     for splits in (1, 4):
         with settings(tile="2x16x1", splits=splits):
@@ -238,7 +238,7 @@ def test_indices_beyond_float32_are_exact(name: str) -> None:
     y = np.zeros((columns, 1), "float32")
     y[far], y[columns - 2] = 1, -1
     x = np.array([[1], [-1]], "float32")
-    options = {"opt_arg": 1} if REDUCTIONS[name].listed else {}
+    options = {"opt_arg": 1} if REDUCTIONS[name].top_k else {}
     genred = Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
     want = [[columns - 2], [far]] if "Min" in name else [[far], [columns - 2]]
     with settings(tile="2x262144x1", splits=2):

@@ -13,10 +13,10 @@ import pytest
 import pairfold
 from pairfold import Genred
 from pairfold.arrays.numpy import NumpyArrays
-from pairfold.core.node import Kind
+from pairfold.core.node import Axis
 from pairfold.errors import FormulaError
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.identity import identity, rebuilt
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.states import states_of
 from pairfold.ops.table import OPERATIONS, constant, variable
@@ -30,7 +30,7 @@ def folds():
     for row in REDUCTIONS.values():
         if row.internal:
             continue
-        options = {"opt_arg": 4} if row.listed else {}
+        options = {"opt_arg": 4} if row.top_k else {}
         if row.weighted == "must":
             options["formula2"] = "y*IntInv(7)"
         yield Genred(text, ALIASES, row.name, axis=0, **options)._fold
@@ -91,26 +91,26 @@ def test_what_differs_has_another_text():
 
 
 def test_shared_parts_are_written_once():
-    x = variable(0, 1, Kind.I)
+    x = variable(0, 1, Axis.I)
     for _ in range(60):  # as a tree it would have 2^60 leaves
         x = OPERATIONS["Sin"](x) * x
-    fold = Fold(x, [variable(0, 1, Kind.I)], "Sum", Kind.I)
+    fold = FormulaReduction(x, [variable(0, 1, Axis.I)], "Sum", Axis.I)
     assert len(identity(fold)) < 10_000
     assert rebuilt(identity(fold)).formula is x
 
 
 def test_a_deep_formula_is_written_without_recursion():
-    x = variable(0, 1, Kind.I)
+    x = variable(0, 1, Axis.I)
     for _ in range(5000):
         x = OPERATIONS["Sin"](x)
-    fold = Fold(x, [variable(0, 1, Kind.I)], "Sum", Kind.I)
+    fold = FormulaReduction(x, [variable(0, 1, Axis.I)], "Sum", Axis.I)
     assert rebuilt(identity(fold)).formula is x
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.0"])
 def test_numbers_that_are_no_fractions(value):
-    node = variable(0, 2, Kind.I) + constant(float(value))
-    fold = Fold(node, [variable(0, 2, Kind.I)], "Sum", Kind.I)
+    node = variable(0, 2, Axis.I) + constant(float(value))
+    fold = FormulaReduction(node, [variable(0, 2, Axis.I)], "Sum", Axis.I)
     assert rebuilt(identity(fold)).formula is node
 
 

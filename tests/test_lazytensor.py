@@ -126,7 +126,7 @@ def test_an_empty_shell_is_zero() -> None:
     assert (LazyTensor()._shape, LazyTensor().dtype) == ((1, 1, 1), None)
 
 
-REFUSED: dict[str, tuple[Any, int | None, type[Exception]]] = {
+BAILED_OUT: dict[str, tuple[Any, int | None, type[Exception]]] = {
     "i and j": (np.zeros((3, 4, 2)), None, ShapeError),
     "axis of three axes": (X, 0, OptionError),
     "no axis of two": (X[:, 0], None, OptionError),
@@ -155,9 +155,9 @@ REFUSED: dict[str, tuple[Any, int | None, type[Exception]]] = {
 
 
 @libraries
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", BAILED_OUT)
 def test_what_cannot_be_one(name: str, make: Any) -> None:
-    given, axis, error = REFUSED[name]
+    given, axis, error = BAILED_OUT[name]
     strange = isinstance(given, np.ma.MaskedArray) or getattr(given, "dtype", None) == "longdouble"
     if isinstance(given, np.ndarray) and not strange:
         given = make(given)

@@ -341,7 +341,7 @@ def test_vectors_and_rows_times_a_matrix(make: Any) -> None:
 
 
 # What has to raise, and a part of what the message tries.
-REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
+BAILED_OUT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "max": (lambda k: max(k, 0), r"K.maximum\(0\)"),
     "min": (lambda k: min([k, k + 1]), "K.maximum"),
     "sorted": (lambda k: sorted([k, k + 1]), "where"),
@@ -384,9 +384,9 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @libraries
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", BAILED_OUT)
 def test_what_has_no_meaning_says_what_works(name: str, make: Any) -> None:
-    program, hint = REFUSED[name]
+    program, hint = BAILED_OUT[name]
     k = Vi(make(POINTS)).sqdist(Vj(make(COLUMNS)))
     with pytest.raises(PairfoldError, match=hint):
         program(k)

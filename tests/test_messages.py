@@ -603,7 +603,7 @@ def test_frames_of_the_program_and_those_of_a_bug_are_kept(monkeypatch: Any) -> 
     def broken(*_: Any) -> None:
         raise InternalError("broken")
 
-    monkeypatch.setattr("pairfold.frontends.fold.check_shapes", broken)
+    monkeypatch.setattr("pairfold.frontends.reduction.check_shapes", broken)
     with pytest.raises(InternalError) as caught:
         Genred(GAUSS, ALIASES, axis=1)(X[:3], Y, B)
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]

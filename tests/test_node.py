@@ -10,7 +10,7 @@ import pytest
 
 from pairfold.calculus.derive import pull_back, push_forward
 from pairfold.core import node as node_module
-from pairfold.core.node import Kind, depends_on, topological
+from pairfold.core.node import Axis, depends_on, topological
 from pairfold.core.scalars import Scalars
 from pairfold.core.show import formula_text, kinds_text, tree_text
 from pairfold.errors import DimError, FormulaError, InternalError
@@ -20,7 +20,7 @@ from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, build, constant, variable
 
 DEPTH = 10_000
-X, Y = variable(0, 3, Kind.I), variable(1, 3, Kind.J)
+X, Y = variable(0, 3, Axis.I), variable(1, 3, Axis.J)
 
 
 def op(name, *operands):
@@ -35,13 +35,13 @@ def sines(depth, x=X):
 
 def test_the_same_formula_is_the_same_object():
     assert op("Exp", X - Y) is op("Exp", X - Y)
-    assert variable(0, 3, Kind.I) is X
+    assert variable(0, 3, Axis.I) is X
     assert op("Extract", X, 1, 2) is op("Extract", X, 1, 2)
 
 
 def test_different_formulas_are_different_objects():
     different = [X - Y, Y - X, op("Extract", X, 0, 2), op("Extract", X, 1, 2), X + 1, X + 2]
-    different += [variable(0, 3, Kind.J), variable(0, 2, Kind.I), variable(1, 3, Kind.I)]
+    different += [variable(0, 3, Axis.J), variable(0, 2, Axis.I), variable(1, 3, Axis.I)]
     assert len({id(node) for node in different}) == len(different)
 
 
@@ -71,7 +71,7 @@ def test_the_table_of_nodes_forgets_what_nobody_uses():
 
 
 def test_a_node_knows_its_dimension_and_what_it_depends_on():
-    p = variable(2, 1, Kind.PARAMETER)
+    p = variable(2, 1, Axis.PARAMETER)
     assert [kinds_text(n) for n in (X, Y, X * Y, p, constant(1), p * Y)] == [
         "i", "j", "i,j", "-", "-", "j",
     ]  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_formula_refuses_what_is_neither_node_nor_number(wrong):
 
 def test_dimensions_are_checked_when_the_node_is_made():
     with pytest.raises(DimError, match="same dimension"):
-        X + variable(2, 2, Kind.I)
+        X + variable(2, 2, Axis.I)
 
 
 def test_nodes_refuse_pickling_but_show_their_text():
@@ -133,7 +133,7 @@ def test_a_deep_chain_prints():
 
 
 def test_a_deep_chain_has_a_gradient_and_a_derivative():
-    chain, g = sines(2000), variable(2, 3, Kind.I)
+    chain, g = sines(2000), variable(2, 3, Axis.I)
     gradient = pull_back(chain, [X], g)[0]
     assert len(topological([gradient])) < 5 * 2000
     forward = push_forward(chain, {X: g})
@@ -147,7 +147,7 @@ def test_the_gradient_of_ten_thousand_levels_needs_no_recursion():
 
 @pytest.mark.parametrize("unroll", [16, 1], ids=["unrolled", "looped"])
 def test_a_deep_chain_is_lowered(unroll):
-    kernel = lower(sines(DEPTH, X + Y), REDUCTIONS["Sum"], Kind.I, unroll)
+    kernel = lower(sines(DEPTH, X + Y), REDUCTIONS["Sum"], Axis.I, unroll)
     assert kernel.dim == 3
 
 
@@ -155,7 +155,7 @@ def test_a_deep_alternation_of_sums_and_elements_is_lowered():
     x = X + Y
     for _ in range(3000):
         x = op("Sin", x + op("Sum", x))
-    assert lower(x, REDUCTIONS["Sum"], Kind.I, 16).dim == 3
+    assert lower(x, REDUCTIONS["Sum"], Axis.I, 16).dim == 3
 
 
 def test_deep_nested_selections_have_a_gradient():
@@ -166,7 +166,7 @@ def test_deep_nested_selections_have_a_gradient():
 
 
 def test_a_deep_product_of_scalars_is_summed():
-    a, x = variable(2, 1, Kind.I), X
+    a, x = variable(2, 1, Axis.I), X
     for _ in range(3000):
         x = op("Sin", a) * x
     assert op("Sum", x).dim == 1
@@ -192,9 +192,9 @@ def doubled(levels):
 def test_shared_parts_stay_shared_in_gradients_and_kernels():
     e = doubled(200)
     assert len(topological([e])) == 3 * 200 + 3
-    gradient = pull_back(e, [X], variable(2, 3, Kind.I))[0]
+    gradient = pull_back(e, [X], variable(2, 3, Axis.I))[0]
     assert len(topological([gradient])) < 15 * 200
-    kernel = lower(gradient, REDUCTIONS["Sum"], Kind.I, 16)
+    kernel = lower(gradient, REDUCTIONS["Sum"], Axis.I, 16)
     assert len(kernel.needed(kernel.outputs, 3)) < 3 * 15 * 200
 
 
@@ -209,12 +209,12 @@ def test_selections_over_shared_branches_stay_small_in_the_gradient():
     e = X - Y
     for k in range(100):
         e = op("IfElse", X, op("Sin", e), 0) + op("IfElse", Y - k, op("Cos", e), e)
-    gradient = pull_back(e, [X], variable(2, 3, Kind.I))[0]
+    gradient = pull_back(e, [X], variable(2, 3, Axis.I))[0]
     assert len(topological([gradient])) < 60 * 100
 
 
 def test_a_second_derivative_of_a_shared_graph_stays_small():
-    e, g, h = doubled(60), variable(2, 3, Kind.I), variable(3, 3, Kind.I)
+    e, g, h = doubled(60), variable(2, 3, Axis.I), variable(3, 3, Axis.I)
     second = pull_back(pull_back(e, [X], g)[0], [X], h)[0]
     assert len(topological([second])) < 100 * 60
 

@@ -14,10 +14,10 @@ from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.reference import interpreter as reference
 from pairfold.calculus.derive import pull_back
 from pairfold.calculus.operators import LINEAR_IN
-from pairfold.core.node import Kind, Node, topological
+from pairfold.core.node import Axis, Node, topological
 from pairfold.errors import FormulaError
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.kernel import lower
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, variable
@@ -27,7 +27,7 @@ ROWS, COLUMNS, DIM = 17, 23, 3
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)", "p = Pm(1)", "c = Vj(1)", "A = Pm(9)"]
 SHAPES = {"x": (ROWS, 3), "y": (COLUMNS, 3), "b": (COLUMNS, 2), "p": (1,), "c": (COLUMNS, 1)}
 SHAPES["A"] = (9,)
-KINDS = [Kind.I, Kind.J, Kind.J, Kind.PARAMETER, Kind.J, Kind.PARAMETER]
+KINDS = [Axis.I, Axis.J, Axis.J, Axis.PARAMETER, Axis.J, Axis.PARAMETER]
 
 Torch = Any
 
@@ -43,7 +43,7 @@ VARIABLES = [variable(n, SHAPES[name][-1], KINDS[n]) for n, name in enumerate("x
 def folded(node: Node, arrays: list[Any], **options: Any) -> Any:
     """The sum over j by machine code, checked against the interpreter."""
     with settings(check=2, **options):
-        return Fold(node, VARIABLES, "Sum", Kind.I)(NumpyArrays, arrays)
+        return FormulaReduction(node, VARIABLES, "Sum", Axis.I)(NumpyArrays, arrays)
 
 
 def over_pairs(torch: Torch, function: Callable[..., Any], arrays: list[Any]) -> Any:
@@ -278,7 +278,7 @@ def test_operators_of_long_vectors_are_computed_in_loops(dim: int) -> None:
     rng = np.random.default_rng(6)
     x, y = rng.normal(size=(5, dim)) / dim**0.5, rng.normal(size=(7, dim)) / dim**0.5
     aliases = [f"x = Vi({dim})", f"y = Vj({dim})"]
-    variables = [variable(0, dim, Kind.I), variable(1, dim, Kind.J)]
+    variables = [variable(0, dim, Axis.I), variable(1, dim, Axis.J)]
     d2 = ((x[:, None] - y[None]) ** 2).sum(-1)
     laplacian = (np.exp(-d2) * (4 * d2 - 2 * dim)).sum(1)[:, None]
     divergence = (np.exp(-d2) * (dim - 2 * ((x[:, None] - y) * x[:, None]).sum(-1))).sum(1)
@@ -288,7 +288,7 @@ def test_operators_of_long_vectors_are_computed_in_loops(dim: int) -> None:
         "TraceOperator(y*Sum(x)+2*x,x)": (y.sum(-1)[None] + 2 * dim + 0 * d2).sum(1)[:, None],
     }
     for text, want in wanted.items():
-        fold = Fold(parse(text, aliases).node, variables, "Sum", Kind.I)
+        fold = FormulaReduction(parse(text, aliases).node, variables, "Sum", Axis.I)
         assert_close(fold(NumpyArrays, [x, y]), want, rtol=1e-11, formula=text)
 
 
@@ -296,7 +296,9 @@ def test_a_jacobian_of_a_long_vector_is_one_loop() -> None:
     x, y = np.random.default_rng(7).normal(size=(2, 3, 40))
     node = parse("GradMatrix(Sin(x)*(x|y),x)", ["x = Vi(40)", "y = Vj(40)"]).node
     with settings(check=2):
-        fold = Fold(node, [variable(0, 40, Kind.I), variable(1, 40, Kind.J)], "Sum", Kind.I)
+        fold = FormulaReduction(
+            node, [variable(0, 40, Axis.I), variable(1, 40, Axis.J)], "Sum", Axis.I
+        )
         got = fold(NumpyArrays, [x, y])
     dots = (x[:, None] * y).sum(-1)
     cosines = np.cos(x)[:, None, :, None] * np.eye(40) * dots[..., None, None]
@@ -316,7 +318,7 @@ def test_a_matrix_of_zero_derivatives_is_zero() -> None:
 
 def test_nan_of_a_branch_not_selected_stays_out_of_second_derivatives() -> None:
     node = parse("Laplacian(Sum(IfElse(x,Sqrt(x),Square(x))),x)", ["x = Vi(3)"]).node
-    kernel = lower(node, REDUCTIONS["Sum"], Kind.I, 16)
+    kernel = lower(node, REDUCTIONS["Sum"], Axis.I, 16)
     x = np.array([[-1.0, 4.0, -2.0]])
     got = reference.evaluate(kernel, {0: x}, 1, 1)
     assert_close(got, np.array([[2 + 2 - 0.25 * 4**-1.5]]))
@@ -328,7 +330,7 @@ def test_factorizing_changes_nothing() -> None:
     assert parse("AutoFactorize(Exp(x*y)*Sum(x*y))", ALIASES).node is plain
 
 
-REFUSED = {
+BAILED_OUT = {
     "Grad(x*y,x)": "Grad takes Grad",
     "Grad(x*y,(x,x),y)": "same variable twice",
     "Grad(x*y,(x,y+1),y)": "with respect to a variable",
@@ -345,16 +347,16 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED)
+@pytest.mark.parametrize("text", BAILED_OUT)
 def test_what_cannot_be_done_is_refused_in_words(text: str) -> None:
     with pytest.raises(FormulaError) as caught:
         parse(text, ALIASES)
-    assert REFUSED[text] in str(caught.value)
+    assert BAILED_OUT[text] in str(caught.value)
     assert "^" in str(caught.value)
 
 
 def test_the_gradient_of_a_jacobian_goes_through_every_row() -> None:
-    x, e = variable(0, 3, Kind.I), variable(2, 27, Kind.I)
+    x, e = variable(0, 3, Axis.I), variable(2, 27, Axis.I)
     node = parse(
         "GradMatrix(ExtractT(Extract(Concat(x,Sin(x)),2,3),1,9)*SumT(Norm2(x),9),x)", ALIASES
     )

@@ -11,7 +11,7 @@ from formulas import random_formula
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairfold.core.node import Kind
+from pairfold.core.node import Axis
 from pairfold.core.show import formula_text
 from pairfold.errors import DerivativeError, DimError, FormulaError, UnknownNameError
 from pairfold.frontends import parse as parser_module
@@ -19,8 +19,8 @@ from pairfold.frontends.parse import parse, parse_aliases, parse_many
 from pairfold.ops.table import OPERATIONS, build, constant, power, variable
 
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "a = Vj(1)", "p = Pm(1)"]
-X, Y = variable(0, 3, Kind.I), variable(1, 3, Kind.J)
-A, P = variable(2, 1, Kind.J), variable(3, 1, Kind.PARAMETER)
+X, Y = variable(0, 3, Axis.I), variable(1, 3, Axis.J)
+A, P = variable(2, 1, Axis.J), variable(3, 1, Axis.PARAMETER)
 
 
 def op(name, *operands):
@@ -176,7 +176,7 @@ def test_a_number_is_the_same_node_however_it_is_given():
 # ----- refused -----------------------------------------------------------------------------------
 
 # text: (column of the first caret, words of the message)
-REFUSED = {
+BAILED_OUT = {
     "": (None, "empty"),
     "   ": (None, "empty"),
     "Exp(": (4, "operand is missing", "end of the formula"),
@@ -259,9 +259,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED)
+@pytest.mark.parametrize("text", BAILED_OUT)
 def test_a_refused_text_says_what_and_shows_where(text):
-    column, *words = REFUSED[text]
+    column, *words = BAILED_OUT[text]
     with pytest.raises(FormulaError) as caught:
         parse(text, ALIASES)
     message = str(caught.value)
@@ -362,7 +362,7 @@ ALIAS_FORMS = {
 def test_an_alias_form_declares_the_variable(alias):
     name, dim, kind = ALIAS_FORMS[alias]
     scope = parse_aliases([alias])
-    assert scope.variables == (variable(0, dim, Kind(kind)),)
+    assert scope.variables == (variable(0, dim, Axis(kind)),)
     assert dict(scope.names) == ({} if name is None else {0: name})
     assert list(scope.by_name) == ([] if name is None else [name])
 

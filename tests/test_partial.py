@@ -145,7 +145,7 @@ def test_states_of_what_derivatives_read(name):
     got = in_parts(fold, arrays, (4, 9), (1, 2, 0))
     want = fold.run(NumpyArrays, arrays)
     if name != "Prod":
-        # The anchor may be another where sums were cut otherwise; what it is for may not.
+        # The maximum may be another where sums were cut otherwise; what it is for may not.
         got, want = (with_sums(fold, found) for found in (got, want))
     for one, other in zip(got, want, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -230,7 +230,7 @@ def test_the_layout_is_that_of_the_row():
         ("SumSoftMaxWeight", 2): (2, 1, 1),
     }
     for (name, _), want in sizes.items():
-        options = {"opt_arg": 3} if REDUCTIONS[name].listed else {}
+        options = {"opt_arg": 3} if REDUCTIONS[name].top_k else {}
         formula = "x-y"
         if REDUCTIONS[name].weighted == "must":
             options, formula = {"formula2": "y"}, DISTANCE

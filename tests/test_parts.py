@@ -14,10 +14,10 @@ from checks import assert_close
 
 from pairfold.backends.llvm.abi import (
     ARRAYS,
+    BAILED_OUT,
     FILL_WORDS,
     FIRST_RESULT,
     OFFSETS,
-    REFUSED,
     WORDS_PER_ARRAY,
 )
 from pairfold.backends.llvm.block import open_block
@@ -36,7 +36,7 @@ from pairfold.backends.llvm.screening import Screen
 from pairfold.backends.llvm.shifted import MaxShifted
 from pairfold.backends.llvm.states import Running
 from pairfold.backends.llvm.topk import TopK
-from pairfold.core.node import Kind
+from pairfold.core.node import Axis
 from pairfold.frontends.accuracy import Accuracy
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import COLUMN, ROW, Kernel, lower
@@ -54,7 +54,7 @@ def context_of(
     """The context of a kernel under the plan that these settings lead to."""
     length = options.pop("length", 0)
     parsed = parse(formula, [alias.format(d=dim) for alias in ALIASES])
-    kernel: Kernel = lower(parsed.node, REDUCTIONS[reduction], Kind.I, 16, length=length)
+    kernel: Kernel = lower(parsed.node, REDUCTIONS[reduction], Axis.I, 16, length=length)
     with settings(**options):
         accumulation = Accuracy().for_dtype(dtype, kernel.only.rule)
         found = machine(current().target)
@@ -394,11 +394,11 @@ def test_a_factor_that_is_not_finite_is_reported():
     code.done()
     call, words = Machine(context), table(context, [])
     call("report", words, aligned(context.plan.width, "float64"))
-    assert words[REFUSED] == 0
+    assert words[BAILED_OUT] == 0
     values = aligned(context.plan.width, "float64")
     values[-1] = np.nan
     call("report", words, values)
-    assert words[REFUSED] == 1
+    assert words[BAILED_OUT] == 1
 
 
 # -- the screen ------------------------------------------------------------------------------------

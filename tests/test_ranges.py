@@ -97,7 +97,7 @@ def masked(name: str, f: Array, g: Array | None, mask: Array) -> tuple[Array, ..
             if result.kind != "index" or name == "Count":
                 continue
             at = columns[parts[n]] if len(columns) else np.zeros_like(parts[n])
-            if row.listed:
+            if row.top_k:
                 axis = -1 if f.shape[-1] == 1 else -2
                 at = np.moveaxis(at, axis, -1)
                 at = np.where(np.arange(at.shape[-1]) < len(columns), at, 0)
@@ -105,7 +105,7 @@ def masked(name: str, f: Array, g: Array | None, mask: Array) -> tuple[Array, ..
             parts[n] = at
         found.append(tuple(parts))
     joint = -2
-    if row.listed:
+    if row.top_k:
         joint = -2 if f.shape[-1] == 1 else -3
     return tuple(np.concatenate(parts, axis=joint) for parts in zip(*found, strict=True))
 

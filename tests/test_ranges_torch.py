@@ -39,7 +39,7 @@ NEUTRAL["SumSoftMaxWeight"] = math.nan
 def sparse(name: str, weighted: bool, axis: int) -> tuple[Callable[..., Tensor], Any]:
     """The value part of the sparse reduction, and its mask."""
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": plain.K} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": plain.K} if row.top_k else {}
     options |= {"formula2": "b*c"} if weighted else {}
     formula = "Sum(Sin(p*x-y)+x*y)" if weighted or row.scalar else "Sin(p*x-y)+x*y"
     genred = pairfold.torch.Genred(formula, plain.ALIASES, name, axis=axis, **options)
@@ -69,7 +69,7 @@ def masked(name: str, weighted: bool, axis: int, mask: Any) -> Callable[..., Ten
                 continue
             part = None if g is None else g[..., r : r + 1, :, :][..., columns, :]
             found.append(real(f[..., r : r + 1, :, :][..., columns, :], part))
-        joint = -3 if REDUCTIONS[name].listed else -2
+        joint = -3 if REDUCTIONS[name].top_k else -2
         return torch.cat(found, joint)
 
     def run(*tensors: Tensor) -> Tensor:

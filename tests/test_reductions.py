@@ -35,7 +35,7 @@ CASES += [(row.name, True) for row in PUBLIC if row.weighted != "no"]
 case = pytest.mark.parametrize(
     ("name", "weighted"), CASES, ids=[f"{name}{'+weight' * w}" for name, w in CASES]
 )
-LISTED = [row.name for row in PUBLIC if row.listed]
+LISTED = [row.name for row in PUBLIC if row.top_k]
 SELECTING = [row.name for row in PUBLIC if row.selects]
 ADDITIVE = [entry for entry in CASES if REDUCTIONS[entry[0]].additive]
 
@@ -141,7 +141,7 @@ def program(name: str, weighted: bool, dim: int, axis: int, length: int = K, **h
     aliases = [f"x = Vi({dim})", f"y = Vj({dim})", f"b = Vj({wide})", "c = Vi(1)", "p = Pm(1)"]
     if weighted:
         how["formula2"] = "b*c"
-    if row.listed:
+    if row.top_k:
         how["opt_arg"] = length
     formula = "p*(x|y)" if row.scalar or weighted else "p*x*y"
     return Genred(formula, aliases, name, axis=axis, **how)
@@ -380,7 +380,7 @@ CONSTANT = ["p", "x", "y", "IntCst(2)"]
 def test_formulas_that_lack_an_index_equal_numpy(name: str, weighted: bool, formula: str) -> None:
     """One value of all pairs, of a row or of a column."""
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": K} if row.top_k else {}
     aliases = ["x = Vi(1)", "y = Vj(1)", "p = Pm(1)"]
     given = [np.arange(1.0, 18)[:, None], np.array([3.0, -1, 2, -1, 3])[:, None], np.array([3.0])]
     table = {"p": given[2], "x": given[0][:, None], "y": given[1][None], "IntCst(2)": np.array(2.0)}
@@ -448,7 +448,7 @@ def test_the_lowest_index_wins_across_lanes_blocks_and_splits(name: str, lanes: 
     y = table[:, :, None].astype("float32")
     x = np.zeros((19, 1), "float32")
     want = oracle(name, np.broadcast_to(y[:, None], (16, 19, columns, 1)), length=40)
-    options = {"opt_arg": 40} if REDUCTIONS[name].listed else {}
+    options = {"opt_arg": 40} if REDUCTIONS[name].top_k else {}
     genred = Genred("x+y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
     for splits in (1, 4):
         with settings(lanes=lanes, splits=splits):
@@ -482,7 +482,7 @@ def test_indices_beyond_float32_are_exact(name: str) -> None:
     y = np.zeros((columns, 1), "float32")
     y[far], y[columns - 2] = 1, -1
     x = np.array([[1], [-1]], "float32")
-    options = {"opt_arg": 1} if REDUCTIONS[name].listed else {}
+    options = {"opt_arg": 1} if REDUCTIONS[name].top_k else {}
     genred = Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
     want = [[columns - 2], [far]] if "Min" in name else [[far], [columns - 2]]
     for lanes in ("row", "column"):
@@ -525,7 +525,7 @@ def test_values_that_are_not_finite_are_treated_as_documented(
     name: str, weighted: bool, lanes: str
 ) -> None:
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": 3} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": 3} if row.top_k else {}
     if weighted:
         options["formula2"] = "Exp(0*x)+0*b"
     genred = Genred("x+y", ["x = Vi(1)", "y = Vj(1)", "b = Vj(1)"], name, axis=1, **options)
@@ -575,7 +575,7 @@ def test_log_sum_exp_is_the_mathematical_value() -> None:
 
 @pytest.mark.parametrize("lanes", ["row", "column"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("entry", [entry for entry in CASES if REDUCTIONS[entry[0]].anchored])
+@pytest.mark.parametrize("entry", [entry for entry in CASES if REDUCTIONS[entry[0]].max_shifted])
 def test_exponents_of_any_magnitude_stay_accurate(
     entry: tuple[str, bool], dtype: str, lanes: str
 ) -> None:
@@ -637,29 +637,29 @@ class Model:
     def __init__(self, row: Reduction, columns: Sequence[Column] = (), length: int = 3) -> None:
         self.row, self.length = row, length
         start = [float(value) for value in row.identity]
-        self.states = [list(start) for _ in range(length if row.listed else 1)]
+        self.states = [list(start) for _ in range(length if row.top_k else 1)]
         self.total = list(start)
         self.top = S.constant("lowest")
         self.count = 0
         self.add(columns)
 
     def add(self, columns: Sequence[Column]) -> None:
-        """A block: first its anchor, then every column."""
+        """A block: first its maximum, then every column."""
         self.count += len(columns)
-        if self.row.anchored:
+        if self.row.max_shifted:
             largest = max((f for _, f, _ in columns if f == f), default=-math.inf)
             self.move(min(max(largest, self.top), S.constant("largest")))
         for number, f, g in columns:
-            if self.row.listed:
+            if self.row.top_k:
                 self.insert(lambda old, new: self.row.step(S, old, *new), [f, float(number)])
                 continue
-            term = S.exp(f - self.top) if self.row.anchored else f
+            term = S.exp(f - self.top) if self.row.max_shifted else f
             self.total = list(self.row.step(S, self.total, term, number))
-            value = term * g if self.row.anchored else f
+            value = term * g if self.row.max_shifted else f
             self.states[0] = list(self.row.step(S, self.states[0], value, float(number)))
 
     def move(self, top: float) -> None:
-        """Measure the sums from another anchor."""
+        """Measure the sums from another maximum."""
         scale = S.exp(self.top - top)
         self.states = [[part * scale for part in state] for state in self.states]
         self.total = [part * scale for part in self.total]
@@ -677,13 +677,13 @@ class Model:
         found = Model(self.row, length=self.length)
         found.count = self.count + other.count
         found.states, found.total, found.top = self.states, self.total, self.top
-        if self.row.listed:
+        if self.row.top_k:
             for entry in other.states:
                 found.insert(lambda old, new: self.row.merge(S, old, new), list(entry))
             return found
         there = Model(self.row, length=self.length)
         there.states, there.total, there.top = other.states, other.total, other.top
-        if self.row.anchored:
+        if self.row.max_shifted:
             top = max(self.top, other.top)
             found.move(top)
             there.move(top)
@@ -742,7 +742,7 @@ def test_rules_are_those_of_a_commutative_monoid(
     with np.errstate(all="ignore"):
         blocks = cut(columns, places)
         whole = Model(row, columns).finished()
-        same = {"rtol": 1e-12} if row.anchored else {"rtol": 0.0, "atol": 0.0}
+        same = {"rtol": 1e-12} if row.max_shifted else {"rtol": 0.0, "atol": 0.0}
         assert_close(model_of(row, blocks), whole, **same, formula=(row, blocks))
         rng.shuffle(blocks)
         assert_close(model_of(row, blocks), whole, **same, formula=(row, blocks))
@@ -765,7 +765,7 @@ def test_rules_and_machine_code_agree(row: Reduction) -> None:
     f = rng.choice([-1.0, 0.5, 1, 2], (23,))
     g = rng.uniform(0.5, 1.5, 23)
     columns = [(n, float(a), float(b)) for n, (a, b) in enumerate(zip(f, g, strict=True))]
-    options: dict[str, Any] = {"opt_arg": 3} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": 3} if row.top_k else {}
     weighted = row.weighted != "no"
     if weighted:
         options["formula2"] = "g"
@@ -841,7 +841,7 @@ XY = ["x = Vi(1)", "y = Vj(1)", "v = Vi(3)"]
         *[
             (row.name, {"opt_arg": 3, "formula2": "y"}, OptionError, "takes no opt_arg")
             for row in PUBLIC
-            if not row.listed
+            if not row.top_k
         ],
         *[
             (row.name, {"formula2": value}, OptionError, "needs formula2")
@@ -851,12 +851,12 @@ XY = ["x = Vi(1)", "y = Vj(1)", "v = Vi(3)"]
         ],
         ("SoftMax", {}, OptionError, "needs formula2"),
         *[
-            (row.name, {"formula2": "y", "opt_arg": 3 * row.listed}, OptionError, "no formula2")
+            (row.name, {"formula2": "y", "opt_arg": 3 * row.top_k}, OptionError, "no formula2")
             for row in PUBLIC
             if row.weighted == "no"
         ],
         *[
-            (row.name, {**option, "opt_arg": 3 * row.listed}, OptionError, "adds nothing up")
+            (row.name, {**option, "opt_arg": 3 * row.top_k}, OptionError, "adds nothing up")
             for row in PUBLIC
             if not row.additive
             for option in (
@@ -899,7 +899,7 @@ def test_programs_can_be_pickled(name: str, weighted: bool) -> None:
     again = pickle.loads(pickle.dumps(genred))
     for attribute in ("opt_arg", "formula2", "reduction_op", "axis", "formula", "accuracy"):
         assert getattr(again, attribute) == getattr(genred, attribute)
-    assert again.opt_arg == (4 if REDUCTIONS[name].listed else None)
+    assert again.opt_arg == (4 if REDUCTIONS[name].top_k else None)
     assert again.formula2 == ("b*c" if weighted else None)
     given = arrays(name, 3, 17, 23, "float32")
     for a, b in zip(parts(again(*given)), parts(genred(*given)), strict=True):

@@ -14,10 +14,10 @@ from products import some  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 import pairfold.torch  # noqa: E402
-from pairfold.core.node import Kind, topological  # noqa: E402
+from pairfold.core.node import Axis, topological  # noqa: E402
 from pairfold.errors import ShapeError  # noqa: E402
 from pairfold.frontends.derivatives import component_at_pairs  # noqa: E402
-from pairfold.frontends.fold import Fold  # noqa: E402
+from pairfold.frontends.reduction import FormulaReduction  # noqa: E402
 from pairfold.ops.reductions import REDUCTIONS  # noqa: E402
 
 Tensor = Any
@@ -79,7 +79,7 @@ def test_every_reduction_with_a_derivative_is_here() -> None:
 def program(name: str, weighted: bool, axis: int = 1) -> Callable[..., Tensor]:
     """The value part of a reduction of vectors, or of a scalar where that is asked for."""
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": K} if row.top_k else {}
     if weighted:
         options["formula2"] = "b*c"
     scalar = weighted or row.scalar
@@ -294,7 +294,7 @@ def test_formulas_that_lack_an_index_have_gradients(
 ) -> None:
     """Without an array of one side there is one row, or one column."""
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": K} if row.top_k else {}
     if weighted:
         options["formula2"] = "Exp(p)"
     letter = formula[4:5]
@@ -309,7 +309,7 @@ def test_formulas_that_lack_an_index_have_gradients(
     f = (x * p).sin() if aliases else (p * p)[None]
     f = f[None] if (letter == "y") == (axis == 1) else f[:, None]  # (rows, columns, 1)
     want = DENSE[name, weighted](f, p.exp().expand(f.shape) if weighted else None)
-    want = want[..., 0] if row.listed else want
+    want = want[..., 0] if row.top_k else want
     torch.testing.assert_close(out, want)
     compare(gradients(finite(out).sum(), tensors), gradients(finite(want).sum(), tensors))
 
@@ -319,7 +319,7 @@ def test_formulas_that_lack_an_index_have_gradients(
 )
 def test_whole_numbers_have_no_tangents(name: str) -> None:
     """Indices, counts and truth values pass through every transform as constants do."""
-    options = {"opt_arg": K} if REDUCTIONS[name].listed else {}
+    options = {"opt_arg": K} if REDUCTIONS[name].top_k else {}
     genred = pairfold.torch.Genred("ReLU(x*y-0.3)", ALIASES[:2], name, axis=1, **options)
     x, y = (t.detach() for t in arguments()[:2])
 
@@ -369,7 +369,7 @@ SELECTING = [row.name for row in REDUCTIONS.values() if row.selects]
 )
 def test_only_values_carry_a_graph(name: str) -> None:
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": K} if row.top_k else {}
     if row.weighted == "must":
         options["formula2"] = "b"
     tensors = arguments()[:3]
@@ -388,12 +388,12 @@ def test_padded_places_send_nothing(name: str) -> None:
     x = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)
     sign = -1 if "Max" in name else 1
     y = (sign * torch.tensor([[math.inf], [3.0], [math.nan], [1.0]])).double().requires_grad_()
-    options = {"opt_arg": 6} if REDUCTIONS[name].listed else {}
+    options = {"opt_arg": 6} if REDUCTIONS[name].top_k else {}
     genred = pairfold.torch.Genred("x+2*y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
     out = genred(x, y)
     out = out[0] if isinstance(out, tuple) else out
     to_x, to_y = gradients(finite(out).sum(), [x, y])
-    listed = REDUCTIONS[name].listed
+    listed = REDUCTIONS[name].top_k
     torch.testing.assert_close(to_x, torch.full_like(x, 2.0 if listed else 1.0))
     want = torch.tensor([[0], [4 if listed else 0], [0], [4]], dtype=torch.float64)
     torch.testing.assert_close(to_y, want)
@@ -477,28 +477,28 @@ def test_gradients_of_selections_cost_as_much_as_the_result(
     rows, columns = 37, 41
     tensors = arguments(rows=rows, columns=columns)
     seen: list[tuple[str, int]] = []
-    real = Fold.run
+    real = FormulaReduction.run
 
-    def watched(self: Fold, adapter: Any, arrays: Sequence[Any], *rest: Any) -> Any:
+    def watched(self: FormulaReduction, adapter: Any, arrays: Sequence[Any], *rest: Any) -> Any:
         sizes = self.check(arrays)[1]
         pairs = sizes.i * sizes.j
         seen.append((self.reduction, pairs))
         return real(self, adapter, arrays, *rest)
 
-    monkeypatch.setattr(Fold, "run", watched)
+    monkeypatch.setattr(FormulaReduction, "run", watched)
     out = program(name, False)(*tensors)
     taken = [pairs for reduction, pairs in seen if reduction in SELECTING]
     assert taken == [rows * columns]
     first = gradients(finite(out).sum(), tensors, create_graph=True)
     gradients(sum(g.sin().sum() for g in first if g.requires_grad), tensors)
     others = [pairs for reduction, pairs in seen if reduction not in SELECTING]
-    length = K if REDUCTIONS[name].listed else 1
+    length = K if REDUCTIONS[name].top_k else 1
     assert others
     assert max(others) <= rows * length
     fold = pairfold.torch.Genred("x*y", ALIASES, "Min", axis=1)._fold
     at = component_at_pairs(fold, 0)
     kinds = {n.params[2] for n in topological([at.formula]) if n.op.name == "Var"}
-    assert Kind.J not in kinds
+    assert Axis.J not in kinds
 
 
 # -- exponentials ----------------------------------------------------------------------------------
@@ -539,7 +539,7 @@ def test_rows_of_minus_infinity_have_no_gradient(order: int) -> None:
 
 @case
 def test_infinite_exponents_have_the_same_values_with_a_graph(name: str, weighted: bool) -> None:
-    if not REDUCTIONS[name].anchored:
+    if not REDUCTIONS[name].max_shifted:
         return
     inf = math.inf
     x = torch.tensor([[0.0], [-inf], [inf], [math.nan]])
@@ -554,7 +554,7 @@ def test_infinite_exponents_have_the_same_values_with_a_graph(name: str, weighte
 
 @case
 def test_large_exponents_have_finite_gradients(name: str, weighted: bool) -> None:
-    if not REDUCTIONS[name].anchored:
+    if not REDUCTIONS[name].max_shifted:
         return
     tensors = arguments()
     shift = torch.full((ROWS, 1), 5e3, dtype=torch.float64)
@@ -588,7 +588,7 @@ def test_large_exponents_have_finite_gradients(name: str, weighted: bool) -> Non
 def test_out_is_filled_and_keeps_the_graph(name: str, weighted: bool) -> None:
     tensors = arguments()
     row = REDUCTIONS[name]
-    options: dict[str, Any] = {"opt_arg": K} if row.listed else {}
+    options: dict[str, Any] = {"opt_arg": K} if row.top_k else {}
     if weighted:
         options["formula2"] = "b*c"
     genred = pairfold.torch.Genred("Sum(x*y)", ALIASES, name, axis=1, **options)

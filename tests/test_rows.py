@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairfold.backends.reference import interpreter as reference
-from pairfold.core.node import Kind, topological
+from pairfold.core.node import Axis, topological
 from pairfold.errors import DimError, FormulaError
 from pairfold.frontends.methods import is_for_complex
 from pairfold.lower.kernel import lower
@@ -22,7 +22,7 @@ from pairfold.ops.table import OPERATIONS, build, constant, variable
 
 ROWS, COLUMNS = 17, 23
 LEAVES = ("Var", "Constant")
-KINDS = (Kind.I, Kind.J, Kind.PARAMETER)
+KINDS = (Axis.I, Axis.J, Axis.PARAMETER)
 COMPARISONS = [op.name for op in OPERATIONS.values() if op.symbol and op.symbol.binds == 10]
 
 CASES = [
@@ -52,7 +52,7 @@ def random_arrays(op, variables, rng):
     arrays = {}
     for name, v in zip(op.args, variables, strict=True):
         position, dim, kind = v.params
-        shape = {Kind.I: (ROWS, dim), Kind.J: (COLUMNS, dim), Kind.PARAMETER: (dim,)}[kind]
+        shape = {Axis.I: (ROWS, dim), Axis.J: (COLUMNS, dim), Axis.PARAMETER: (dim,)}[kind]
         if op.name in COMPARISONS or name == "condition":
             arrays[position] = rng.integers(-2, 3, shape).astype(float)
         else:
@@ -60,18 +60,18 @@ def random_arrays(op, variables, rng):
     return arrays
 
 
-def evaluate(formula, arrays, unroll=16, kept=Kind.I):
+def evaluate(formula, arrays, unroll=16, kept=Axis.I):
     kernel = lower(formula, REDUCTIONS["Sum"], kept, unroll=unroll)
-    rows, columns = (ROWS, COLUMNS) if kept == Kind.I else (COLUMNS, ROWS)
+    rows, columns = (ROWS, COLUMNS) if kept == Axis.I else (COLUMNS, ROWS)
     used = {v.params[0] for v in topological([formula]) if v.op.name == "Var"}
     given = {position: array for position, array in arrays.items() if position in used}
     return reference.evaluate(kernel, given, rows, columns)
 
 
 def spread(array, kind):
-    if kind == Kind.PARAMETER:
+    if kind == Axis.PARAMETER:
         return array[None, None]
-    return array[:, None] if kind == Kind.I else array[None]
+    return array[:, None] if kind == Axis.I else array[None]
 
 
 @pytest.mark.parametrize("shift", range(3), ids=["first-is-i", "first-is-j", "first-is-p"])
@@ -87,7 +87,7 @@ def test_a_row_computes_what_its_oracle_says(op, dims, unroll, shift):
     pairs = dense(op, operands, sample_params(op))
     assert pairs.shape[-1] == formula.dim
     pairs = np.broadcast_to(pairs, (ROWS, COLUMNS, formula.dim))
-    for kept, axis in ((Kind.I, 1), (Kind.J, 0)):
+    for kept, axis in ((Axis.I, 1), (Axis.J, 0)):
         assert_close(
             evaluate(formula, arrays, unroll, kept),
             pairs.sum(axis=axis),
@@ -104,10 +104,10 @@ KNOWN = [(op, point) for op in OPERATIONS.values() for point in op.known]
 def test_a_row_has_its_known_values(op, point):
     inputs = point[: len(op.args)]
     params, want = point[len(op.args) : -1], point[-1]
-    operands = [variable(p, np.size(x), Kind.I) for p, x in enumerate(inputs)]
+    operands = [variable(p, np.size(x), Axis.I) for p, x in enumerate(inputs)]
     formula = build(op, *operands, *params)
     arrays = {p: np.atleast_1d(np.asarray(x, float))[None] for p, x in enumerate(inputs)}
-    got = reference.evaluate(lower(formula, REDUCTIONS["Sum"], Kind.I, 16), arrays, 1, 1)
+    got = reference.evaluate(lower(formula, REDUCTIONS["Sum"], Axis.I, 16), arrays, 1, 1)
     assert_close(got, np.atleast_1d(np.asarray(want, float))[None], formula=formula)
 
 
@@ -116,7 +116,7 @@ REFUSALS = [(op, *case) for op in OPERATIONS.values() for case in op.refuses]
 
 @pytest.mark.parametrize(("op", "dims", "params", "words"), REFUSALS, ids=case_id)
 def test_a_row_refuses_in_words_what_it_cannot_do(op, dims, params, words):
-    x = [variable(p, dim, Kind.I) for p, dim in enumerate(dims)]
+    x = [variable(p, dim, Axis.I) for p, dim in enumerate(dims)]
     if "respect to a variable" in words:
         x[1] = x[1] + constant(1)
     with pytest.raises(DimError) as caught:
@@ -129,7 +129,7 @@ def test_a_row_refuses_in_words_what_it_cannot_do(op, dims, params, words):
 
 @pytest.mark.parametrize("op", OPERATIONS.values(), ids=case_id)
 def test_a_row_refuses_a_wrong_number_of_operands(op):
-    operands = [variable(p, 1, Kind.I) for p in range(len(op.args) + 1)]
+    operands = [variable(p, 1, Axis.I) for p in range(len(op.args) + 1)]
     with pytest.raises(FormulaError, match=f"{op.name} takes"):
         build(op, *operands, *sample_params(op), 1)
 
@@ -161,7 +161,7 @@ def test_names_methods_and_symbols_are_unique():
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_a_comparison_with_nan_is_false_but_for_not_equal(name):
-    x = variable(0, 1, Kind.I)
+    x = variable(0, 1, Axis.I)
     got = evaluate_one(build(OPERATIONS[name], x, constant(1)), np.nan)
     assert got == (1.0 if name == "NotEqual" else 0.0)
 
@@ -180,7 +180,7 @@ CONVENTIONS = {
 
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_special_values_are_those_of_the_language(name):
-    formula = build(OPERATIONS[name], variable(0, 1, Kind.I))
+    formula = build(OPERATIONS[name], variable(0, 1, Axis.I))
     for x, want in CONVENTIONS[name]:
         assert_close(evaluate_one(formula, x), want, formula=f"{name}({x})")
 
@@ -188,26 +188,26 @@ def test_special_values_are_those_of_the_language(name):
 def evaluate_one(formula, *values):
     """The formula at one pair, for operands of dimension 1 indexed by i."""
     arrays = {p: np.array([[value]]) for p, value in enumerate(values)}
-    kernel = lower(formula, REDUCTIONS["Sum"], Kind.I, 16)
+    kernel = lower(formula, REDUCTIONS["Sum"], Axis.I, 16)
     return reference.evaluate(kernel, arrays, 1, 1)[0, 0]
 
 
 @pytest.mark.parametrize("m", [-20, -3, -2, -1, 0, 1, 2, 3, 7, 16, 17, 30])
 def test_whole_powers_are_powers(m):
-    formula = build(OPERATIONS["Pow"], variable(0, 1, Kind.I), m)
+    formula = build(OPERATIONS["Pow"], variable(0, 1, Axis.I), m)
     for x in (-1.7, -1.0, 0.3, 2.0):
         got = evaluate_one(formula, x) if m else 1.0
         assert_close(got, x**m, formula=f"Pow({x}, {m})")
 
 
 def test_pow_zero_is_one_even_for_nan():
-    formula = build(OPERATIONS["Pow"], variable(0, 1, Kind.I), 0)
+    formula = build(OPERATIONS["Pow"], variable(0, 1, Axis.I), 0)
     for x in (0.0, np.nan, np.inf):
-        kernel = lower(formula, REDUCTIONS["Sum"], Kind.I, 16)
+        kernel = lower(formula, REDUCTIONS["Sum"], Axis.I, 16)
         assert reference.evaluate(kernel, {0: np.array([[x]])}, 1, 1)[0, 0] == 1
 
 
-@pytest.mark.parametrize("kept", [Kind.I, Kind.J], ids=["sum-over-j", "sum-over-i"])
+@pytest.mark.parametrize("kept", [Axis.I, Axis.J], ids=["sum-over-j", "sum-over-i"])
 @pytest.mark.parametrize("unroll", [16, 2], ids=["unrolled", "looped"])
 @pytest.mark.parametrize("seed", range(60))
 def test_a_random_formula_computes_its_dense_meaning(seed, unroll, kept):
@@ -216,7 +216,7 @@ def test_a_random_formula_computes_its_dense_meaning(seed, unroll, kept):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(formulas(depth=3), st.sampled_from([16, 1]), st.sampled_from([Kind.I, Kind.J]))
+@given(formulas(depth=3), st.sampled_from([16, 1]), st.sampled_from([Axis.I, Axis.J]))
 def test_a_drawn_formula_computes_its_dense_meaning(formula, unroll, kept):
     check_formula(formula, np.random.default_rng(5), unroll, kept, 5)
 
@@ -224,7 +224,7 @@ def test_a_drawn_formula_computes_its_dense_meaning(formula, unroll, kept):
 def check_formula(formula, rng, unroll, kept, seed):
     arrays = formula.arrays(rng, ROWS, COLUMNS)
     pairs = formula.pairs(arrays, ROWS, COLUMNS)
-    axis = 1 if kept == Kind.I else 0
+    axis = 1 if kept == Axis.I else 0
     assert_close(
         evaluate(formula.node, arrays, unroll, kept),
         formula.oracle(arrays, ROWS, COLUMNS, kept),

@@ -16,10 +16,10 @@ from hypothesis import settings as profile
 
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.reference import interpreter as reference
-from pairfold.core.node import Kind, Node, intern_node, topological
+from pairfold.core.node import Axis, Node, intern_node, topological
 from pairfold.errors import Refusal
-from pairfold.frontends.fold import Fold
 from pairfold.frontends.parse import parse
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.kernel import lower
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, build, constant, variable
@@ -29,9 +29,9 @@ LEVEL = {"exact": "exact", "rounding": "rounding", "domain": "all"}
 RULES = [(op, rule) for op in OPERATIONS.values() for rule in op.rules]
 SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-300, -3.5, 2.0)
 
-X, Y = variable(0, 3, Kind.I), variable(1, 3, Kind.I)
-A, B = variable(2, 1, Kind.I), variable(3, 1, Kind.I)
-Z = variable(4, 6, Kind.I)
+X, Y = variable(0, 3, Axis.I), variable(1, 3, Axis.I)
+A, B = variable(2, 1, Axis.I), variable(3, 1, Axis.I)
+Z = variable(4, 6, Axis.I)
 VARIABLES = (X, Y, A, B, Z)
 
 
@@ -103,7 +103,7 @@ def firings(op, rule, most=40):
 
 def at_points(node, arrays):
     used = {v.params[0] for v in topological([node]) if v.op.name == "Var"}
-    kernel = lower(node, REDUCTIONS["Sum"], Kind.I, 16)
+    kernel = lower(node, REDUCTIONS["Sum"], Axis.I, 16)
     count = next(iter(arrays.values())).shape[0]
     given = {position: array for position, array in arrays.items() if position in used}
     return reference.evaluate(kernel, given, count, 1)
@@ -158,7 +158,7 @@ def test_a_rule_applies_when_and_only_when_settings_allow_it(op, rule):
 
 
 def test_rules_that_change_rounding_are_off_when_asked():
-    x = variable(0, 1, Kind.I)
+    x = variable(0, 1, Axis.I)
     with options(rules="exact"):
         assert build(OPERATIONS["Divide"], x, constant(3)).op.name == "Divide"
         assert build(OPERATIONS["Add"], constant(1), constant(2)).op.name == "Add"
@@ -167,7 +167,7 @@ def test_rules_that_change_rounding_are_off_when_asked():
 
 
 def test_rules_that_hide_nan_are_off_by_default():
-    x = variable(0, 1, Kind.I)
+    x = variable(0, 1, Axis.I)
     for text in ("x-x", "0*x", "Log(Exp(x))"):
         kept = parse(text, ["x = Vi(1)"]).node
         assert x in topological([kept])
@@ -176,7 +176,7 @@ def test_rules_that_hide_nan_are_off_by_default():
 
 
 def test_a_quotient_by_an_extreme_number_is_not_turned_into_an_infinite_product():
-    x = variable(0, 1, Kind.I)
+    x = variable(0, 1, Axis.I)
     assert build(OPERATIONS["Divide"], x, constant(Fraction(1, 10**310))).op.name == "Divide"
 
 
@@ -202,7 +202,7 @@ def test_a_random_formula_means_the_same_under_all_rules(formula):
         with options(rules=level):
             node = parse(text, names).node
             used = {v.params[0] for v in topological([node]) if v.op.name == "Var"}
-            kernel = lower(node, REDUCTIONS["Sum"], Kind.I, 16)
+            kernel = lower(node, REDUCTIONS["Sum"], Axis.I, 16)
             given_ = {p: array for p, array in arrays.items() if p in used}
             got = reference.evaluate(kernel, given_, 17, 23)
         scale = 1 + np.abs(pairs).sum(1).max()
@@ -255,19 +255,19 @@ HIDING: dict[str, Callable[..., Any]] = {
 HARD = (0.0, 1.0, -2.0, np.inf, -np.inf, np.nan, 800.0, -800.0)
 
 
-@pytest.mark.parametrize("kept", [Kind.I, Kind.J], ids=["sum-over-j", "sum-over-i"])
+@pytest.mark.parametrize("kept", [Axis.I, Axis.J], ids=["sum-over-j", "sum-over-i"])
 @pytest.mark.parametrize("text", HIDING)
 def test_no_simplification_hides_nan_or_infinity_by_default(text, kept):
-    kinds = (Kind.I, Kind.J, Kind.I, Kind.J)
+    kinds = (Axis.I, Axis.J, Axis.I, Axis.J)
     aliases = [f"{n} = {('Vi', 'Vj')[kind]}(1)" for n, kind in zip("xyuv", kinds)]
     parsed = parse(text, aliases)
-    fold = Fold(parsed.node, parsed.variables, "Sum", kept)
+    fold = FormulaReduction(parsed.node, parsed.variables, "Sum", kept)
     first, second = np.meshgrid(HARD, (1.0, 0.0, np.inf, np.nan), indexing="ij")
     for y, v in itertools.product(HARD, (1.0, 0.0, np.inf, np.nan)):
         one = [np.array([[y]]), np.array([[v]])]
         many = [first.reshape(-1, 1), second.reshape(-1, 1)]
-        x, u = many if kept == Kind.I else one
-        y_, v_ = one if kept == Kind.I else many
+        x, u = many if kept == Axis.I else one
+        y_, v_ = one if kept == Axis.I else many
         with np.errstate(all="ignore"):
             want = np.broadcast_to(HIDING[text](x, y_, u, v_), (32, 1))
         got = fold(NumpyArrays, [x, y_, u, v_])
@@ -281,8 +281,10 @@ def test_fractions_and_whole_numbers_add_in_either_order():
 
 def test_numbers_are_not_gathered_into_one_that_is_infinite_or_zero():
     huge = Fraction(10) ** 200
-    x, one = variable(0, 1, Kind.I), variable(1, 1, Kind.J)
+    x, one = variable(0, 1, Axis.I), variable(1, 1, Axis.J)
     for number in (huge, 1 / huge):
         node = constant(number) * (constant(number) * x) * one
-        got = Fold(node, [x, one], "Sum", Kind.I)(NumpyArrays, [np.zeros((1, 1)), np.ones((1, 1))])
+        got = FormulaReduction(node, [x, one], "Sum", Axis.I)(
+            NumpyArrays, [np.zeros((1, 1)), np.ones((1, 1))]
+        )
         assert_same_bits(got, np.zeros((1, 1)))

@@ -126,7 +126,7 @@ def test_every_reduction_takes_them(axis: int) -> None:
     assert len(rows) > 15
     for row in rows:
         options: dict[str, Any] = {"axis": axis}
-        if row.listed:
+        if row.top_k:
             options["opt_arg"] = 2
         if row.weighted == "must":
             options["formula2"] = "b"

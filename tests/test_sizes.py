@@ -19,13 +19,13 @@ from products import some
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.native import write_module
 from pairfold.calculus.derive import pull_back, push_forward
-from pairfold.core.node import Kind, Node
-from pairfold.frontends.fold import Fold
+from pairfold.core.node import Axis, Node
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.ops.table import OPERATIONS, Op, build, constant, variable
 from pairfold.settings import current, settings
 
 SIZES = (1, 3, 17, 100, 1000)
-KINDS = ((Kind.I, Kind.J, Kind.PARAMETER), (Kind.J, Kind.I, Kind.PARAMETER))
+KINDS = ((Axis.I, Axis.J, Axis.PARAMETER), (Axis.J, Axis.I, Axis.PARAMETER))
 ROWS = [op for op in OPERATIONS.values() if op.args and op.like is not None]
 CASES = [(op, d) for op in ROWS for d in SIZES if op.at_size(d) is not None]
 EXTREMES = {"Max", "Min", "ArgMax", "ArgMin"}
@@ -73,13 +73,13 @@ class Case:
         self.tangents = [
             variable(count + p, v.dim, v.params[2]) for p, v in enumerate(self.operands)
         ]
-        self.weight = variable(2 * count, self.node.dim, Kind.I)
-        counts_columns = variable(2 * count + 1, 1, Kind.J)
+        self.weight = variable(2 * count, self.node.dim, Axis.I)
+        counts_columns = variable(2 * count + 1, 1, Axis.J)
         self.variables = [*self.operands, *self.tangents, self.weight, counts_columns]
 
     def arrays(self) -> list[Any]:
         """Arguments that float32 holds too: operands, a direction for each, weights."""
-        shapes = {Kind.I: (self.rows,), Kind.J: (self.columns,), Kind.PARAMETER: ()}
+        shapes = {Axis.I: (self.rows,), Axis.J: (self.columns,), Axis.PARAMETER: ()}
         found = []
         for p, v in enumerate(self.variables):
             shape = (*shapes[v.params[2]], v.dim)
@@ -128,9 +128,9 @@ class Case:
     @staticmethod
     def spread(array: Any, v: Node) -> Any:
         kind = v.params[2]
-        if kind == Kind.PARAMETER:
+        if kind == Axis.PARAMETER:
             return array[None, None]
-        return array[:, None] if kind == Kind.I else array[None]
+        return array[:, None] if kind == Axis.I else array[None]
 
 
 @cache
@@ -163,7 +163,7 @@ def test_values_and_derivatives_are_those_of_the_oracle(op: Op, d: int) -> None:
     # The one formula in float32, the other in float64: both of every row, at sizes that alternate.
     in_float32 = formulas[(ROWS.index(op) // 2 + SIZES.index(d)) % 2]
     for formula, want, size in zip(formulas, wanted, sizes, strict=True):
-        fold = Fold(formula, made.variables, "Sum", Kind.I)
+        fold = FormulaReduction(formula, made.variables, "Sum", Axis.I)
         scale = 1 + float(size.sum(1).max())
         allowed, given = 1e-9, arrays
         if formula is in_float32:
@@ -183,7 +183,9 @@ def test_the_code_of_a_long_vector_is_that_of_a_shorter_one(op: Op) -> None:
     for d in (100, 1000):
         made, formulas = case(op, d)
         for formula in formulas:
-            launcher = Fold(formula, made.variables, "Sum", Kind.I).launcher("float32", current())
+            launcher = FormulaReduction(formula, made.variables, "Sum", Axis.I).launcher(
+                "float32", current()
+            )
             plan = launcher.plan(1000, 1000, current())
             sizes.append(len(str(write_module(launcher.kernel, plan))))
     for short, long in zip(sizes[:2], sizes[2:], strict=True):

@@ -73,7 +73,7 @@ def test_every_reduction_takes_half_precision(name: str, axis: int, dtype: str) 
     if axis == 0:
         half = [half[1], half[0], half[2], half[3]]
     reduce_half = Genred(
-        formula, aliases, name, axis=axis, opt_arg=4 if row.listed else None, formula2=weight
+        formula, aliases, name, axis=axis, opt_arg=4 if row.top_k else None, formula2=weight
     )
     found = reduce_half(*half)
     wanted = reduce_half(*[h.float() for h in half])

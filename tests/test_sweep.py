@@ -9,8 +9,8 @@ from products import every_pair, some
 
 torch = pytest.importorskip("torch")
 
-from pairfold.core.node import Kind  # noqa: E402
-from pairfold.frontends.sweep import Sweep  # noqa: E402
+from pairfold.core.node import Axis  # noqa: E402
+from pairfold.frontends.fused import FusedReductions  # noqa: E402
 from pairfold.settings import settings  # noqa: E402
 from pairfold.torch import Genred  # noqa: E402
 
@@ -51,14 +51,14 @@ FORMULAS = {
 @pytest.fixture
 def swept(monkeypatch):
     """How often a sweep was run."""
-    calls: list[Kind] = []
-    run = Sweep.in_one_pass
+    calls: list[Axis] = []
+    run = FusedReductions.in_one_pass
 
     def counted(self, *given):
         calls.append(self.kept)
         return run(self, *given)
 
-    monkeypatch.setattr(Sweep, "in_one_pass", counted)
+    monkeypatch.setattr(FusedReductions, "in_one_pass", counted)
     return calls
 
 
@@ -150,7 +150,7 @@ def test_some_of_the_gradients(wanted, swept):
 def test_the_longer_axis_is_in_lanes(swept):
     check("gaussian", draw(300, 40), (0, 1, 2))
     check("gaussian", draw(40, 300), (0, 1, 2))
-    assert swept == [Kind.I, Kind.J]
+    assert swept == [Axis.I, Axis.J]
 
 
 def test_it_can_be_refused(swept):

@@ -14,9 +14,9 @@ from checks import assert_close
 
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import push_forward
-from pairfold.core.node import Kind, Node
+from pairfold.core.node import Axis, Node
 from pairfold.errors import DimError, FormulaError, InternalError, refuse
-from pairfold.frontends.fold import Fold
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, Op, Param, build, operation, variable
 from pairfold.settings import settings
@@ -67,7 +67,7 @@ def _trace(f: Node, v: Node) -> Node:
 def summed(node: Node, variables: list[Node], arrays: list[Any], **options: Any) -> Any:
     """Sum over j by machine code, checked against the interpreter."""
     with settings(check=2, **options):
-        return Fold(node, variables, "Sum", Kind.I)(NumpyArrays, arrays)
+        return FormulaReduction(node, variables, "Sum", Axis.I)(NumpyArrays, arrays)
 
 
 @pytest.mark.parametrize("unroll", [1, 4, 64])
@@ -75,7 +75,7 @@ def summed(node: Node, variables: list[Node], arrays: list[Any], **options: Any)
 def test_products_of_complex_vectors_are_rows_like_any_other(unroll: int, lanes: str) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(17, 6)), rng.normal(size=(23, 12))
-    vx, vy = variable(0, 6, Kind.I), variable(1, 12, Kind.J)
+    vx, vy = variable(0, 6, Axis.I), variable(1, 12, Axis.J)
     options = {"unroll": unroll, "lanes": lanes}
     pairs = (x.view(complex)[:, None] * y[:, :6].copy().view(complex)).view(float)
     half = OPERATIONS["Extract"](vy, 0, 6)
@@ -86,7 +86,7 @@ def test_products_of_complex_vectors_are_rows_like_any_other(unroll: int, lanes:
 @pytest.mark.parametrize("unroll", [2, 16])
 def test_one_hot_vectors_compare_a_component_with_its_position(unroll: int) -> None:
     x, y = np.arange(17.0)[:, None] % 7 - 1, np.ones((23, 1))
-    vx, vy = variable(0, 1, Kind.I), variable(1, 1, Kind.J)
+    vx, vy = variable(0, 1, Axis.I), variable(1, 1, Axis.J)
     want = 23.0 * (x == np.arange(5))
     assert_close(summed(build(one_hot, vx, 5) * vy, [vx, vy], [x, y], unroll=unroll), want)
 
@@ -94,7 +94,7 @@ def test_one_hot_vectors_compare_a_component_with_its_position(unroll: int) -> N
 def test_a_divergence_is_an_expansion_into_derivatives() -> None:
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(17, 3)), rng.normal(size=(23, 3))
-    vx, vy = variable(0, 3, Kind.I), variable(1, 3, Kind.J)
+    vx, vy = variable(0, 3, Axis.I), variable(1, 3, Axis.J)
     field = OPERATIONS["Sin"](vx) * vy + vx * OPERATIONS["Sum"](vx)
     pairs = np.cos(x[:, None]) * y + x[:, None] + x.sum(1)[:, None, None]
     want = pairs.sum((1, 2))[:, None]
@@ -102,7 +102,7 @@ def test_a_divergence_is_an_expansion_into_derivatives() -> None:
 
 
 def test_a_row_refuses_what_it_cannot_combine() -> None:
-    x, y = variable(0, 5, Kind.I), variable(1, 3, Kind.J)
+    x, y = variable(0, 5, Axis.I), variable(1, 3, Axis.J)
     with pytest.raises(DimError, match="pairs of equal number"):
         complex_mult(x, y)
     with pytest.raises(FormulaError, match="1 arguments"):
@@ -113,10 +113,10 @@ def test_a_row_that_reads_outside_its_operand_is_caught_before_any_code_exists()
     wrong = row(
         "Wrong", "x", dims=lambda d: d, value=lambda s, k, x: x(k + 1), pullback=lambda g, o, x: [g]
     )
-    x = variable(0, 40, Kind.I)
+    x = variable(0, 40, Axis.I)
     for unroll in (2, 64):
         with settings(unroll=unroll), pytest.raises(InternalError, match="components"):
-            Fold(wrong(x), [x], "Sum", Kind.I).kernel()
+            FormulaReduction(wrong(x), [x], "Sum", Axis.I).kernel()
 
 
 def test_a_reduction_row_is_a_monoid() -> None:

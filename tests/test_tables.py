@@ -14,11 +14,11 @@ from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.launch import Launcher
 from pairfold.backends.llvm.machine import machine
 from pairfold.backends.llvm.scratch import Layout
-from pairfold.core.node import Kind
+from pairfold.core.node import Axis
 from pairfold.core.scalars import Scalars
 from pairfold.errors import InternalError, MemoryLimitError, PairfoldError
 from pairfold.frontends.accuracy import Accuracy
-from pairfold.frontends.fold import Fold
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.lower.kernel import COLUMN, ONCE, PAIR, ROW, lower
 from pairfold.lower.schedule import frontier, operations, tables
 from pairfold.ops.reductions import REDUCTIONS
@@ -82,7 +82,7 @@ UNROLL = (1, 4, 16, 64)
 PLANS = ({}, {"splits": 2}, {"row_vectors": 2, "column_jam": 3})
 
 
-def options_of(stage: str, kept: Kind) -> Iterator[dict[str, Any]]:
+def options_of(stage: str, kept: Axis) -> Iterator[dict[str, Any]]:
     """Settings of every unrolling and plan (of pairs; otherwise the first), with rows or columns
     in lanes alternately: where one index is kept, what the other has not.
 
@@ -91,16 +91,16 @@ def options_of(stage: str, kept: Kind) -> Iterator[dict[str, Any]]:
     """
     plans = PLANS if stage == "pair" else PLANS[:1]
     for (u, unroll), (m, more) in itertools.product(enumerate(UNROLL), enumerate(plans)):
-        if more and (u // 2 + m + (kept == Kind.J)) % 2:
+        if more and (u // 2 + m + (kept == Axis.J)) % 2:
             continue
-        lanes = ("row", "column")[(u + m + (kept == Kind.J)) % 2]
+        lanes = ("row", "column")[(u + m + (kept == Axis.J)) % 2]
         yield {"lanes": lanes, "unroll": unroll, **more, "check": 0 if more else 2}
 
 
-def compute(node: Any, variables: list[Any], given: list[Any], kept: Kind, **options: Any) -> Any:
+def compute(node: Any, variables: list[Any], given: list[Any], kept: Axis, **options: Any) -> Any:
     """Sum by machine code, checked against the interpreter."""
     with settings(**{"check": 2, **options}):
-        return Fold(node, variables, "Sum", kept)(NumpyArrays, given)
+        return FormulaReduction(node, variables, "Sum", kept)(NumpyArrays, given)
 
 
 def operand(stage: str, dim: int) -> tuple[Any, list[Any], list[Any], Any]:
@@ -108,9 +108,9 @@ def operand(stage: str, dim: int) -> tuple[Any, list[Any], list[Any], Any]:
     rng = np.random.default_rng(dim)
     x, y, p = rng.normal(size=(ROWS, dim)), rng.normal(size=(COLUMNS, dim)), rng.normal(size=dim)
     vx, vy, vp = (
-        variable(0, dim, Kind.I),
-        variable(1, dim, Kind.J),
-        variable(2, dim, Kind.PARAMETER),
+        variable(0, dim, Axis.I),
+        variable(1, dim, Axis.J),
+        variable(2, dim, Axis.PARAMETER),
     )
     sin = OPERATIONS["Sin"]
     node, dense = {
@@ -130,7 +130,7 @@ def test_tables_of_every_stage_equal_their_meaning(op: Op, stage: str, dim: int)
     node = build(op, inner)
     pairs = MEANINGS[op](dense)
     scale = float(np.abs(pairs).sum((0, 1)).max())
-    for kept, axis in ((Kind.I, 1), (Kind.J, 0)):
+    for kept, axis in ((Axis.I, 1), (Axis.J, 0)):
         for options in options_of(stage, kept):
             got = compute(node, variables, given, kept, **options)
             assert_close(got, pairs.sum(axis), terms=23, scale=scale, formula=(node, options))
@@ -148,7 +148,7 @@ def test_tables_of_tables(unroll: int, dtype: str) -> None:
         given = [array.astype(dtype) for array in given]
         node = build(reverse_sums, build(echo, build(reverse_sums, build(echo, inner))))
         pairs = dense_reverse_sums(dense_echo(dense_reverse_sums(dense_echo(dense))))
-        for kept, axis in ((Kind.I, 1), (Kind.J, 0)):
+        for kept, axis in ((Axis.I, 1), (Axis.J, 0)):
             lanes = ("row", "column")[(axis + (stage in ("once", "column"))) % 2]
             got = compute(node, variables, given, kept, unroll=unroll, lanes=lanes)
             assert_close(got, pairs.sum(axis), terms=23 * 19, formula=(node, stage, lanes))
@@ -177,12 +177,12 @@ def test_a_table_inside_a_loop_is_computed_for_each_round() -> None:
     ):
         inner, variables, given, dense = operand(stage, dim)
         lanes = ("row", "column")[(dim + unroll + (stage in ("once", "pair"))) % 2]
-        got = compute(build(nested, inner), variables, given, Kind.I, unroll=unroll, lanes=lanes)
+        got = compute(build(nested, inner), variables, given, Axis.I, unroll=unroll, lanes=lanes)
         assert_close(got, meaning(dense).sum(1), terms=23 * 19, formula=(stage, dim, lanes))
 
 
 def kernel_of(node: Any, unroll: int = 16) -> Any:
-    return lower(node, REDUCTIONS["Sum"], Kind.I, unroll)
+    return lower(node, REDUCTIONS["Sum"], Axis.I, unroll)
 
 
 def test_a_table_is_computed_once_and_at_its_own_stage() -> None:
@@ -198,11 +198,11 @@ def test_a_table_is_computed_once_and_at_its_own_stage() -> None:
 
 
 def test_a_variable_or_a_part_of_one_needs_no_table() -> None:
-    x = variable(0, 40, Kind.I)
+    x = variable(0, 40, Axis.I)
     for node in (
         x,
         OPERATIONS["Extract"](x, 3, 30),
-        OPERATIONS["SumT"](variable(1, 1, Kind.J), 30),
+        OPERATIONS["SumT"](variable(1, 1, Axis.J), 30),
     ):
         kernel = kernel_of(build(reverse_sums, node))
         assert not any(tables(kernel, at) for at in (ONCE, ROW, COLUMN, PAIR))
@@ -215,20 +215,20 @@ def test_a_read_outside_a_table_is_caught_before_any_code_exists() -> None:
         return s.table(x.dim, lambda k, read: x(k) + read(k + 1))
 
     with pytest.raises(InternalError, match="a table of 40"):
-        kernel_of(build(wrong, variable(0, 40, Kind.I)))
+        kernel_of(build(wrong, variable(0, 40, Axis.I)))
 
 
 def test_long_tables_work_and_absurd_ones_are_refused() -> None:
     n = 200_000
-    x, y = variable(0, n, Kind.I), variable(1, 1, Kind.J)
+    x, y = variable(0, n, Axis.I), variable(1, 1, Axis.J)
     rng = np.random.default_rng(0)
     given = [rng.uniform(-1, 1, (3, n)), rng.uniform(-1, 1, (4, 1))]
     node = OPERATIONS["Sum"](build(reverse_sums, OPERATIONS["Sin"](x * y)))
     with settings(rules="all"):
-        got = Fold(node, [x, y], "Sum", Kind.I)(NumpyArrays, given)
+        got = FormulaReduction(node, [x, y], "Sum", Axis.I)(NumpyArrays, given)
     want = dense_reverse_sums(np.sin(given[0][:, None] * given[1])).sum((1, 2))[:, None]
     assert_close(got, want, terms=n, scale=float(np.abs(want).max()))
-    huge = build(reverse_sums, OPERATIONS["Sin"](variable(0, 10**8, Kind.I) * y))
+    huge = build(reverse_sums, OPERATIONS["Sin"](variable(0, 10**8, Axis.I) * y))
     launcher = Launcher(
         kernel_of(huge), "float64", Accuracy().for_dtype("float64", REDUCTIONS["Sum"])
     )

@@ -12,27 +12,27 @@ from products import covering, some
 
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.calculus.derive import pull_back
-from pairfold.core.node import Kind, Node
-from pairfold.frontends.fold import Fold
+from pairfold.core.node import Axis, Node
 from pairfold.frontends.parse import parse
+from pairfold.frontends.reduction import FormulaReduction
 from pairfold.numpy import Genred
 from pairfold.ops.table import OPERATIONS, build, variable
 from pairfold.settings import settings
 
 PLANS = [("row", 1), ("row", 16), ("column", 4), ("column", 16)]
-COUNT = {Kind.I: 17, Kind.J: 23}
+COUNT = {Axis.I: 17, Axis.J: 23}
 
 
-def compute(node: Node, variables: list[Node], given: list[Any], kept: Kind, **options: Any) -> Any:
+def compute(node: Node, variables: list[Node], given: list[Any], kept: Axis, **options: Any) -> Any:
     """Sum by machine code, checked against the interpreter."""
     with settings(**{"check": 2, **options}):
-        return Fold(node, variables, "Sum", kept)(NumpyArrays, given)
+        return FormulaReduction(node, variables, "Sum", kept)(NumpyArrays, given)
 
 
 def case(*dims: int, seed: int = 0) -> tuple[list[Node], list[Any]]:
     """Variables alternately indexed by i and j, and arrays for them."""
     rng = np.random.default_rng(seed)
-    kinds = [(Kind.I, Kind.J)[place % 2] for place in range(len(dims))]
+    kinds = [(Axis.I, Axis.J)[place % 2] for place in range(len(dims))]
     variables = [variable(p, dim, kind) for p, (dim, kind) in enumerate(zip(dims, kinds))]
     return variables, [rng.normal(size=(COUNT[v.params[2]], v.dim)) for v in variables]
 
@@ -40,7 +40,7 @@ def case(*dims: int, seed: int = 0) -> tuple[list[Node], list[Any]]:
 def over_pairs(variables: list[Node], given: list[Any]) -> list[Any]:
     """The arrays at every pair."""
     return [
-        np.broadcast_to(a[:, None] if v.params[2] == Kind.I else a[None], (17, 23, v.dim))
+        np.broadcast_to(a[:, None] if v.params[2] == Axis.I else a[None], (17, 23, v.dim))
         for v, a in zip(variables, given, strict=True)
     ]
 
@@ -57,7 +57,7 @@ def check(node: Node, variables: list[Node], given: list[Any], pairs: Any) -> No
         cast = [array.astype(("float64", "float32")[dtype]) for array in given]
         options = {"lanes": lanes, "unroll": unroll, "check": 0 if unroll in known else 2}
         known.add(unroll)
-        got = compute(node, variables, cast, (Kind.J, Kind.I)[axis], **options)
+        got = compute(node, variables, cast, (Axis.J, Axis.I)[axis], **options)
         assert_close(got, pairs.sum(axis), terms=23, scale=scale, formula=node)
 
 
@@ -130,7 +130,7 @@ def test_derivatives_of_tensor_products_are_tensor_products(params: tuple[Any, .
     dimf, dimg, contf, contg, permute = params
     (f, g), given = case(int(np.prod(dimf)), int(np.prod(dimg)))
     node = build(OPERATIONS["TensorDot"], OPERATIONS["Sin"](f), g, *params)
-    e = variable(2, node.dim, Kind.I)
+    e = variable(2, node.dim, Axis.I)
     given.append(np.random.default_rng(1).normal(size=(17, node.dim)))
     tf, tg, te = (torch.tensor(a, requires_grad=True) for a in given)
     total = 0.0
@@ -148,11 +148,11 @@ def test_derivatives_of_tensor_products_are_tensor_products(params: tuple[Any, .
         for unroll in (1, 16):
             got = compute(part, [f, g, e], given, kept, unroll=unroll)
             assert_close(got, want.detach().numpy(), terms=100)
-    h = variable(3, f.dim, Kind.I)
+    h = variable(3, f.dim, Axis.I)
     (again,) = pull_back(back[0], [g], h)  # type: ignore[arg-type]
     assert again is not None
     weights = 2 * slopes[0].detach().numpy()
-    got = compute(again, [f, g, e, h], [*given, weights], Kind.J)
+    got = compute(again, [f, g, e, h], [*given, weights], Axis.J)
     assert_close(got, second.numpy(), terms=1000)
 
 
@@ -202,17 +202,17 @@ LENGTHS = [(1, 1), (3, 2), (1, 5), (20, 1), (6, 4)]
 def test_time_warping_and_its_derivatives_equal_torch(n: int, m: int, lanes: str) -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(n + m)
-    variables = [variable(0, n, Kind.I), variable(1, m, Kind.J), variable(2, 1, Kind.I)]
+    variables = [variable(0, n, Axis.I), variable(1, m, Axis.J), variable(2, 1, Axis.I)]
     given = [rng.normal(size=(17, n)), rng.normal(size=(23, m)), rng.uniform(0.5, 2, (17, 1))]
     node = build(OPERATIONS["SoftDTW_SqDist"], *variables)
     tensors = [torch.tensor(a, requires_grad=True) for a in given]
     value = warped(torch, tensors[0][:, None], tensors[1], tensors[2])
     options = {"lanes": lanes}
     want = value.detach().numpy().sum(1)[:, None]
-    assert_close(compute(node, variables, given, Kind.I, **options), want, terms=23)
+    assert_close(compute(node, variables, given, Axis.I, **options), want, terms=23)
     total, wrt = value, variables
     for order, dim in ((1, 1), (2, n), (3, 1)):
-        e = variable(len(given), dim, Kind.I)
+        e = variable(len(given), dim, Axis.I)
         given.append(rng.normal(size=(17, dim)))
         weights = torch.tensor(given[-1])
         scalar = (total.sum(1, keepdim=True) if order == 1 else total) * weights
@@ -228,7 +228,7 @@ def test_time_warping_and_its_derivatives_equal_torch(n: int, m: int, lanes: str
             narrow = order == 1 or v.dim == 1
             want = slope.detach().numpy()
             with settings(check=2 if narrow else 0, **options):
-                got = Fold(part, variables, "Sum", v.params[2])(NumpyArrays, given)
+                got = FormulaReduction(part, variables, "Sum", v.params[2])(NumpyArrays, given)
             # One unit in the last place of the arguments moves third derivatives by 6e-11.
             assert_close(got, want, terms=100, scale=100.0 * order, formula=(order, v))
         place = 0 if order == 1 else 2

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pairfold.core.node import Kind, Node
+from pairfold.core.node import Axis, Node
 from pairfold.core.primitives import PRIMITIVES, STRUCTURES
 from pairfold.core.scalars import Load, Loop, Value, reachable
 from pairfold.errors import InternalError, KernelError
@@ -32,12 +32,12 @@ def node_of(text: str) -> Node:
 
 
 def kernel_of(text: str = FORMULA, reduction: str = "Sum", **options: Any) -> Kernel:
-    return lower(node_of(text), REDUCTIONS[reduction], Kind.I, 16, **options)
+    return lower(node_of(text), REDUCTIONS[reduction], Axis.I, 16, **options)
 
 
 def values_of(kernel: Kernel, what: str) -> list[Value]:
     return [
-        v for v in reachable([*kernel.outputs, *kernel.accumulators[0].scores]) if v.what == what
+        v for v in reachable([*kernel.outputs, *kernel.accumulators[0].logits]) if v.what == what
     ]
 
 
@@ -50,7 +50,7 @@ def some(kernel: Kernel, what: str) -> Value:
 
 @pytest.mark.parametrize("unroll", [16, 1])
 def test_kernels_of_every_operation_are_well_formed(unroll: int) -> None:
-    kinds = (Kind.I, Kind.J, Kind.PARAMETER)
+    kinds = (Axis.I, Axis.J, Axis.PARAMETER)
     for op in OPERATIONS.values():
         if op.name in ("Var", "Constant") or op.like is None:
             continue
@@ -58,7 +58,7 @@ def test_kernels_of_every_operation_are_well_formed(unroll: int) -> None:
             args = [variable(place, dim, kinds[(place + n) % 3]) for place, dim in enumerate(dims)]
             node = build(op, *args, *(param.sample for param in op.params))
             for rearrange in (False, True):
-                kernel = lower(node, REDUCTIONS["Sum"], (Kind.I, Kind.J)[n % 2], unroll, rearrange)
+                kernel = lower(node, REDUCTIONS["Sum"], (Axis.I, Axis.J)[n % 2], unroll, rearrange)
                 assert faults(kernel) == [], op.name
 
 
@@ -71,9 +71,9 @@ def test_kernels_of_every_reduction_are_well_formed(unroll: int) -> None:
             for weight in weights:
                 if formula.dim > 1 and (row.scalar or weight is not None):
                     continue
-                length = 5 if row.listed else 0
+                length = 5 if row.top_k else 0
                 for rearrange in (False, True):
-                    kernel = lower(formula, row, Kind.I, unroll, rearrange, weight, length)
+                    kernel = lower(formula, row, Axis.I, unroll, rearrange, weight, length)
                     assert faults(kernel) == [], row.name
 
 
@@ -83,7 +83,7 @@ def test_kernels_of_sweeps_are_well_formed() -> None:
         Folded(node_of("Exp(-SqDist(x,y))*b"), total),
         Folded(node_of(weighted), total, axis=COLUMN),
     ]
-    kernel = lower_all(asked, Kind.I, 16, True, fused=True)
+    kernel = lower_all(asked, Axis.I, 16, True, fused=True)
     assert faults(kernel) == []
 
 
@@ -91,22 +91,22 @@ def test_kernels_of_several_reductions_are_well_formed() -> None:
     names = ("Sum", "ArgMin", "Mean", "Any", "Max_ArgMax")
     asked = [Folded(node_of("Extract(x-y,0,2)*b"), REDUCTIONS[name]) for name in names]
     for rearrange in (False, True):
-        assert faults(lower_all(asked, Kind.I, 16, rearrange)) == []
+        assert faults(lower_all(asked, Axis.I, 16, rearrange)) == []
 
 
 def test_kernels_of_several_forms_are_well_formed() -> None:
-    score, weight = node_of("-SqDist(x,y)"), node_of("Extract(y,0,3)")
+    logit, weight = node_of("-SqDist(x,y)"), node_of("Extract(y,0,3)")
     asked = [
-        Folded(score, REDUCTIONS["SumSoftMaxWeight"], weight),
-        Folded(score, REDUCTIONS["KMin"], length=5),
+        Folded(logit, REDUCTIONS["SumSoftMaxWeight"], weight),
+        Folded(logit, REDUCTIONS["KMin"], length=5),
         Folded(node_of("b*Elem(x,0)"), REDUCTIONS["LogSumExp"]),
-        Folded(score, REDUCTIONS["Sum"]),
-        Folded(score, REDUCTIONS["SumSoftMaxWeight"], node_of("b")),
+        Folded(logit, REDUCTIONS["Sum"]),
+        Folded(logit, REDUCTIONS["SumSoftMaxWeight"], node_of("b")),
     ]
     for rearrange in (False, True):
         for order in (asked, asked[::-1]):
-            assert faults(lower_all(order, Kind.I, 16, rearrange)) == []
-    kernel = lower_all(asked, Kind.I, 16)
+            assert faults(lower_all(order, Axis.I, 16, rearrange)) == []
+    kernel = lower_all(asked, Axis.I, 16)
     assert [each.top for each in kernel.accumulators] == [0, 1, 1, 3, 3]
     for number, change in ((2, {"top": 2}), (4, {"total": kernel.accumulators[0].total})):
         broken = [*kernel.accumulators]
@@ -314,7 +314,7 @@ def test_a_planted_fault_is_found(plant: Callable[[Kernel], None], words: str) -
 def test_faults_of_tables_are_found() -> None:
     def made() -> tuple[Kernel, Value]:
         node = parse("MatVecMult(A, Exp(x-y))", [*ALIASES[:2], "A = Pm(400)"]).node
-        kernel = lower(node, REDUCTIONS["Sum"], Kind.I, 16)
+        kernel = lower(node, REDUCTIONS["Sum"], Axis.I, 16)
         verify(kernel)
         return kernel, some(kernel, "table")
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from .calculus import operators as operators  # registers Grad, Diff ...
-from .core.node import Kind
+from .core.node import Axis
 from .errors import DimError, Refusal
 from .ops.reductions import ALIASES, GENERAL, REDUCTIONS, Reduction
 from .ops.table import OPERATIONS, Op, build, variable
@@ -127,7 +127,7 @@ def _answers(op: Op, params: tuple[object, ...]) -> Answers:
     """The dimension of the result for every dimension of the operands that is not refused."""
     found: Answers = {}
     for dims in (*_tried(op), *(op.samples if op.args else ())):
-        operands = [variable(place, dim, Kind.I) for place, dim in enumerate(dims)]
+        operands = [variable(place, dim, Axis.I) for place, dim in enumerate(dims)]
         try:
             found[dims] = build(op, *operands, *params).dim if op.samples else op.dims(*dims)
         except (DimError, Refusal):
@@ -222,7 +222,7 @@ def called(row: Reduction) -> str:
     """
     names = [row.name, *(alias for alias, name in ALIASES.items() if name == row.name)]
     words = [" or ".join(f'`"{name}"`' for name in names)]
-    if row.listed:
+    if row.top_k:
         words.append("`opt_arg=K`")
     if row.weighted != "no":
         words.append("`formula2=G`" + " if weighted" * (row.weighted == "may"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.library import Array, NumpyArray
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from .advice import kind_name, label_of, to_dtype, to_one_dtype
 from .library import SUPPORTED, ArrayLibrary
@@ -26,9 +26,9 @@ class Sizes:
     j: int
     batch: tuple[int, ...]
 
-    def of(self, kind: Kind) -> int:
+    def of(self, kind: Axis) -> int:
         """The number of rows of a kind."""
-        return self.i if kind == Kind.I else self.j
+        return self.i if kind == Axis.I else self.j
 
 
 def check_dtypes(library: ArrayLibrary, arrays: Sequence[Array], names: Mapping[int, str]) -> str:
@@ -88,24 +88,24 @@ def check_shapes(
     Raises:
         ShapeError: too few axes, a wrong last axis, or sizes that differ.
     """
-    rows: dict[Kind, tuple[int, int]] = {}
+    rows: dict[Axis, tuple[int, int]] = {}
     batches: list[tuple[int, ...]] = []
     deepest = max(
         (len(s) - 2 for v, s in zip(variables, shapes, strict=True) if v.kinds & 3), default=0
     )
     for position, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
         _, dim, kind = node.params
-        own = 1 if kind == Kind.PARAMETER else 2
+        own = 1 if kind == Axis.PARAMETER else 2
         if len(shape) < own or shape[-1] != dim:
             raise _bad_shape(position, node, shape, names)
         batch = tuple(shape[:-own])
-        if kind == Kind.PARAMETER:
+        if kind == Axis.PARAMETER:
             while len(batch) > deepest and batch[0] == 1:
                 batch = batch[1:]
         else:
             known, where = rows.setdefault(kind, (shape[-2], position))
             if shape[-2] != known:
-                letter = "i" if kind == Kind.I else "j"
+                letter = "i" if kind == Axis.I else "j"
                 raise ShapeError(
                     f"all variables indexed by {letter} must have the same number of rows",
                     found=f"{label_of(position, names)} has {shape[-2]} "
@@ -120,7 +120,7 @@ def check_shapes(
         listed = "; ".join(f"{label_of(p, names)}: {b}" for p, b in enumerate(batches) if b)
         raise ShapeError("batch axes do not broadcast together", found=listed) from None
     size = {kind: count for kind, (count, _) in rows.items()}
-    return Sizes(size.get(Kind.I, 1), size.get(Kind.J, 1), tuple(batch))
+    return Sizes(size.get(Axis.I, 1), size.get(Axis.J, 1), tuple(batch))
 
 
 def broadcast_shapes(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ def _bad_shape(
     position: int, node: Node, shape: tuple[int, ...], names: Mapping[int, str]
 ) -> ShapeError:
     _, dim, kind = node.params
-    letter = {Kind.I: "M", Kind.J: "N"}.get(kind)
+    letter = {Axis.I: "M", Axis.J: "N"}.get(kind)
     wanted = f"(..., {dim})" if letter is None else f"(..., {letter}, {dim})"
     name = names.get(position, "x")
     return ShapeError(
@@ -158,25 +158,25 @@ def _bad_shape(
 
 def _other_index(
     position: int,
-    kind: Kind,
+    kind: Axis,
     shape: tuple[int, ...],
     variables: Sequence[Node],
     shapes: Sequence[tuple[int, ...]],
     names: Mapping[int, str],
 ) -> str | None:
     """That an array has as many rows as those of the other index."""
-    other = Kind.J if kind == Kind.I else Kind.I
+    other = Axis.J if kind == Axis.I else Axis.I
     rows = {s[-2] for v, s in zip(variables, shapes, strict=True) if v.params[2] == other and s[1:]}
     if shape[-2] not in rows:
         return None
-    declared, letter = ("Vi", "i") if other == Kind.I else ("Vj", "j")
+    declared, letter = ("Vi", "i") if other == Axis.I else ("Vj", "j")
     name = names.get(position, "x")
     return f'the alias "{name} = {declared}({shape[-1]})", if it is indexed by {letter}'
 
 
-def _other_shape(name: str, dim: int, kind: Kind, shape: tuple[int, ...]) -> str | None:
+def _other_shape(name: str, dim: int, kind: Axis, shape: tuple[int, ...]) -> str | None:
     """What may have been meant by an array of the wrong shape."""
-    if kind == Kind.PARAMETER:
+    if kind == Axis.PARAMETER:
         if shape == (dim, 1):
             return f"{name}[:, 0]"
         if len(shape) == 1:
@@ -190,7 +190,7 @@ def _other_shape(name: str, dim: int, kind: Kind, shape: tuple[int, ...]) -> str
         return f"{name}.reshape(-1, {dim})" if shape[0] % dim == 0 else None
     if shape[-2] == dim:
         return f"{name}.T" if len(shape) == 2 else f"{name}.swapaxes(-1, -2)"
-    declared = "Vi" if kind == Kind.I else "Vj"
+    declared = "Vi" if kind == Axis.I else "Vj"
     return f'the alias "{name} = {declared}({shape[-1]})", if rows have {shape[-1]} components'
 
 

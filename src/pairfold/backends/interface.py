@@ -82,7 +82,7 @@ class Fused(Launcher, Protocol):
     """Runs several sums of one kernel, of rows and of columns, in one pass over the pairs."""
 
     @property
-    def sweeps(self) -> bool:
+    def fuses(self) -> bool:
         """Whether it can, and as accurately as the separate sums would."""
         ...
 

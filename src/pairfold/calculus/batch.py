@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from ..core.cache import Cache, Limit
-from ..core.node import Kind, Node, topological
+from ..core.node import Axis, Node, topological
 from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
 from ..ops.table import OPERATIONS, Op, Param, Rule, build, constant, operation, variable
@@ -281,7 +281,7 @@ def _pulled_each(
 
 def placeholder(place: int, dim: int) -> Node:
     """A variable that stands for something to be put in its place (never an argument)."""
-    return variable(-2 - place, dim, Kind.PARAMETER)
+    return variable(-2 - place, dim, Axis.PARAMETER)
 
 
 def on_batch(root: Node, images: Mapping[Node, tuple[Node, bool]], count: int) -> Node:

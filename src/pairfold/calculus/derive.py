@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..core.node import Kind, Node, depends_on, topological
+from ..core.node import Axis, Node, depends_on, topological
 from ..errors import DerivativeError, InternalError
 from ..ops.table import (
     any_selected,
@@ -88,7 +88,7 @@ _PLACEHOLDER = -1
 
 def push_forward(f: Node, tangents: Mapping[Node, Node]) -> Node:
     """The derivative of f when each variable v moves along tangents[v]: sum of (df/dv) t."""
-    placeholder = variable(_PLACEHOLDER, f.dim, Kind.PARAMETER)
+    placeholder = variable(_PLACEHOLDER, f.dim, Axis.PARAMETER)
     wrt = list(tangents)
     total: Node | None = None
     for v, transposed in zip(wrt, pull_back(f, wrt, placeholder), strict=True):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Params = tuple[Any, ...]  # the parameters of a node, of the types that its row says
 
 
-class Kind(enum.IntEnum):
+class Axis(enum.IntEnum):
     """What a variable is indexed by; the numbers are PyKeOps' categories."""
 
     I = 0  # noqa: E741 (the field's own letter)
@@ -28,13 +28,13 @@ class Kind(enum.IntEnum):
     PARAMETER = 2
 
     @property
-    def other(self) -> Kind:
+    def other(self) -> Axis:
         """J for I, and I for J.
 
-        >>> Kind.I.other.name
+        >>> Axis.I.other.name
         'J'
         """
-        return Kind(1 - self)
+        return Axis(1 - self)
 
 
 class Variable(NamedTuple):
@@ -42,13 +42,13 @@ class Variable(NamedTuple):
 
     position: int
     dim: int
-    kind: Kind
+    kind: Axis
 
 
 class Node:
     """A formula: `op` applied to `args` and `params`, with values of dimension `dim`.
 
-    `kinds` has bit `1 << Kind.I` set if the value depends on i, and likewise for j.
+    `kinds` has bit `1 << Axis.I` set if the value depends on i, and likewise for j.
     """
 
     __slots__ = ("__weakref__", "args", "dim", "kinds", "op", "params")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 ValueKind = Literal["real", "mask", "index", "table"]
 
 # What a backend supplies: parts of running states (`acc`, `a`, `b`), the number of the column, an
-# anchor, the sum without weights, the number of columns.
+# maximum, the sum without weights, the number of columns.
 PlaceholderName = Literal["acc", "a", "b", "column", "top", "total", "count"]
 
 What = Literal[

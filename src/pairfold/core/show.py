@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from .node import Kind, Node, topological
+from .node import Axis, Node, topological
 
 _ATOM = 100
 _UNARY, _POWER, _COMPARISON = 50, 60, 10
@@ -108,5 +108,5 @@ def kinds_text(node: Node) -> str:
     >>> kinds_text(make_variable(0, 3, 0) * make_variable(1, 3, 1))
     'i,j'
     """
-    found = [kind.name.lower() for kind in (Kind.I, Kind.J) if node.kinds >> kind & 1]
+    found = [kind.name.lower() for kind in (Axis.I, Axis.J) if node.kinds >> kind & 1]
     return ",".join(found) or "-"

@@ -18,9 +18,9 @@ from ..arrays.opaque import opaque
 from ..arrays.registry import library_for
 from ..core.library import Array, UserArray
 from ..errors import FormulaError, OptionError
-from ..frontends.fold import Fold
 from ..frontends.genred import Genred, call_fold, checked_reduction
 from ..frontends.leaves import library_from
+from ..frontends.reduction import FormulaReduction
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, constant
 from .common import get_tools
@@ -75,7 +75,7 @@ def postprocess(
         return out[..., :1] + tools.log(out[..., 1:])
     row = REDUCTIONS[name]
     kinds = [result.kind for result in row.results]
-    if row.listed:
+    if row.top_k:
         parts = out.reshape((*out.shape[:-1], opt_arg, len(kinds), -1))
         parts = [parts[..., n, :] for n in range(len(kinds))]
         parts = [part[..., 0] if part.shape[-1] == 1 else part for part in parts]
@@ -91,7 +91,7 @@ def postprocess(
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def raw_fold(fold: Fold) -> Fold:
+def raw_fold(fold: FormulaReduction) -> FormulaReduction:
     """The fold whose results, side by side, are the raw result of another."""
     weight = fold.weight
     name, _ = preprocess(fold.reduction, None if weight is None else "w")
@@ -103,21 +103,23 @@ def raw_fold(fold: Fold) -> Fold:
     return fold.derived(("raw",), lambda: fold.with_formula(*given))
 
 
-def side_by_side(fold: Fold, library: ArrayLibrary, parts: Sequence[Array], like: Array) -> Array:
+def side_by_side(
+    fold: FormulaReduction, library: ArrayLibrary, parts: Sequence[Array], like: Array
+) -> Array:
     """The results of a fold as one array of the dtype of another; derivatives pass."""
     parts = [library.cast_like(part, like) for part in parts]
     concatenate = library.functions().concatenate
-    if not fold.row.listed:
+    if not fold.row.top_k:
         return parts[0] if len(parts) == 1 else concatenate(parts, -1)
     lists = parts if fold.dim > 1 else [part[..., None] for part in parts]  # (..., K, D)
     whole = concatenate([part[..., None, :] for part in lists], -2)
     return whole.reshape((*whole.shape[:-3], -1))
 
 
-def _may_be_raw(fold: Fold, library: ArrayLibrary, out: UserArray) -> bool:
+def _may_be_raw(fold: FormulaReduction, library: ArrayLibrary, out: UserArray) -> bool:
     """Whether a raw result looks other than a finished one, and `out` is as wide."""
     library.check_kind(out, "out")
-    lists = fold.row.listed and fold.dim > 1
+    lists = fold.row.top_k and fold.dim > 1
     joined = len(fold.widths) > 1 and not fold.row.joined
     numbered = fold.row.results[0].kind == "index" and library.dtype(out) != "int64"
     shifted = fold.reduction in (*_LOGS, *_SOFT)
@@ -127,7 +129,7 @@ def _may_be_raw(fold: Fold, library: ArrayLibrary, out: UserArray) -> bool:
 
 @opaque
 def call_raw(
-    fold: Fold,
+    fold: FormulaReduction,
     args: Sequence[UserArray],
     name: str | None,
     backend: str = "auto",
@@ -148,7 +150,7 @@ def call_raw(
         return call_fold(fold, args, name, backend, device_id, ranges, out)
     found: UserArray = call_fold(fold, args, name, backend, device_id, ranges)
     first = found[0] if isinstance(found, tuple) else found
-    lists = fold.row.listed and fold.dim > 1  # (..., K, D)
+    lists = fold.row.top_k and fold.dim > 1  # (..., K, D)
     rows = tuple(first.shape[: -2 if lists else -1])
     if (*rows, out.shape[-1]) != tuple(out.shape):  # as wide by chance
         return call_fold(fold, args, name, backend, device_id, ranges, out)
@@ -192,7 +194,7 @@ class RawReduction:
     ) -> None:
         name, _, rest = text.replace(" ", "").partition("_Reduction(")
         parts = _split(rest[:-1]) if rest.endswith(")") else []
-        listed = name in REDUCTIONS and REDUCTIONS[name].listed
+        listed = name in REDUCTIONS and REDUCTIONS[name].top_k
         if len(parts) not in ((3,) if listed else (2, 3)) or parts[1 + listed] not in ("0", "1"):
             raise FormulaError(
                 "this is no text of a reduction",

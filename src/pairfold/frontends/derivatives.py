@@ -18,22 +18,28 @@ from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
 from ..core.dtypes import DTYPES
 from ..core.library import Array, ArrayOperations
-from ..core.node import Kind
+from ..core.node import Axis
 from ..errors import DerivativeError
 from ..ops.differentiation import Composition, PullBack, Selection
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, variable
-from .fold import Fold
+from .fused import fused_gradients
 from .ranges import Ranges
-from .sweep import sweep
+from .reduction import FormulaReduction
 
 # (fold, library, arrays, ranges) -> the results as machine code writes them, differentiable in the
 # library's way where the fold's reduction has a pull-back.
-Apply = Callable[[Fold, ArrayLibrary, Sequence[Array], "Ranges | None"], tuple[Array, ...]]
+Apply = Callable[
+    [FormulaReduction, ArrayLibrary, Sequence[Array], "Ranges | None"], tuple[Array, ...]
+]
 
 
 def differentiable(
-    fold: Fold, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None, apply: Apply
+    fold: FormulaReduction,
+    library: ArrayLibrary,
+    arrays: Sequence[Array],
+    ranges: Ranges | None,
+    apply: Apply,
 ) -> tuple[Array, ...]:
     """The results of a reduction, made of parts that know their derivatives.
 
@@ -50,7 +56,7 @@ def differentiable(
     return apply(fold, library, arrays, ranges)
 
 
-def has_derivatives(fold: Fold) -> bool:
+def has_derivatives(fold: FormulaReduction) -> bool:
     """Whether `gradients` and `tangents` are to be asked for, be it to say that there are none.
 
     Compositions and selections call their parts instead, at constants where values are selected.
@@ -63,7 +69,7 @@ def has_derivatives(fold: Fold) -> bool:
 
 
 def gradients(
-    fold: Fold,
+    fold: FormulaReduction,
     library: ArrayLibrary,
     positions: Sequence[int],
     saved: Sequence[Array],
@@ -86,7 +92,7 @@ def gradients(
     given = [*saved, *incoming]
     if any(_is_shared(fold, position, arguments) for position in positions):
         given = [widened(library, array) for array in given]
-    found = sweep(fold, positions, library, given) if final and ranges is None else None
+    found = fused_gradients(fold, positions, library, given) if final and ranges is None else None
     if found is None:
         folds = (fold.pull_back(position) for position in positions)
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
@@ -99,7 +105,7 @@ def gradients(
 
 
 def tangents(
-    fold: Fold,
+    fold: FormulaReduction,
     library: ArrayLibrary,
     positions: Sequence[int],
     saved: Sequence[Array],
@@ -118,7 +124,7 @@ def tangents(
 
 
 def batched(
-    fold: Fold,
+    fold: FormulaReduction,
     library: ArrayLibrary,
     arrays: Sequence[Array],
     axes: Sequence[int | None],
@@ -127,7 +133,7 @@ def batched(
     apply: Apply,
 ) -> tuple[Array, ...]:
     """The results for arrays with an axis more (None: without it), which is their first axis."""
-    own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
+    own = [1 if v.params[2] == Axis.PARAMETER else 2 for v in fold.variables]
     given = list(zip(arrays, axes, own, strict=True))
     depth = max(len(array.shape) - (axis is not None) - least for array, axis, least in given)
     moved = [batch_first(library, array, axis, depth + least) for array, axis, least in given]
@@ -148,9 +154,9 @@ def batch_first(library: ArrayOperations, array: Array, axis: int | None, depth:
     return front.reshape((front.shape[0], *[1] * missing, *front.shape[1:]))
 
 
-def _is_shared(fold: Fold, position: int, arrays: Sequence[Array]) -> bool:
+def _is_shared(fold: FormulaReduction, position: int, arrays: Sequence[Array]) -> bool:
     """Whether a gradient is a sum over rows or batches."""
-    own = [1 if v.params[2] == Kind.PARAMETER else 2 for v in fold.variables]
+    own = [1 if v.params[2] == Axis.PARAMETER else 2 for v in fold.variables]
     if own[position] == 1:
         return True
     batches = [tuple(array.shape[:-n]) for array, n in zip(arrays, own, strict=True)]
@@ -164,10 +170,10 @@ def widened(library: ArrayOperations, array: Array) -> Array:
 
 
 def summed(
-    library: ArrayOperations, fold: Fold, position: int, gradient: Array, target: Array
+    library: ArrayOperations, fold: FormulaReduction, position: int, gradient: Array, target: Array
 ) -> Array:
     """A gradient with every row and batch axis, summed to the shape of its argument."""
-    if fold.variables[position].params[2] == Kind.PARAMETER:
+    if fold.variables[position].params[2] == Axis.PARAMETER:
         gradient = library.sum(gradient, -2)
     if gradient.shape == target.shape:
         return gradient
@@ -180,7 +186,7 @@ def summed(
 
 
 def _composed(
-    fold: Fold,
+    fold: FormulaReduction,
     how: Composition,
     library: ArrayLibrary,
     arrays: Sequence[Array],
@@ -198,28 +204,28 @@ def _composed(
     return tuple(library.cast(result, library.dtype(arrays[0])) for result in found)
 
 
-def _variant(fold: Fold, reduction: str) -> Fold:
+def _variant(fold: FormulaReduction, reduction: str) -> FormulaReduction:
     if reduction not in REDUCTIONS:
         raise _wrong(fold, f"no reduction {reduction}")
     return fold.variant(reduction)
 
 
-def _wrong(fold: Fold, found: str) -> DerivativeError:
+def _wrong(fold: FormulaReduction, found: str) -> DerivativeError:
     return DerivativeError(f"the row of {fold.reduction} has no derivative that works", found=found)
 
 
-def _rows(fold: Fold, arrays: Sequence[Array], kind: Kind) -> int:
+def _rows(fold: FormulaReduction, arrays: Sequence[Array], kind: Axis) -> int:
     """The length of an axis of pairs; 1 where no array has it."""
     pairs = zip(fold.variables, arrays, strict=True)
     return next((array.shape[-2] for v, array in pairs if v.params[2] == kind), 1)
 
 
 def _counts(
-    fold: Fold, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None
+    fold: FormulaReduction, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None
 ) -> Array | int:
     """The number of columns of each row: one for all, or an array (rows, 1) of float64."""
-    i, j = (_rows(fold, arrays, kind) for kind in (Kind.I, Kind.J))
-    rows, columns = (i, j) if fold.kept == Kind.I else (j, i)
+    i, j = (_rows(fold, arrays, kind) for kind in (Axis.I, Axis.J))
+    rows, columns = (i, j) if fold.kept == Axis.I else (j, i)
     if ranges is None:
         return columns
     counts = ranges.pattern(fold.kept, i, j).counts(rows)
@@ -230,7 +236,7 @@ def _counts(
 
 
 def _selected(
-    fold: Fold,
+    fold: FormulaReduction,
     how: Selection,
     library: ArrayLibrary,
     arrays: Sequence[Array],
@@ -256,8 +262,8 @@ def _selected(
 
 
 def _at_selected(
-    fold: Fold,
-    located: Fold,
+    fold: FormulaReduction,
+    located: FormulaReduction,
     library: ArrayLibrary,
     arrays: Sequence[Array],
     apply: Apply,
@@ -265,7 +271,7 @@ def _at_selected(
     index: Array,
 ) -> Array:
     """The formula at the pairs that `index` names; `value` itself where none was selected."""
-    if not _rows(fold, arrays, Kind.J if fold.kept == Kind.I else Kind.I):
+    if not _rows(fold, arrays, Axis.J if fold.kept == Axis.I else Axis.I):
         # Nothing is selected: constants that stand in the graph, so that gradients are zeros.
         (nothing,) = apply(fold.variant("Sum"), library, arrays, None)
         return value + library.concatenated([nothing] * (value.shape[-1] // fold.dim))
@@ -281,16 +287,16 @@ def _at_selected(
     return library.where(value == float(located.row.identity[0]), value, found)
 
 
-def component_at_pairs(fold: Fold, component: int) -> Fold:
+def component_at_pairs(fold: FormulaReduction, component: int) -> FormulaReduction:
     """A fold of one component of the formula, every variable indexed as the results are."""
     return fold.derived(("at", component), lambda: _component_at_pairs(fold, component))
 
 
-def _component_at_pairs(fold: Fold, component: int) -> Fold:
+def _component_at_pairs(fold: FormulaReduction, component: int) -> FormulaReduction:
     moved = {
         v: variable(v.params[0], v.params[1], fold.kept)
         for v in fold.variables
-        if v.params[2] != Kind.PARAMETER
+        if v.params[2] != Axis.PARAMETER
     }
     variables = [moved.get(v, v) for v in fold.variables]
     formula = OPERATIONS["Elem"](substitute(fold.formula, moved), component)
@@ -298,7 +304,7 @@ def _component_at_pairs(fold: Fold, component: int) -> Fold:
 
 
 def _gathered(
-    fold: Fold, library: ArrayOperations, arrays: Sequence[Array], places: Array
+    fold: FormulaReduction, library: ArrayOperations, arrays: Sequence[Array], places: Array
 ) -> list[Array]:
     """Arguments at rows r and columns places[..., r, :], as rows of one long axis."""
     length = places.shape[-1]
@@ -307,7 +313,7 @@ def _gathered(
     for v, array in zip(fold.variables, arrays, strict=True):
         if v.params[2] == fold.kept:
             array = library.repeated(array, length, -2)
-        elif v.params[2] != Kind.PARAMETER:
+        elif v.params[2] != Axis.PARAMETER:
             missing = len(flat.shape) - len(array.shape)
             array = array.reshape((*[1] * missing, *array.shape))
             array = library.taken(array, flat, -2)

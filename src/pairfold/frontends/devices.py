@@ -19,8 +19,8 @@ from ..backends.chosen import TRITON
 from ..core.library import Array
 from ..errors import DeviceError, OptionError, attempted, check_option
 from ..settings import current
-from .fold import Binding, Fold
 from .ranges import Ranges
+from .reduction import Binding, FormulaReduction
 from .slabs import Slabs
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class OnGpu:
 
     def elsewhere(
         self,
-        fold: Fold,
+        fold: FormulaReduction,
         arrays: Sequence[Array],
         results: Sequence[Array],
         binding: Binding,

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
 from ..core.library import Array
-from ..core.node import Kind, Node, depends_on
+from ..core.node import Axis, Node, depends_on
 from ..errors import UnsupportedError
 from ..ops.table import variable
 from .devices import CallOptions
-from .fold import Fold
 from .genred import call_fold
 from .preconditioners import LowRank, Matrix, factor
+from .reduction import FormulaReduction
 
 Operator = Callable[[Array], Array]
 
@@ -31,7 +31,7 @@ class Entries:
         UnsupportedError: the unknown has the index that the sum keeps: there is no matrix.
     """
 
-    def __init__(self, fold: Fold, position: int, apart: bool) -> None:
+    def __init__(self, fold: FormulaReduction, position: int, apart: bool) -> None:
         self.fold, self.position, self.apart = fold, position, apart
         self.unknown = fold.variables[position]
         if self.unknown.params[2] == fold.kept:
@@ -148,10 +148,10 @@ class Entries:
         found = call_fold(self._own(), given, library.name, **call)
         return xp.diagonal(xp.broadcast_to(found, (width, *b.shape)), 0, 0, -1)
 
-    def _own(self) -> Fold:
+    def _own(self) -> FormulaReduction:
         """The sum where every variable but the unknown has the index that is kept."""
 
-        def make() -> Fold:
+        def make() -> FormulaReduction:
             moved, kept = self.unknown.params[2], self.fold.kept
             variables = [
                 variable(v.params[0], v.dim, kept)
@@ -161,7 +161,7 @@ class Entries:
             ]
             replaced = dict(zip(self.fold.variables, variables, strict=True))
             formula = substitute(self.fold.formula, replaced)
-            return self.fold.with_formula(formula, variables, "Sum", Kind(kept))
+            return self.fold.with_formula(formula, variables, "Sum", Axis(kept))
 
         return self.fold.derived(("diagonal", self.position), make)
 

@@ -9,14 +9,14 @@ from typing import Protocol, TypedDict
 from ..arrays.library import SUPPORTED
 from ..backends.chosen import asked
 from ..backends.shown import Explained, Subject
-from ..core.node import Kind, topological
+from ..core.node import Axis, topological
 from ..core.show import formula_text, tree_text
 from ..errors import ArgumentError, ArrayTypeError, check_option
 from ..settings import current
 from .devices import BACKENDS
-from .fold import Fold
 from .given import checked
 from .ranges import checked_ranges
+from .reduction import FormulaReduction
 
 _LARGE = 100_000
 
@@ -39,7 +39,7 @@ class Explainable(Protocol):
 
 
 def explain_fold(
-    fold: Fold,
+    fold: FormulaReduction,
     arrays: Sequence[object] = (),
     dtype: str = "float32",
     text: str | None = None,
@@ -67,10 +67,10 @@ def explain_fold(
         given, (library, sizes, dtype) = checked(fold, arrays, None)
         device = library.device(given[0])
         rows = sizes.of(fold.kept)
-        columns = sizes.of(Kind.J if fold.kept == Kind.I else Kind.I)
+        columns = sizes.of(Axis.J if fold.kept == Axis.I else Axis.I)
         batches = max(1, math.prod(sizes.batch))
         pattern = None if pairs is None else fold.pattern(pairs, sizes)
-    kept, reduced = ("i", "j") if fold.kept == Kind.I else ("j", "i")
+    kept, reduced = ("i", "j") if fold.kept == Axis.I else ("j", "i")
     simplified = formula_text(fold.formula, fold.names)
     subject = Subject(
         formula=text or simplified,

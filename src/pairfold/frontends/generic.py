@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
-from ..core.node import Kind
+from ..core.node import Axis
 from ..errors import FormulaError, UnknownNameError
 from .genred import Genred
 from .parse import parse_aliases
@@ -83,7 +83,7 @@ def _category(output: str) -> tuple[int, int]:
     """(0 for i or 1 for j, dimension) of the alias of a result."""
     (declared,) = parse_aliases([output]).variables
     _, dim, kind = declared.params
-    if kind == Kind.PARAMETER:
+    if kind == Axis.PARAMETER:
         raise FormulaError(
             "a result is indexed by i or by j",
             where=output,

@@ -15,17 +15,17 @@ from ..arrays.checks import check_count
 from ..arrays.library import ArrayLibrary
 from ..arrays.opaque import opaque
 from ..arrays.registry import LIBRARIES, library_of
-from ..core.node import Kind
+from ..core.node import Axis
 from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
 from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
 from .devices import ANY_DEVICE, AUTO, placed
-from .fold import Fold
-from .given import REFUSED, completed
+from .given import BAILED_OUT, completed
 from .hooks import hooks_of
 from .parse import parse_aliases, parse_many
 from .ranges import checked_ranges
+from .reduction import FormulaReduction
 from .typed import Result
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ class Genred:
         self.aliases = aliases
         self.accuracy = accuracy
         self.nargs = len(parsed.variables)
-        self._fold = Fold(
+        self._fold = FormulaReduction(
             parsed.node,
             parsed.variables,
             name,
-            Kind.I if axis == 1 else Kind.J,
+            Axis.I if axis == 1 else Axis.J,
             parsed.names,
             accuracy,
             weight[0].node if weight else None,
@@ -193,7 +193,7 @@ class Genred:
 
 @opaque
 def call_fold(
-    fold: Fold,
+    fold: FormulaReduction,
     args: Sequence[Any],
     name: str | None,
     backend: str = "auto",
@@ -217,7 +217,7 @@ def call_fold(
         if library.differentiates:
             return hooks_of(library.name).call(fold, library, args, out, pairs)
         return fold(library, args, out, pairs)
-    except REFUSED:
+    except BAILED_OUT:
         found = completed(fold, args, name)
         if found is None:
             raise
@@ -227,7 +227,7 @@ def call_fold(
 Genred._compute = staticmethod(call_fold)  # pyright: ignore[reportPrivateUsage]
 
 
-def _library(args: Sequence[object], fold: Fold, name: str | None) -> ArrayLibrary:
+def _library(args: Sequence[object], fold: FormulaReduction, name: str | None) -> ArrayLibrary:
     for library in LIBRARIES:
         if name in (None, library.name) and args and library.owns(args[0]):
             return library
@@ -307,7 +307,7 @@ def checked_reduction(name: str) -> tuple[str, Reduction]:
 
 def checked_length(row: Reduction, opt_arg: SupportsIndex | None) -> int:
     """The K of a list; 0 for other reductions."""
-    if not row.listed:
+    if not row.top_k:
         if is_given(opt_arg):
             raise OptionError(
                 f"{row.name} takes no opt_arg",

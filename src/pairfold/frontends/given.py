@@ -18,17 +18,17 @@ from ..arrays.checks import Sizes, check_shapes
 from ..arrays.library import SUPPORTED, ArrayLibrary
 from ..arrays.registry import LIBRARIES, library_for
 from ..core.library import Array
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..errors import ArrayTypeError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
-    from .fold import Fold
+    from .reduction import FormulaReduction
 
 Shape = tuple[int, ...]
 Value = TypeVar("Value")
 Number = TypeVar("Number", float, complex)
 # What calls raise for arguments that are not complete.
-REFUSED = (ArrayTypeError, DTypeError, ShapeError)
+BAILED_OUT = (ArrayTypeError, DTypeError, ShapeError)
 
 
 def plain_number(x: object) -> TypeGuard[float]:
@@ -98,7 +98,9 @@ def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number
     ]
 
 
-def completed(fold: Fold, args: Sequence[object], name: str | None) -> list[Array] | None:
+def completed(
+    fold: FormulaReduction, args: Sequence[object], name: str | None
+) -> list[Array] | None:
     """The arguments of a call with nothing left out; None where nothing was.
 
     Raises:
@@ -141,7 +143,7 @@ def _plain(x: object, label: str) -> object:
 
 
 def checked(
-    fold: Fold, args: Sequence[Any], name: str | None
+    fold: FormulaReduction, args: Sequence[Any], name: str | None
 ) -> tuple[Sequence[Array], tuple[ArrayLibrary, Sizes, str]]:
     """The arguments of a call, completed where need be; their library, sizes and dtype.
 
@@ -150,7 +152,7 @@ def checked(
     """
     try:
         return args, fold.check(args, name)
-    except REFUSED:
+    except BAILED_OUT:
         found = completed(fold, args, name)
         if found is None:
             raise
@@ -171,7 +173,7 @@ def _first_array(
 
 def _is_parameter(node: Node) -> bool:
     _, dim, kind = node.params
-    return dim == 1 and kind == Kind.PARAMETER
+    return dim == 1 and kind == Axis.PARAMETER
 
 
 def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
@@ -184,12 +186,12 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
     """
     short: list[int] = []
     unsure: list[int] = []
-    rows: dict[Kind, int] = {}
+    rows: dict[Axis, int] = {}
     batches: list[Shape] = []
     depth = 0
     for place, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
         _, dim, kind = node.params
-        own = 1 if kind == Kind.PARAMETER else 2
+        own = 1 if kind == Axis.PARAMETER else 2
         if len(shape) < own or shape[-1] != dim:
             if dim == 1 and len(shape) >= own - 1:
                 short.append(place)
@@ -203,10 +205,10 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
         batches.append(shape[:-own])
         if own == 2:
             rows.setdefault(kind, shape[len(shape) - 2])
-    for place in sorted(unsure, key=lambda n: variables[n].params[2] == Kind.PARAMETER):
+    for place in sorted(unsure, key=lambda n: variables[n].params[2] == Axis.PARAMETER):
         kind, shape = variables[place].params[2], shapes[place]
         rows.setdefault(kind, shape[-2])
-        own = 1 if kind == Kind.PARAMETER else 2
+        own = 1 if kind == Axis.PARAMETER else 2
         fits = _broadcast(batches, shape[:-own]) and (own == 1 or rows[kind] == shape[-2])
         other = shape[: len(shape) - own + 1]
         if not fits and len(other) <= depth and _broadcast(batches, other):
@@ -219,10 +221,10 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
     )
 
 
-def _confirmed(node: Node, shape: Shape, rows: dict[Kind, int], depth: int) -> bool:
+def _confirmed(node: Node, shape: Shape, rows: dict[Axis, int], depth: int) -> bool:
     """Whether other arguments have the batch axes, or the rows, that an array would have."""
     kind = node.params[2]
-    batch = len(shape) - (0 if kind == Kind.PARAMETER else 1)
+    batch = len(shape) - (0 if kind == Axis.PARAMETER else 1)
     return batch <= depth or (kind in rows and rows[kind] == shape[-1])
 
 

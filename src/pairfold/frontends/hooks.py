@@ -15,8 +15,8 @@ from ..arrays.library import ArrayLibrary
 from ..core.library import Array
 
 if TYPE_CHECKING:
-    from .fold import Fold
     from .ranges import Ranges
+    from .reduction import FormulaReduction
     from .solve import Request, System
 
 
@@ -25,7 +25,7 @@ class Hooks(Protocol):
 
     def call(
         self,
-        fold: Fold,
+        fold: FormulaReduction,
         library: ArrayLibrary,
         arrays: Sequence[Array],
         out: object,

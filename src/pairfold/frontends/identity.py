@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, cast
 
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..errors import FormulaError, PairfoldError
 from ..ops.states import row_of
 from ..ops.steps import Steps, graphs_of, read, steps_of, written
 from ..ops.table import variable
 from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
-from .fold import Fold
+from .reduction import FormulaReduction
 
 _VERSION = 1
 
@@ -35,7 +35,7 @@ class _Written(TypedDict):
     accuracy: tuple[str | None, str | None]
 
 
-def identity(fold: Fold) -> str:
+def identity(fold: FormulaReduction) -> str:
     """The text of a reduction.
 
     >>> from pairfold import Genred
@@ -46,7 +46,7 @@ def identity(fold: Fold) -> str:
     return fold.derived("identity", lambda: _identity(fold))
 
 
-def _identity(fold: Fold) -> str:
+def _identity(fold: FormulaReduction) -> str:
     roots = [fold.formula] if fold.weight is None else [fold.formula, fold.weight]
     return written(
         {
@@ -63,7 +63,7 @@ def _identity(fold: Fold) -> str:
     )
 
 
-def rebuilt(text: str) -> Fold:
+def rebuilt(text: str) -> FormulaReduction:
     """The reduction of a text that `identity` wrote.
 
     Raises:
@@ -85,28 +85,28 @@ def rebuilt(text: str) -> Fold:
         ) from error
 
 
-def _rebuilt(found: _Written) -> Fold:
+def _rebuilt(found: _Written) -> FormulaReduction:
     variables: list[Node] = [
-        variable(position, dim, Kind(kind)) for position, dim, kind in found["variables"]
+        variable(position, dim, Axis(kind)) for position, dim, kind in found["variables"]
     ]
     formula, *weight = graphs_of(found["formulas"], variables)
     row, length, (dtype, scheme) = row_of(found["reduction"]), found["length"], found["accuracy"]
     if dtype not in ACCUMULATORS or scheme not in SCHEMES:
         raise ValueError(f"accuracy {dtype}, {scheme}")
-    if type(length) is not int or length < 0 or bool(length) != row.listed:
+    if type(length) is not int or length < 0 or bool(length) != row.top_k:
         raise ValueError(f"length {length} of {row.name}")
     if len(weight) > 1 or bool(weight) not in {"no": (False,), "must": (True,)}.get(
         row.weighted, (False, True)
     ):
         raise ValueError(f"{len(weight)} weights of {row.name}")
-    return Fold(
+    return FormulaReduction(
         formula,
         variables,
         found["reduction"],
-        Kind(found["kept"]),
+        Axis(found["kept"]),
         {int(position): name for position, name in found["names"].items()},
         Accuracy(dtype, scheme),
         weight[0] if weight else None,
         length,
-        Kind(found["asked"]),
+        Axis(found["asked"]),
     )

@@ -18,7 +18,7 @@ from ..arrays.opaque import opaque
 from ..arrays.registry import LIBRARIES
 from ..core.cache import cached
 from ..core.library import Array
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..core.show import formula_text
 from ..errors import (
     ArgumentError,
@@ -117,7 +117,7 @@ class Tensor(Foreign):
             kind = _by_axis(shape, axis)
         self._set_owner(x, kind)
 
-    def _set_owner(self, x: Array, kind: Kind) -> None:
+    def _set_owner(self, x: Array, kind: Axis) -> None:
         """A leaf from an array of this kind."""
         self.library = library_from(x)
         self.real_dtype = self._checked_dtype(x, self.is_complex)
@@ -125,10 +125,10 @@ class Tensor(Foreign):
             raise ShapeError("a vector has at least one component", found=f"shape {tuple(x.shape)}")
         leaf = array_leaf(x, kind)
         shape = tuple(leaf.array.shape)
-        self.batch = shape[: -1 if kind == Kind.PARAMETER else -2]
-        if kind == Kind.I:
+        self.batch = shape[: -1 if kind == Axis.PARAMETER else -2]
+        if kind == Axis.I:
             self.ni = shape[-2]
-        elif kind == Kind.J:
+        elif kind == Axis.J:
             self.nj = shape[-2]
         self._set_leaf(leaf)
 
@@ -445,19 +445,19 @@ def _check_common(name: str, first: Tensor, second: Tensor) -> None:
 
 def _example(tensor: Tensor, name: str) -> Leaf | None:
     """An array of a tensor that gave it a size, dtype or library."""
-    kinds = {"ni": (Kind.I,), "nj": (Kind.J,)}.get(name, tuple(Kind))
+    kinds = {"ni": (Axis.I,), "nj": (Axis.J,)}.get(name, tuple(Axis))
     if name in ("ranges", "backend"):
         return None
     return next((leaf for leaf in tensor.leaves if leaf.given and leaf.kind in kinds), None)
 
 
 def _named(leaf: Leaf) -> str:
-    return {Kind.I: "x", Kind.J: "y", Kind.PARAMETER: "p"}[leaf.kind]
+    return {Axis.I: "x", Axis.J: "y", Axis.PARAMETER: "p"}[leaf.kind]
 
 
 def _array_text(leaf: Leaf) -> str:
     library = library_from(leaf.owner)
-    what = {Kind.I: "indexed by i", Kind.J: "indexed by j", Kind.PARAMETER: "a parameter"}
+    what = {Axis.I: "indexed by i", Axis.J: "indexed by j", Axis.PARAMETER: "a parameter"}
     dtype, shape = library.dtype(leaf.owner), tuple(leaf.owner.shape)
     return f"{library.words.one} of shape {shape}, {dtype}, {what[leaf.kind]}"
 
@@ -473,7 +473,7 @@ def is_scalar(node: Node) -> bool:
         found = todo.pop()
         if found.op.name in _ENDS and found.args[0].dim > 1:
             ends = True
-        elif found.op.name == "Var" and found.params[2] == Kind.PARAMETER and found.dim == 1:
+        elif found.op.name == "Var" and found.params[2] == Axis.PARAMETER and found.dim == 1:
             continue
         elif found.op.elementwise or found.op.name == "Constant":
             todo += [arg for arg in found.args if arg not in seen]
@@ -483,15 +483,15 @@ def is_scalar(node: Node) -> bool:
     return ends
 
 
-def _by_shape(shape: tuple[int, ...]) -> Kind:
+def _by_shape(shape: tuple[int, ...]) -> Axis:
     """What an array of three axes or more is indexed by."""
     rows, columns = shape[-3], shape[-2]
     if rows == 1 and columns == 1:
-        return Kind.PARAMETER
+        return Axis.PARAMETER
     if columns == 1:
-        return Kind.I
+        return Axis.I
     if rows == 1:
-        return Kind.J
+        return Axis.J
     raise ShapeError(
         "an array with three axes or more must be indexed by i or by j, not by both",
         found=f"shape {shape}",
@@ -499,7 +499,7 @@ def _by_shape(shape: tuple[int, ...]) -> Kind:
     )
 
 
-def _by_axis(shape: tuple[int, ...], axis: int | None) -> Kind:
+def _by_axis(shape: tuple[int, ...], axis: int | None) -> Axis:
     if len(shape) == 2:
         if axis not in (0, 1, 2):
             raise OptionError(
@@ -511,7 +511,7 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Kind:
             raise ShapeError(
                 "a parameter is one vector", found=f"axis=2, shape {shape}", hint="x[0]"
             )
-        return Kind(axis)
+        return Axis(axis)
     if axis not in (None, 2):
         raise OptionError(
             f"a variable indexed by {'i' if axis == 0 else 'j'} needs two axes: rows, components",
@@ -520,7 +520,7 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Kind:
             if shape
             else "Pm(x): a number is a parameter",
         )
-    return Kind.PARAMETER
+    return Axis.PARAMETER
 
 
 def component_part(key: object, last: int, dim: int) -> tuple[int, int | None]:
@@ -578,7 +578,7 @@ def check_last(tensor: Tensor, axis: int | None) -> None:
 
 def number_leaf(values: Sequence[float]) -> Leaf:
     """A parameter made of numbers, which take the dtype of the arrays they meet."""
-    return Leaf(Kind.PARAMETER, len(values), values=values)
+    return Leaf(Axis.PARAMETER, len(values), values=values)
 
 
 def check_kind(x: object) -> None:
@@ -620,4 +620,4 @@ def symbol_leaf(x: tuple[int, ...], pairs: bool = False) -> Leaf:
             found=repr(x),
             hint="(0, 3, 0): argument 0, dimension 3, indexed by i; category 1: by j; 2: parameter",
         )
-    return Leaf(Kind(x[2]), int(x[1]) * (2 if pairs else 1), symbol=int(x[0]), pairs=pairs)
+    return Leaf(Axis(x[2]), int(x[1]) * (2 if pairs else 1), symbol=int(x[0]), pairs=pairs)

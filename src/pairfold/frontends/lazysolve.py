@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..arrays.registry import library_for
 from ..core.library import Array, UserArray
-from ..core.node import Kind
+from ..core.node import Axis
 from ..errors import ArgumentError, ArrayTypeError, OptionError, SolveError, unexpected
 from .accuracy import Accuracy
 from .conjugate import Stop, checked_stop
@@ -63,7 +63,7 @@ class Solved:
         self.right, self.flat = _right_hand_side(other)
         kept = self.right.kind
         if var is None:
-            moved = Kind.J if kept == Kind.I else Kind.I
+            moved = Axis.J if kept == Axis.I else Axis.I
             unknown = Leaf(moved, self.right.dim, owner=object())
             node = tensor.node * unknown.node
             leaves = (*tensor.leaves, unknown)
@@ -179,7 +179,7 @@ def _right_hand_side(other: object) -> tuple[Leaf, bool]:
     """b as a leaf indexed by i or j, and whether it was a plain vector."""
     if isinstance(other, Tensor):
         leaf = other.leaves[0] if len(other.leaves) == 1 else None
-        if leaf is None or other.node is not leaf.node or leaf.kind == Kind.PARAMETER:
+        if leaf is None or other.node is not leaf.node or leaf.kind == Axis.PARAMETER:
             raise ArrayTypeError(
                 "b must be an array or a variable", found=repr(other), hint="Vi(b) or Vj(b)"
             )
@@ -193,7 +193,7 @@ def _right_hand_side(other: object) -> tuple[Leaf, bool]:
         )
     flat = len(array.shape) == 1
     b = array.reshape(-1, 1) if flat else array
-    return Leaf(Kind.I, b.shape[-1], b, owner=array), flat
+    return Leaf(Axis.I, b.shape[-1], b, owner=array), flat
 
 
 def _symbol_of(tensor: Tensor, var: object) -> Leaf:

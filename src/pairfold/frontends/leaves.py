@@ -19,7 +19,7 @@ from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
 from ..core.cache import cached
 from ..core.library import Array
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..errors import DTypeError
 from ..ops.table import variable
 
@@ -40,13 +40,13 @@ class Leaf:
 
     def __init__(
         self,
-        kind: Kind,
+        kind: Axis,
         dim: int,
         array: Array | None = None,
         values: Sequence[float] | None = None,
         symbol: int | None = None,
         owner: Any = None,  # an array; whatever no other leaf has, where one is to come
-        form: Kind | None = None,
+        form: Axis | None = None,
         pairs: bool = False,
     ) -> None:
         self.kind, self.dim, self._array = kind, dim, array
@@ -87,7 +87,7 @@ class Leaf:
         """Whether two leaves are one argument."""
         return self.key == other.key
 
-    def of_kind(self, kind: Kind) -> Leaf:
+    def of_kind(self, kind: Axis) -> Leaf:
         """The argument of this leaf, indexed by another index."""
         if kind == self.kind:
             return self
@@ -130,12 +130,12 @@ def _position() -> int:
 
 
 @cached("variables of lazy tensors", 1024)
-def placed_variable(position: int, dim: int, kind: Kind) -> Node:
+def placed_variable(position: int, dim: int, kind: Axis) -> Node:
     """The node of an argument; the last ones made are kept."""
     return variable(position, dim, kind)
 
 
-def array_leaf(owner: Array, form: Kind) -> Leaf:
+def array_leaf(owner: Array, form: Axis) -> Leaf:
     """The leaf of an array, given as a variable of this kind."""
     array = viewed(owner, form)
     pairs = library_from(owner).dtype(owner) in COMPLEX
@@ -143,7 +143,7 @@ def array_leaf(owner: Array, form: Kind) -> Leaf:
     return Leaf(form, array.shape[-1], shown, owner=owner, form=form, pairs=pairs)
 
 
-def _restored(kind: Kind, form: Kind, owner: Array) -> Leaf:
+def _restored(kind: Axis, form: Axis, owner: Array) -> Leaf:
     return array_leaf(owner, form).of_kind(kind)
 
 
@@ -159,16 +159,16 @@ def is_array(x: object) -> TypeGuard[Array]:
     return library_for(x) is not None
 
 
-def viewed(owner: Array, form: Kind) -> Array:
+def viewed(owner: Array, form: Axis) -> Array:
     """An array as a fold wants it: without the axis of the index that it does not have."""
     library = library_from(owner)
     library.check_recording()  # sizes would be tensors
     x = library.as_real(owner)
     if len(x.shape) >= 3:
-        if form == Kind.I:
+        if form == Axis.I:
             return x[..., 0, :]
-        return x[..., 0, :, :] if form == Kind.J else x[..., 0, 0, :]
-    if form == Kind.PARAMETER:
+        return x[..., 0, :, :] if form == Axis.J else x[..., 0, 0, :]
+    if form == Axis.PARAMETER:
         return x.reshape(1) if not len(x.shape) else x[0] if len(x.shape) == 2 else x
     return x
 

@@ -19,12 +19,12 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from ..calculus.operators import ELSEWHERE  # and registers Grad, Diff ...
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..errors import DimError, FormulaError, PairfoldError, UnknownNameError, brief, closest
 from ..ops import table
 from ..ops.table import OPERATIONS, Op, Param
 
-KINDS = {"Vi": Kind.I, "Vj": Kind.J, "Pm": Kind.PARAMETER}
+KINDS = {"Vi": Axis.I, "Vj": Axis.J, "Pm": Axis.PARAMETER}
 _LEGACY = {"Vx": "Vi", "Vy": "Vj"}
 _HIDDEN = frozenset({"Constant"})
 _UNARY, _POWER, _COMPARISON, _WINDOW, _DIGITS = 50, 60, 10, 88, 18
@@ -190,7 +190,7 @@ def _alias(alias: object, place: int) -> tuple[str | None, int, Node]:
         fault("numbers", f"positions and dimensions have at most {_DIGITS} digits", _FORMS)
     values = [int(number) for number in numbers]
     if category == "Var" and len(values) == 3 and values[2] <= 2:
-        position, dim, kind = values[0], values[1], Kind(values[2])
+        position, dim, kind = values[0], values[1], Axis(values[2])
     elif category == "Var":
         fault("numbers", "Var takes Var(position, dim, category)", "category: 0 (i), 1 (j), 2")
     elif category not in KINDS:
@@ -224,7 +224,7 @@ class _Literals:
             why = "the category of a variable is 0 (indexed by i), 1 (by j) or 2 (parameter)"
         if why is not None:
             raise FormulaError(why, where=_where(text, [span]), hint="Var(position, dim, category)")
-        node = table.variable(position, dim, Kind(category))
+        node = table.variable(position, dim, Axis(category))
         if position < len(self.scope.variables):
             known = self.scope.variables[position]
         else:
@@ -679,7 +679,7 @@ class _Parser:
             said = f"{text} has dimension {node.dim}"
             if node.op.name == "Var":
                 position, _, kind = node.params
-                by = "a parameter" if kind == Kind.PARAMETER else f"indexed by {kind.name.lower()}"
+                by = "a parameter" if kind == Axis.PARAMETER else f"indexed by {kind.name.lower()}"
                 said += f" (argument {position}, {by})"
             found.append(said)
         if op is not None:

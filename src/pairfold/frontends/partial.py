@@ -15,12 +15,12 @@ from ..arrays.library import ArrayLibrary
 from ..core.library import Array
 from ..ops import states
 from ..ops.states import States
-from .fold import Fold
 from .ranges import Ranges
+from .reduction import FormulaReduction
 
 
 def partial(
-    fold: Fold,
+    fold: FormulaReduction,
     library: ArrayLibrary,
     arrays: Sequence[Array],
     start: int = 0,
@@ -38,7 +38,7 @@ def partial(
     return _joined(states.numbered(library, each.row, own, start) for each, own in found)
 
 
-def merged(fold: Fold, library: ArrayLibrary, a: States, b: States) -> States:
+def merged(fold: FormulaReduction, library: ArrayLibrary, a: States, b: States) -> States:
     """The states after the columns of both."""
     both = zip(_apart(fold, a), _apart(fold, b), strict=True)
     return _joined(
@@ -47,19 +47,21 @@ def merged(fold: Fold, library: ArrayLibrary, a: States, b: States) -> States:
     )
 
 
-def finished(fold: Fold, library: ArrayLibrary, given: States, columns: int, dtype: str) -> States:
+def finished(
+    fold: FormulaReduction, library: ArrayLibrary, given: States, columns: int, dtype: str
+) -> States:
     """What `fold.run` gives for arrays of a dtype, after so many columns in all."""
     return _joined(
         states.finished(library, each.row, own, columns, dtype) for each, own in _apart(fold, given)
     )
 
 
-def widths(fold: Fold) -> tuple[int, ...]:
+def widths(fold: FormulaReduction) -> tuple[int, ...]:
     """The number of components of each array of the states."""
     return fold.of_states().widths
 
 
-def _apart(fold: Fold, given: States) -> Iterator[tuple[Fold, States]]:
+def _apart(fold: FormulaReduction, given: States) -> Iterator[tuple[FormulaReduction, States]]:
     """Each reduction with its states."""
     left = iter(given)
     for each in fold.apart:

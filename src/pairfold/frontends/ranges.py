@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.registry import LIBRARIES
-from ..core.node import Kind
+from ..core.node import Axis
 from ..errors import DTypeError, OptionError, RangeError, ShapeError
 from ..lower.pattern import Pattern
 
@@ -30,7 +30,7 @@ class Ranges:
             slices (B,), intervals (R, 2), twice.
 
     >>> both = ([[0, 2]], [1], [[1, 3]], [[1, 3]], [1], [[0, 2]])
-    >>> Ranges(both).pattern(Kind.I, 2, 3).pairs
+    >>> Ranges(both).pattern(Axis.I, 2, 3).pairs
     4
 
     Raises:
@@ -47,14 +47,14 @@ class Ranges:
                 hint=f"({', '.join(NAMES)}), as pairfold.cluster.from_matrix makes them",
             )
         self.arrays = [_numbers(name, part) for name, part in zip(NAMES, given, strict=True)]
-        self._fits: dict[Kind, tuple[int, int]] = {}
-        self._patterns: dict[Kind, Pattern] = {}
+        self._fits: dict[Axis, tuple[int, int]] = {}
+        self._patterns: dict[Axis, Pattern] = {}
         self._same = False
 
-    def _half(self, kept: Kind) -> slice:
-        return slice(0, 3) if kept == Kind.I else slice(3, 6)
+    def _half(self, kept: Axis) -> slice:
+        return slice(0, 3) if kept == Axis.I else slice(3, 6)
 
-    def pattern(self, kept: Kind, i: int, j: int) -> Pattern:
+    def pattern(self, kept: Axis, i: int, j: int) -> Pattern:
         """The pattern of results on the kept index, for i and j rows; its half is checked.
 
         Raises:
@@ -63,7 +63,7 @@ class Ranges:
         """
         half = self._half(kept)
         if self._fits.get(kept) != (i, j):
-            rows, columns = (i, j) if kept == Kind.I else (j, i)
+            rows, columns = (i, j) if kept == Axis.I else (j, i)
             _check_half(NAMES[half], self.arrays[half], rows, columns)
             self._fits[kept] = i, j
         found = self._patterns.get(kept)
@@ -71,7 +71,7 @@ class Ranges:
             found = self._patterns[kept] = Pattern(*self.arrays[half])
         return found
 
-    def of_rows(self, kept: Kind, start: int, stop: int) -> Ranges:
+    def of_rows(self, kept: Axis, start: int, stop: int) -> Ranges:
         """The pairs of rows start to stop of the kept index, numbered from 0.
 
         The other half is empty, and was checked if need be.
@@ -80,7 +80,7 @@ class Ranges:
         mine = [np.clip(blocks, start, stop) - start, ends, intervals]
         pairs, none = np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
         other = [pairs, none, pairs]
-        found = Ranges([*mine, *other] if kept == Kind.I else [*other, *mine])
+        found = Ranges([*mine, *other] if kept == Axis.I else [*other, *mine])
         found._same = True
         return found
 
@@ -92,7 +92,7 @@ class Ranges:
         """
         if self._same:
             return
-        for kept in (Kind.I, Kind.J):
+        for kept in (Axis.I, Axis.J):
             self.pattern(kept, i, j)
         halves = self.arrays[:3], self.arrays[3:]
         if _print_of(*halves[0], swapped=False) != _print_of(*halves[1], swapped=True):

@@ -14,16 +14,16 @@ from ..arrays.checks import check_out
 from ..arrays.library import COMPLEX, ArrayLibrary
 from ..core.cache import Cache, Limit
 from ..core.library import Array
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
 from ..ops.steps import Steps
 from .accuracy import Accuracy
 from .copies import converted, copied, packed, unpacked, with_owners
-from .fold import Fold
 from .genred import CALL_OPTIONS
 from .given import as_float, plain_number
 from .leaves import Leaf, is_array, library_from, numbered, placed_variable
+from .reduction import FormulaReduction
 from .typed import CallOptions, ReducedOptions, Result
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .explain import Explained
     from .reducing import Reducing
 
-_folds: Cache[Fold] = Cache(Limit("reductions of lazy tensors", 512))
+_folds: Cache[FormulaReduction] = Cache(Limit("reductions of lazy tensors", 512))
 
 
 class Reduced:
@@ -50,7 +50,7 @@ class Reduced:
         tensor: Reducing,
         weight: Node | None,
         name: str,
-        kept: Kind,
+        kept: Axis,
         length: int,
         accuracy: Accuracy,
         options: ReducedOptions,
@@ -69,7 +69,7 @@ class Reduced:
     @property
     def axis(self) -> int:
         """The axis that is reduced."""
-        return self.tensor.nbatchdims + (0 if self.kept == Kind.J else 1)
+        return self.tensor.nbatchdims + (0 if self.kept == Axis.J else 1)
 
     @property
     def formula2(self) -> str | None:
@@ -163,7 +163,7 @@ class Reduced:
         if leaf.symbol is None:
             return leaf.array if leaf.values is None else leaf.values
         array = arrays[leaf.symbol]
-        if leaf.kind == Kind.PARAMETER and leaf.dim == 1 + leaf.pairs:
+        if leaf.kind == Axis.PARAMETER and leaf.dim == 1 + leaf.pairs:
             if plain_number(array):
                 return (as_float(array), 0.0)[: leaf.dim]
             if leaf.pairs and isinstance(array, (complex, np.complexfloating)):
@@ -182,13 +182,13 @@ class Reduced:
         """Results with all batch axes, and with the reduced axis where it is to be kept."""
         if isinstance(result, tuple):
             return tuple(self._shaped(array, keep) for array in result)
-        lists = REDUCTIONS[self.reduction_op].listed and self.fold.dim > 1
+        lists = REDUCTIONS[self.reduction_op].top_k and self.fold.dim > 1
         missing = self.tensor.nbatchdims + 2 + lists - len(result.shape)
         if missing > 0:
             result = result.reshape((1,) * missing + tuple(result.shape))
         if not keep:
             return result
-        return result[..., :, None, :] if self.kept == Kind.I else result[..., None, :, :]
+        return result[..., :, None, :] if self.kept == Axis.I else result[..., None, :, :]
 
     # -- copies ---------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ def _unpickled(
     tensor: Reducing,
     steps: Steps | None,
     name: str,
-    kept: Kind,
+    kept: Axis,
     length: int,
     accuracy: Accuracy,
     options: ReducedOptions,
@@ -287,7 +287,7 @@ def _unpickled(
 
 def symbols_wanted(symbols: Sequence[Leaf]) -> str:
     """What a call takes: the shape of the array for each symbol."""
-    rows = {Kind.I: "M, ", Kind.J: "N, ", Kind.PARAMETER: ""}
+    rows = {Axis.I: "M, ", Axis.J: "N, ", Axis.PARAMETER: ""}
     parts = [
         f"array {leaf.symbol} of shape (..., {rows[leaf.kind]}{leaf.dim // (1 + leaf.pairs)})"
         for leaf in symbols
@@ -314,7 +314,7 @@ def checked_keepdim(reduction_op: str, keepdim: object) -> None:
     """
     if keepdim not in (None, True, False):
         raise OptionError("keepdim is True or False", found=f"keepdim={keepdim!r}")
-    if keepdim and REDUCTIONS[reduction_op].listed:
+    if keepdim and REDUCTIONS[reduction_op].top_k:
         raise OptionError(
             f"{reduction_op} cannot keep the reduced axis: that of the list stands in its place",
             found="keepdim=True",
@@ -345,15 +345,16 @@ def fold_of(
     nodes: Sequence[Node | None],
     order: Sequence[Leaf],
     name: str,
-    kept: Kind,
+    kept: Axis,
     length: int,
     accuracy: Accuracy,
-) -> Fold:
+) -> FormulaReduction:
     """The fold of numbered graphs; equal ones are one, with what it learnt of sizes."""
     formula, weight = nodes
     assert formula is not None
     variables = tuple(placed_variable(k, leaf.dim, leaf.kind) for k, leaf in enumerate(order))
     key = (formula, weight, variables, name, kept, length, accuracy)
     return _folds.of(
-        key, lambda: Fold(formula, variables, name, kept, None, accuracy, weight, length)
+        key,
+        lambda: FormulaReduction(formula, variables, name, kept, None, accuracy, weight, length),
     )

@@ -11,7 +11,7 @@ from ..arrays.library import COMPLEX
 from ..arrays.registry import NUMPY, library_for
 from ..calculus.substitute import substitute
 from ..core.library import Array
-from ..core.node import Kind
+from ..core.node import Axis
 from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, brief, unexpected
 from ..ops.reductions import REDUCTIONS
 from .accuracy import HINTS, OPTIONS
@@ -145,7 +145,7 @@ class Reducing(Tensor):
         axis = self.nbatchdims + 1 if axis is None else axis
         return self.reduction(reduction_op, axis=axis, call=False, **options).explain()
 
-    def _kept(self, axis: int | None) -> Kind:
+    def _kept(self, axis: int | None) -> Axis:
         """The index that a reduction over `axis` keeps."""
         batches = self.nbatchdims
         if isinstance(axis, bool) or axis not in (batches, batches + 1):
@@ -153,7 +153,7 @@ class Reducing(Tensor):
             if axis is None:
                 raise AxisError("a reduction needs an axis", hint=f"axis={where}")
             raise OptionError(f"axis must be {where}", found=f"axis={axis!r}")
-        return Kind.J if axis == batches else Kind.I
+        return Axis.J if axis == batches else Axis.I
 
     # -- reductions by name ---------------------------------------------------------------------
 
@@ -372,12 +372,12 @@ class Reducing(Tensor):
     def t(self) -> Self:
         """The transposed matrix: i and j trade places."""
         found = self._like(self.node)
-        swapped = {Kind.I: Kind.J, Kind.J: Kind.I, Kind.PARAMETER: Kind.PARAMETER}
+        swapped = {Axis.I: Axis.J, Axis.J: Axis.I, Axis.PARAMETER: Axis.PARAMETER}
         leaves = [leaf.of_kind(swapped[leaf.kind]) for leaf in self.leaves]
         moved = {old.node: new.node for old, new in zip(self.leaves, leaves, strict=True)}
         found.leaves, found.node = tuple(leaves), substitute(self.node, moved)
         found.ni, found.nj = self.nj, self.ni
-        found.axis = None if self.axis is None else int(swapped[Kind(self.axis)])
+        found.axis = None if self.axis is None else int(swapped[Axis(self.axis)])
         if self.ranges is not None:
             found.ranges = (*self.ranges[3:], *self.ranges[:3])
         return found
@@ -437,7 +437,7 @@ class Reducing(Tensor):
         is_complex = library_from(columns).dtype(columns) in COMPLEX
         found = object.__new__(self.class_for(is_complex))
         found._blank()
-        found._set_owner(columns[..., None, :, :], Kind.J)
+        found._set_owner(columns[..., None, :, :], Axis.J)
         return found
 
     def solve(

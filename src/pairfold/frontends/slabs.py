@@ -17,13 +17,13 @@ from typing import Protocol, cast
 from ..arrays.library import ArrayLibrary
 from ..core.dtypes import DTYPES, result_bytes
 from ..core.library import Array
-from ..core.node import Kind
+from ..core.node import Axis
 from ..core.progress import progress_bar
 from ..errors import MemoryLimitError
 from ..settings import current
-from .fold import Binding, Fold
 from .partial import States, finished, merged, partial, widths
 from .ranges import Ranges
+from .reduction import Binding, FormulaReduction
 
 
 class _Bound(Protocol):
@@ -50,7 +50,7 @@ class Slabs:
 
     def __init__(
         self,
-        fold: Fold,
+        fold: FormulaReduction,
         arrays: Sequence[Array],
         binding: Binding,
         there: Callable[[Array], Array],
@@ -67,23 +67,23 @@ class Slabs:
 
     def bytes(self, cut: Cut) -> tuple[int, int, int]:
         """Memory for parameters, for what grows with rows, and for columns."""
-        found = {Kind.PARAMETER: 0, Kind.I: 0, Kind.J: 0}
+        found = {Axis.PARAMETER: 0, Axis.I: 0, Axis.J: 0}
         dtype = self.binding.dtype
         item = DTYPES[dtype].bytes
         for position in self.alive:
             kind, shape = self.kinds[position], tuple(self.arrays[position].shape)
-            own = 1 if kind == Kind.PARAMETER else 2
+            own = 1 if kind == Axis.PARAMETER else 2
             lead = shape[: len(shape) - own]
             count = math.prod(map(min, lead[::-1], cut.batch[::-1]))
             found[kind] += count * shape[-1] * item
         kept = self.fold.kept
-        (reduced,) = {Kind.I, Kind.J} - {kept}
+        (reduced,) = {Axis.I, Axis.J} - {kept}
         count = math.prod(cut.batch)
         for width, result in zip(self.fold.widths, self.fold.row.results, strict=True):
             found[kept] += count * width * result_bytes(result.kind, dtype)
         if cut.columns < self.whole.columns:  # states so far, of a slab, and of both
             found[kept] += 3 * count * sum(widths(self.fold)) * result_bytes("state", dtype)
-        return found[Kind.PARAMETER], cut.rows * found[kept], cut.columns * found[reduced]
+        return found[Axis.PARAMETER], cut.rows * found[kept], cut.columns * found[reduced]
 
     def cut(self, free: int, ranges: Ranges | None) -> Cut:
         """The largest slabs, by halving, that fit into so much memory.
@@ -147,7 +147,7 @@ class Slabs:
 
             for box in batches:
                 fixed = self._there(box, self._reduced, columns[0]) if len(columns) == 1 else {}
-                fixed.update(self._there(box, Kind.PARAMETER, slice(None)))
+                fixed.update(self._there(box, Axis.PARAMETER, slice(None)))
                 for part in rows:
                     given = {**fixed, **self._there(box, self.fold.kept, part)}
                     found = self._folded(given, box, part, columns, ranges, step)
@@ -155,16 +155,16 @@ class Slabs:
                         self.back(tensor, into[(*box, part)])
 
     @property
-    def _reduced(self) -> Kind:
-        return Kind.J if self.fold.kept == Kind.I else Kind.I
+    def _reduced(self) -> Axis:
+        return Axis.J if self.fold.kept == Axis.I else Axis.I
 
-    def _there(self, box: Sequence[slice], kind: Kind, part: slice) -> dict[int, Array]:
+    def _there(self, box: Sequence[slice], kind: Axis, part: slice) -> dict[int, Array]:
         """The arguments of a kind, cut, on the device."""
         found: dict[int, Array] = {}
         for position, array in enumerate(self.arrays):
             if self.kinds[position] != kind:
                 continue
-            own = 1 if kind == Kind.PARAMETER else 2
+            own = 1 if kind == Axis.PARAMETER else 2
             lead = tuple(array.shape)[: len(array.shape) - own]
             repeated = [slice(None)] * max(0, len(lead) - len(box))
             taken = box[max(0, len(box) - len(lead)) :]

@@ -23,20 +23,20 @@ from ..calculus.operators import check_linear
 from ..calculus.substitute import substitute
 from ..core.dtypes import DTYPES
 from ..core.library import Array, UserArray
-from ..core.node import Kind, Node, depends_on
+from ..core.node import Axis, Node, depends_on
 from ..errors import DimError, DTypeError, FormulaError, OptionError, ShapeError
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
 from .conjugate import Later, Stop, checked_stop, conjugate_gradients
 from .devices import CallOptions
 from .entries import Entries, Inverse, Operator
-from .fold import Fold
 from .genred import call_fold, check_axis, checked_accuracy, listed_aliases
 from .given import checked
 from .hooks import hooks_of
 from .parse import parse_many
 from .preconditioners import NAMES, checked_preconditioner
 from .ranges import checked_ranges
+from .reduction import FormulaReduction
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -85,7 +85,7 @@ class System:
         DimError: the formula has another dimension than the argument.
     """
 
-    def __init__(self, fold: Fold, position: int, text: str | None = None) -> None:
+    def __init__(self, fold: FormulaReduction, position: int, text: str | None = None) -> None:
         self.fold, self.position = fold, position
         self.unknown = fold.variables[position]
         self._transposed: System | None = None
@@ -230,7 +230,7 @@ class System:
 def _check_unknown(
     formula: Node, unknown: Node, text: str | None, names: Mapping[int, str]
 ) -> None:
-    if unknown.params[2] == Kind.PARAMETER:
+    if unknown.params[2] == Axis.PARAMETER:
         raise FormulaError(
             "the unknown of a system is indexed by i or by j",
             found="a parameter",
@@ -409,8 +409,8 @@ class KernelSolve:
             )
         self.formula, self.aliases, self.varinvalias = formula, aliases, varinvalias
         self.axis, self.accuracy, self.nargs = axis, accuracy, len(parsed.variables)
-        kept = Kind.I if axis == 1 else Kind.J
-        fold = Fold(parsed.node, parsed.variables, "Sum", kept, parsed.names, accuracy)
+        kept = Axis.I if axis == 1 else Axis.J
+        fold = FormulaReduction(parsed.node, parsed.variables, "Sum", kept, parsed.names, accuracy)
         self._system = System(fold, unknown.variables.index(unknown.node), formula)
 
     def __call__(

@@ -21,8 +21,8 @@ from ..arrays.torch_gate import check_kind, check_recording
 from ..core.library import Array, Results
 from ..errors import ArrayTypeError, DerivativeError, PairfoldError
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
-from .fold import Fold, fill
 from .ranges import Ranges
+from .reduction import FormulaReduction, fill
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .solve import Request, System
 
     Outputs = Array | tuple[Array, ...]
-    Inputs = tuple[Fold, ArrayLibrary, Ranges | None, Unpack[tuple[Array, ...]]]
+    Inputs = tuple[FormulaReduction, ArrayLibrary, Ranges | None, Unpack[tuple[Array, ...]]]
 
 # Looked up once: these are asked at every call.
 _torch: Any = torch  # names that its stubs leave out
@@ -46,7 +46,7 @@ _VMAP_MODE = _inside._parse_dispatch_key("VmapMode")
 class _Context(Protocol):
     """What torch keeps of a call of a fold for its derivatives."""
 
-    fold: Fold
+    fold: FormulaReduction
     library: ArrayLibrary
     ranges: Ranges | None
     saved_tensors: tuple[Tensor, ...]
@@ -62,7 +62,7 @@ class FoldFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        fold: Fold, library: ArrayLibrary, ranges: Ranges | None, *tensors: Array
+        fold: FormulaReduction, library: ArrayLibrary, ranges: Ranges | None, *tensors: Array
     ) -> Outputs:
         """The reduction itself: one tensor, or a tuple, as machine code writes them."""
         results = fold.run(library, tensors, ranges)
@@ -112,7 +112,7 @@ class FoldFunction(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Axis, in_dims: tuple[int | None, ...], *args: Any
+        info: BatchAxis, in_dims: tuple[int | None, ...], *args: Any
     ) -> tuple[Results, int | tuple[int, ...]]:
         """One more batch axis, in front of those of every tensor."""
         fold, library, ranges, *tensors = args
@@ -138,7 +138,7 @@ def applied(function: type[torch.autograd.Function], *args: object) -> Any:
         if sizes:
             in_dims = [None if tensor is None else 0 for tensor in found]
             moved = [a if tensor is None else tensor for a, tensor in zip(args, found, strict=True)]
-            results, out_dims = function.vmap(Axis(sizes[0]), in_dims, *moved)
+            results, out_dims = function.vmap(BatchAxis(sizes[0]), in_dims, *moved)
             if isinstance(results, tuple):
                 pairs = zip(results, out_dims, strict=True)
                 return tuple(_torch._add_batch_dim(result, dim, level) for result, dim in pairs)
@@ -147,7 +147,7 @@ def applied(function: type[torch.autograd.Function], *args: object) -> Any:
 
 
 @dataclass(frozen=True)
-class Axis:
+class BatchAxis:
     """What a batching rule asks about the axis."""
 
     batch_size: int
@@ -167,7 +167,7 @@ def _exposed(tensor: object, level: int) -> Tensor | None:
 
 
 def apply_fold(
-    fold: Fold, library: ArrayLibrary, tensors: Sequence[Array], ranges: Ranges | None
+    fold: FormulaReduction, library: ArrayLibrary, tensors: Sequence[Array], ranges: Ranges | None
 ) -> tuple[Array, ...]:
     """The results of one fold, as machine code writes them, with their derivatives."""
     return _all(applied(FoldFunction, fold, library, ranges, *tensors))
@@ -178,7 +178,7 @@ def _all(results: Any) -> tuple[Tensor, ...]:
 
 
 def call(
-    fold: Fold,
+    fold: FormulaReduction,
     library: ArrayLibrary,
     tensors: Sequence[Tensor],
     out: Results | None,

@@ -15,7 +15,7 @@ from ..arrays.library import ArrayLibrary
 from ..core.library import Array
 from .solve import Request, System
 from .solvederivatives import Calls, batched, gradients, tangents
-from .torch import Axis, applied, apply_fold
+from .torch import BatchAxis, applied, apply_fold
 
 
 class _Context(Protocol):
@@ -65,7 +65,7 @@ class SolveFunction(torch.autograd.Function):
         return tangents(*_saved(ctx), along[3:], _CALLS)
 
     @staticmethod
-    def vmap(info: Axis, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Array, int]:
+    def vmap(info: BatchAxis, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Array, int]:
         """One more batch axis, in front of those of every tensor."""
         system, request, library, *given = args
         found = batched(system, request, library, given, in_dims[3:], info.batch_size, _CALLS)

@@ -18,7 +18,7 @@ from ..ops.reductions import Ends, Reduction
 class Folded:
     """What is asked of an accumulator: a formula, its reduction, the stage that results belong to.
 
-    `weight` multiplies the terms of an anchored reduction; `length` is that of a list.
+    `weight` multiplies the terms of a max-shifted reduction; `length` is that of a list.
     """
 
     formula: Node
@@ -33,16 +33,16 @@ class Folded:
         return self.formula.dim if self.weight is None else self.weight.dim
 
     @property
-    def anchors(self) -> int:
-        """Anchors kept per row."""
-        if not self.rule.anchored:
+    def maxima(self) -> int:
+        """Maxima kept per row."""
+        if not self.rule.max_shifted:
             return 0
         return self.dim if self.weight is None else 1
 
     @property
     def results(self) -> tuple[int, ...]:
         """The number of components of each result."""
-        sizes = {"component": self.dim, "anchor": self.anchors, "list": self.dim * self.length}
+        sizes = {"component": self.dim, "maximum": self.maxima, "list": self.dim * self.length}
         return tuple(sizes[result.per] for result in self.rule.results)
 
     def __str__(self) -> str:
@@ -55,8 +55,8 @@ class Accumulator:
     """A reduction of a kernel: its states are numbers `first` ... `first + places - 1` of all.
 
     They are those of its `count` components and, where it wants the sum of unweighted terms, of
-    that `total`. Its results are those from number `result` on. `scores` are the exponents whose
-    maxima are the anchors of an anchored reduction; `top` is the number of the first of these
+    that `total`. Its results are those from number `result` on. `logits` are the exponents that
+    terms of a max-shifted reduction are made of; `top` is the number of the first of their maxima
     among all of the kernel. The rules read placeholders (see `PlaceholderName`): `steps` has one
     for each value that is folded, the total's last; `finished` has one value per result.
     """
@@ -66,7 +66,7 @@ class Accumulator:
     count: int
     result: int
     top: int
-    scores: tuple[Value, ...]
+    logits: tuple[Value, ...]
     total: Value | None
     steps: tuple[tuple[Value, ...], ...]
     merges: tuple[Value, ...]
@@ -105,7 +105,7 @@ class Accumulator:
     @property
     def kept(self) -> int:
         """Numbers that are kept per row; a list has those of one entry more than its places."""
-        return self.places * self.parts * (self.folded.length + 1) + self.folded.anchors
+        return self.places * self.parts * (self.folded.length + 1) + self.folded.maxima
 
     @property
     def numbers(self) -> range:
@@ -121,7 +121,7 @@ def rules_of(
     For a list, `acc` and `a` hold two entries of it: the place before, and the place itself.
     """
     size = len(reduction.identity)
-    own = 2 * size if reduction.listed else size
+    own = 2 * size if reduction.top_k else size
     acc, a = ([s.placeholder(name, place) for place in range(own)] for name in ("acc", "a"))
     b = [s.placeholder("b", place) for place in range(size)]
     column = s.placeholder("column", 0)

@@ -25,7 +25,7 @@ def assume_moderate(kernel: Kernel) -> None:
 
 def _bounds(kernel: Kernel) -> Bounds:
     magnitudes = _Magnitudes(kernel)
-    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
     for value in values:
         magnitudes.add(value)
     own = [v for v in values if v.what == "exp" and not kernel.is_leaf(v, PAIR)]
@@ -68,10 +68,10 @@ class _Magnitudes:
         self.kernel = kernel
         self.of: dict[Value, float] = {}
 
-    def anchored(self, placeholder: Value) -> list[Value]:
-        """The exponents that an anchor is the largest of."""
+    def max_shifted(self, placeholder: Value) -> list[Value]:
+        """The exponents that a maximum is the largest of."""
         name, place = placeholder.supplied
-        return [self.kernel.scores[place]] if name == "top" else []
+        return [self.kernel.logits[place]] if name == "top" else []
 
     def add(self, value: Value) -> None:
         """Find the bound of a value whose arguments have theirs."""
@@ -89,7 +89,9 @@ class _Magnitudes:
         if what == "const":
             return _size(value.number)
         if what == "placeholder":
-            return max((self.of.get(s, math.inf) for s in self.anchored(value)), default=math.inf)
+            return max(
+                (self.of.get(s, math.inf) for s in self.max_shifted(value)), default=math.inf
+            )
         if what in ("add", "sub"):
             return args[0] + args[1]
         if what == "apart":  # what it is measured from is the largest value of the same

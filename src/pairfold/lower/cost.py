@@ -61,7 +61,7 @@ class Estimate:
 def registers(kernel: Kernel, plan: Plan) -> int:
     """Roughly the vectors alive in the innermost loop."""
     rows = kernel.kept_on(ROW)
-    states = sum(each.places * (1 if each.rule.listed else each.parts) for each in rows)
+    states = sum(each.places * (1 if each.rule.top_k else each.parts) for each in rows)
     if kernel.output_loop is not None:
         states = plan.output_jam * (1 if kernel.lists else kernel.only.parts)
     own, columns = _reads(kernel, ROW), _reads(kernel, COLUMN)
@@ -144,7 +144,7 @@ def _component_loops(kernel: Kernel) -> bool:
 def _reads(kernel: Kernel, stage: int) -> int:
     """Slots of a stage that one pair reads, components of loops included."""
     count = 0
-    for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR):
+    for value in kernel.needed((*kernel.outputs, *kernel.logits), PAIR):
         if value.kind == "real" and value.stage == stage and kernel.is_leaf(value, PAIR):
             count += _times(value.loops)
     return count
@@ -161,7 +161,7 @@ def _loads(kernel: Kernel, plan: Plan) -> float:
     """Loads per vector of pairs: what columns hold, rows in loops, and buffers."""
     own, columns = _reads(kernel, ROW), _reads(kernel, COLUMN)
     looped = _component_loops(kernel)
-    kept = 2 * (len(frontier(kernel)) + len(kernel.scores))
+    kept = 2 * (len(frontier(kernel)) + len(kernel.logits))
     if kernel.output_loop is not None:
         kept += len(frontier(kernel)) * kernel.output_loop.n / plan.output_jam
     if plan.lanes == "row":

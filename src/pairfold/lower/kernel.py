@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from itertools import islice
 
-from ..core.node import Kind, Node, topological
+from ..core.node import Axis, Node, topological
 from ..core.scalars import (
     COLUMN,
     ONCE,
@@ -43,7 +43,7 @@ _KERNEL_BYTES, _VALUE_BYTES = 24 * 1024, 640
 # Levels of a formula that are lowered at once, where what they read is short, and anywhere.
 _SHALLOW, _DEEP = 16, 32
 
-_BOTH = 1 << Kind.I | 1 << Kind.J
+_BOTH = 1 << Axis.I | 1 << Axis.J
 # The stage that is folded over, by the one that is kept.
 _OTHER = {ROW: COLUMN, COLUMN: ROW}
 
@@ -94,12 +94,12 @@ class Kernel:
     `outputs` is all that is folded, accumulator after accumulator: one value per component, or one
     for all with `output_loop`, then the total, where a reduction wants one. Each has a factor that
     has left its sum, or None, in `factors`. Accumulators that are
-    kept on rows come first. `fused`: the code and the tasks are those of `lower.sweep`, by which
+    kept on rows come first. `fused`: the code and the tasks are those of `lower.fused`, by which
     columns may be kept, too.
     """
 
     accumulators: tuple[Accumulator, ...]
-    kept: Kind
+    kept: Axis
     scalars: Scalars
     arguments: tuple[Argument, ...]
     stages: dict[int, Stage]
@@ -169,19 +169,19 @@ class Kernel:
         return tuple(result.kind for each in self.accumulators for result in each.rule.results)
 
     @cached_property
-    def anchors(self) -> int:
-        """Anchors kept per row, of all accumulators."""
-        return sum(each.folded.anchors for each in self.accumulators)
+    def maxima(self) -> int:
+        """Maxima kept per row, of all accumulators."""
+        return sum(each.folded.maxima for each in self.accumulators)
 
     @cached_property
     def lists(self) -> tuple[Accumulator, ...]:
         """The accumulators whose states are lists."""
-        return tuple(each for each in self.accumulators if each.rule.listed)
+        return tuple(each for each in self.accumulators if each.rule.top_k)
 
     @property
-    def scores(self) -> tuple[Value, ...]:
-        """The exponents whose maxima are anchors, of all accumulators."""
-        return tuple(score for each in self.accumulators for score in each.scores)
+    def logits(self) -> tuple[Value, ...]:
+        """The exponents that terms measured from maxima are made of, of all accumulators."""
+        return tuple(logit for each in self.accumulators for logit in each.logits)
 
     # -- values ---------------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class _Lowering:
     """Turns nodes into scalar values, each (node, component) once."""
 
     def __init__(
-        self, scalars: Scalars, stage_of_kind: dict[Kind, int], roots: Iterable[Node]
+        self, scalars: Scalars, stage_of_kind: dict[Axis, int], roots: Iterable[Node]
     ) -> None:
         self.scalars = scalars
         self.stage_of_kind = stage_of_kind
@@ -361,7 +361,7 @@ class _Lowering:
 def lower(
     formula: Node,
     reduction: Reduction,
-    kept: Kind,
+    kept: Axis,
     unroll: int,
     rearrange: bool = False,
     weight: Node | None = None,
@@ -375,7 +375,7 @@ def lower(
 
 def lower_all(
     asked: Sequence[Folded],
-    kept: Kind,
+    kept: Axis,
     unroll: int,
     rearrange: bool = False,
     unroll_pairs: int | None = None,
@@ -395,12 +395,12 @@ def lower_all(
     axes = [folded.axis for folded in asked]
     if axes != sorted(axes) or (COLUMN in axes and not fused):
         raise InternalError("rows come first; columns are kept by fused kernels alone")
-    stage_of_kind = {Kind.I: COLUMN, Kind.J: COLUMN, Kind.PARAMETER: ONCE, kept: ROW}
+    stage_of_kind = {Axis.I: COLUMN, Axis.J: COLUMN, Axis.PARAMETER: ONCE, kept: ROW}
     # The formulas, one after the other, are one vector.
     formula = reduce(OPERATIONS["Concat"], [folded.formula for folded in asked])
     roots = [formula, *(folded.weight for folded in asked if folded.weight is not None)]
     linear = all(folded.rule.linear for folded in asked)
-    invert = rearrange and all(folded.rule.linear or folded.rule.anchored for folded in asked)
+    invert = rearrange and all(folded.rule.linear or folded.rule.max_shifted for folded in asked)
     rearrange = rearrange and linear
     scalars = Scalars(unroll, rearrange and not _is_measured(formula), invert, unroll_pairs)
     lowering = _Lowering(scalars, stage_of_kind, roots)
@@ -437,14 +437,14 @@ def _accumulators(
     left = iter(outputs)
     for folded, own in zip(asked, values, strict=True):
         rules = rules_of(s, folded.rule, list(islice(left, len(own.outputs))))
-        given = (folded, first, folded.dim, result, top, own.scores, own.total)
+        given = (folded, first, folded.dim, result, top, own.logits, own.total)
         found.append(Accumulator(*given, *rules))
         first, result = found[-1].stop, result + len(folded.rule.results)
-        top += len(own.scores)
+        top += len(own.logits)
     return tuple(found)
 
 
-def literally(kernel: Kernel) -> Kernel:
+def unrearranged(kernel: Kernel) -> Kernel:
     """A kernel of the same reductions, computed as they are written: nothing is rearranged."""
     return lower_all(
         [each.folded for each in kernel.accumulators],
@@ -456,7 +456,7 @@ def literally(kernel: Kernel) -> Kernel:
 
 
 def _is_measured(formula: Node) -> bool:
-    """Whether exponents are measured from an anchor, so that they must be rounded as it was."""
+    """Whether exponents are measured from a maximum, so that they must be rounded as it was."""
     return any(node.op.name == "Apart" for node in topological([formula]))
 
 
@@ -484,7 +484,7 @@ def _is_product(folded: Folded) -> bool:
     return shared
 
 
-def _arguments(formulas: Sequence[Node], stage_of_kind: dict[Kind, int]) -> tuple[Argument, ...]:
+def _arguments(formulas: Sequence[Node], stage_of_kind: dict[Axis, int]) -> tuple[Argument, ...]:
     found = {
         node.variable.position: Argument(
             node.variable.position, node.variable.dim, stage_of_kind[node.variable.kind]
@@ -509,7 +509,7 @@ def _output_loop(s: Scalars, folded: Folded) -> Loop | None:
 class _Values:
     """What an accumulator folds: exponents, one value per component, and the total after these."""
 
-    scores: tuple[Value, ...]
+    logits: tuple[Value, ...]
     outputs: tuple[Value, ...]
     total: Value | None
 
@@ -526,7 +526,7 @@ def _all_values(
             own = [output_loop.index]
         read = [lowering.component(formula, k) for k in own]
         found.append(_values(lowering, folded, read, output_loop, top))
-        start, top = start + folded.formula.dim, top + len(found[-1].scores)
+        start, top = start + folded.formula.dim, top + len(found[-1].logits)
     return found
 
 
@@ -537,15 +537,15 @@ def _values(
     output_loop: Loop | None,
     first_top: int,
 ) -> _Values:
-    """What is folded: F or, measured from anchors, e^(F - top), times the weight if there is one.
+    """What is folded: F or, measured from maxima, e^(F - top), times the weight if there is one.
 
-    `formula`: the components of F; `first_top`: the number of the first anchor.
+    `formula`: the components of F; `first_top`: the number of the first maximum.
     """
     s, weight = lowering.scalars, folded.weight
-    if not folded.rule.anchored:
+    if not folded.rule.max_shifted:
         return _Values((), tuple(formula), None)
     tops = [s.placeholder("top", first_top + place) for place in range(len(formula))]
-    terms = [s.exp(s.apart(score, top)) for score, top in zip(formula, tops, strict=True)]
+    terms = [s.exp(s.apart(logit, top)) for logit, top in zip(formula, tops, strict=True)]
     if weight is None:
         return _Values(tuple(formula), tuple(terms), None)
     (term,) = terms
@@ -597,7 +597,7 @@ def _exported(kernel: Kernel) -> set[Value]:
     """
     exported: set[Value] = set()
     seen: set[tuple[Value, int]] = set()
-    todo = [(value, PAIR) for value in (*kernel.outputs, *kernel.scores)]
+    todo = [(value, PAIR) for value in (*kernel.outputs, *kernel.logits)]
     todo += [(factor, PAIR) for factor in kernel.factors if factor is not None]
     while todo:
         value, at = todo.pop()

@@ -32,7 +32,7 @@ def output_product(kernel: Kernel) -> Product | None:
     if loop is None:
         return None
     rule = kernel.only.rule
-    if not rule.additive or kernel.only.parts != 1 or not (rule.linear or rule.anchored):
+    if not rule.additive or kernel.only.parts != 1 or not (rule.linear or rule.max_shifted):
         return None
     output = kernel.outputs[0]
     if output.what != "mul":

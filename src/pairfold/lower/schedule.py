@@ -146,9 +146,9 @@ def frontier(kernel: Kernel) -> list[Value]:
 
 
 def _measured(kernel: Kernel) -> set[Value]:
-    """What is measured from anchors that components have one each of: no two share it."""
+    """What is measured from maxima that components have one each of: no two share it."""
     found: set[Value] = set()
-    if kernel.anchors and kernel.only.folded.weight is None:
+    if kernel.maxima and kernel.only.folded.weight is None:
         for value in reachable(kernel.outputs):
             if value.what == "placeholder" or not found.isdisjoint(value.args):
                 found.add(value)
@@ -156,7 +156,7 @@ def _measured(kernel: Kernel) -> set[Value]:
 
 
 def _costly(kernel: Kernel) -> list[Value]:
-    """For sweeps: what takes long to compute, and of which sums and products are made.
+    """For fused passes: what takes long to compute, and of which sums and products are made.
 
     Two loops, one that ends with it and one that begins with it, are faster than one: each has
     shorter chains of dependent operations. Where it is much, there is one loop.
@@ -193,7 +193,7 @@ def _computed_at(kernel: Kernel, at: int) -> list[Value]:
         steps = [step for each in kernel.accumulators for step in each.steps]
         targets += [value for step in steps for value in step]
         targets += [factor for factor in kernel.factors if factor is not None]
-        targets += kernel.scores
+        targets += kernel.logits
     else:
         targets += kernel.stages[at].computed
     return kernel.needed(targets, at)
@@ -230,7 +230,7 @@ def pair_loops(kernel: Kernel) -> int:
     return max(
         (
             value.loop.n
-            for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+            for value in kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
             if value.what in ("result", "table") and not kernel.is_leaf(value, PAIR)
         ),
         default=0,
@@ -268,7 +268,7 @@ def _vectors(kernel: Kernel, machine: Machine, jam: int) -> int:
         if not pair_loops(kernel) and kernel.output_loop is None:
             wanted = min(wanted, machine.registers * 5 // 8 // max(1, kernel.stages[ROW].size))
         most = min(4, power_of_two_below(max(1, wanted)))
-    others = [each for each in kernel.kept_on(ROW) if not each.rule.listed]
+    others = [each for each in kernel.kept_on(ROW) if not each.rule.top_k]
     accumulators = sum(each.places * each.parts for each in others)
     if not others and kernel.lists:
         return most
@@ -311,7 +311,7 @@ def _block(
     """Columns of a block. `lane`: lanes of a vector, of all vectors, and bytes of a number."""
     width, count, item = lane
     kept = sum(map(cells, frontier(kernel)))
-    shared = kept + len(kernel.scores)
+    shared = kept + len(kernel.logits)
     slots = max(1, kernel.stages[COLUMN].size)
     if options.block or accumulation.every:
         block = options.block or accumulation.every
@@ -345,7 +345,7 @@ def make_plan(
     """The plan for many rows and columns, by register and cache budget or as settings force it."""
     item = DTYPES[dtype].bytes
     width = max(1, machine.vector_bytes // item)
-    shared = sum(map(cells, frontier(kernel))) + len(kernel.scores)
+    shared = sum(map(cells, frontier(kernel))) + len(kernel.logits)
     lanes = _lanes(shared * width * max(width, 8) * item, options)
     loops = pair_loops(kernel)
     jam = options.column_jam or _jam(loops, machine)

@@ -22,7 +22,7 @@ _REGISTERS = 200
 _LANES = 32
 # Instructions of a block where all warps ask each other whether anything is to be done.
 _ASKING = 64
-# Columns whose products with weights are written out at a time: of anchored sums, and of plain
+# Columns whose products with weights are written out at a time: of max-shifted sums, and of plain
 # ones, of which compilers have more in flight than registers hold.
 _DEEPEST = {True: 32, False: 16}
 # Rows and columns of a tile that can be multiplied.
@@ -136,7 +136,7 @@ def _is_open(
 ) -> bool:
     """Whether a shape may be used for a long output; for others, all may."""
     if product is not None:
-        return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.anchors > 0]
+        return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.maxima > 0]
     grouped = kernel.output_loop is not None and multiplies(kernel, dtype)
     return not grouped or shape[0] * shape[1] <= _GROUPED * shape[2]
 
@@ -152,7 +152,7 @@ def _groups(kernel: Kernel, product: Product | None, dtype: str) -> tuple[int, .
 
 def multiplies(kernel: Kernel, dtype: str) -> bool:
     """Whether pairs need sums over components that are products of tiles."""
-    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
     found = (scalar_product(value) or squared_distance(value) for value in values)
     return dtype == "float32" and any(found)
 
@@ -177,7 +177,7 @@ def cost(kernel: Kernel, tiling: Tiling, rows: int) -> float:
     needed = registers(kernel, tiling)
     spilled = max(0.0, needed - _REGISTERS) * 6 / pairs * groups_of(kernel, tiling)
     waste = -(-rows // tiling.rows) * tiling.rows / max(1, rows)
-    asks = kernel.anchors > 0 or bool(kernel.lists)
+    asks = kernel.maxima > 0 or bool(kernel.lists)
     block += _ASKING * (asks and tiling.warps > 1)
     return waste * (words * work + block / pairs + spilled)
 
@@ -198,7 +198,7 @@ def registers(kernel: Kernel, tiling: Tiling) -> float:
     totals = sum(each.total is not None for each in kernel.accumulators)
     held = min(_own(kernel, ROW), 64) + _of_components(kernel, tiling)
     alive = pairs * (states + totals * inner + words)
-    read = own * (held + kernel.anchors) + columns * min(_own(kernel, COLUMN), 16)
+    read = own * (held + kernel.maxima) + columns * min(_own(kernel, COLUMN), 16)
     staged = _STAGED * pairs if multiplies(kernel, tiling.dtype) else 0
     return words * (32 + read) + listed + alive + staged
 
@@ -210,7 +210,7 @@ def longest_list(kernel: Kernel) -> int:
 
 def _words_of_states(kernel: Kernel, tiling: Tiling, inner: int) -> int:
     """32-bit registers of the states of all components but lists, for each pair of a tile."""
-    each_of = [each for each in kernel.accumulators if not each.rule.listed]
+    each_of = [each for each in kernel.accumulators if not each.rule.top_k]
     if kernel.output_loop is not None:
         return sum(tiling.group * _words(each, inner) for each in each_of)
     return sum(each.count * _words(each, inner) for each in each_of)
@@ -224,14 +224,14 @@ def _of_components(kernel: Kernel, tiling: Tiling) -> int:
     """Numbers of a row that the components of a long output read, each its own."""
     if kernel.output_loop is None or tiling.product is not None:
         return 0
-    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
     inside = (v for v in values if kernel.output_loop in v.loops and v.stage == ROW)
     return tiling.group * sum(v.kind == "real" for v in inside)
 
 
 def _own(kernel: Kernel, stage: int) -> int:
     """Numbers of a stage that pairs read and that are not read again for each component."""
-    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
     return sum(
         value.kind == "real" and value.stage == stage and not value.loops
         and value.what != "placeholder" and kernel.is_leaf(value, PAIR)
@@ -258,7 +258,7 @@ def _work(kernel: Kernel, tiling: Tiling) -> float:
     """
     loop, groups = kernel.output_loop, groups_of(kernel, tiling)
     count = float(kernel.dim)
-    for value in kernel.needed((*kernel.outputs, *kernel.scores), PAIR):
+    for value in kernel.needed((*kernel.outputs, *kernel.logits), PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
             count += _instructions(value) * (1 if loop in value.loops else groups)
     return count

@@ -83,7 +83,7 @@ def _values(kernel: Kernel) -> list[Value]:
     """Every value of a kernel, operands first."""
     targets = [*kernel.outputs]
     for each in kernel.accumulators:
-        targets += [*each.scores, *each.merges, *each.finished]
+        targets += [*each.logits, *each.merges, *each.finished]
         targets += [value for step in each.steps for value in step]
     targets += [factor for factor in kernel.factors if factor is not None]
     targets += [value for stage in kernel.stages.values() for value in stage.computed]
@@ -232,13 +232,13 @@ def _counts(kernel: Kernel) -> Faults:
         if each.first != first or each.count != each.folded.dim:
             yield f"{each.folded} has states {each.first}.. of {each.count}, not {first}.."
         if each.top != top:
-            yield f"{each.folded} has anchors {each.top}.., not {top}.."
-        first, top, end = each.stop, top + len(each.scores), end + _own(kernel, each)
+            yield f"{each.folded} has maxima {each.top}.., not {top}.."
+        first, top, end = each.stop, top + len(each.logits), end + _own(kernel, each)
         if each.total is not None and each.total not in kernel.outputs[end - 1 : end]:
             yield f"the total of {each.folded} is not folded after its components"
-        scores = min(each.folded.anchors, 1 if loop is not None else each.count)
-        if len(each.scores) != scores:
-            yield f"{len(each.scores)} exponents for {scores} anchors"
+        logits = min(each.folded.maxima, 1 if loop is not None else each.count)
+        if len(each.logits) != logits:
+            yield f"{len(each.logits)} exponents for {logits} maxima"
 
 
 def _own(kernel: Kernel, accumulator: Accumulator) -> int:
@@ -252,7 +252,7 @@ def _outputs(kernel: Kernel) -> Faults:
     loop = kernel.output_loop
     around = frozenset[Loop]() if loop is None else frozenset((loop,))
     factors = [factor for factor in kernel.factors if factor is not None]
-    for value in (*kernel.outputs, *kernel.scores, *factors):
+    for value in (*kernel.outputs, *kernel.logits, *factors):
         if value.kind != "real":
             yield f"the output {value} is no number"
         if not value.loops <= around or value.running:
@@ -287,12 +287,12 @@ def _rules(kernel: Kernel) -> Faults:
 
 def _placeholders(kernel: Kernel) -> Faults:
     """Each rule reads only what it is given."""
-    tops = {"top": len(kernel.scores)}
-    yield from _given("an exponent", kernel.scores, {})
+    tops = {"top": len(kernel.logits)}
+    yield from _given("an exponent", kernel.logits, {})
     yield from _given("an output", kernel.outputs, tops)
     for each in kernel.accumulators:
         size = len(each.rule.identity)
-        own = 2 * size if each.rule.listed else size
+        own = 2 * size if each.rule.top_k else size
         steps = [value for step in each.steps for value in step]
         yield from _given("a step", steps, {**tops, "acc": own, "column": 1})
         yield from _given("a merge", each.merges, {"a": own, "b": size})
@@ -350,7 +350,7 @@ def _apart(cells: Iterable[tuple[int, int, object]], first: int, end: int, at: i
 def _reads(kernel: Kernel) -> Faults:
     """What is computed at a stage reads slots that were filled before, and nothing later."""
     for at in (ONCE, ROW, COLUMN, PAIR):
-        targets: Sequence[Value] = (*kernel.outputs, *kernel.scores)
+        targets: Sequence[Value] = (*kernel.outputs, *kernel.logits)
         if at != PAIR:
             targets = [*kernel.stages[at].computed]
         for value in kernel.needed(targets, at):

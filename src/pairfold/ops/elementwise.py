@@ -133,7 +133,7 @@ subtract = elementwise(
 apart = elementwise(
     "Apart",
     "x y",
-    "Difference of two vectors, x being rounded: what exponents are measured from an anchor by.",
+    "Difference of two vectors, x being rounded: what exponents are measured from a maximum by.",
     value=lambda s, x, y: s.apart(x, y),
     slopes=lambda out, x, y: [_one(x), make_constant(-1)],
     like=lambda x, y: x - y,

@@ -4,9 +4,9 @@ The rules are written in scalar values, like operations, so every backend folds,
 axis and combines partial results by the same rows. There are three forms:
 
 - *running*: every component of the formula has its own small state (Sum, Min, ArgMin ...);
-- *anchored*: terms e^(F - top) are summed, where the anchor `top` is the largest F so far; when
+- *max-shifted*: terms e^(F - top) are summed, where the maximum `top` is the largest F so far; when
   it moves, the sums so far are rescaled (LogSumExp, soft-max weights);
-- *listed*: every component keeps a sorted list of the K smallest (value, index) pairs.
+- *top-k*: every component keeps a sorted list of the K smallest (value, index) pairs.
 
 What holds for all of them is said in `GENERAL`, and what is special in their rows.
 """
@@ -51,7 +51,7 @@ class Result:
     """One array that a reduction gives.
 
     `kind`: value (the data's dtype), index (int64), truth (bool) or state (float64). `per`: whether
-    it has one entry per folded component, per anchor, or per component and place of a list.
+    it has one entry per folded component, per maximum, or per component and place of a list.
     """
 
     kind: str = "value"
@@ -60,7 +60,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Ends:
-    """What `finish` may read: one component's state, its anchor, the unweighted sum, the count."""
+    """What `finish` may read: one component's state, its maximum, the unweighted sum, the count."""
 
     state: State
     top: Value
@@ -92,9 +92,9 @@ class Reduction:
     results: tuple[Result, ...] = (Result(),)
     linear: bool = False
     additive: bool = False
-    anchored: bool = False
+    max_shifted: bool = False
     totals: bool = False
-    listed: bool = False
+    top_k: bool = False
     single: str = ""
     weighted: str = "no"
     scalar: bool = False
@@ -112,8 +112,8 @@ class Reduction:
 
     @property
     def form(self) -> str:
-        """running, anchored or listed."""
-        return "anchored" if self.anchored else "listed" if self.listed else "running"
+        """running, max-shifted or top-k."""
+        return "max-shifted" if self.max_shifted else "top-k" if self.top_k else "running"
 
     @property
     def saves(self) -> bool:
@@ -133,7 +133,7 @@ class _Fold(TypedDict, total=False):
     step: Required[Callable[[Scalars, State, Value, Value], State]]
     merge: Required[Callable[[Scalars, State, State], State]]
     additive: bool
-    anchored: bool
+    max_shifted: bool
 
 
 class Fields(_Fold, total=False):
@@ -144,7 +144,7 @@ class Fields(_Fold, total=False):
     results: tuple[Result, ...]
     linear: bool
     totals: bool
-    listed: bool
+    top_k: bool
     single: str
     weighted: str
     scalar: bool
@@ -409,7 +409,7 @@ def _smallest(name: str, says: str, gives: str) -> None:
         merge=lambda s, a, b: _inserted(s, comes_first, a[:2], a[2:4], b),
         finish=lambda s, ends: [ends.state[place] for place in taken],
         results=tuple(Result(kinds[place], "list") for place in taken),
-        listed=True,
+        top_k=True,
         single=name.replace("KMin", "Min"),
         selects=True,
         differentiated=None if gives == "index" else Selection("KMin_ArgKMin"),
@@ -443,7 +443,7 @@ def _log_pullback(
 ) -> tuple[Node | None, Node | None]:
     _, top, whole = results
     terms = _terms(f, top)
-    # The anchor is a constant: nothing that is made of it and the sum depends on where it is.
+    # The maximum is a constant: nothing that is made of it and the sum depends on where it is.
     to_sum = _where_some(whole, incoming[0] / whole) + incoming[2]
     if g is None:
         return terms * to_sum, None
@@ -462,23 +462,23 @@ def _softmax_pullback(
 
 
 def _log(s: Scalars, ends: Ends, x: Value) -> Value:
-    """log(x e^top), -inf for x = 0 whatever the anchor."""
+    """log(x e^top), -inf for x = 0 whatever the maximum."""
     return ends.top + s.log(x)
 
 
 def _raw_top(s: Scalars, top: Value) -> Value:
-    """The anchor as the largest value it stands for: it is kept within the finite numbers."""
+    """The maximum as the largest value it stands for: it is kept within the finite numbers."""
     top = s.select(s.le(top, s.constant("lowest")), s.constant("-inf"), top)
     return s.select(s.le(s.constant("largest"), top), s.constant("inf"), top)
 
 
-def _anchor(s: Scalars, top: Value) -> Value:
-    """The anchor; 0 where there is nothing to measure from it."""
+def _maximum(s: Scalars, top: Value) -> Value:
+    """The maximum; 0 where there is nothing to measure from it."""
     return s.select(s.le(top, s.constant("lowest")), 0, top)
 
 
 _NO_TERMS = "-inf without columns or where all F are -inf; inf where some F is inf"
-_SHIFTED: _Fold = {**_SUM, "anchored": True}
+_SHIFTED: _Fold = {**_SUM, "max_shifted": True}
 
 reduction(
     "LogSumExp",
@@ -517,16 +517,16 @@ reduction(
     conventions="NaN without columns, where all F are -inf or some F is inf",
 )
 
-# What derivatives need besides: the anchor, and the sum of what was measured from it.
-_PARTS = (Result(), Result("value", "anchor"))
+# What derivatives need besides: the maximum, and the sum of what was measured from it.
+_PARTS = (Result(), Result("value", "maximum"))
 
 reduction(
     "LogParts",
-    "LogSumExp, the anchor, and the sum of e^(F - anchor), weighted or not.",
+    "LogSumExp, the maximum, and the sum of e^(F - maximum), weighted or not.",
     **_SHIFTED,
     finish=lambda s, ends: [
         _log(s, ends, ends.state[0]),
-        _anchor(s, ends.top),
+        _maximum(s, ends.top),
         ends.state[0],
     ],
     results=(*_PARTS, Result()),
@@ -538,15 +538,15 @@ reduction(
 
 reduction(
     "SoftMaxParts",
-    "SumSoftMaxWeight, the anchor, and the sum of e^(F - anchor).",
+    "SumSoftMaxWeight, the maximum, and the sum of e^(F - maximum).",
     **_SHIFTED,
     totals=True,
     finish=lambda s, ends: [
         ends.state[0] / ends.total,
-        _anchor(s, ends.top),
+        _maximum(s, ends.top),
         ends.total,
     ],
-    results=(*_PARTS, Result("value", "anchor")),
+    results=(*_PARTS, Result("value", "maximum")),
     weighted="must",
     internal=True,
     differentiated=PullBack(_softmax_pullback, saves=True),
@@ -558,10 +558,10 @@ def _largest_and_sum(
 ) -> Sequence[Array]:
     """m = max F, and sum e^(F - m) G, which varies with m too."""
     (top,), (_, _, total) = parts
-    # As in the kernel the anchor is finite: -inf and inf then need no special case.
+    # As in the kernel the maximum is finite: -inf and inf then need no special case.
     limit = DTYPES[library.dtype(top)].largest
-    anchor = library.clamped(top, -limit, limit)
-    return top, total * library.exp(library.detached(anchor) - anchor)
+    maximum = library.clamped(top, -limit, limit)
+    return top, total * library.exp(library.detached(maximum) - maximum)
 
 
 for _name, _weighted, _shape in (
@@ -573,7 +573,7 @@ for _name, _weighted, _shape in (
         "The largest value m, followed by sum_j e^(F - m)" + " G" * (_weighted == "must") + ".",
         **_SHIFTED,
         finish=lambda s, ends: [_raw_top(s, ends.top), ends.state[0]],
-        results=(Result("value", "anchor"), Result()),
+        results=(Result("value", "maximum"), Result()),
         differentiated=Composition(("Max", "LogParts"), _largest_and_sum),
         weighted=_weighted,
         scalar=True,

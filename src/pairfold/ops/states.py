@@ -7,7 +7,7 @@ library. The arrays of a state have the shape (..., rows, components), in this o
 
 - one for each part of the row's state (`identity`, `kinds`), its components those of the formula,
   or, for a list, those of its places, K times as many;
-- for an anchored reduction the anchor, then, where the row wants it, the unweighted sum.
+- for a max-shifted reduction the maximum, then, where the row wants it, the unweighted sum.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ def row_of(name: str) -> Reduction:
 @functools.cache
 def _states_row(name: str) -> Reduction:
     row = REDUCTIONS[name]
-    per = "list" if row.listed else "component"
+    per = "list" if row.top_k else "component"
     results = [Result("state", per) for _ in row.identity]
-    if row.anchored:
-        results += [Result("state", "anchor")] * (1 + row.totals)
+    if row.max_shifted:
+        results += [Result("state", "maximum")] * (1 + row.totals)
     return replace(
         row,
         name=states_of(name),
         says=f"The states of {row.name}.",
         finish=lambda s, ends: _all_parts(row, ends),
         results=tuple(results),
-        single=states_of("Min_ArgMin") if row.listed else "",  # a list has values and indices
+        single=states_of("Min_ArgMin") if row.top_k else "",  # a list has values and indices
         joined=False,
         internal=True,
         differentiated=None,
@@ -66,7 +66,7 @@ def _states_row(name: str) -> Reduction:
 
 def _all_parts(row: Reduction, ends: Ends) -> list[Value]:
     parts = list(ends.state[: len(row.identity)])
-    if row.anchored:
+    if row.max_shifted:
         parts += [ends.top, ends.total][: 1 + row.totals]
     return parts
 
@@ -141,11 +141,11 @@ def merged(
     Parts may be merged in any order. Sums differ by rounding; what is selected does not.
     """
     with np.errstate(all="ignore"):
-        if row.listed:
+        if row.top_k:
             return _merged_lists(library, a, b, length)
         rules, merge = ArrayRules(library), _on_arrays(row.merge)
         count = len(row.identity)
-        if not row.anchored:
+        if not row.max_shifted:
             return tuple(merge(rules, a, b))
         top = library.larger(a[count], b[count])
         ours, theirs = (library.exp(part[count] - top) for part in (a, b))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from ..core.node import Kind, Node, Variable, intern_node
+from ..core.node import Axis, Node, Variable, intern_node
 from ..core.scalars import Index, Reader, Scalars, Value, number
 from ..errors import DimError, FormulaError, InternalError, Refusal, refuse
 from ..settings import current
@@ -334,9 +334,9 @@ def is_constant(node: Node, value: int) -> bool:
     return value == 0 and node.op.name == "Zero"
 
 
-def variable(position: int, dim: int, kind: Kind) -> Node:
+def variable(position: int, dim: int, kind: Axis) -> Node:
     """The node of an argument: its position in the call, its dimension, its index."""
-    return OPERATIONS["Var"](position, dim, Kind(kind))
+    return OPERATIONS["Var"](position, dim, Axis(kind))
 
 
 def as_node(operand: object) -> Node:
@@ -388,7 +388,7 @@ def build(op: Op, *operands: object) -> Node:
     for arg in args:
         kinds |= arg.kinds
     if op.name == "Var":
-        params = Variable(*cast("tuple[int, int, Kind]", params))  # as the row says
+        params = Variable(*cast("tuple[int, int, Axis]", params))  # as the row says
         kinds = 1 << params.kind
     return intern_node(op, args, params, dim, kinds)
 

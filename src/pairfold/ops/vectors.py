@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..core.scalars import Index, Reader, Scalars, Value, number
 from ..errors import refuse
 from .table import (
@@ -410,4 +410,4 @@ def make_constant(value: int | float | Fraction | str) -> Node:
 
 def make_variable(position: int, dim: int, kind: int) -> Node:
     """The node of a call argument."""
-    return build(var, position, dim, Kind(kind))
+    return build(var, position, dim, Axis(kind))

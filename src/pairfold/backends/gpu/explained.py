@@ -17,7 +17,7 @@ class GpuExplanation(Explained):
     `tiling` and `grid` say how the pairs are cut; `registers` estimates the 32-bit registers of a
     thread; `estimates` are the tilings that the settings leave open with instructions per pair of
     a thread, the chosen one first (the setting `tile` forces any). `triton` is the program;
-    `literal` the one that follows where data break its assumptions, empty where it makes none.
+    `plain` the one that follows where data break its assumptions, empty where it makes none.
     """
 
     tiling: Tiling
@@ -25,7 +25,7 @@ class GpuExplanation(Explained):
     registers: float
     estimates: tuple[tuple[Tiling, float], ...]
     triton: str
-    literal: str
+    plain: str
 
     @property
     def _where(self) -> str:
@@ -56,8 +56,8 @@ class GpuExplanation(Explained):
             lines.append(f"  a product of matrices, {t.group} components at a time, {t.dot}")
         if g.splits > 1:
             lines.append("  a second program merges the parts in order")
-        if self.literal:
-            lines.append("  a literal program follows where data break assumptions of the first")
+        if self.plain:
+            lines.append("  a program without rearrangement follows where data break assumptions")
         lines += [
             "",
             states(t.accumulation, "chunk"),
@@ -85,5 +85,5 @@ def explain(subject: Subject, launcher: GpuLauncher, options: Settings) -> GpuEx
         registers=registers(kernel, tiling),
         estimates=tuple((other, cost(kernel, other, rows)) for other in found),
         triton=bound.program.source.text,
-        literal="" if bound.literal is None else bound.literal.source.text,
+        plain="" if bound.plain is None else bound.plain.source.text,
     )

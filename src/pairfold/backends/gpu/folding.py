@@ -23,7 +23,7 @@ from .results import Results
 from .text import Printed, Text, literal
 from .values import Known, Values
 
-# An anchor moves when an exponent exceeds it by so much: terms stay below e^8.
+# A maximum is moved when an exponent exceeds it by so much: terms stay below e^8.
 _AHEAD = 8.0
 _LATER = 1 << 62
 _NEVER = (1 << 63) - 1
@@ -291,7 +291,7 @@ class Folding:
         for instance, found in self.finish():
             own, written = self.kernel.owner(instance.place), results.within(instance.component)
             for n, (value, result) in enumerate(zip(found, own.rule.results, strict=True)):
-                if result.per != "anchor" or own.folded.weight is None:
+                if result.per != "maximum" or own.folded.weight is None:
                     results.write(own.result + n, instance.component, value, written)
                 elif instance.place == own.first and instance.number == own.first:
                     results.write(own.result + n, "0", value, results.once)
@@ -307,44 +307,44 @@ class Folding:
         known = {**self.values.prelude, **instance.known}
         (name,) = self.values.emit([factor], known, instance.inside)
         largest = self.values.simd.constant(to_float("largest", self.tiling.dtype))
-        self.values.refuse(f"(tl.abs({name}) <= {largest}) == 0", 1)
+        self.values.bail_out(f"(tl.abs({name}) <= {largest}) == 0", 1)
         return self.text.let(f"{state} * tl.cast({name}, {self.outer.triton})")
 
 
-class Anchored(Folding):
+class MaxShifted(Folding):
     """Sums of exponentials, measured from the largest exponent.
 
-    An anchor belongs to a row. It is moved, and the lanes' sums with it, only when some exponent is
-    far above it: then all of a tile's anchors become the largest exponents so far.
+    A maximum belongs to a row. It is moved, and the lanes' sums with it, only when some exponent
+    is far above it: then all of a tile's maxima become the largest exponents so far.
     """
 
-    def anchors(self) -> list[tuple[str, list[str]]]:
+    def maxima(self) -> list[tuple[str, list[str]]]:
         """(name, the states measured from it)."""
-        return [anchor for each in self.accumulators for anchor in self._anchors(each)]
+        return [maximum for each in self.accumulators for maximum in self._maxima_of(each)]
 
-    def _anchors(self, own: Accumulator) -> list[tuple[str, list[str]]]:
+    def _maxima_of(self, own: Accumulator) -> list[tuple[str, list[str]]]:
         names = [f"a{instance.number}" for instance in self.instances_of(own)]
         if own.folded.weight is not None:
             return [(f"top{own.top}", names + self.weights(own))]
         return [(f"top{own.top + n}", [name]) for n, name in enumerate(names)]
 
     def begin(self) -> None:
-        """Totals, their anchors, and the anchors of the chunk."""
+        """Totals, their maxima, and the maxima of the chunk."""
         super().begin()
         lowest = literal(to_float("lowest", self.tiling.dtype))
-        for top, _ in self.anchors():
+        for top, _ in self.maxima():
             self.text.line(f"{top} = tl.full((ROWS, 1), {lowest}, {self.values.simd.triton})")
             self.text.line(f"t{top} = tl.full((ROWS, 1), {lowest}, {self.values.simd.triton})")
 
     def fold(self, known: Known) -> None:
-        """Exponents, anchors, then terms."""
+        """Exponents, maxima, then terms."""
         for own in self.accumulators:
             instances = self.instances_of(own)
-            for (top, states), instance in zip(self._anchors(own), instances, strict=False):
+            for (top, states), instance in zip(self._maxima_of(own), instances, strict=False):
                 local = {**known, **instance.known}
                 # The components of a long output have one exponent for all turns of its loop.
                 place = instance.place - own.first if own.folded.weight is None else 0
-                self.anchor(local, own, place, top, states, instance.inside)
+                self.maximum(local, own, place, top, states, instance.inside)
                 if own.folded.weight is None:
                     output = self.kernel.outputs[instance.place]
                     (value,) = self.values.emit([output], local, instance.inside)
@@ -353,7 +353,7 @@ class Anchored(Folding):
                     known.update(local)
                     self._fold(known, [own])
 
-    def anchor(
+    def maximum(
         self,
         known: Known,
         own: Accumulator,
@@ -362,32 +362,32 @@ class Anchored(Folding):
         states: Sequence[str],
         inside: frozenset[Loop] = frozenset(),
     ) -> None:
-        """Exponent number `place` of an accumulator, and its anchor, moved if need be.
+        """Exponent number `place` of an accumulator, and its maximum, moved if need be.
 
-        They are entered in `known`, as is the exponent measured from the anchor.
+        They are entered in `known`, as is the exponent measured from the maximum.
         """
-        exponent = own.scores[place]
-        (score,) = self.values.emit([exponent], known, inside)
+        exponent = own.logits[place]
+        (logit,) = self.values.emit([exponent], known, inside)
         if self.values.mask:
-            score = self.text.let(f'tl.where(inside, {score}, float("-inf"))')
-            known[exponent] = score
-        over = self._move(own, top, score, states)
-        anchor = self.kernel.scalars.placeholder("top", own.top + place)
-        known[anchor] = top
-        known[self.kernel.scalars.apply("apart", exponent, anchor)] = over
+            logit = self.text.let(f'tl.where(inside, {logit}, float("-inf"))')
+            known[exponent] = logit
+        over = self._move(own, top, logit, states)
+        maximum = self.kernel.scalars.placeholder("top", own.top + place)
+        known[maximum] = top
+        known[self.kernel.scalars.apply("apart", exponent, maximum)] = over
 
-    def _move(self, own: Accumulator, top: str, score: str, measured: Sequence[str]) -> str:
-        """Move the anchors up to the exponents of this block, if one is far above.
+    def _move(self, own: Accumulator, top: str, logit: str, measured: Sequence[str]) -> str:
+        """Move the maxima up to the exponents of this block, if one is far above.
 
-        Returns the exponents measured from the anchors.
+        Returns the exponents measured from the maxima.
         """
         text, simd = self.text, self.values.simd
-        # Where the anchors are results, they are the largest exponents at any time.
+        # Where the maxima are results, they are the largest exponents at any time.
         limit = simd.constant(0 if own.rule.joined else _AHEAD)
         largest = simd.constant(to_float("largest", self.tiling.dtype))
-        over = text.let(f"{score} - {top}")
+        over = text.let(f"{logit} - {top}")
         with text.block(f"if tl.max(tl.ravel({over})) > {limit}:"):
-            number_ = text.let(f'tl.where({score} == {score}, {score}, float("-inf"))')
+            number_ = text.let(f'tl.where({logit} == {logit}, {logit}, float("-inf"))')
             highest = text.let(f"tl.minimum(tl.max({number_}, 1, keep_dims=True), {largest})")
             after = text.let(f"tl.maximum({top}, {highest})")
             scale = self._scale(top, after)
@@ -397,7 +397,7 @@ class Anchored(Folding):
                 for part in self.parts(name):
                     text.line(f"{part} = {part} * {scale}")
             text.line(f"{top} = {after}")
-            text.line(f"{over} = {score} - {top}")
+            text.line(f"{over} = {logit} - {top}")
         return over
 
     def _scale(self, before: str, after: str) -> str:
@@ -408,13 +408,13 @@ class Anchored(Folding):
         return approximations.FUNCTIONS["exp"](self.values.simd, moved)
 
     def flush(self) -> None:
-        """As for sums, after the totals were measured from the chunk's anchors."""
-        for top, measured in self.anchors():
+        """As for sums, after the totals were measured from the chunk's maxima."""
+        for top, measured in self.maxima():
             self._rebase(top, top, measured)
         super().flush()
 
     def _rebase(self, top: str, after: str, measured: Sequence[str]) -> None:
-        """Measure totals from a higher anchor."""
+        """Measure totals from a higher maximum."""
         scale = self.outer.cast(self._scale(f"t{top}", after))
         for name in measured:
             for part in [f"t{part}" for part in self.parts(name)]:
@@ -424,20 +424,20 @@ class Anchored(Folding):
         self.text.line(f"t{top} = {after}")
 
     def entries(self) -> list[str]:
-        """The sums, then the anchors."""
-        tops = [self.text.let(f"tl.cast(t{top}, tl.float64)") for top, _ in self.anchors()]
+        """The sums, then the maxima."""
+        tops = [self.text.let(f"tl.cast(t{top}, tl.float64)") for top, _ in self.maxima()]
         return [*super().entries(), *tops]
 
     def entry_count(self) -> int:
         """How many they are."""
-        return super().entry_count() + len(self.anchors())
+        return super().entry_count() + len(self.maxima())
 
     def join(self, entries: Sequence[str]) -> None:
-        """Both sides are measured from the higher anchor."""
+        """Both sides are measured from the higher maximum."""
         count = super().entry_count()
         sums, tops = list(entries[:count]), entries[count:]
         names = [name for name, _ in self.states()]
-        for (top, measured), other in zip(self.anchors(), tops, strict=True):
+        for (top, measured), other in zip(self.maxima(), tops, strict=True):
             own = self.values.simd.cast(other)
             after = self.text.let(f"tl.maximum(t{top}, {own})")
             scale = self.text.let(f"tl.cast({self._scale(own, after)}, tl.float64)")
@@ -449,11 +449,11 @@ class Anchored(Folding):
 
     def _top(self, instance: Instance) -> str:
         name = f"a{instance.number}"
-        top = next(top for top, measured in self.anchors() if name in measured)
+        top = next(top for top, measured in self.maxima() if name in measured)
         return self.outer.cast(f"t{top}")
 
 
-class Listed(Folding):
+class TopK(Folding):
     """The K smallest, in no order: a pair that is smaller than the largest of them takes its place.
 
     Blocks without such a pair cost a comparison. Of equal values the earlier column stays.
@@ -634,7 +634,7 @@ class Foldings:
 def merging(kernel: Kernel) -> dict[Reduction, str]:
     """The functions that join lanes' states, by the reductions whose states are not summed."""
     rules = {each.rule: "" for each in kernel.accumulators}
-    joined = [rule for rule in rules if not rule.additive and not rule.listed]
+    joined = [rule for rule in rules if not rule.additive and not rule.top_k]
     return {rule: f"merge{n or ''}" for n, rule in enumerate(joined)}
 
 

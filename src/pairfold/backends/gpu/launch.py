@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from ...core.cache import Cache, Limit
 from ...core.dtypes import DTYPES, result_bytes
 from ...core.library import Array, Device, NumpyArray
-from ...lower.kernel import ONCE, Kernel, literally
+from ...lower.kernel import ONCE, Kernel, unrearranged
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
 from ...lower.tiling import Grid, Tiling, grid, groups_of, tilings
@@ -35,17 +35,17 @@ _ENTRY_BYTES = 8
 
 
 class Bound:
-    """Programs and a grid for given sizes, or for a pattern; `literal` follows where it may.
+    """Programs and a grid for given sizes, or for a pattern; `plain` follows where it may.
 
     Without a device it is to be looked at, not called.
     """
 
-    __slots__ = ("device", "grid", "literal", "options", "pattern", "program", "sizes", "untuned")
+    __slots__ = ("device", "grid", "options", "pattern", "plain", "program", "sizes", "untuned")
 
     def __init__(
         self,
         program: Program,
-        literal: Program | None,
+        plain: Program | None,
         parts: Grid,
         sizes: tuple[int, int, int],
         options: Settings,
@@ -53,14 +53,14 @@ class Bound:
         pattern: Pattern | None = None,
     ) -> None:
         self.device = device
-        self.program, self.literal, self.grid = program, literal, parts
+        self.program, self.plain, self.grid = program, plain, parts
         self.sizes, self.options, self.pattern = sizes, options, pattern
         self.untuned = options.autotune and pattern is None and not interpreting()
 
     def workspace(self) -> int:
         """Bytes of memory beside the arrays."""
         most = 0
-        for program in (self.program, self.literal):
+        for program in (self.program, self.plain):
             if program is None:
                 continue
             left, parts = 0, grid_of(program, self.grid)
@@ -81,7 +81,7 @@ class GpuLauncher:
         self.once = [argument.stage == ONCE for argument in kernel.arguments]
         self._bound: Cache[Bound] = Cache(_SIZES)
         self._programs: Cache[tuple[Program, Program | None]] = Cache(_PROGRAMS)
-        self._literal: Kernel | None = None
+        self._unrearranged: Kernel | None = None
 
     def alternatives(self, rows: int, options: Settings) -> list[Tiling]:
         """The tilings that settings leave open; the one to use comes first."""
@@ -92,20 +92,20 @@ class GpuLauncher:
         """The program of a tiling, and the one that makes no assumptions, if it makes some."""
         found = self._programs.get(tiling)
         if found is None:
-            main, literal = Program(self.kernel, tiling), None
+            main, plain = Program(self.kernel, tiling), None
             if main.source.checked:
-                if self._literal is None:
-                    self._literal = literally(self.kernel)
-                literal = Program(self._literal, self._without(tiling), guarded=True)
-            found = self._programs.put(tiling, (main, literal))
+                if self._unrearranged is None:
+                    self._unrearranged = unrearranged(self.kernel)
+                plain = Program(self._unrearranged, self._without(tiling), guarded=True)
+            found = self._programs.put(tiling, (main, plain))
         return found
 
     def _without(self, tiling: Tiling) -> Tiling:
-        """A tiling for the literal kernel, which has another formula."""
-        assert self._literal is not None
+        """A tiling for the kernel without rearrangement, which has another formula."""
+        assert self._unrearranged is not None
         options = Settings(dot=tiling.dot, tile=f"{tiling.rows}x{tiling.columns}x{tiling.warps}")
         given = (self.dtype, self.stored, self.accumulation, options, 1)
-        found = tilings(self._literal, *given)[0]
+        found = tilings(self._unrearranged, *given)[0]
         return dataclasses.replace(
             found,
             relaxed=tiling.relaxed,
@@ -142,8 +142,8 @@ class GpuLauncher:
         processors = _PROCESSORS if device is None else device.processors()
         parts = grid(tiling, self.kernel, sizes, processors, options)
         shape = {"batched": sizes[2] > 1, "split": parts.splits > 1}
-        main, literal = self.programs(dataclasses.replace(tiling, **shape))
-        return Bound(main, literal, parts, sizes, options, device)
+        main, plain = self.programs(dataclasses.replace(tiling, **shape))
+        return Bound(main, plain, parts, sizes, options, device)
 
     def bind_sparse(
         self,
@@ -156,10 +156,10 @@ class GpuLauncher:
         """Programs and a grid for a pattern; the reduced axis is not split."""
         tiling = self.alternatives(pattern.typical[0], options)[0]
         tiling = dataclasses.replace(tiling, batched=batches > 1, sparse=True)
-        main, literal = self.programs(tiling)
+        main, plain = self.programs(tiling)
         panels = len(pattern.panels(rows, tiling.rows))
         parts = Grid(panels, 1, 0, batches, groups_of(self.kernel, tiling))
-        return Bound(main, literal, parts, (rows, 0, batches), options, device, pattern)
+        return Bound(main, plain, parts, (rows, 0, batches), options, device, pattern)
 
     def call(
         self,
@@ -210,11 +210,11 @@ class GpuCall:
     def launch(self, bound: Bound, arrays: Sequence[Array]) -> None:
         """Enqueue the programs.
 
-        The first sets a flag where it refuses its data; the literal one, which assumes nothing,
+        The first sets a flag where it bails out; the plain one, which assumes nothing,
         then replaces its results.
         """
-        flag = None if bound.literal is None else self.device.zeros(1, "int32")
-        for program in (bound.program, bound.literal):
+        flag = None if bound.plain is None else self.device.zeros(1, "int32")
+        for program in (bound.program, bound.plain):
             if program is not None:
                 parts = grid_of(program, bound.grid)
                 left = self._leave(program, parts, arrays, flag)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .folding import Anchored, Instance
+from .folding import Instance, MaxShifted
 from .values import Known
 
 
-class Matrix(Anchored):
+class Matrix(MaxShifted):
     """One tile of weights (ROWS, COLUMNS) is multiplied into a tile (ROWS, components) of sums.
 
-    The sums of weights alone, where the reduction wants them, and the anchors of exponentials are
+    The sums of weights alone, where the reduction wants them, and the maxima of exponentials are
     those of its parent.
     """
 
@@ -23,10 +23,10 @@ class Matrix(Anchored):
         """Components of a tile."""
         return self.tiling.group
 
-    def anchors(self) -> list[tuple[str, list[str]]]:
+    def maxima(self) -> list[tuple[str, list[str]]]:
         """One, if there are exponentials."""
         own = self.kernel.only
-        return [("top0", [*self.weights(own), "m"])] if own.rule.anchored else []
+        return [("top0", [*self.weights(own), "m"])] if own.rule.max_shifted else []
 
     def begin(self) -> None:
         """Totals of rows that have met nothing."""
@@ -46,8 +46,8 @@ class Matrix(Anchored):
         assert product is not None
         assert self.kernel.output_loop is not None
         own = self.kernel.only
-        for top, measured in self.anchors():
-            self.anchor(known, own, 0, top, measured)
+        for top, measured in self.maxima():
+            self.maximum(known, own, 0, top, measured)
         (weight,) = self.values.emit([product.weight], known)
         if own.total is not None:
             (total,) = self.values.emit([own.total], known)
@@ -75,7 +75,7 @@ class Matrix(Anchored):
 
     def flush(self) -> None:
         """Add the chunk's sums to the totals."""
-        for top, measured in self.anchors():
+        for top, measured in self.maxima():
             self._rebase(top, top, measured)
         for name, _ in self.states():
             self._add(name, self._joined(name))
@@ -90,8 +90,8 @@ class Matrix(Anchored):
     # ---- parts of the reduced axis -------------------------------------------------------------
 
     def entry_count(self) -> int:
-        """Sums of products, the sum of weights, the anchor."""
-        return self.group + len(self.states()) + len(self.anchors())
+        """Sums of products, the sum of weights, the maximum."""
+        return self.group + len(self.states()) + len(self.maxima())
 
     def _place(self) -> str:
         return f"left + tl.arange(0, {self.group})[None, :] * ROWS + own_lanes"
@@ -102,7 +102,7 @@ class Matrix(Anchored):
         line = self.text.line
         line(f"tl.store({self._place()}, tl.cast({total}, tl.float64), mask=own)")
         rest = [*(entry for name, _ in self.states() for entry in self.closed(name))]
-        rest += [f"t{top}" for top, _ in self.anchors()]
+        rest += [f"t{top}" for top, _ in self.maxima()]
         for n, entry in enumerate(rest):
             at = f"left + {self.group + n} * ROWS + own_lanes"
             line(f"tl.store({at}, tl.cast({entry}, tl.float64), mask=own)")
@@ -113,10 +113,10 @@ class Matrix(Anchored):
         matrix = text.let(f"tl.load({self._place()}, mask=own, other=0.0)")
         rest = [
             text.let(f"tl.load(left + {self.group + n} * ROWS + own_lanes, mask=own, other=0.0)")
-            for n in range(len(self.states()) + len(self.anchors()))
+            for n in range(len(self.states()) + len(self.maxima()))
         ]
         sums, tops = rest[: len(self.states())], rest[len(self.states()) :]
-        for (top, measured), other in zip(self.anchors(), tops, strict=True):
+        for (top, measured), other in zip(self.maxima(), tops, strict=True):
             own = self.values.simd.cast(other)
             after = text.let(f"tl.maximum(t{top}, {own})")
             scale = text.let(f"tl.cast({self._scale(own, after)}, tl.float64)")
@@ -136,7 +136,7 @@ class Matrix(Anchored):
         if self.compensated("m"):
             state = self.text.let("tl.where(em == em, tm + em, tm)")
         instance = self.instances[0]
-        top = self.outer.cast("ttop0") if self.anchors() else ""
+        top = self.outer.cast("ttop0") if self.maxima() else ""
         given = {"a": [state], "top": [top], "total": total, "count": ["count"]}
         given["a"] = [self._times_factor(instance, state)]
         targets = self.kernel.only.finished

@@ -10,7 +10,7 @@ from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import PANEL_WORDS
 from ...lower.tiling import Tiling
-from .folding import Anchored, Folding, Foldings, Instance, Listed, merge_functions
+from .folding import Folding, Foldings, Instance, MaxShifted, TopK, merge_functions
 from .matrix import Matrix
 from .results import Results
 from .text import Text
@@ -28,7 +28,7 @@ class Source:
 
     `centres`: positions of row arguments whose mean it reads, as `centre0` and so on. `entries`:
     numbers per row that a part of the reduced axis leaves; `cells`: numbers of scratch
-    memory that one program uses; `checked`: whether it may refuse its data.
+    memory that one program uses; `checked`: whether it may bail out.
     """
 
     text: str
@@ -65,7 +65,7 @@ class _Program:
     def __init__(self, kernel: Kernel, tiling: Tiling, guarded: bool) -> None:
         self.kernel, self.tiling, self.guarded = kernel, tiling, guarded
         self.name = title(kernel)
-        self.checked = not guarded and _may_refuse(kernel)
+        self.checked = not guarded and _may_bail_out(kernel)
         self.start(Text())
 
     def start(self, text: Text) -> None:
@@ -78,13 +78,13 @@ class _Program:
         for each in self.kernel.accumulators:
             forms.setdefault(self._form(each), []).append(each)
         # What needs no memory nor branches comes first.
-        ordered = [form for form in (Folding, Matrix, Anchored, Listed) if form in forms]
+        ordered = [form for form in (Folding, Matrix, MaxShifted, TopK) if form in forms]
         self.foldings = Foldings([self._folding(form, forms[form]) for form in ordered])
 
     def _form(self, accumulator: Accumulator) -> type[Folding]:
         if self.tiling.product is not None:
             return Matrix
-        return {"anchored": Anchored, "listed": Listed, "running": Folding}[accumulator.rule.form]
+        return {"max-shifted": MaxShifted, "top-k": TopK, "running": Folding}[accumulator.rule.form]
 
     def _folding(self, form: type[Folding], accumulators: list[Accumulator]) -> Folding:
         owner = self.kernel.owner
@@ -289,7 +289,7 @@ class _Program:
     def _block(self) -> None:
         line = self.text.line
         line("c = tl.cast(block, tl.int64) + lanes")
-        others = [each for each in self.kernel.accumulators if not each.rule.listed]
+        others = [each for each in self.kernel.accumulators if not each.rule.top_k]
         if any("index" in each.rule.kinds for each in others):
             line("here = tl.cast(c - start, tl.int32)")
         for argument in self.kernel.arguments:
@@ -329,7 +329,7 @@ def _says(accumulator: Accumulator) -> str:
     return f"{folded.rule.name} of {folded.formula}{weight}"
 
 
-def _may_refuse(kernel: Kernel) -> bool:
+def _may_bail_out(kernel: Kernel) -> bool:
     """Whether a kernel makes assumptions on its data."""
     rearranged = bool(kernel.guarded) or bool(kernel.scalars.inverses)
     return rearranged or any(factor is not None for factor in kernel.factors)

@@ -63,7 +63,7 @@ class Values:
     def _all(self) -> list[Value]:
         kernel = self.kernel
         factors = [factor for factor in kernel.factors if factor is not None]
-        targets = (*kernel.outputs, *kernel.scores, *factors)
+        targets = (*kernel.outputs, *kernel.logits, *factors)
         return reachable_through(targets, lambda value: value.args)
 
     # ---- what pairs read that does not change with columns -----------------------------
@@ -204,7 +204,7 @@ class Values:
         if value in self.kernel.guarded:
             limit = self.simd.constant(_SAFE_EXPONENT[self.simd.dtype])
             size = self.simd.abs(known[value.args[0]])
-            self.refuse(f"({size} <= {limit}) == 0", value.stage)
+            self.bail_out(f"({size} <= {limit}) == 0", value.stage)
         if not self._is_relaxed(value):
             return approximations.FUNCTIONS["exp"](self.simd, known[value.args[0]])
         if value in self._exponents:
@@ -219,7 +219,7 @@ class Values:
         """2^x by the GPU's instruction: 2 ulp, subnormal results are zero."""
         return self.text.let(f"tl.exp2({exponent})")
 
-    def refuse(self, condition: str, stage: int) -> None:
+    def bail_out(self, condition: str, stage: int) -> None:
         """Note that the assumptions of this kernel do not hold, so that another one is used."""
         if not self.checks:
             return
@@ -260,7 +260,7 @@ class Values:
         """z/c is finite where 1/c may not be."""
         limit = self.simd.constant(_INVERSES)
         sizes = [self.simd.abs(inverse), self.simd.abs(divisor)]
-        self.refuse(" | ".join(f"(({size} <= {limit}) == 0)" for size in sizes), value.stage)
+        self.bail_out(" | ".join(f"(({size} <= {limit}) == 0)" for size in sizes), value.stage)
 
     # ---- component loops -----------------------------------------------------------------
 

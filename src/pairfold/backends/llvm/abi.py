@@ -5,10 +5,10 @@
 ROWS, COLUMNS, ROWS_PER_TASK, PANELS, SPLITS, COLUMNS_PER_SPLIT = range(6)
 OFFSETS, PARTIALS = range(6, 8)
 # Set by machine code that meets inputs for which the kernel was not to be rearranged.
-REFUSED = 8
+BAILED_OUT = 8
 # Of a sparse fold: the table of panels and that of intervals of columns; 0 otherwise.
 SPARSE_PANELS, INTERVALS = range(9, 11)
-# Of a sweep: where the partial sums of columns begin.
+# Of a fused pass: where the partial sums of columns begin.
 ACROSS = 11
 # What drivers, which all kernels share, need to know of one: columns of a block, rows of a unit,
 # rows that are packed at a time; bytes of a unit's packed rows, of its states, of all states of a

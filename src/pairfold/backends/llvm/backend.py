@@ -7,8 +7,8 @@ from ...lower.schedule import Accumulation
 from ...settings import Settings
 from ..shown import Subject
 from .explained import Explanation, explain
+from .fused_launch import FusedLauncher
 from .launch import Launcher
-from .sweeps import SweepLauncher
 
 
 class Llvm:
@@ -24,7 +24,7 @@ class Llvm:
 
     def launcher(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> Launcher:
         """A launcher of a kernel."""
-        made = SweepLauncher if kernel.fused else Launcher
+        made = FusedLauncher if kernel.fused else Launcher
         return made(kernel, dtype, accumulation)
 
     def explain(self, subject: Subject, launcher: Launcher, options: Settings) -> Explanation:

@@ -134,7 +134,7 @@ class Code(Body):
         base = flow.at(flow.pointer(args, word), offset)
         return base, flow.word(args, word + 1), flow.word(args, word + 2)
 
-    def refuse(self, args: ir.Value, mask: ir.Value) -> None:
+    def bail_out(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""
         bail_out(self, args, self.simd.any(mask))
 

@@ -46,7 +46,7 @@ def operands(kernel: Kernel, plan: Plan) -> frozenset[Value]:
     """
     if plan.jam == 1 or plan.lanes != "row" or "avx512f" not in plan.machine.has:
         return frozenset()
-    values = kernel.needed((*kernel.outputs, *kernel.scores), PAIR)
+    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
     users: dict[Value, list[Value]] = {}
     for value in values:
         for arg in kernel.below(value, PAIR):

@@ -22,16 +22,16 @@ def empty_states(kernel: Kernel, plan: Plan, layout: Layout) -> list[int]:
         start, apart = run.start * row, run.words * row
         for first, size, pattern in _place(run, plan, layout):
             found += [start + first, run.count, apart, size // 8, pattern]
-    if kernel.anchors:
+    if kernel.maxima:
         lowest = _pattern(to_float("lowest", plan.dtype), layout.outer_item)
-        found += [layout.state_words * row, 1, 0, kernel.anchors * row // 8, lowest]
+        found += [layout.state_words * row, 1, 0, kernel.maxima * row // 8, lowest]
     return found
 
 
 def _place(run: Run, plan: Plan, layout: Layout) -> Iterator[tuple[int, int, int]]:
     """(first byte, bytes, pattern) of what one place is filled with."""
     rule = run.accumulator.rule
-    if rule.listed:
+    if rule.top_k:
         # Infinite values with index 0, in all places; nothing was put aside.
         row, held = plan.lane_count * layout.item, ListRows.of(run.accumulator.folded.length)
         yield 0, held.places * row, _pattern(math.inf, layout.item)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _TAKEN_IN = {
     "running": "pair values; accumulate in registers",
-    "anchored": "terms e^(F - anchor); accumulate in registers",
-    "listed": "pair values; compared with the last of the list, inserted where smaller",
+    "max-shifted": "terms e^(F - maximum); accumulate in registers",
+    "top-k": "pair values; compared with the last of the list, inserted where smaller",
 }
 
 
@@ -117,9 +117,9 @@ class Explanation(Explained):
             columns = f"      for {p.lane_count} columns in block:  # column values in lanes"
         if p.screen is not None:
             lines.append("      bounds of all pairs; of columns that they rule out, nothing more")
-        if "anchored" in self.forms:
+        if "max-shifted" in self.forms:
             lines += [columns, "        exponents, into a buffer in L1"]
-            lines.append("      their largest moves the anchor up, if it is larger")
+            lines.append("      their largest moves the maximum up, if it is larger")
         lines.append(columns)
         if self.shared:
             lines.append("        pair values that all components share, into a buffer in L1")
@@ -127,7 +127,7 @@ class Explanation(Explained):
             lines.append("        for column in block: accumulate in registers")
         else:
             lines += [f"        {_TAKEN_IN[form]}" for form in self.forms]
-        if self.forms != ("listed",):
+        if self.forms != ("top-k",):
             lines.append("      add the block to the row's state")
         return lines
 

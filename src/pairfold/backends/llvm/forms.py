@@ -23,8 +23,8 @@ class Forms:
         return forms[0] if len(forms) == 1 else Together(code, forms)
 
     def _form(self, code: Code, run: Run, places: Places) -> Form:
-        if run.accumulator.rule.listed:
+        if run.accumulator.rule.top_k:
             return TopK(code, run, self._lists[run.first])
-        if run.accumulator.rule.anchored:
+        if run.accumulator.rule.max_shifted:
             return MaxShifted(code, run, places)
         return Running(code, run)

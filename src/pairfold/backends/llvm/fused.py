@@ -1,7 +1,7 @@
 """Fused tasks: reductions kept on rows and reductions kept on columns from one pass over the pairs.
 
 Lanes hold rows. Their own states are folded as everywhere, in any form. States of columns are
-numbers (`lower.sweep` says which reductions may have them): those of the lanes are vectors in the
+numbers (`lower.fused` says which reductions may have them): those of the lanes are vectors in the
 task's memory, one per column of the block and output, into which every tile of rows is folded; when
 all tiles are through with the block, lanes are merged, in the wider dtype. Each task leaves its
 states of rows and of columns; `combine` merges them in order, and finishes rows and columns.
@@ -133,7 +133,7 @@ class FusedLoop:
     def __init__(self, block: Block, form: Form, places: Places, valid: ir.Value) -> None:
         self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
         self.shared, self.sums = Shared(block, places), LaneStates(block.code, places)
-        self.logits = Logits(block, places) if self.kernel.anchors else None
+        self.logits = Logits(block, places) if self.kernel.maxima else None
         self.valid = valid
 
     def fold(self) -> None:

@@ -18,7 +18,7 @@ from ...core.dtypes import DTYPES
 from ...core.library import Device, NumpyArray
 from ...errors import UnsupportedError
 from ...lower.cost import Estimate, alternatives
-from ...lower.kernel import ONCE, Kernel, literally
+from ...lower.kernel import ONCE, Kernel, unrearranged
 from ...lower.pattern import Pattern, sparse_partition
 from ...lower.schedule import (
     Accumulation,
@@ -31,13 +31,13 @@ from ...lower.schedule import (
 from ...settings import Settings
 from . import pool
 from .abi import (
+    BAILED_OUT,
     BLOCK,
     COLUMNS,
     FIRST_RESULT,
     INTERVALS,
     OFFSETS,
     PARTIALS,
-    REFUSED,
     ROWS,
     SPARSE_PANELS,
     WORDS_PER_ARRAY,
@@ -105,8 +105,8 @@ class Call:
             table[place] = address
             place += WORDS_PER_ARRAY
         self.work(table, (self, alive))
-        if table[REFUSED]:
-            self.launcher.literal(self)(addresses, alive)
+        if table[BAILED_OUT]:
+            self.launcher.unrearranged(self)(addresses, alive)
 
     def work(self, table: pool.Table, alive: object) -> None:
         """Do all tasks, and merge what they leave."""
@@ -136,7 +136,7 @@ class Launcher:
         self._bound: Cache[Bound] = Cache(_SIZES)
         self._plans: Cache[list[Estimate]] = Cache(_PLANS)
         self._native: Cache[Native] = Cache(_CODES)
-        self._literal: Launcher | None = None
+        self._unrearranged: Launcher | None = None
 
     def plan(self, rows: int, columns: int, options: Settings) -> Plan:
         """The plan for these sizes under these settings."""
@@ -233,12 +233,14 @@ class Launcher:
             words += (0, *pair)
         return self.calls(self, bound, words, (offsets, panels))
 
-    def literal(self, call: Call) -> Call:
+    def unrearranged(self, call: Call) -> Call:
         """The same without rearrangement or assumption: inf, NaN, huge exponents in each term."""
         bound = call.bound
-        if self._literal is None:
-            self._literal = type(self)(literally(self.kernel), self.stored, self.accumulation)
-        exact, (rows, columns) = self._literal, call.sizes
+        if self._unrearranged is None:
+            self._unrearranged = type(self)(
+                unrearranged(self.kernel), self.stored, self.accumulation
+            )
+        exact, (rows, columns) = self._unrearranged, call.sizes
         if bound.pattern is None:
             again = exact.bind(rows, columns, bound.parts.batches, bound.options)
         else:

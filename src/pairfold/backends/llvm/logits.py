@@ -21,7 +21,7 @@ class Logits:
     def __init__(self, block: Block, places: Places) -> None:
         self.block, self.code, self.kernel = block, block.code, block.code.kernel
         self.buffer = places["logits"]
-        self.values = self.kernel.scores
+        self.values = self.kernel.logits
         self.maxima = Maxima(block.code, places)
 
     def _place(self, number: int, at: ir.Value, instance: Key) -> ir.Value:
@@ -42,10 +42,10 @@ class Logits:
         `given` is what is known beforehand, inside component loops `loops`; shared values are
         read where there are any.
         """
-        block, simd, scores = self.block, self.code.simd, self.values
+        block, simd, logits = self.block, self.code.simd, self.values
         vectors, known = block.vectors, dict(given)
         if not loops:
-            block.invariant(scores, block.instances(self.code.plan.jam), known)
+            block.invariant(logits, block.instances(self.code.plan.jam), known)
         lowest = simd.constant(self.maxima.lowest)
 
         def body(columns: Carried, jam: int) -> None:
@@ -53,11 +53,11 @@ class Logits:
             local = dict(known)
             if shared is not None:
                 shared.recall(local, instances, columns.index)
-            block.emit(scores, instances, local, columns.index, loops)
+            block.emit(logits, instances, local, columns.index, loops)
             columns.next = list(columns.values)
-            for n, score in enumerate(scores):
+            for n, logit in enumerate(logits):
                 for instance in instances:
-                    value = local[score, block.key(score, instance)]
+                    value = local[logit, block.key(logit, instance)]
                     self.code.flow.store(value, self._place(n, columns.index, instance), 4)
                     place = n * vectors + instance[1]
                     before = columns.next[place]
@@ -66,14 +66,14 @@ class Logits:
                         larger, before, columns.index, instance[1]
                     )
 
-        largest = block.columns([lowest] * (len(scores) * vectors), body)
+        largest = block.columns([lowest] * (len(logits) * vectors), body)
         for n, which in enumerate(maxima):
             self.maxima.grow(block.state, which, largest[n * vectors : (n + 1) * vectors])
 
     def begin(self, known: Known) -> None:
         """Compute all exponents, and enter the maxima that terms are measured from."""
         self.fill([i64(place) for place in range(len(self.values))], {})
-        self.enter_maxima(known, [i64(place) for place in range(self.kernel.anchors)])
+        self.enter_maxima(known, [i64(place) for place in range(self.kernel.maxima)])
 
     def enter_maxima(self, known: Known, maxima: Sequence[ir.Value]) -> None:
         """The maxima of the block, for the terms that are measured from them."""
@@ -85,8 +85,8 @@ class Logits:
 
     def recall(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:
         """The exponents as they were kept."""
-        for n, score in enumerate(self.values):
+        for n, logit in enumerate(self.values):
             for instance in instances:
                 where = self._place(n, at, instance)
                 value = self.code.flow.load(self.code.simd.type, where, 4)
-                local[score, self.block.key(score, instance)] = value
+                local[logit, self.block.key(logit, instance)] = value

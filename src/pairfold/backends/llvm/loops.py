@@ -49,7 +49,7 @@ class ShortOutputs:
 
     def __init__(self, block: Block, form: Form, places: Places) -> None:
         self.block, self.form, self.code = block, form, block.code
-        self.logits = Logits(block, places) if block.code.kernel.anchors else None
+        self.logits = Logits(block, places) if block.code.kernel.maxima else None
 
     def fold(self) -> None:
         """Write the loop."""
@@ -84,7 +84,7 @@ class LongOutputs:
         self.loop: Loop = loop
         self.shared = Shared(block, places)
         # Exponents of all components, or one for each of them.
-        logits = Logits(block, places) if self.kernel.anchors else None
+        logits = Logits(block, places) if self.kernel.maxima else None
         weighted = self.kernel.only.folded.weight is not None
         self.common = logits if weighted else None
         self.own = None if weighted else logits
@@ -117,7 +117,7 @@ class LongOutputs:
         starts: list[Known] = []
         for component in components:
             known: Known = {(loop.index, (0, 0)): component}
-            self._invariant([output, *self.kernel.scores], instances, known)
+            self._invariant([output, *self.kernel.logits], instances, known)
             starts.append(known)
         if own is not None:
             own.fill(components, starts[0], self.shared, inside)

@@ -157,7 +157,7 @@ class Native:
         start = time.perf_counter()
         owner, size = _compiled(self.kernel, self.plan, entry)
         found = _entry(owner, entry)
-        if self.kernel.fused:  # one module has all entry points of a sweep
+        if self.kernel.fused:  # one module has all entry points of a fused pass
             found.combine = _entry(owner, "combine")
         if entry == "run":
             self._seconds = time.perf_counter() - start

@@ -45,7 +45,7 @@ class Outputs:
             inside = frozenset((self.kernel.output_loop,))
         emitter.emit([factor], [(0, r)], known, leaf, inside)
         found = known[factor, emitter.key(factor, (0, r))]
-        code.refuse(self.args, simd.isnan(simd.sub(found, found)))
+        code.bail_out(self.args, simd.isnan(simd.sub(found, found)))
         return code.builder.fmul(code.to_outer(found), value)
 
     def take(self, form: Form, state: ir.Value, columns: ir.Value, leaf: Leaf) -> None:

@@ -73,7 +73,7 @@ class Packing:
         group = self.plan.row_group if stage == ROW else self.plan.block
         flow, item = code.flow, self.item
         emitter = code.emitter(stage, scratch)
-        emitter.report = lambda mask: code.refuse(args, mask)
+        emitter.report = lambda mask: code.bail_out(args, mask)
         once = code.part(scratch, "once")
         with flow.loop(i64(0), padded, self.plan.width, name="computed") as lane:
             shift = flow.times(lane.index, item)
@@ -140,5 +140,5 @@ class Packing:
             with flow.loop(i64(first), i64(end), name="checked") as slot:
                 place = flow.at(once, flow.times(slot.index, item))
                 value = code.simd.splat(flow.load(code.simd.scalar, place, item))
-                code.refuse(args, excessive(code.simd, value))
+                code.bail_out(args, excessive(code.simd, value))
         return code.done()

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from ...errors import UnsupportedError
+from ...lower.fused import may_keep_columns
 from ...lower.kernel import COLUMN, ROW, Kernel
 from ...lower.schedule import Plan
-from ...lower.sweep import may_keep_columns
 from .block import open_block
 from .context import Context
 from .flow import i64

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from ...core.dtypes import DTYPES
 from ...lower.schedule import Machine
-from .abi import REFUSED
+from .abi import BAILED_OUT
 from .flow import BYTES, I64, Flow, i64
 from .storage import Storage
 
@@ -139,5 +139,5 @@ def declared(body: Body, name: str, kinds: tuple[ir.Type, ...]) -> ir.Function:
 def bail_out(body: Body, args: ir.Value, condition: ir.Value) -> None:
     """Tell the caller, if the condition holds, to fold again without rearranging."""
     with body.flow.when(condition):
-        word = body.flow.at(args, i64(8 * REFUSED))
+        word = body.flow.at(args, i64(8 * BAILED_OUT))
         body.builder.atomic_rmw("xchg", word, i64(1), "monotonic")

@@ -81,7 +81,7 @@ class Layout:
         self.runs = self._runs(plan, kernel.kept_on(ROW))
         self.column_runs = self._runs(plan, kernel.kept_on(COLUMN))
         self.state_words = self.runs[-1].after if self.runs else 0
-        self.unit_state = (self.state_words + kernel.anchors) * lanes * self.outer_item
+        self.unit_state = (self.state_words + kernel.maxima) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
         self.screen = ScreenPlaces(plan, kernel.stages[ROW].size * plan.row_group * self.item)
         self.row_group = self.screen.row_bytes
@@ -97,10 +97,10 @@ class Layout:
             "columns": kernel.stages[COLUMN].size * plan.block * self.item,
             "shared": sum(map(cells, frontier(kernel))) * self.shared_vector,
             "tables": self.tables.total,
-            "logits": len(kernel.scores) * self.shared_vector,
-            "maxima": kernel.anchors * lanes * self.item,
-            "rescale": kernel.anchors * lanes * self.outer_item,
-            "rescale other": kernel.anchors * lanes * self.outer_item,
+            "logits": len(kernel.logits) * self.shared_vector,
+            "maxima": kernel.maxima * lanes * self.item,
+            "rescale": kernel.maxima * lanes * self.outer_item,
+            "rescale other": kernel.maxima * lanes * self.outer_item,
             "across": self.across,
             "state": 0 if kernel.fused else plan.tiles * self.unit_state,
             **self.screen.sizes,
@@ -143,7 +143,7 @@ class Layout:
                 continue
             compensated = plan.accumulation.compensated and each.rule.additive
             words = each.parts * (2 if compensated else 1)
-            if each.rule.listed:
+            if each.rule.top_k:
                 words = -(-ListRows.of(each.folded.length).count * self.item // self.outer_item)
             start = 0 if last is None else last.after
             found.append(Run(each, each.first, each.places, start, words, compensated))

@@ -66,8 +66,8 @@ class Maxima:
     def _each(self, accumulator: Accumulator) -> contextlib.AbstractContextManager[Carried]:
         """A loop over the maxima of an accumulator."""
         first = accumulator.top
-        stop = first + accumulator.folded.anchors
-        return self.flow.loop(i64(first), i64(stop), name="anchors")
+        stop = first + accumulator.folded.maxima
+        return self.flow.loop(i64(first), i64(stop), name="maxima")
 
     def _larger(self, x: ir.Value, y: ir.Value) -> ir.Value:
         """The larger of two, neither being NaN."""
@@ -200,7 +200,7 @@ class MaxShifted:
                 values = finished(self.code, own, columns, values, maximum, total)
                 for n, (value, result) in enumerate(zip(values, own.rule.results, strict=True)):
                     # A maximum for all components is written again with each of them.
-                    once = result.per == "anchor" and own.folded.weight is not None
+                    once = result.per == "maximum" and own.folded.weight is not None
                     yield Finished(own.result + n, i64(0) if once else component, r, value, output)
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:

@@ -34,7 +34,7 @@ class TablePlaces:
         for at in (ONCE, ROW, COLUMN, PAIR):
             size = 0
             for table in tables(kernel, at):
-                if table in shared and not kernel.scores:
+                if table in shared and not kernel.logits:
                     continue
                 place = at, table.loop
                 columns, lanes = self._instances(table, plan) if at == PAIR else (1, 1)

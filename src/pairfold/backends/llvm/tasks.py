@@ -21,6 +21,7 @@ from ...lower.schedule import Machine
 from .abi import (
     ACTIVE,
     AT_ONCE,
+    BAILED_OUT,
     BLOCK,
     CHUNK,
     COLUMN_COUNT,
@@ -43,7 +44,6 @@ from .abi import (
     PACKED,
     PANELS,
     PARTIALS,
-    REFUSED,
     ROW_COUNT,
     ROWS,
     ROWS_AT,
@@ -66,7 +66,7 @@ from .packing import Packing
 from .runtime import CALLED, Body, RuntimeFunction, begun, called, declared
 
 # Folds the block that was packed, (number of columns, first of them), into the rows of a task.
-Fold = Callable[[ir.Value, ir.Value], None]
+FoldBlock = Callable[[ir.Value, ir.Value], None]
 _DRIVER = (BYTES, BYTES, BYTES)
 
 
@@ -199,12 +199,14 @@ class Task:
         if self.parts.screen:
             b.call(called(self.body, "screen_rows"), [self.scratch, self.units(count)])
 
-    def columns(self, start: ir.Value, stop: ir.Value, fold: Fold) -> None:
-        """Fold columns from start to stop, block after block, unless the task is to stop."""
+    def columns(self, start: ir.Value, stop: ir.Value, fold: FoldBlock) -> None:
+        """FoldBlock columns from start to stop, block after block, unless the task is to stop."""
         flow, b, block = self.flow, self.builder, self.word(BLOCK)
         with flow.loop(start, stop, block, name="blocks") as each:
             halt = b.load_atomic(flow.at(self.control, i64(8 * STOP)), "monotonic", 8, typ=I64)
-            refused = b.load_atomic(flow.at(self.args, i64(8 * REFUSED)), "monotonic", 8, typ=I64)
+            refused = b.load_atomic(
+                flow.at(self.args, i64(8 * BAILED_OUT)), "monotonic", 8, typ=I64
+            )
             going = b.icmp_signed("==", b.or_(b.and_(halt, i64(AT_ONCE)), refused), i64(0))
             with flow.when(going):
                 width = flow.minimum(block, b.sub(stop, each.index))

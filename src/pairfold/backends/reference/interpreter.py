@@ -154,7 +154,7 @@ def _results(accumulator: Accumulator, folds: Sequence[_Fold]) -> list[Array]:
         for result, array, values in zip(rule.results, found, fold.finished(), strict=True):
             if result.per == "list":
                 array[:, component :: accumulator.count] = values.T
-            elif result.per == "component" or component < folded.anchors:
+            elif result.per == "component" or component < folded.maxima:
                 array[:, component] = values
     return found
 
@@ -197,9 +197,9 @@ class _Fold:
         """One component of every result: (rows,), or (places, rows) for a list."""
         kernel, rule = self.kernel, self.accumulator.rule
         top = np.zeros(self.rows)
-        if rule.anchored:
-            top = self._anchor(component=self.place - self.accumulator.first)
-        if rule.listed:
+        if rule.max_shifted:
+            top = self._maximum(component=self.place - self.accumulator.first)
+        if rule.top_k:
             return self._finish(self._list(), top, np.zeros(self.rows))
         state = self._state(self.place)
         factor = kernel.factors[self.place]
@@ -218,15 +218,15 @@ class _Fold:
         targets = self.accumulator.finished
         return self.interpreter.run(targets, _placeholders(targets, names))
 
-    def _anchor(self, component: int) -> Array:
+    def _maximum(self, component: int) -> Array:
         """The largest exponent of every row, NaN apart, within the finite numbers."""
         which = component if self.accumulator.folded.weight is None else 0
-        score = self.accumulator.scores[which]
-        values = np.where(np.isnan(self.pairs(score)), -np.inf, self.pairs(score))
+        logit = self.accumulator.logits[which]
+        values = np.where(np.isnan(self.pairs(logit)), -np.inf, self.pairs(logit))
         limit = np.finfo(self.interpreter.dtype).max
         top = np.clip(values.max(axis=1, initial=-np.inf), -limit, limit)
-        anchor = self.kernel.scalars.placeholder("top", self.accumulator.top + which)
-        self.known[anchor] = top[:, None]
+        maximum = self.kernel.scalars.placeholder("top", self.accumulator.top + which)
+        self.known[maximum] = top[:, None]
         return top
 
     def _state(self, place: int) -> list[Numbers]:

@@ -1,13 +1,13 @@
-"""From a sweep's kernel and sizes to a call: what differs from other kernels."""
+"""From a fused kernel and sizes to a call: what differs from other kernels."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ...lower.cost import Estimate, estimate
+from ...lower.fused import can_fuse, fused_partition, fused_plan
 from ...lower.kernel import Kernel
 from ...lower.schedule import Accumulation, Partition, Plan
-from ...lower.sweep import can_sweep, sweep_partition, sweep_plan
 from ...settings import Settings
 from . import pool
 from .abi import ACROSS, PARTIALS
@@ -17,8 +17,8 @@ from .machine import machine
 _ALIGNED = 64
 
 
-class SweepCall(Call):
-    """A sweep with everything bound but the addresses of its arrays."""
+class FusedCall(Call):
+    """A fused pass with everything bound but the addresses of its arrays."""
 
     __slots__ = ()
 
@@ -40,24 +40,24 @@ class SweepCall(Call):
         pool.run(bound.native.combine, table, bound.scratch, tasks, merging, alive)
 
 
-class SweepLauncher(Launcher):
-    """Runs one sweep on arrays of one dtype and any size but none.
+class FusedLauncher(Launcher):
+    """Runs one fused kernel on arrays of one dtype and any size but none.
 
-    `sweeps`: whether it can, and as accurately as the separate folds would.
+    `fuses`: whether it can, and as accurately as the separate folds would.
     """
 
-    calls = SweepCall
+    calls = FusedCall
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         super().__init__(kernel, stored, accumulation)
-        self.sweeps = can_sweep(kernel) and not accumulation.every
+        self.fuses = can_fuse(kernel) and not accumulation.every
 
     def alternatives(self, rows: int, columns: int, options: Settings) -> list[Estimate]:
-        """The one plan of a sweep; what else there is are separate folds."""
+        """The one plan of a fused kernel; what else there is are separate folds."""
 
         def only() -> list[Estimate]:
             given = (self.dtype, self.accumulation, options, self.stored)
-            plan = sweep_plan(self.kernel, machine(options.target), *given)
+            plan = fused_plan(self.kernel, machine(options.target), *given)
             return [estimate(self.kernel, plan, rows, columns)]
 
         return self._plans.of(options, only)
@@ -65,4 +65,4 @@ class SweepLauncher(Launcher):
     def _parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
     ) -> Partition:
-        return sweep_partition(plan, self.kernel, (rows, columns, batches), self.work, options)
+        return fused_partition(plan, self.kernel, (rows, columns, batches), self.work, options)

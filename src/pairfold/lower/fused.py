@@ -1,7 +1,7 @@
-"""Sweeps: fused kernels, whose results for rows and for columns come from one pass over the pairs.
+"""Fused kernels, whose results for rows and for columns come from one pass over the pairs.
 
 Some are folded over columns, for each row; others may be folded *across* them, over rows, for
-each column. A sweep is lowered like any other kernel of several accumulators; here it gets its plan
+each column. Such a kernel is lowered like any other of several accumulators; here it gets its plan
 and its partition.
 """
 
@@ -41,7 +41,7 @@ _ROWS = 1024
 _BLOCKS = 2
 
 
-def can_sweep(kernel: Kernel) -> bool:
+def can_fuse(kernel: Kernel) -> bool:
     """Whether columns may keep what they keep, and all that is folded are numbers without loops."""
     columns = all(may_keep_columns(each.rule) for each in kernel.kept_on(COLUMN))
     return columns and kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
@@ -52,7 +52,7 @@ def may_keep_columns(rule: Reduction) -> bool:
     return rule.form == "running" and rule.kinds == ("value",)
 
 
-def sweep_plan(
+def fused_plan(
     kernel: Kernel,
     machine: Machine,
     dtype: str,
@@ -60,7 +60,7 @@ def sweep_plan(
     options: Settings,
     stored: str,
 ) -> Plan:
-    """The plan of a sweep: lanes hold rows, whose sums stay in registers over a block of columns.
+    """The plan of a fused pass: lanes hold rows, whose sums stay in registers over a block.
 
     The sums of columns are read and written once for all vectors of rows that are handled together.
     """
@@ -86,7 +86,7 @@ def sweep_plan(
     )
 
 
-def sweep_partition(
+def fused_partition(
     plan: Plan,
     kernel: Kernel,
     sizes: tuple[int, int, int],

@@ -17,15 +17,15 @@ from ..backends.chosen import chosen
 from ..backends.interface import Fused
 from ..core.dtypes import DTYPES
 from ..core.library import Array, NumpyArray, Results
-from ..core.node import Kind
+from ..core.node import Axis
 from ..errors import UnsupportedError
 from ..lower.accumulators import Folded
+from ..lower.fused import MOST_COMPONENTS
 from ..lower.kernel import COLUMN, ROW
 from ..lower.schedule import Accumulation
-from ..lower.sweep import MOST_COMPONENTS
 from ..settings import Settings, current
-from .fold import Fold
 from .ranges import Ranges
+from .reduction import FormulaReduction
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
 _SHORT = 128
@@ -37,7 +37,7 @@ def _bytes(dtype: str) -> int:
     return DTYPES[dtype].bytes
 
 
-class Several(Fold):
+class Several(FormulaReduction):
     """Several reductions of the same variables in one pass over the pairs, or in few.
 
     `run` gives the results of all, in their order. All are kept on the same index. In one pass all
@@ -46,7 +46,7 @@ class Several(Fold):
     computed before either.
     """
 
-    def __init__(self, folds: Sequence[Fold], kept: Kind | None = None) -> None:
+    def __init__(self, folds: Sequence[FormulaReduction], kept: Axis | None = None) -> None:
         first = folds[0]
         super().__init__(
             first.formula,
@@ -78,11 +78,11 @@ class Several(Fold):
         return False
 
     @property
-    def apart(self) -> tuple[Fold, ...]:
+    def apart(self) -> tuple[FormulaReduction, ...]:
         """The reductions, one by one."""
         return tuple(self.folds)
 
-    def of_states(self) -> Fold:
+    def of_states(self) -> FormulaReduction:
         """The states of all."""
         folds = [fold.of_states() for fold in self.folds]
         return self.derived("states", lambda: Several(folds, self.kept))
@@ -144,7 +144,7 @@ class Several(Fold):
             room[place] -= fold.dim
         return found
 
-    def _pass(self, numbers: Sequence[int]) -> Fold:
+    def _pass(self, numbers: Sequence[int]) -> FormulaReduction:
         """The reductions of one pass."""
         folds = [self.folds[n] for n in numbers]
         if len(folds) == 1:
@@ -159,10 +159,10 @@ class Several(Fold):
         return [result for results in found for result in results]
 
 
-class Sweep(Several):
+class FusedReductions(Several):
     """Several reductions, some of which may keep the other index, from one pass over the pairs.
 
-    Those whose states are one number for each component (see `lower.sweep`) may; others are passes
+    Those whose states are one number for each component (see `lower.fused`) may; others are passes
     of their own.
 
     `order` are the numbers of the folds as results have them: first those that keep `kept`.
@@ -170,7 +170,7 @@ class Sweep(Several):
 
     fused = True
 
-    def of_states(self) -> Fold:
+    def of_states(self) -> FormulaReduction:
         """There are none: what is a column to some results is a row to others.
 
         Raises:
@@ -182,7 +182,7 @@ class Sweep(Several):
             hint="those of each reduction",
         )
 
-    def __init__(self, folds: Sequence[Fold], kept: Kind) -> None:
+    def __init__(self, folds: Sequence[FormulaReduction], kept: Axis) -> None:
         self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
         super().__init__([folds[n] for n in self.order], kept)
 
@@ -190,16 +190,16 @@ class Sweep(Several):
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> tuple[Array, ...]:
         """New arrays of all results; one reduction after the other, where it cannot be one pass."""
-        if self.sweeps(library, arrays, ranges):
+        if self.fuses(library, arrays, ranges):
             return self.in_one_pass(library, arrays)
         found = (fold.run(library, arrays, ranges) for fold in self.folds)
         return tuple(result for results in found for result in results)
 
     def in_one_pass(self, library: ArrayLibrary, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """New arrays of all results, where it `sweeps`."""
-        return Fold.run(self, library, arrays)
+        """New arrays of all results, where it `fuses`."""
+        return FormulaReduction.run(self, library, arrays)
 
-    def sweeps(
+    def fuses(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> bool:
         """Whether one pass gives all results: there are pairs, and the backend has such passes."""
@@ -211,7 +211,7 @@ class Sweep(Several):
             return False
         binding = self.binding(library, arrays)
         launcher = cast("Fused", binding.launcher)
-        return launcher.sweeps and bool(binding.rows * binding.columns * binding.count)
+        return launcher.fuses and bool(binding.rows * binding.columns * binding.count)
 
     def fits(self, options: Settings) -> bool:
         """Whether its formulas are short enough to be worth lowering as one."""
@@ -219,8 +219,8 @@ class Sweep(Several):
         return sum(dims) <= MOST_COMPONENTS and max(dims) <= options.unroll
 
 
-def sweep(
-    fold: Fold, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Array]
+def fused_gradients(
+    fold: FormulaReduction, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Array]
 ) -> list[Array] | None:
     """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it.
 
@@ -230,25 +230,25 @@ def sweep(
         return None
     kept = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
     found = _in_lanes(fold, positions, kept)
-    if not found.sweeps(library, arrays):
+    if not found.fuses(library, arrays):
         return None
     binding = found.binding(library, arrays)
     if binding.rows < _SHORT and binding.rows < binding.columns:
-        found = _in_lanes(fold, positions, Kind.I if kept == Kind.J else Kind.J)
+        found = _in_lanes(fold, positions, Axis.I if kept == Axis.J else Axis.J)
     results = found.in_one_pass(library, arrays)
     return [results[found.order.index(n)] for n in range(len(positions))]
 
 
-def _larger(fold: Fold, positions: Sequence[int]) -> Kind:
+def _larger(fold: FormulaReduction, positions: Sequence[int]) -> Axis:
     """The index that more components are kept on: their sums are best kept in registers."""
-    count = {Kind.I: 0, Kind.J: 0}
+    count = {Axis.I: 0, Axis.J: 0}
     for position in positions:
         pulled = fold.pull_back(position)
         count[pulled.kept] += pulled.dim
     return max(count, key=lambda kind: count[kind])
 
 
-def _in_lanes(fold: Fold, positions: Sequence[int], kept: Kind) -> Sweep:
-    """The sweep whose lanes hold an index."""
+def _in_lanes(fold: FormulaReduction, positions: Sequence[int], kept: Axis) -> FusedReductions:
+    """The fused pass whose lanes hold an index."""
     folds = [fold.pull_back(position) for position in positions]
-    return fold.derived(("sweep", *positions, kept), lambda: Sweep(folds, kept))
+    return fold.derived(("sweep", *positions, kept), lambda: FusedReductions(folds, kept))

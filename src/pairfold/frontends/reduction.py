@@ -1,4 +1,4 @@
-"""Fold: a checked reduction of a graph, callable on arrays, and its derivatives as folds.
+"""FormulaReduction: a checked reduction of a graph, callable on arrays; its derivatives likewise.
 
 This is the one path from arrays to machine code for every library and front end. It holds no
 data: only the graph, the reduction and the options, and what it learnt about sizes seen before.
@@ -32,7 +32,7 @@ from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
 from ..core.dtypes import DTYPES, RESULTS
 from ..core.library import Array, Device, NumpyArray, Results
-from ..core.node import Kind, Node
+from ..core.node import Axis, Node
 from ..core.show import formula_text
 from ..errors import (
     DerivativeError,
@@ -106,16 +106,16 @@ class Binding:
     needs: tuple[Need | None, ...]
 
 
-class Fold:
+class FormulaReduction:
     """`reduction` of `formula` over the index that is not `kept`, for arrays `variables`.
 
-    `weight` multiplies the terms of an anchored reduction; `length` is the K of a list; `asked` is
-    the index that the results of the user's reduction are kept on, whose derivative this may be.
+    `weight` multiplies the terms of a max-shifted reduction; `length` is the K of a list; `asked`
+    is the index that the results of the user's reduction are kept on, whose derivative this may be.
     """
 
     # What the kernel folds beside the formula: see Several.
     beside: tuple[Hashable, ...] = ()
-    # Whether the kernel is a fused one: see Sweep.
+    # Whether the kernel is a fused one: see FusedReductions.
     fused = False
 
     def __init__(
@@ -123,12 +123,12 @@ class Fold:
         formula: Node,
         variables: Sequence[Node],
         reduction: str,
-        kept: Kind,
+        kept: Axis,
         names: Mapping[int, str] | None = None,
         accuracy: Accuracy | None = None,
         weight: Node | None = None,
         length: int = 0,
-        asked: Kind | None = None,
+        asked: Axis | None = None,
     ) -> None:
         self.formula = formula
         self.variables = tuple(variables)
@@ -158,27 +158,27 @@ class Fold:
     @property
     def widths(self) -> tuple[int, ...]:
         """The number of components of each result, as machine code writes it."""
-        anchors = self.dim if self.weight is None else 1
-        sizes = {"component": self.dim, "anchor": anchors, "list": self.dim * self.length}
+        maxima = self.dim if self.weight is None else 1
+        sizes = {"component": self.dim, "maximum": maxima, "list": self.dim * self.length}
         return tuple(sizes[result.per] for result in self.row.results)
 
     # -- derived folds --------------------------------------------------------------------------
 
-    def variant(self, reduction: str) -> Fold:
+    def variant(self, reduction: str) -> FormulaReduction:
         """Another reduction of the same formula, with the weight and the length that it takes."""
         return self.derived(("variant", reduction), lambda: self._variant(row_of(reduction)))
 
-    def _variant(self, row: Reduction) -> Fold:
+    def _variant(self, row: Reduction) -> FormulaReduction:
         weight = self.weight if row.weighted != "no" else None
-        length = self.length if row.listed else 0
+        length = self.length if row.top_k else 0
         return self.with_formula(self.formula, self.variables, row.name, self.kept, weight, length)
 
     @property
-    def apart(self) -> tuple[Fold, ...]:
+    def apart(self) -> tuple[FormulaReduction, ...]:
         """The reductions that its results are those of."""
         return (self,)
 
-    def of_states(self) -> Fold:
+    def of_states(self) -> FormulaReduction:
         """The fold whose results are the states of this one, see `ops.states`."""
         return self.variant(states_of(self.reduction))
 
@@ -187,13 +187,13 @@ class Fold:
         formula: Node,
         variables: Sequence[Node],
         reduction: str,
-        kept: Kind,
+        kept: Axis,
         weight: Node | None = None,
         length: int = 0,
-    ) -> Fold:
+    ) -> FormulaReduction:
         """A fold of another formula with this one's names and accuracy."""
         given = (self.names, self.accuracy, weight, length, self.asked)
-        return Fold(formula, variables, reduction, kept, *given)
+        return FormulaReduction(formula, variables, reduction, kept, *given)
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, kept with this fold."""
@@ -215,7 +215,7 @@ class Fold:
         pairs = zip((self.formula, self.weight), sent, strict=True)
         return [(f, fit(g, f.dim)) for f, g in pairs if f is not None and g is not None]
 
-    def pull_back(self, position: int) -> Fold:
+    def pull_back(self, position: int) -> FormulaReduction:
         """The fold of the gradient to one argument: takes the arguments, the results where the
         reduction saves them, then the incoming gradients, one per result.
 
@@ -224,7 +224,7 @@ class Fold:
         """
         return self.derived(("pull", position), lambda: self._pull_back(position))
 
-    def _pull_back(self, position: int) -> Fold:
+    def _pull_back(self, position: int) -> FormulaReduction:
         target = self.variables[position]
         saved = self._saved()
         start = len(self.variables) + len(saved)
@@ -235,18 +235,18 @@ class Fold:
             if part is not None:
                 total = part if total is None else total + part
         kind = target.params[2]
-        kept = self.kept if kind == Kind.PARAMETER else kind
+        kept = self.kept if kind == Axis.PARAMETER else kind
         formula = zero(target.dim) if total is None else total
         return self.with_formula(formula, (*self.variables, *saved, *incoming), "Sum", kept)
 
-    def push_forward(self, positions: tuple[int, ...]) -> tuple[Fold, ...]:
+    def push_forward(self, positions: tuple[int, ...]) -> tuple[FormulaReduction, ...]:
         """Folds of the derivatives of the results along tangents of these arguments.
 
         They take the arguments, the results where the reduction saves them, then the tangents.
         """
         return self.derived(("push", positions), lambda: self._push_forward(positions))
 
-    def _push_forward(self, positions: tuple[int, ...]) -> tuple[Fold, ...]:
+    def _push_forward(self, positions: tuple[int, ...]) -> tuple[FormulaReduction, ...]:
         saved = self._saved()
         start = len(self.variables) + len(saved)
         moved: dict[Node, Node] = {}
@@ -260,7 +260,7 @@ class Fold:
             part = _dot(gradient, push_forward(formula, moved))
             paired = part if paired is None else paired + part
         assert paired is not None
-        found: list[Fold] = []
+        found: list[FormulaReduction] = []
         for n, node in enumerate(pull_back(paired, incoming, constant(1))):
             formula = zero(self.widths[n]) if node is None else node
             variables = (*self.variables, *saved, *moved.values())
@@ -344,7 +344,7 @@ class Fold:
     def shaped(self, library: ArrayLibrary, results: Sequence[Array]) -> Results:
         """Results as users see them: lists with an axis for their places, joined parts joined."""
         found = list(results)
-        if self.row.listed:
+        if self.row.top_k:
             for n, array in enumerate(found):
                 shape = (*array.shape[:-1], self.length, self.dim)
                 found[n] = array.reshape(shape[:-1] if self.dim == 1 else shape)
@@ -387,7 +387,7 @@ class Fold:
     def simple(self) -> bool:
         """Whether the one array that machine code writes is what users see."""
         row = self.row
-        return len(row.results) == 1 and not row.listed and not row.joined
+        return len(row.results) == 1 and not row.top_k and not row.joined
 
     def run(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
@@ -447,13 +447,13 @@ class Fold:
         binding.sizes, binding.dtype = sizes, dtype
         binding.checked = options.check >= 2
         binding.rows = sizes.of(self.kept)
-        binding.columns = sizes.of(Kind.J if self.kept == Kind.I else Kind.I)
+        binding.columns = sizes.of(Axis.J if self.kept == Axis.I else Axis.I)
         binding.count = math.prod(sizes.batch)
         binding.out_shapes = self.out_shapes(sizes)
         binding.device = library.device(arrays[0])
         binding.launcher = self.launcher(dtype, options, chosen(options, binding.device))
         binding.positions = tuple(
-            (a.position, self.variables[a.position].params[2] == Kind.PARAMETER)
+            (a.position, self.variables[a.position].params[2] == Axis.PARAMETER)
             for a in binding.launcher.kernel.arguments
         )
         binding.ready = all(map(library.is_ready, arrays))
@@ -650,7 +650,7 @@ def check_formulas(
     )
 
 
-def fill(library: ArrayLibrary, out: Results, found: Results, fold: Fold) -> Results:
+def fill(library: ArrayLibrary, out: Results, found: Results, fold: FormulaReduction) -> Results:
     """Copy results that are more than one plain array into the user's.
 
     Raises:
