@@ -98,7 +98,7 @@ FAULTS = [
         "reductions backends",
     ),
     Fault(
-        "rows of a panel of ranges",
+        "rows of a row block of ranges",
         "lower/pattern.py",
         "found[:, 1] = np.minimum(most, found[:, 1] - number * most)",
         "found[:, 1] = np.minimum(most, found[:, 1])",

@@ -581,14 +581,14 @@ def test_rows_of_any_form_and_columns_in_one_pass(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_many_panels_of_rows_and_stretches_of_columns(dtype: str) -> None:
+def test_many_blocks_of_rows_and_of_columns(dtype: str) -> None:
     names, across, given = ("SumSoftMaxWeight", "ArgKMin"), ("Max", "Mean"), draw(3000, 900, dtype)
     together = FusedReductions(
         [fold_of(n, 1) for n in names] + [fold_of(n, 0) for n in across], Axis.I
     )
     assert together.fuses(NumpyArrays, given)
     parts = together.binding(NumpyArrays, given).launcher.bind(3000, 900, 1, current()).parts
-    assert parts.panels > 1
+    assert parts.row_blocks > 1
     got = together.run(NumpyArrays, given)
     meant = [result for name in names for result in oracle(name, given, 1)]
     meant += [result for name in across for result in oracle(name, given, 0)]

@@ -127,10 +127,10 @@ def test_few_rows_are_packed_against_together() -> None:
     plan = gaussian(3, 10**5)[0].plan
     parts = partition(plan, 3, 10**5, 1, 22.0, Settings())
     assert parts.rows_per_task >= 3
-    assert parts.panels == 1
+    assert parts.row_blocks == 1
     assert parts.splits > 1
     many = partition(plan, 1000, 10, 1, 22.0, Settings())
-    assert many.panels * many.splits >= 16
+    assert many.row_blocks * many.splits >= 16
 
 
 @pytest.mark.parametrize("rows", [2, 3, 9, 16, 20])

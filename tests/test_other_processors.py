@@ -131,7 +131,7 @@ def test_inverse_roots_are_estimates_made_precise_on_aarch64() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_numbers_are_rounded_without_calls_where_there_is_no_instruction(dtype) -> None:
     rounding = Genred("Floor(x*y)", ["x = Vi(1)", "y = Vj(1)"], axis=1)
-    unit = assembly(rounding, "x86-64", dtype).split("\nunit:")[1].split("\tret")[0]
+    unit = assembly(rounding, "x86-64", dtype).split("\ntile:")[1].split("\tret")[0]
     assert "addp" in unit
     assert "call" not in unit
     most = 2.0 ** (23 if dtype == "float32" else 52)

@@ -31,7 +31,7 @@ from pairfold.backends.llvm.machine import machine, new_target_machine, target_m
 from pairfold.backends.llvm.native import optimized, shared_code
 from pairfold.backends.llvm.outputs import Outputs
 from pairfold.backends.llvm.packing import Packing, packing_list
-from pairfold.backends.llvm.program import unit_function
+from pairfold.backends.llvm.program import tile_function
 from pairfold.backends.llvm.screening import Screen
 from pairfold.backends.llvm.shifted import MaxShifted
 from pairfold.backends.llvm.states import Running
@@ -171,7 +171,7 @@ def test_packing_computes_what_depends_on_a_column_alone():
 
 def empty(context: Context) -> Any:
     """The states of a unit and no columns; what no pattern fills is not to be read."""
-    state = aligned(context.layout.unit_state)
+    state = aligned(context.layout.tile_state)
     state[:] = 0xAB
     fills = empty_states(context.kernel, context.plan, context.layout)
     for first, count, apart, words, pattern in np.reshape(fills, (-1, FILL_WORDS)).tolist():
@@ -189,7 +189,7 @@ def form_module(context: Context) -> Machine:
     scratch, into, other = code.given
     forms.form(code, code.places(scratch)).merge(into, other)
     code.done()
-    unit_function(context, forms)
+    tile_function(context, forms)
     code = context.function("finish_unit", BYTES, BYTES, I64)
     scratch, state, columns = code.given
     places = code.places(scratch)
@@ -226,7 +226,7 @@ class Unit:
         rows = aligned(dim * plan.row_group, x.dtype).reshape(dim, plan.row_group)
         rows[:, : len(x)] = x.T
         self.rows = len(x)
-        self.call("unit", self.scratch, rows, self.state, len(y), base)
+        self.call("tile", self.scratch, rows, self.state, len(y), base)
         self.columns += len(y)
 
     def join(self, other: Unit) -> None:
@@ -390,7 +390,7 @@ def test_a_factor_that_is_not_finite_is_reported():
     code = context.function("report", BYTES, BYTES)
     args, values = code.given
     value = code.flow.load(code.simd.type, values, 8)
-    code.refuse(args, code.simd.isnan(value))
+    code.bail_out(args, code.simd.isnan(value))
     code.done()
     call, words = Machine(context), table(context, [])
     call("report", words, aligned(context.plan.width, "float64"))

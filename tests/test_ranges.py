@@ -177,13 +177,13 @@ def test_large_sizes_are_cut_into_many_tasks(axis: int) -> None:
     assert_close(got[:, 0], np.where(mask, table, 0).sum(axis), terms=3000)
 
 
-def test_no_panel_is_larger_than_the_plan_allows() -> None:
+def test_no_block_of_rows_is_larger_than_the_plan_allows() -> None:
     ranges, _ = random_ranges(3, 1000, 90)
     pattern = Pattern(*ranges[:3])
     for most in (1, 7, 64, 5000):
-        panels = pattern.panels(1000, most)
-        assert panels[:, 1].max() <= most
-        rows = [r for first, count, *_ in panels for r in range(first, first + count)]
+        row_blocks = pattern.row_blocks(1000, most)
+        assert row_blocks[:, 1].max() <= most
+        rows = [r for first, count, *_ in row_blocks for r in range(first, first + count)]
         assert rows == list(range(1000))
 
 

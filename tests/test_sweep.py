@@ -205,7 +205,7 @@ def test_storage_in_half_precision(name, dtype, swept):
 
 
 @some("rows", [2000, 3000], lambda rows: rows == 3000)
-def test_sizes_that_cross_blocks_and_panels(rows, swept):
+def test_sizes_that_cross_blocks_of_rows_and_columns(rows, swept):
     tensors = draw(rows, 2500)
     for options in ({}, {"block": 32, "row_vectors": 1}, {"row_vectors": 4}, {"splits": 3}):
         check("gaussian", tensors, (0, 1, 2), **options)

@@ -7,7 +7,7 @@ there are objects, and go with them. Beyond the limit the least recently used ei
 is dropped. `cache_info` shows all limits and `clear_cache` empties all caches.
 
 A plain attribute is enough for what goes with its object and is few by nature: the calls of one
-binding, the panels of a pattern, the two halves of ranges. Facts of the process (its settings,
+binding, the row blocks of a pattern, the two halves of ranges. Facts of the process (its settings,
 LLVM's target machines and passes) are no caches. Formulas are not kept at all: their table
 (`core.node`) refers to them weakly.
 

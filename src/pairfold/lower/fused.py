@@ -93,7 +93,7 @@ def fused_partition(
     work: float,
     options: Settings,
 ) -> Partition:
-    """Cut (rows, columns, batches) into panels of rows and splits of columns, about as many.
+    """Cut (rows, columns, batches) into blocks of rows and splits of columns, about as many.
 
     Every task leaves partial sums of its rows and of its columns, so there are no more tasks than
     balance needs, and fewer where their sums would take much memory.
@@ -102,21 +102,21 @@ def fused_partition(
     units, blocks = -(-rows // plan.lane_count), -(-columns // plan.block)
     useful = int(rows * columns * batches * work // 2_000_000)
     wanted = min(TASKS // batches, useful)
-    most_panels, most_splits = rows // _ROWS, blocks // _BLOCKS
+    most_row_blocks, most_splits = rows // _ROWS, blocks // _BLOCKS
     of_rows, of_columns = rows * kernel.places, columns * kernel.across
     most = max(_PARTIAL_BYTES // (8 * batches), 8 * (of_rows + of_columns))
-    panels, splits = 1, min(options.splits or 1, blocks)
-    while panels * splits < wanted and panels * of_columns + splits * of_rows < most:
-        if panels < most_panels and (panels <= splits or splits >= most_splits):
-            panels += 1
+    row_blocks, splits = 1, min(options.splits or 1, blocks)
+    while row_blocks * splits < wanted and row_blocks * of_columns + splits * of_rows < most:
+        if row_blocks < most_row_blocks and (row_blocks <= splits or splits >= most_splits):
+            row_blocks += 1
         elif splits < most_splits and not options.splits:
             splits += 1
         else:
             break
-    per_panel, per_split = -(-units // panels), -(-blocks // splits)
+    per_row_block, per_split = -(-units // row_blocks), -(-blocks // splits)
     return Partition(
-        per_panel * plan.lane_count,
-        -(-units // per_panel),
+        per_row_block * plan.lane_count,
+        -(-units // per_row_block),
         -(-blocks // per_split),
         per_split * plan.block,
         batches,

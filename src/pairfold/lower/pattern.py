@@ -1,9 +1,9 @@
 """Pattern: which columns each row meets, as blocks of rows and intervals of columns.
 
-A pattern is cut into panels (blocks of rows, each the work of one task) like dense sizes are, but
-by a table: each panel lies within one block of the pattern, and names the intervals of columns that
-its rows are folded over. Rows of no block make panels without intervals, so every row of a result
-is written.
+A pattern is cut into row blocks, each the work of one task, like dense sizes are, but by a table:
+each lies within one block of the pattern, and names the intervals of columns that its rows are
+folded over. Rows of no block make row blocks without intervals, so every row of a result is
+written.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .schedule import TASKS, Partition, Plan
 
 Integers = NDArray[np.int64]
 
-# Words of a panel: first row, rows, first interval, the one after the last, columns in all.
-PANEL_WORDS = 5
+# Words of a row block: first row, rows, first interval, the one after the last, columns in all.
+ROW_BLOCK_WORDS = 5
 
 
 class Pattern:
@@ -26,7 +26,7 @@ class Pattern:
 
     Blocks do not overlap, and all bounds were checked. `intervals` are kept in ascending order
     within their block, empty ones left out and adjacent ones joined; a column of two intervals
-    counts twice. `blocks` are the panels of all blocks with rows, uncut, in ascending order.
+    counts twice. `blocks` are the row blocks of all blocks with rows, uncut, in ascending order.
 
     >>> pattern = Pattern(np.array([[0, 2]]), np.array([2]), np.array([[3, 4], [0, 3]]))
     >>> pattern.intervals.tolist(), pattern.counts(3).tolist()
@@ -45,13 +45,13 @@ class Pattern:
         self.intervals = np.ascontiguousarray(np.stack(joined, axis=1), np.int64)
         starts = np.searchsorted(owner[first], np.arange(len(blocks) + 1))
         total = np.concatenate([[0], np.cumsum(np.diff(self.intervals, axis=1))])
-        whole = np.empty((len(blocks), PANEL_WORDS), np.int64)
+        whole = np.empty((len(blocks), ROW_BLOCK_WORDS), np.int64)
         whole[:, 0], whole[:, 1] = blocks[:, 0], blocks[:, 1] - blocks[:, 0]
         whole[:, 2], whole[:, 3] = starts[:-1], starts[1:]
         whole[:, 4] = total[starts[1:]] - total[starts[:-1]]
         whole = whole[whole[:, 1] > 0]
         self.blocks = whole[np.argsort(whole[:, 0], kind="stable")]
-        self._panels: dict[tuple[int, int], Integers] = {}
+        self._row_blocks: dict[tuple[int, int], Integers] = {}
         self.kept: dict[Hashable, object] = {}  # what backends made of it, in memory of their own
 
     @property
@@ -73,16 +73,16 @@ class Pattern:
         return np.cumsum(steps)[:rows]
 
     def whole(self, rows: int) -> Integers:
-        """Blocks, and the rows between them, in ascending order: int64 (panels, PANEL_WORDS)."""
-        gaps = np.zeros((len(self.blocks) + 1, PANEL_WORDS), np.int64)
+        """Blocks, and the rows between them, in order: int64 (row blocks, ROW_BLOCK_WORDS)."""
+        gaps = np.zeros((len(self.blocks) + 1, ROW_BLOCK_WORDS), np.int64)
         gaps[1:, 0] = self.blocks[:, 0] + self.blocks[:, 1]
         gaps[:, 1] = np.append(self.blocks[:, 0], rows) - gaps[:, 0]
         found = np.concatenate([self.blocks, gaps[gaps[:, 1] > 0]])
         return found[np.argsort(found[:, 0], kind="stable")]
 
-    def panels(self, rows: int, most: int) -> Integers:
-        """The panels of `whole`, cut so that none has more than `most` rows."""
-        found = self._panels.get((rows, most))
+    def row_blocks(self, rows: int, most: int) -> Integers:
+        """The row blocks of `whole`, cut so that none has more than `most` rows."""
+        found = self._row_blocks.get((rows, most))
         if found is None:
             whole = self.whole(rows)
             cuts = -(-whole[:, 1] // most)
@@ -90,12 +90,12 @@ class Pattern:
             number = np.arange(len(found)) - np.repeat(np.cumsum(cuts) - cuts, cuts)
             found[:, 1] = np.minimum(most, found[:, 1] - number * most)
             found[:, 0] += number * most
-            self._panels[rows, most] = found
+            self._row_blocks[rows, most] = found
         return found
 
-    def column_numbers(self, panel: Integers) -> Integers:
-        """The columns that the rows of a panel meet, one after the other."""
-        intervals = self.intervals[panel[2] : panel[3]]
+    def column_numbers(self, row_block: Integers) -> Integers:
+        """The columns that the rows of a row block meet, one after the other."""
+        intervals = self.intervals[row_block[2] : row_block[3]]
         parts = [np.arange(start, stop) for start, stop in intervals]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
@@ -105,4 +105,4 @@ def sparse_partition(plan: Plan, pattern: Pattern, rows: int, batches: int) -> P
     unit = plan.lane_count if plan.lanes == "row" else 1
     units = int((-(-pattern.whole(rows)[:, 1] // unit)).sum())
     most = unit * max(1, min(plan.tiles, units * batches // TASKS))
-    return Partition(most, len(pattern.panels(rows, most)), 1, 0, batches)
+    return Partition(most, len(pattern.row_blocks(rows, most)), 1, 0, batches)

@@ -111,10 +111,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Partition:
-    """Tasks = batches x panels (blocks of rows) x splits of the reduced axis."""
+    """Tasks = batches x row blocks (blocks of rows) x splits of the reduced axis."""
 
     rows_per_task: int
-    panels: int
+    row_blocks: int
     splits: int
     columns_per_split: int
     batches: int
@@ -122,7 +122,7 @@ class Partition:
     @property
     def tasks(self) -> int:
         """How many tasks there are, which run independently."""
-        return self.batches * self.panels * self.splits
+        return self.batches * self.row_blocks * self.splits
 
 
 def power_of_two_below(n: int) -> int:
@@ -423,8 +423,8 @@ def partition(
     if plan.lanes == "column":
         wanted = max(1, TASKS // (4 * most_splits))
     per_task = max(1, min(plan.tiles, units * batches // wanted))
-    panels = -(-units // per_task)
-    tasks = panels * batches
+    row_blocks = -(-units // per_task)
+    tasks = row_blocks * batches
     splits = options.splits
     if not splits:
         pairs = rows * columns * batches
@@ -434,4 +434,4 @@ def partition(
     splits = min(splits, blocks)
     per_split = -(-blocks // splits) * plan.block
     splits = max(1, -(-columns // per_split))
-    return Partition(per_task * unit, panels, splits, per_split, batches)
+    return Partition(per_task * unit, row_blocks, splits, per_split, batches)

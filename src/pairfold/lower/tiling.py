@@ -82,9 +82,9 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Grid:
-    """Programs = batches x splits of the reduced axis x panels of rows x groups of components."""
+    """Programs = batches x splits of the reduced axis x blocks of rows x groups of components."""
 
-    panels: int
+    row_blocks: int
     splits: int
     per_split: int
     batches: int
@@ -93,7 +93,7 @@ class Grid:
     @property
     def tasks(self) -> int:
         """Programs of one group."""
-        return self.panels * self.splits * self.batches
+        return self.row_blocks * self.splits * self.batches
 
 
 def power_of_two_above(n: int) -> int:
@@ -286,12 +286,12 @@ def grid(
     Where there are few rows, the reduced axis is split: what its parts leave is merged in order.
     """
     rows, columns, batches = sizes
-    panels = -(-rows // tiling.rows)
+    row_blocks = -(-rows // tiling.rows)
     groups = groups_of(kernel, tiling)
     splits = options.splits
     if not splits:
-        wanted = processors * _PROGRAMS_EACH // max(1, panels * batches * groups)
+        wanted = processors * _PROGRAMS_EACH // max(1, row_blocks * batches * groups)
         splits = max(1, min(wanted, columns // (4 * tiling.columns)))
     blocks = max(1, -(-columns // tiling.columns))
     per_split = -(-blocks // min(splits, blocks)) * tiling.columns
-    return Grid(panels, max(1, -(-columns // per_split)), per_split, batches, groups)
+    return Grid(row_blocks, max(1, -(-columns // per_split)), per_split, batches, groups)

@@ -48,8 +48,8 @@ class GpuExplanation(Explained):
         lines = [
             "",
             f"programs for {self.rows} rows x {self.columns} columns, {t.dtype}",
-            f"  {g.batches} batch elements x {g.splits} parts of the columns x {g.panels} panels "
-            f"of rows x {g.groups} groups of components",
+            f"  {g.batches} batch elements x {g.splits} parts of the columns x {g.row_blocks} row "
+            f"blocks x {g.groups} groups of components",
             f"  {t.name}; sums of {t.chunk} columns are added to wider ones",
         ]
         if t.product is not None:

@@ -157,8 +157,8 @@ class GpuLauncher:
         tiling = self.alternatives(pattern.typical[0], options)[0]
         tiling = dataclasses.replace(tiling, batched=batches > 1, sparse=True)
         main, plain = self.programs(tiling)
-        panels = len(pattern.panels(rows, tiling.rows))
-        parts = Grid(panels, 1, 0, batches, groups_of(self.kernel, tiling))
+        row_blocks = len(pattern.row_blocks(rows, tiling.rows))
+        parts = Grid(row_blocks, 1, 0, batches, groups_of(self.kernel, tiling))
         return Bound(main, plain, parts, (rows, 0, batches), options, device, pattern)
 
     def call(
@@ -244,7 +244,7 @@ class GpuCall:
         """Merge what the parts of the reduced axis left, in order, into the results."""
         values = self._values(program, parts, arrays)
         values.update(flag=flag, partial=left)
-        self._waves(program, parts, parts.panels * parts.batches, values, True)
+        self._waves(program, parts, parts.row_blocks * parts.batches, values, True)
 
     def _waves(
         self, program: Program, parts: Grid, tasks: int, values: dict[str, object], combine: bool
@@ -283,7 +283,7 @@ class GpuCall:
         values: dict[str, object] = {
             "M": rows,
             "N": columns,
-            "panels": parts.panels,
+            "row blocks": parts.row_blocks,
             "splits": parts.splits,
             "per_split": parts.per_split,
         }
@@ -308,7 +308,7 @@ class GpuCall:
             rows, most = self.sizes[0], program.tiling.rows
             found["table"] = _once(
                 pattern.kept, (device, rows, most),
-                lambda: device.uploaded(pattern.panels(rows, most)),
+                lambda: device.uploaded(pattern.row_blocks(rows, most)),
             )  # fmt: skip
             found["intervals"] = _once(
                 pattern.kept, device, lambda: device.uploaded(pattern.intervals)

@@ -2,18 +2,18 @@
 
 # The table of arguments: sizes and partition, then addresses, then three words per result and per
 # argument: address, stride of rows, stride of components.
-ROWS, COLUMNS, ROWS_PER_TASK, PANELS, SPLITS, COLUMNS_PER_SPLIT = range(6)
+ROWS, COLUMNS, ROWS_PER_TASK, ROW_BLOCKS, SPLITS, COLUMNS_PER_SPLIT = range(6)
 OFFSETS, PARTIALS = range(6, 8)
 # Set by machine code that meets inputs for which the kernel was not to be rearranged.
 BAILED_OUT = 8
-# Of a sparse fold: the table of panels and that of intervals of columns; 0 otherwise.
-SPARSE_PANELS, INTERVALS = range(9, 11)
+# Of a sparse fold: the table of row blocks and that of intervals of columns; 0 otherwise.
+SPARSE_ROW_BLOCKS, INTERVALS = range(9, 11)
 # Of a fused pass: where the partial sums of columns begin.
 ACROSS = 11
-# What drivers, which all kernels share, need to know of one: columns of a block, rows of a unit,
-# rows that are packed at a time; bytes of a unit's packed rows, of its states, of all states of a
+# What drivers, which all kernels share, need to know of one: columns of a block, rows of a tile,
+# rows that are packed at a time; bytes of a tile's packed rows, of its states, of all states of a
 # task; where packed rows, packed columns, states and what is computed once lie in scratch memory.
-BLOCK, UNIT, PACKED, UNIT_ROWS, UNIT_STATE, STATE_BYTES = range(12, 18)
+BLOCK, TILE, PACKED, TILE_ROWS, TILE_STATE, STATE_BYTES = range(12, 18)
 ROWS_AT, COLUMNS_AT, STATE_AT, ONCE_AT = range(18, 22)
 # The lists of what is packed: parameters, rows, columns.
 ONCE_LIST, ROWS_LIST, COLUMNS_LIST = range(22, 25)
@@ -22,11 +22,11 @@ ARRAYS, FILLS, FILL_COUNT = range(25, 28)
 FIRST_RESULT = 28
 WORDS_PER_ARRAY = 3
 
-# What a task knows of its panel, at the start of its scratch memory: first row, rows, first
+# What a task knows of its row block, at the start of its scratch memory: first row, rows, first
 # interval, the one after the last, columns in all; then, of a dense fold, its one interval.
 FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT = range(5)
 OWN_INTERVAL = 5
-PANEL = 7
+ROW_BLOCK = 7
 
 # The control block: the shared counter of tasks, the word that stops them, how many tasks there
 # are, how many are done, how many are taken off the counter at once, how many threads are inside.

@@ -20,7 +20,7 @@ from .flow import I64, Carried, i64
 
 @dataclass(frozen=True)
 class Slots:
-    """Reads the packed slots of one unit: what is computed once, rows, and columns.
+    """Reads the packed slots of one tile: what is computed once, rows, and columns.
 
     `columns` are the packed columns, as each vector of rows sees them. `picked`, if it is not
     None, is the address of the numbers of the columns that are folded; else all are.
@@ -74,10 +74,10 @@ class Slots:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of columns and the unit that it is folded into.
+    """A block of columns and the tile that it is folded into.
 
     `count` columns, the first of which is column number `base` of all; `state`: the address of the
-    unit's states; `vectors` of lanes are handled at once.
+    tile's states; `vectors` of lanes are handled at once.
     """
 
     code: Code
@@ -89,7 +89,7 @@ class Block:
     vectors: int
 
     def narrowed(self, rows: ir.Value, state: ir.Value, picked: ir.Value) -> Block:
-        """Some columns of the block, and one vector of rows of the unit."""
+        """Some columns of the block, and one vector of rows of the tile."""
         slots = replace(self.slots, rows=rows, picked=picked)
         return replace(self, slots=slots, state=state, vectors=1)
 
@@ -204,7 +204,7 @@ class Block:
 
 
 def open_block(code: Code, places: Places, scratch: ir.Value, given: Sequence[ir.Value]) -> Block:
-    """What a unit's function is given, (rows, state, count, base), as a block.
+    """What a tile's function is given, (rows, state, count, base), as a block.
 
     Vectors of rows that read operands from memory see the columns at addresses of their own.
     """

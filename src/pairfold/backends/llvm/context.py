@@ -97,21 +97,21 @@ class Code(Body):
         """One part of this scratch memory."""
         return self.flow.at(scratch, i64(self.layout.offset[name]))
 
-    def units(self, count: ir.Value) -> ir.Value:
-        """How many units that many rows are: tiles, or single rows where lanes are columns."""
+    def tiles(self, count: ir.Value) -> ir.Value:
+        """How many tiles that many rows are: as many as there are lanes each, or one."""
         if not self.row_major:
             return count
         lanes = self.plan.lane_count
         return self.builder.sdiv(self.builder.add(count, i64(lanes - 1)), i64(lanes))
 
-    def unit_rows(self, rows: ir.Value, unit: ir.Value) -> ir.Value:
-        """The packed rows of a unit."""
+    def tile_rows(self, rows: ir.Value, tile: ir.Value) -> ir.Value:
+        """The packed rows of a tile."""
         size = self.layout.row_group if self.row_major else self.item
-        return self.flow.at(rows, self.flow.times(unit, size))
+        return self.flow.at(rows, self.flow.times(tile, size))
 
-    def unit_state(self, state: ir.Value, unit: ir.Value) -> ir.Value:
-        """The states of a unit."""
-        return self.flow.at(state, self.flow.times(unit, self.layout.unit_state))
+    def tile_state(self, state: ir.Value, tile: ir.Value) -> ir.Value:
+        """The states of a tile."""
+        return self.flow.at(state, self.flow.times(tile, self.layout.tile_state))
 
     # -- arrays ---------------------------------------------------------------------------------
 

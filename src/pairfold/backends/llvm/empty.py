@@ -15,7 +15,7 @@ from .scratch import Layout, ListRows, Run
 
 
 def empty_states(kernel: Kernel, plan: Plan, layout: Layout) -> list[int]:
-    """What a unit's states are filled with: see `abi`."""
+    """What a tile's states are filled with: see `abi`."""
     found: list[int] = []
     row = plan.lane_count * layout.outer_item
     for run in layout.runs:

@@ -113,7 +113,7 @@ class Explanation(Explained):
             jam = f", {p.jam} at a time" if p.jam > 1 else ""
             columns = f"      for column in block{jam}:  # row values in lanes"
         else:
-            lines.append("    for row in panel:")
+            lines.append("    for row in row block:")
             columns = f"      for {p.lane_count} columns in block:  # column values in lanes"
         if p.screen is not None:
             lines.append("      bounds of all pairs; of columns that they rule out, nothing more")
@@ -195,7 +195,7 @@ def innermost_loop(assembly: str) -> list[str]:
     """The instructions of the loop body without inner jumps that has the most vector arithmetic.
 
     Reads assembly of x86 and AArch64 as LLVM writes it for any system: a block of the function
-    `unit` that ends in a conditional jump to its own label.
+    `tile` that ends in a conditional jump to its own label.
     """
     best: list[str] = []
     most = 0
@@ -212,7 +212,7 @@ def innermost_loop(assembly: str) -> list[str]:
             continue
         body.append(code)
         jump = _JUMP.fullmatch(code)
-        if jump and jump.group(1) == label and inside == "unit":
+        if jump and jump.group(1) == label and inside == "tile":
             weight = sum(1 for instruction in body if _ARITHMETIC.match(instruction))
             if weight > most:
                 best, most = list(body), weight

@@ -21,8 +21,8 @@ from .abi import (
     ACROSS,
     COLUMNS,
     COLUMNS_PER_SPLIT,
-    PANELS,
     PARTIALS,
+    ROW_BLOCKS,
     ROWS,
     ROWS_PER_TASK,
     SPLITS,
@@ -207,7 +207,7 @@ class FusedTasks:
 
     def write(self) -> None:
         """Write all functions."""
-        self.unit = self._unit_function()
+        self.tile = self._tile_function()
         self.gather = self._gather_function()
         self.finish_rows = self._finish_rows_function()
         self.finish_columns = self._finish_columns_function()
@@ -219,12 +219,12 @@ class FusedTasks:
         """The number of the first output that is folded across."""
         return self.kernel.places
 
-    def _unit_function(self) -> ir.Function:
-        """unit(scratch, rows, state, count, base, valid): fold a packed block into a tile of rows.
+    def _tile_function(self) -> ir.Function:
+        """tile(scratch, rows, state, count, base, valid): fold a packed block into a tile of rows.
 
         The block begins with column number `base`. Lanes from `valid` on repeat other rows.
         """
-        code = self.context.function("unit", BYTES, BYTES, BYTES, I64, I64, I64)
+        code = self.context.function("tile", BYTES, BYTES, BYTES, I64, I64, I64)
         scratch, *given, valid = code.given
         places = code.places(scratch)
         block = open_block(code, places, scratch, given)
@@ -264,12 +264,12 @@ class FusedTasks:
 
     def _sizes(self, code: Code, args: ir.Value) -> _Sizes:
         flow, layout = code.flow, self.context.layout
-        units = code.units(flow.word(args, ROWS_PER_TASK))
+        tiles = code.tiles(flow.word(args, ROWS_PER_TASK))
         stride = flow.times(flow.word(args, COLUMNS_PER_SPLIT), layout.outer_item)
         count = self.kernel.across * layout.components
-        return _Sizes(flow.times(units, layout.unit_state), flow.times(stride, count), stride)
+        return _Sizes(flow.times(tiles, layout.tile_state), flow.times(stride, count), stride)
 
-    def _stretch(self, code: Code, args: ir.Value, split: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def _columns_of(self, code: Code, args: ir.Value, split: ir.Value) -> tuple[ir.Value, ir.Value]:
         """(first column, the one after the last) of a split."""
         flow, b = code.flow, code.builder
         start = b.mul(split, flow.word(args, COLUMNS_PER_SPLIT))
@@ -277,33 +277,33 @@ class FusedTasks:
         return start, flow.minimum(stop, flow.word(args, COLUMNS))
 
     def _run(self) -> ir.Function:
-        """task(args, scratch, control, which): a panel of rows and a stretch of columns."""
+        """task(args, scratch, control, which): a block of rows and some columns."""
         code = self.context.slow_entry("task")
         args, scratch, _, which = code.given
         flow, b, lanes = code.flow, code.builder, self.plan.lane_count
         places = code.places(scratch)
         batch, first, count, split = task_parts(code, args, which, flow.word(args, SPLITS))
-        start, stop = self._stretch(code, args, split)
+        start, stop = self._columns_of(code, args, split)
         sizes = self._sizes(code, args)
         state = flow.at(flow.pointer(args, PARTIALS), b.mul(which, sizes.rows))
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(which, sizes.columns))
         task = Task(code, batch, parts_of(self.packing))
         task.once()
-        task.reset(state, code.units(count))
+        task.reset(state, code.tiles(count))
         for columns in self._columns(code, sizes.stride):
             columns.clear(sums, flow.word(args, COLUMNS_PER_SPLIT))
         LaneStates(code, places).clear(i64(self.plan.block))
-        with self._pieces(code, count) as (piece, here):
-            task.rows(b.add(first, piece), here)
-            own = code.unit_state(state, code.units(piece))
-            units = code.units(here)
+        with self._groups(code, count) as (group, here):
+            task.rows(b.add(first, group), here)
+            own = code.tile_state(state, code.tiles(group))
+            tiles = code.tiles(here)
 
             def fold(columns: ir.Value, base: ir.Value) -> None:
                 rows = code.part(scratch, "rows")
-                with flow.loop(i64(0), units, name="units") as unit:
-                    where = code.unit_rows(rows, unit.index), code.unit_state(own, unit.index)
-                    valid = b.sub(here, flow.times(unit.index, lanes))
-                    b.call(self.unit, [scratch, *where, columns, base, valid])
+                with flow.loop(i64(0), tiles, name="tiles") as tile:
+                    where = code.tile_rows(rows, tile.index), code.tile_state(own, tile.index)
+                    valid = b.sub(here, flow.times(tile.index, lanes))
+                    b.call(self.tile, [scratch, *where, columns, base, valid])
                 shift = flow.times(b.sub(base, start), self.context.layout.outer_item)
                 b.call(self.gather, [scratch, columns, flow.at(sums, shift), sizes.stride])
 
@@ -311,32 +311,32 @@ class FusedTasks:
         return code.done()
 
     @contextlib.contextmanager
-    def _pieces(
+    def _groups(
         self, code: Code, count: ir.Value
     ) -> Generator[tuple[ir.Value, ir.Value], None, None]:
-        """The rows of a panel, as many at a time as are packed: (first, how many)."""
+        """The rows of a row block, as many at a time as are packed: (first, how many)."""
         step = self.plan.rows_per_task
-        with code.flow.loop(i64(0), count, step, name="pieces") as piece:
-            left = code.builder.sub(count, piece.index)
-            yield piece.index, code.flow.minimum(i64(step), left)
+        with code.flow.loop(i64(0), count, step, name="groups") as group:
+            left = code.builder.sub(count, group.index)
+            yield group.index, code.flow.minimum(i64(step), left)
 
     # -- merging and finishing ------------------------------------------------------------------
 
     def _combine(self) -> ir.Function:
-        """combine_task(args, scratch, control, which): a panel of rows, or a stretch of columns."""
+        """combine_task(args, scratch, control, which): a block of rows, or some columns."""
         code = self.context.slow_entry("combine_task")
         args, _, _, which = code.given
         flow, b = code.flow, code.builder
-        panels, splits = flow.word(args, PANELS), flow.word(args, SPLITS)
-        each = b.add(panels, splits)
+        row_blocks, splits = flow.word(args, ROW_BLOCKS), flow.word(args, SPLITS)
+        each = b.add(row_blocks, splits)
         batch, number = b.sdiv(which, each), b.srem(which, each)
-        first_task = b.mul(b.mul(batch, panels), splits)
+        first_task = b.mul(b.mul(batch, row_blocks), splits)
         task = Task(code, batch, parts_of(self.packing))
         task.once()
-        with flow.when(b.icmp_signed("<", number, panels)):
+        with flow.when(b.icmp_signed("<", number, row_blocks)):
             self._combine_rows(code, task, number, first_task)
-        with flow.when(b.icmp_signed(">=", number, panels)):
-            split = b.sub(number, panels)
+        with flow.when(b.icmp_signed(">=", number, row_blocks)):
+            split = b.sub(number, row_blocks)
             self._combine_columns(code, task, split, first_task)
         return code.done()
 
@@ -344,22 +344,22 @@ class FusedTasks:
         self,
         code: Code,
         task: Task,
-        panel: ir.Value,
+        row_block: ir.Value,
         first_task: ir.Value,
     ) -> None:
-        """All splits of a panel; `first_task` is that of the batch element."""
+        """All splits of a row block; `first_task` is that of the batch element."""
         flow, b, batch = code.flow, code.builder, task.batch
         args, scratch = task.args, task.scratch
-        which = b.add(b.mul(batch, flow.word(args, PANELS)), panel)
+        which = b.add(b.mul(batch, flow.word(args, ROW_BLOCKS)), row_block)
         _, first, count, _ = task_parts(code, args, which, i64(1))
         sizes = self._sizes(code, args)
-        number = b.add(first_task, b.mul(panel, flow.word(args, SPLITS)))
+        number = b.add(first_task, b.mul(row_block, flow.word(args, SPLITS)))
         state = flow.at(flow.pointer(args, PARTIALS), b.mul(number, sizes.rows))
-        with self._pieces(code, count) as (piece, here):
-            start = b.add(first, piece)
+        with self._groups(code, count) as (group, here):
+            start = b.add(first, group)
             if any(self.kernel.factors[: self._first]):
                 task.rows(start, here)
-            own = code.unit_state(state, code.units(piece))
+            own = code.tile_state(state, code.tiles(group))
             b.call(self.finish_rows, [args, scratch, batch, start, here, own])
 
     def _finish_rows_function(self) -> ir.Function:
@@ -373,13 +373,13 @@ class FusedTasks:
         places = code.places(scratch)
         form, outputs = self.forms.form(code, places), Outputs(code, args, scratch, places)
         sizes = self._sizes(code, args)
-        with flow.loop(i64(0), code.units(count), name="units") as unit:
-            slots = Slots(code, places["once"], code.unit_rows(places["rows"], unit.index))
-            base = code.unit_state(state, unit.index)
+        with flow.loop(i64(0), code.tiles(count), name="tiles") as tile:
+            slots = Slots(code, places["once"], code.tile_rows(places["rows"], tile.index))
+            base = code.tile_state(state, tile.index)
             with flow.loop(i64(1), flow.word(args, SPLITS), name="splits") as split:
                 form.merge(base, flow.at(base, b.mul(split.index, sizes.rows)))
             outputs.take(form, base, flow.word(args, COLUMNS), slots.leaf(i64(0)))
-            start = flow.times(unit.index, lanes)
+            start = flow.times(tile.index, lanes)
             here = flow.minimum(i64(lanes), b.sub(count, start))
             for number in self._results(ROW):
                 outputs.write(batch, number, b.add(first, start), here)
@@ -392,10 +392,10 @@ class FusedTasks:
         split: ir.Value,
         first_task: ir.Value,
     ) -> None:
-        """All panels of a stretch of columns; `first_task` is that of the batch element."""
+        """All row blocks of some columns; `first_task` is that of the batch element."""
         flow, b, block = code.flow, code.builder, self.plan.block
         args, scratch, batch = task.args, task.scratch, task.batch
-        start, stop = self._stretch(code, args, split)
+        start, stop = self._columns_of(code, args, split)
         sizes = self._sizes(code, args)
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(b.add(first_task, split), sizes.columns))
         with flow.loop(start, stop, block, name="blocks") as column:
@@ -409,7 +409,7 @@ class FusedTasks:
     def _finish_columns_function(self) -> ir.Function:
         """finish_columns(args, scratch, batch, first, count, sums): a block to results.
 
-        `sums`: those of the first panel.
+        `sums`: those of the first row block.
         """
         code = self.context.function("finish_columns", BYTES, BYTES, I64, I64, I64, BYTES)
         args, scratch, batch, first, count, sums = code.given
@@ -424,8 +424,8 @@ class FusedTasks:
                     for n in range(run.first, run.stop)]  # fmt: skip
             for n, columns in each:
                 high, low = columns.addresses(sums, column.index, i64(n))
-                with flow.loop(i64(1), flow.word(args, PANELS), name="panels") as panel:
-                    shift = b.mul(panel.index, apart)
+                with flow.loop(i64(1), flow.word(args, ROW_BLOCKS), name="row blocks") as row_block:
+                    shift = b.mul(row_block.index, apart)
                     other = columns.load(flow.at(high, shift), flow.at(low, shift))
                     columns.add(other, high, low)
                 state = closed(code.outer, *columns.load(high, low))

@@ -26,8 +26,8 @@ class FusedCall(Call):
         """Do all tasks, and merge what they leave of rows and of columns."""
         bound, across = self.bound, self.launcher.kernel.across
         parts, layout = bound.parts, bound.native.layout
-        units = parts.rows_per_task // bound.native.plan.lane_count
-        of_rows = parts.tasks * units * layout.unit_state
+        tiles = parts.rows_per_task // bound.native.plan.lane_count
+        of_rows = parts.tasks * tiles * layout.tile_state
         of_columns = parts.tasks * parts.columns_per_split * layout.outer_item
         of_columns *= across * layout.components
         memory = np.empty(of_rows + of_columns + _ALIGNED, np.uint8)
@@ -36,7 +36,7 @@ class FusedCall(Call):
         alive = alive, memory
         pool.run(bound.native.run, table, bound.scratch, parts.tasks, bound.seconds, alive)
         merging = (of_rows + of_columns) * SECONDS_PER_BYTE
-        tasks = parts.batches * (parts.panels + parts.splits)
+        tasks = parts.batches * (parts.row_blocks + parts.splits)
         pool.run(bound.native.combine, table, bound.scratch, tasks, merging, alive)
 
 

@@ -39,7 +39,7 @@ from .abi import (
     OFFSETS,
     PARTIALS,
     ROWS,
-    SPARSE_PANELS,
+    SPARSE_ROW_BLOCKS,
     WORDS_PER_ARRAY,
 )
 from .machine import machine
@@ -219,19 +219,19 @@ class Launcher:
                 hint="float64 arrays",
             )
         parts = bound.parts
-        cut = (parts.rows_per_task, parts.panels, parts.splits, parts.columns_per_split)
+        cut = (parts.rows_per_task, parts.row_blocks, parts.splits, parts.columns_per_split)
         if offsets is None:
             offsets = np.zeros(len(strides), np.int64)
         words = [rows, columns, *cut, offsets.ctypes.data, *[0] * (BLOCK - OFFSETS - 1)]
         words += bound.native.words
-        panels = None
+        row_blocks = None
         if bound.pattern is not None:
-            panels = bound.pattern.panels(rows, parts.rows_per_task)
-            words[SPARSE_PANELS] = panels.ctypes.data
+            row_blocks = bound.pattern.row_blocks(rows, parts.rows_per_task)
+            words[SPARSE_ROW_BLOCKS] = row_blocks.ctypes.data
             words[INTERVALS] = bound.pattern.intervals.ctypes.data
         for pair in strides:
             words += (0, *pair)
-        return self.calls(self, bound, words, (offsets, panels))
+        return self.calls(self, bound, words, (offsets, row_blocks))
 
     def unrearranged(self, call: Call) -> Call:
         """The same without rearrangement or assumption: inf, NaN, huge exponents in each term."""

@@ -31,7 +31,7 @@ def alike(values: Sequence[ir.Value], lists: Sequence[Sequence[ir.Value]]) -> li
 
 
 class BlockLoop(Protocol):
-    """A loop over the pairs of a block and the rows of one unit, in the function being written."""
+    """A loop over the pairs of a block and the rows of one tile, in the function being written."""
 
     def fold(self) -> None:
         """Write the loop, and what merges its accumulators into the states."""

@@ -16,7 +16,7 @@ from .states import Form
 
 
 class Outputs:
-    """Results of a unit, in one function being written: kept in scratch memory, then written out.
+    """Results of a tile, in one function being written: kept in scratch memory, then written out.
 
     `args` is the table of the call, `scratch` the task's memory with its `places`.
     """
@@ -49,7 +49,7 @@ class Outputs:
         return code.builder.fmul(code.to_outer(found), value)
 
     def take(self, form: Form, state: ir.Value, columns: ir.Value, leaf: Leaf) -> None:
-        """Keep the results of a unit after so many columns; `leaf` reads what factors need."""
+        """Keep the results of a tile after so many columns; `leaf` reads what factors need."""
         for part in form.finish(state, columns):
             value = part.value
             if part.output is not None:
@@ -64,7 +64,7 @@ class Outputs:
         return ir.DoubleType() if kind == "state" else I64, 8
 
     def keep(self, number: int, component: ir.Value, r: int, value: ir.Value) -> None:
-        """Keep one component of a result of a unit, to be written when the unit is finished."""
+        """Keep one component of a result of a tile, to be written when the tile is finished."""
         code, b, width = self.code, self.code.builder, self.code.plan.width
         kind = self.kernel.kinds[number]
         element, item = self._element(number)
@@ -106,13 +106,13 @@ def finish_function(context: Context, forms: Forms) -> ir.Function:
     flow, b, lanes = code.flow, code.builder, context.plan.lane_count
     places = code.places(scratch)
     form, outputs = forms.form(code, places), Outputs(code, args, scratch, places)
-    with flow.loop(i64(0), code.units(count), name="units") as unit:
-        slots = Slots(code, places["once"], code.unit_rows(places["rows"], unit.index))
-        own = code.unit_state(state, unit.index)
+    with flow.loop(i64(0), code.tiles(count), name="tiles") as tile:
+        slots = Slots(code, places["once"], code.tile_rows(places["rows"], tile.index))
+        own = code.tile_state(state, tile.index)
         if not context.row_major:
             form.gather(own)
         outputs.take(form, own, columns, slots.leaf(i64(0)))
-        start = flow.times(unit.index, lanes if context.row_major else 1)
+        start = flow.times(tile.index, lanes if context.row_major else 1)
         here = i64(1)
         if context.row_major:
             here = flow.minimum(i64(lanes), b.sub(count, start))

@@ -1,6 +1,6 @@
 """Kernel and plan to LLVM IR: the parts of the code generator, put together.
 
-A task holds some rows (a panel) and a stretch of columns. Rows and blocks of columns are packed
+A task holds some rows (a row block) and some columns. Rows and blocks of columns are packed
 into component-major buffers ([slot][lane]), strides and tails being dealt with there and nowhere
 else; the inner loop over a block reads only these buffers, keeps its accumulators in registers and
 merges them into wider states block after block. User arrays are read only at packing, at indices
@@ -66,7 +66,7 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
         forms = Forms(context)
         finish_function(context, forms)
         screen = None if plan.screen is None else Screen(context, plan.screen)
-        unit_function(context, forms, screen)
+        tile_function(context, forms, screen)
         drivers = (run_driver(machine, parts_of(packing, screen is not None)),)
     else:
         refactored = any(factor is not None for factor in kernel.factors)
@@ -78,13 +78,13 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
     return Program(context.module, (*context.runtime, *drivers))
 
 
-def unit_function(context: Context, forms: Forms, screen: Screen | None = None) -> ir.Function:
-    """unit(scratch, rows, state, count, base): fold a packed block into one unit's states.
+def tile_function(context: Context, forms: Forms, screen: Screen | None = None) -> ir.Function:
+    """tile(scratch, rows, state, count, base): fold a packed block into one tile's states.
 
-    A unit is a tile of rows (lanes are rows) or a single row (lanes are columns; `rows` then
+    A tile is as many rows as there are lanes, or a single row where lanes are columns (`rows` then
     points at its lane in the group). The block begins with column number `base`.
     """
-    code = context.entry("unit")
+    code = context.entry("tile")
     scratch, *given = code.given
     places = code.places(scratch)
     block, form = open_block(code, places, scratch, given), forms.form(code, places)
@@ -96,10 +96,10 @@ def unit_function(context: Context, forms: Forms, screen: Screen | None = None) 
 
 
 def merge_function(context: Context, forms: Forms) -> ir.Function:
-    """merge(scratch, into, other, units): the states of another split joined to those of one."""
+    """merge(scratch, into, other, tiles): the states of another split joined to those of one."""
     code = context.entry("merge")
-    scratch, into, other, units = code.given
+    scratch, into, other, tiles = code.given
     form = forms.form(code, code.places(scratch))
-    with code.flow.loop(i64(0), units, name="units") as unit:
-        form.merge(code.unit_state(into, unit.index), code.unit_state(other, unit.index))
+    with code.flow.loop(i64(0), tiles, name="tiles") as tile:
+        form.merge(code.tile_state(into, tile.index), code.tile_state(other, tile.index))
     return code.done()

@@ -25,12 +25,12 @@ CALLED: dict[str, tuple[ir.Type, ...]] = {
     # compute(args, scratch, destination, padded): from packed rows or columns, whole vectors.
     "compute_rows": (BYTES, BYTES, BYTES, I64),
     "compute_columns": (BYTES, BYTES, BYTES, I64),
-    # screen_rows(scratch, units), screen_columns(scratch, count)
+    # screen_rows(scratch, tiles), screen_columns(scratch, count)
     "screen_rows": (BYTES, I64),
     "screen_columns": (BYTES, I64),
-    # unit(scratch, rows, state, count, base): a packed block of columns and one unit.
-    "unit": (BYTES, BYTES, BYTES, I64, I64),
-    # merge(scratch, into, other, units): the states of another split.
+    # tile(scratch, rows, state, count, base): a packed block of columns and one tile.
+    "tile": (BYTES, BYTES, BYTES, I64, I64),
+    # merge(scratch, into, other, tiles): the states of another split.
     "merge": (BYTES, BYTES, BYTES, I64),
     # finish(args, scratch, batch, first, count, columns, state)
     "finish": (BYTES, BYTES, I64, I64, I64, I64, BYTES),

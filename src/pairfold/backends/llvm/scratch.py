@@ -10,7 +10,7 @@ from ...errors import MemoryLimitError
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.schedule import Plan, cells, frontier
-from .abi import PANEL
+from .abi import ROW_BLOCK
 from .shorts import ScreenPlaces
 from .tables import TablePlaces
 
@@ -48,7 +48,7 @@ class ListRows:
 class Run:
     """Neighbouring places of states that have the rule of an accumulator.
 
-    Places `first` ... `first + count - 1` of a unit, each of `words` numbers for every lane, after
+    Places `first` ... `first + count - 1` of a tile, each of `words` numbers for every lane, after
     `start` words of the places before. Each number may have its correction after it.
     """
 
@@ -81,7 +81,7 @@ class Layout:
         self.runs = self._runs(plan, kernel.kept_on(ROW))
         self.column_runs = self._runs(plan, kernel.kept_on(COLUMN))
         self.state_words = self.runs[-1].after if self.runs else 0
-        self.unit_state = (self.state_words + kernel.maxima) * lanes * self.outer_item
+        self.tile_state = (self.state_words + kernel.maxima) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
         self.screen = ScreenPlaces(plan, kernel.stages[ROW].size * plan.row_group * self.item)
         self.row_group = self.screen.row_bytes
@@ -91,7 +91,7 @@ class Layout:
         )
         self.tables = TablePlaces(kernel, plan)
         sizes = {
-            "panel": 8 * PANEL,  # the first: drivers know it as the start of the memory
+            "row block": 8 * ROW_BLOCK,  # the first: drivers know it as the start of the memory
             "once": kernel.stages[ONCE].size * self.item,
             "rows": groups * self.row_group,
             "columns": kernel.stages[COLUMN].size * plan.block * self.item,
@@ -102,7 +102,7 @@ class Layout:
             "rescale": kernel.maxima * lanes * self.outer_item,
             "rescale other": kernel.maxima * lanes * self.outer_item,
             "across": self.across,
-            "state": 0 if kernel.fused else plan.tiles * self.unit_state,
+            "state": 0 if kernel.fused else plan.tiles * self.tile_state,
             **self.screen.sizes,
         }
         for number, (kind, size) in enumerate(zip(kernel.kinds, kernel.results, strict=True)):
@@ -125,12 +125,12 @@ class Layout:
     def words(self, plan: Plan) -> list[int]:
         """What drivers are told of a kernel, from `abi.BLOCK` on."""
         tiles = plan.lanes == "row"
-        unit = plan.lane_count if tiles else 1
+        tile = plan.lane_count if tiles else 1
         packed = plan.lane_count if tiles else plan.row_group
-        unit_rows = self.row_group if tiles else self.item
+        tile_rows = self.row_group if tiles else self.item
         places = (self.offset[name] for name in ("rows", "columns", "state", "once"))
-        sizes = (unit_rows, self.unit_state, self.state_bytes)
-        return [plan.block, unit, packed, *sizes, *places]
+        sizes = (tile_rows, self.tile_state, self.state_bytes)
+        return [plan.block, tile, packed, *sizes, *places]
 
     def _runs(self, plan: Plan, accumulators: Sequence[Accumulator]) -> list[Run]:
         """The states of some accumulators; running ones of the same rule are one run."""

@@ -68,7 +68,7 @@ class _Memory:
         return self.simd.splat(ir.Constant(I32, value))
 
     def part(self, rows: ir.Value, name: str, place: ir.Value, item: int) -> ir.Value:
-        """The address of entry `place` of a part of a unit's screen."""
+        """The address of entry `place` of a part of a tile's screen."""
         start = self.flow.at(rows, i64(self.code.layout.screen.row[name]))
         return self.flow.at(start, self.flow.times(place, item))
 
@@ -93,13 +93,13 @@ class _Grid:
         self.flow, self.builder, self.simd = memory.flow, memory.builder, memory.simd
         self.item = memory.item
 
-    def rows(self, units: ir.Value) -> None:
+    def rows(self, tiles: ir.Value) -> None:
         """The grid of a task, and its rows on it."""
         flow, lanes, item, part = self.flow, self.plan.lane_count, self.item, self.memory.part
-        self._choose(units)
+        self._choose(tiles)
         slots = i64(self.distance.row * lanes * item)
-        with flow.loop(i64(0), units, name="units") as unit:
-            rows = self.code.unit_rows(self.places["rows"], unit.index)
+        with flow.loop(i64(0), tiles, name="tiles") as tile:
+            rows = self.code.tile_rows(self.places["rows"], tile.index)
             with flow.loop(i64(0), i64(self.plan.vectors), name="vectors") as r:
                 lane = flow.times(r.index, self.plan.width)
                 start = flow.at(flow.at(rows, slots), flow.times(lane, item))
@@ -135,7 +135,7 @@ class _Grid:
             most = self.memory.across_lanes("fmax", error)
             flow.store(most, flow.at(self.places["screen errors"], i64(place * item)), item)
 
-    def _choose(self, units: ir.Value) -> None:
+    def _choose(self, tiles: ir.Value) -> None:
         """Centre: the middle of the rows' range, component by component; width: from the largest.
 
         Numbers that are not finite have no part in it.
@@ -147,19 +147,19 @@ class _Grid:
         start = flow.at(self.places["rows"], i64(self.distance.row * lanes * item))
         with flow.loop(i64(0), i64(self.distance.dim), carried=[zero], name="ranges") as k:
             ends = [simd.constant(largest), simd.constant(-largest)]
-            with flow.loop(i64(0), units, carried=ends, name="units") as unit:
-                row = self.code.unit_rows(start, unit.index)
+            with flow.loop(i64(0), tiles, carried=ends, name="tiles") as tile:
+                row = self.code.tile_rows(start, tile.index)
                 row = flow.at(row, flow.times(k.index, lanes * item))
-                low, high = unit.values
+                low, high = tile.values
                 for r in range(self.plan.vectors):
                     value = flow.load(simd.type, flow.at(row, i64(self.code.vector((0, r)))), 4)
                     finite = simd.compare("<=", simd.abs(value), simd.constant(largest))
                     low = simd.lesser(simd.select(finite, value, low), low)
                     high = simd.greater(simd.select(finite, value, high), high)
-                unit.next = [low, high]
+                tile.next = [low, high]
             low, high = (
                 self.memory.across_lanes(name, simd.mul(value, half))
-                for name, value in zip(("fmin", "fmax"), unit.results, strict=True)
+                for name, value in zip(("fmin", "fmax"), tile.results, strict=True)
             )
             centre = flow.at(self.places["screen centre"], flow.times(k.index, item))
             flow.store(b.fadd(low, high), centre, item)
@@ -234,9 +234,9 @@ class _Grid:
 
 
 class Screen:
-    """A screen of a module: the functions that its driver calls, the loop of its units.
+    """A screen of a module: the functions that its driver calls, the loop of its tiles.
 
-    screen_rows(scratch, units): the grid of a task, and its rows on it; screen_columns(scratch,
+    screen_rows(scratch, tiles): the grid of a task, and its rows on it; screen_columns(scratch,
     count): a packed block of columns on the grid.
     """
 
@@ -247,8 +247,8 @@ class Screen:
 
     def _rows_function(self) -> ir.Function:
         code = self.context.entry("screen_rows")
-        scratch, units = code.given
-        _Grid(_Memory(code, code.places(scratch), self.distance)).rows(units)
+        scratch, tiles = code.given
+        _Grid(_Memory(code, code.places(scratch), self.distance)).rows(tiles)
         return code.done()
 
     def _columns_function(self) -> ir.Function:

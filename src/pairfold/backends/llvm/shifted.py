@@ -26,7 +26,7 @@ from .states import Finished, Form, Output, Part, Scale, States, closed, finishe
 
 
 class Maxima:
-    """The running maxima of a unit; they lie behind its states.
+    """The running maxima of a tile; they lie behind its states.
 
     An accumulator has one for each component, or one for all where a weight multiplies the terms.
     Those of all accumulators of a kernel are numbered one after the other.
@@ -105,7 +105,7 @@ class Maxima:
             flow.store(after, self._kept("maxima", self.code.item, which, r), 4)
 
     def merge(self, into: ir.Value, other: ir.Value, accumulator: Accumulator) -> None:
-        """The common maxima of two units, and what the sums of either are to be multiplied by."""
+        """The common maxima of two tiles, and what the sums of either are to be multiplied by."""
         flow = self.flow
         with self._each(accumulator) as which:
             for r in range(self.plan.vectors):
@@ -153,7 +153,7 @@ class MaxShifted:
         return lambda parts, place, r: self.maxima.scaled(name, parts, self._maximum(place), r)
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
-        """Join the states of two units."""
+        """Join the states of two tiles."""
         self.maxima.merge(into, other, self.accumulator)
         self.states.merge(into, other, (self._scale("rescale"), self._scale("rescale other")))
 
@@ -185,7 +185,7 @@ class MaxShifted:
         self.maxima.gather(state, self.accumulator)
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a unit."""
+        """The results of a tile."""
         own, outer, scale = self.accumulator, self.code.outer, self._scale("rescale")
         for output, component in self.states.components(own):
             _, place = output
@@ -205,7 +205,7 @@ class MaxShifted:
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
         """Not needed: blocks with sums are folded whole."""
-        raise InternalError("sums of shifted terms are folded for all rows of a unit")
+        raise InternalError("sums of shifted terms are folded for all rows of a tile")
 
     def limit(self, state: ir.Value) -> ir.Value:
         """None: every term counts."""

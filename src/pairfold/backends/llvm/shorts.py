@@ -119,7 +119,7 @@ _WAYS: dict[str, Callable[[Simd, ir.Value, ir.Value, ir.Value], ir.Value]] = {
 
 
 class ScreenPlaces:
-    """Where the parts of a screen lie: behind the packed rows of a unit, and in scratch memory.
+    """Where the parts of a screen lie: behind the packed rows of a tile, and in scratch memory.
 
     `row` is measured from the packed rows; `sizes` are those of the parts of scratch memory.
     """

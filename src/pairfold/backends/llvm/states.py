@@ -1,9 +1,9 @@
 """States of rows in memory: reset, and merge, block after block or split after split.
 
-Layout: [unit][component][state][lane], each state followed by the correction of its compensated
+Layout: [tile][component][state][lane], each state followed by the correction of its compensated
 sum where the plan asks for one; the total counts as one more component. Components of each
-accumulator have as many states as its rule. Running maxima lie behind. A unit is a tile of rows, or
-one row spread over the lanes.
+accumulator have as many states as its rule. Running maxima lie behind. A tile is as many rows as
+there are lanes, or one row spread over the lanes.
 
 A `Form` says what some states of a kernel are and what becomes of them; there is one for running
 states (here), one for terms that are measured from running maxima, and one for lists of the K
@@ -42,7 +42,7 @@ Scale = Callable[[Sequence[Part], ir.Value, int], list[Part]]
 
 @dataclass(frozen=True)
 class Finished:
-    """A vector of finished values: component `at` of a result, for vector r of the unit's rows.
+    """A vector of finished values: component `at` of a result, for vector r of the tile's rows.
 
     `number`: that of the result, of all that the kernel gives.
 
@@ -58,9 +58,9 @@ class Finished:
 
 
 class Form(Protocol):
-    """States of a kernel's rows, in one function being written: places `first` to `stop` of a unit.
+    """States of a kernel's rows, in one function being written: places `first` to `stop` of a tile.
 
-    `state` is always the address of a unit's states, or of those of one vector of its rows.
+    `state` is always the address of a tile's states, or of those of one vector of its rows.
     """
 
     @property
@@ -74,7 +74,7 @@ class Form(Protocol):
         ...
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
-        """Join the states of two units."""
+        """Join the states of two tiles."""
         ...
 
     def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
@@ -107,7 +107,7 @@ class Form(Protocol):
         ...
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a unit, after so many columns."""
+        """The results of a tile, after so many columns."""
         ...
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
@@ -122,7 +122,7 @@ class Form(Protocol):
 class States:
     """Numbers with a rule to merge them, in memory: those of a run of places.
 
-    Places are counted from the first of the unit.
+    Places are counted from the first of the tile.
     """
 
     def __init__(self, code: Code, run: Run) -> None:
@@ -217,7 +217,7 @@ class States:
         other: ir.Value,
         scales: tuple[Scale | None, Scale | None] = (None, None),
     ) -> None:
-        """Join the states of two units."""
+        """Join the states of two tiles."""
         with self._each("merging") as place:
             for r in range(self.plan.vectors):
                 there = self.load(other, place.index, r)
@@ -335,7 +335,7 @@ class Running:
         self.first, self.stop = run.first, run.stop
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
-        """Join the states of two units."""
+        """Join the states of two tiles."""
         self.states.merge(into, other)
 
     def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
@@ -365,7 +365,7 @@ class Running:
         """Lanes have nothing in common."""
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a unit."""
+        """The results of a tile."""
         for each in self.states.accumulators():
             for output, component in self.states.components(each):
                 for r, parts in enumerate(self.states.vectors(state, output[1])):
@@ -387,7 +387,7 @@ class Running:
 class Together:
     """The states of several runs, each of its own form.
 
-    `apart`: the addresses of the states of each form, where they are not that of the unit.
+    `apart`: the addresses of the states of each form, where they are not that of the tile.
     """
 
     def __init__(
@@ -405,7 +405,7 @@ class Together:
         return form, block if self.apart is None else replace(block, state=self.apart[which])
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
-        """Join the states of two units."""
+        """Join the states of two tiles."""
         for form in self.forms:
             form.merge(into, other)
 
@@ -444,7 +444,7 @@ class Together:
             form.gather(state)
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a unit."""
+        """The results of a tile."""
         for form in self.forms:
             yield from form.finish(state, columns)
 

@@ -1,7 +1,7 @@
 """Tasks: rows and columns packed and folded, and the drivers that take tasks until none is left.
 
 run(args, scratch, control)      takes tasks off a shared counter; of most kernels, a task holds
-                                 some rows (a panel) and folds intervals of columns into them
+                                 some rows (a row block) and folds intervals of columns into them
 combine(args, scratch, control)  likewise, tasks that merge what those of `run` have left
 
 All kernels share drivers. What they need to know of a kernel stands in the table of arguments, and
@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass
 from llvmlite import ir
 
 from ...lower.kernel import ROW
-from ...lower.pattern import PANEL_WORDS
+from ...lower.pattern import ROW_BLOCK_WORDS
 from ...lower.schedule import Machine
 from .abi import (
     ACTIVE,
@@ -42,22 +42,22 @@ from .abi import (
     ONCE_LIST,
     OWN_INTERVAL,
     PACKED,
-    PANELS,
     PARTIALS,
+    ROW_BLOCKS,
     ROW_COUNT,
     ROWS,
     ROWS_AT,
     ROWS_LIST,
     ROWS_PER_TASK,
-    SPARSE_PANELS,
+    SPARSE_ROW_BLOCKS,
     SPLITS,
     STATE_AT,
     STATE_BYTES,
     STOP,
+    TILE,
+    TILE_ROWS,
+    TILE_STATE,
     TOTAL,
-    UNIT,
-    UNIT_ROWS,
-    UNIT_STATE,
     WHOLE,
 )
 from .copying import rounded_up
@@ -148,18 +148,18 @@ class Task:
         """A part of scratch memory, the offset of which is a word of the table."""
         return self.flow.at(self.scratch, self.word(place))
 
-    def units(self, count: ir.Value) -> ir.Value:
-        """How many units that many rows are: tiles, or single rows where lanes are columns."""
-        b, unit = self.builder, self.word(UNIT)
-        return b.sdiv(b.add(count, b.sub(unit, i64(1))), unit)
+    def tiles(self, count: ir.Value) -> ir.Value:
+        """How many tiles that many rows are: as many as there are lanes each, or one."""
+        b, tile = self.builder, self.word(TILE)
+        return b.sdiv(b.add(count, b.sub(tile, i64(1))), tile)
 
-    def unit_rows(self, unit: ir.Value) -> ir.Value:
-        """The packed rows of a unit."""
-        return self.flow.at(self.part(ROWS_AT), self.builder.mul(unit, self.word(UNIT_ROWS)))
+    def tile_rows(self, tile: ir.Value) -> ir.Value:
+        """The packed rows of a tile."""
+        return self.flow.at(self.part(ROWS_AT), self.builder.mul(tile, self.word(TILE_ROWS)))
 
-    def unit_state(self, state: ir.Value, unit: ir.Value) -> ir.Value:
-        """The states of a unit."""
-        return self.flow.at(state, self.builder.mul(unit, self.word(UNIT_STATE)))
+    def tile_state(self, state: ir.Value, tile: ir.Value) -> ir.Value:
+        """The states of a tile."""
+        return self.flow.at(state, self.builder.mul(tile, self.word(TILE_STATE)))
 
     def once(self) -> None:
         """Pack parameters, and compute what depends on them alone."""
@@ -167,17 +167,17 @@ class Task:
         if self.parts.compute_once:
             self.builder.call(called(self.body, "compute_once"), [self.args, self.scratch])
 
-    def reset(self, state: ir.Value, units: ir.Value) -> None:
+    def reset(self, state: ir.Value, tiles: ir.Value) -> None:
         """States of no columns."""
         flow, b = self.flow, self.builder
         fills = self.flow.pointer(self.args, FILLS)
         with (
             flow.loop(i64(0), self.word(FILL_COUNT), name="fills") as each,
-            flow.loop(i64(0), units, name="units") as unit,
+            flow.loop(i64(0), tiles, name="tiles") as tile,
         ):
             entry = flow.at(fills, flow.times(each.index, 8 * FILL_WORDS))
             first, count, apart, words, pattern = (flow.word(entry, n) for n in range(FILL_WORDS))
-            own = flow.at(self.unit_state(state, unit.index), first)
+            own = flow.at(self.tile_state(state, tile.index), first)
             with flow.loop(i64(0), count, name="places") as place:
                 start = flow.at(own, b.mul(place.index, apart))
                 with flow.loop(i64(0), words, name="words") as word:
@@ -188,16 +188,16 @@ class Task:
         if not self.parts.rows:
             return
         flow, b = self.flow, self.builder
-        packed, unit = self.word(PACKED), self.word(UNIT)
+        packed, tile = self.word(PACKED), self.word(TILE)
         with flow.loop(i64(0), count, packed, name="groups") as group:
             here = flow.minimum(packed, b.sub(count, group.index))
-            where = self.unit_rows(b.sdiv(group.index, unit))
+            where = self.tile_rows(b.sdiv(group.index, tile))
             self._pack(b.add(first, group.index), here, where, ROWS_LIST)
             if self.parts.compute_rows:
                 self._computed("compute_rows", here, where, ROWS_LIST)
             self._checked(here, where, ROWS_LIST)
         if self.parts.screen:
-            b.call(called(self.body, "screen_rows"), [self.scratch, self.units(count)])
+            b.call(called(self.body, "screen_rows"), [self.scratch, self.tiles(count)])
 
     def columns(self, start: ir.Value, stop: ir.Value, fold: FoldBlock) -> None:
         """FoldBlock columns from start to stop, block after block, unless the task is to stop."""
@@ -249,10 +249,10 @@ def task_parts(
     """(batch, first row, rows, split) of a task."""
     flow, b = body.flow, body.builder
     split = b.srem(which, splits)
-    panel_of_all = b.sdiv(which, splits)
-    panels = flow.word(args, PANELS)
-    batch = b.sdiv(panel_of_all, panels)
-    first = b.mul(b.srem(panel_of_all, panels), flow.word(args, ROWS_PER_TASK))
+    block_of_all = b.sdiv(which, splits)
+    row_blocks = flow.word(args, ROW_BLOCKS)
+    batch = b.sdiv(block_of_all, row_blocks)
+    first = b.mul(b.srem(block_of_all, row_blocks), flow.word(args, ROWS_PER_TASK))
     count = flow.minimum(flow.word(args, ROWS_PER_TASK), b.sub(flow.word(args, ROWS), first))
     return batch, first, count, split
 
@@ -264,46 +264,46 @@ def _begun_task(module: ir.Module) -> Body:
 
 
 def _task(module: ir.Module, parts: Parts) -> ir.Function:
-    """one_task(args, scratch, control, which): fold a panel of rows over intervals of columns."""
+    """one_task(args, scratch, control, which): fold a block of rows over intervals of columns."""
     body = _begun_task(module)
     args, scratch, _, which = body.given
     flow, b = body.flow, body.builder
     splits = flow.word(args, SPLITS)
     batch, *dense = task_parts(body, args, which, splits)
     task = Task(body, batch, parts)
-    unit, finish = called(body, "unit"), called(body, "finish")
-    panel = scratch
-    intervals = _panel(body, which, (dense[0], dense[1], dense[2]), panel)
-    first, count = flow.word(panel, FIRST_ROW), flow.word(panel, ROW_COUNT)
-    units = task.units(count)
+    tile, finish = called(body, "tile"), called(body, "finish")
+    row_block = scratch
+    intervals = _row_block(body, which, (dense[0], dense[1], dense[2]), row_block)
+    first, count = flow.word(row_block, FIRST_ROW), flow.word(row_block, ROW_COUNT)
+    tiles = task.tiles(count)
     partial = flow.at(flow.pointer(args, PARTIALS), b.mul(which, task.word(STATE_BYTES)))
     alone = b.icmp_signed("==", splits, i64(1))
     state = b.select(alone, task.part(STATE_AT), partial)
     task.once()
-    task.reset(state, units)
+    task.reset(state, tiles)
     task.rows(first, count)
 
     def fold(columns: ir.Value, base: ir.Value) -> None:
-        with flow.loop(i64(0), units, name="units") as each:
-            here, there = task.unit_rows(each.index), task.unit_state(state, each.index)
-            b.call(unit, [scratch, here, there, columns, base])
+        with flow.loop(i64(0), tiles, name="tiles") as each:
+            here, there = task.tile_rows(each.index), task.tile_state(state, each.index)
+            b.call(tile, [scratch, here, there, columns, base])
 
-    low, high = flow.word(panel, FIRST_INTERVAL), flow.word(panel, LAST_INTERVAL)
+    low, high = flow.word(row_block, FIRST_INTERVAL), flow.word(row_block, LAST_INTERVAL)
     with flow.loop(low, high, name="intervals") as each:
         interval = flow.at(intervals, flow.times(each.index, 16))
         task.columns(flow.word(interval, 0), flow.word(interval, 1), fold)
     with flow.when(alone):
-        columns = flow.word(panel, COLUMN_COUNT)
+        columns = flow.word(row_block, COLUMN_COUNT)
         b.call(finish, [args, scratch, batch, first, count, columns, state])
     return body.done()
 
 
-def _panel(
-    body: Body, which: ir.Value, dense: tuple[ir.Value, ir.Value, ir.Value], panel: ir.Value
+def _row_block(
+    body: Body, which: ir.Value, dense: tuple[ir.Value, ir.Value, ir.Value], row_block: ir.Value
 ) -> ir.Value:
-    """Write what a task knows of its panel of rows; returns the table of intervals.
+    """Write what a task knows of its block of rows; returns the table of intervals.
 
-    `dense`: (first row, rows, split), of a fold over all columns: one interval. The panels of
+    `dense`: (first row, rows, split), of a fold over all columns: one interval. The row blocks of
     a sparse fold, and their intervals, are read from tables.
     """
     flow, b, args = body.flow, body.builder, body.given[0]
@@ -313,19 +313,20 @@ def _panel(
     stop = flow.minimum(stop, flow.word(args, COLUMNS))
     words = [first, count, i64(0), i64(1), flow.word(args, COLUMNS), start, stop]
     for place, word in enumerate(words):
-        flow.store(word, flow.at(panel, i64(8 * place)), 8)
-    sparse = b.icmp_signed("!=", flow.word(args, SPARSE_PANELS), i64(0))
+        flow.store(word, flow.at(row_block, i64(8 * place)), 8)
+    sparse = b.icmp_signed("!=", flow.word(args, SPARSE_ROW_BLOCKS), i64(0))
     with flow.when(sparse):
-        number = b.srem(which, flow.word(args, PANELS))
-        source = flow.at(flow.pointer(args, SPARSE_PANELS), flow.times(number, 8 * PANEL_WORDS))
-        for place in range(PANEL_WORDS):
-            flow.store(flow.word(source, place), flow.at(panel, i64(8 * place)), 8)
-    own = flow.at(panel, i64(8 * OWN_INTERVAL))
+        number = b.srem(which, flow.word(args, ROW_BLOCKS))
+        shift = flow.times(number, 8 * ROW_BLOCK_WORDS)
+        source = flow.at(flow.pointer(args, SPARSE_ROW_BLOCKS), shift)
+        for place in range(ROW_BLOCK_WORDS):
+            flow.store(flow.word(source, place), flow.at(row_block, i64(8 * place)), 8)
+    own = flow.at(row_block, i64(8 * OWN_INTERVAL))
     return b.select(sparse, flow.pointer(args, INTERVALS), own)
 
 
 def _combine_task(module: ir.Module, parts: Parts) -> ir.Function:
-    """one_task(args, scratch, control, which): merge the splits of a panel, in order."""
+    """one_task(args, scratch, control, which): merge the splits of a row block, in order."""
     body = _begun_task(module)
     args, scratch, _, which = body.given
     flow, b = body.flow, body.builder
@@ -333,15 +334,15 @@ def _combine_task(module: ir.Module, parts: Parts) -> ir.Function:
     batch, first, count, _ = task_parts(body, args, which, i64(1))
     task = Task(body, batch, parts)
     merge, finish = called(body, "merge"), called(body, "finish")
-    size, units = task.word(STATE_BYTES), task.units(count)
-    panel = flow.at(flow.pointer(args, PARTIALS), b.mul(b.mul(which, splits), size))
+    size, tiles = task.word(STATE_BYTES), task.tiles(count)
+    row_block = flow.at(flow.pointer(args, PARTIALS), b.mul(b.mul(which, splits), size))
     task.once()
     task.rows(first, count)
     with flow.loop(i64(1), splits, name="splits") as split:
-        other = flow.at(panel, b.mul(split.index, size))
-        b.call(merge, [scratch, panel, other, units])
+        other = flow.at(row_block, b.mul(split.index, size))
+        b.call(merge, [scratch, row_block, other, tiles])
     columns = flow.word(args, COLUMNS)
-    b.call(finish, [args, scratch, batch, first, count, columns, panel])
+    b.call(finish, [args, scratch, batch, first, count, columns, row_block])
     return body.done()
 
 

@@ -295,18 +295,18 @@ class TopK:
         return self.flow.at(self.states.address(state, place, 0), shift)
 
     def _each(self) -> Iterator[tuple[ir.Value, int]]:
-        """(component, vector) of the lists of a unit."""
+        """(component, vector) of the lists of a tile."""
         with self.flow.loop(i64(self.first), i64(self.stop), name="lists") as place:
             for r in range(self.plan.vectors):
                 yield place.index, r
 
     def _settle(self, state: ir.Value) -> None:
-        """Nothing is left aside in a unit's lists."""
+        """Nothing is left aside in a tile's lists."""
         for place, r in self._each():
             self.builder.call(self.functions.settle, [self._at(state, place, r)])
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
-        """Insert the pairs of another unit's lists."""
+        """Insert the pairs of another tile's lists."""
         self._settle(into)
         self._settle(other)
         for place, r in self._each():
@@ -395,7 +395,7 @@ class TopK:
                 shift //= 2
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a unit: values and indices, place after place."""
+        """The results of a tile: values and indices, place after place."""
         b, own, lists = self.builder, self.accumulator, self.lists
         self._settle(state)
         with self.flow.loop(i64(0), i64(own.count * lists.length), name="lists") as which:

@@ -268,15 +268,16 @@ def evaluate_sparse(
 ) -> list[Array]:
     """The same over the pairs of a pattern alone: block after block, the columns it meets."""
     found: list[list[Array]] = []
-    for panel in pattern.whole(rows):
-        own, columns = slice(panel[0], panel[0] + panel[1]), pattern.column_numbers(panel)
+    for row_block in pattern.whole(rows):
+        own = slice(row_block[0], row_block[0] + row_block[1])
+        columns = pattern.column_numbers(row_block)
         parts: dict[int, Array] = {}
         for argument in kernel.arguments:
             whole = np.asarray(arrays[argument.position])
             which = {ONCE: ..., ROW: own, COLUMN: columns}[argument.stage]
             parts[argument.position] = whole[which]
         count = len(columns)
-        found.append(evaluate_all(kernel, parts, int(panel[1]), count, "float64", columns))
+        found.append(evaluate_all(kernel, parts, int(row_block[1]), count, "float64", columns))
     if not found:
         return evaluate_all(kernel, arrays, rows, 0)
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
