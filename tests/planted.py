@@ -121,15 +121,15 @@ FAULTS = [
     Fault(
         "a factor that is not finite",
         "backends/llvm/outputs.py",
-        "code.refuse(self.args, simd.isnan(simd.sub(found, found)))",
-        "code.refuse(self.args, simd.isnan(found))",
+        "code.bail_out(self.args, simd.isnan(simd.sub(found, found)))",
+        "code.bail_out(self.args, simd.isnan(found))",
         "backends exponents",
     ),
     Fault(
         "lanes beyond the last row of a fused pass",
         "backends/llvm/fused.py",
-        "sums[n] = b.select(mask, added, sums[n])",
-        "sums[n] = added",
+        "states[n] = b.select(mask, after, states[n])",
+        "states[n] = after",
         "sweep",
     ),
     Fault(
@@ -191,8 +191,8 @@ FAULTS = [
     Fault(
         "states of the second of several reductions",
         "lower/kernel.py",
-        "first, result = first + folded.dim, result + len(folded.rule.results)",
-        "first, result = first + folded.dim, result + 1",
+        "first, result = found[-1].stop, result + len(folded.rule.results)",
+        "first, result = found[-1].stop, result + 1",
         "accumulators",
     ),
     Fault(
@@ -201,6 +201,27 @@ FAULTS = [
         "current[n * vectors + r] = block.only_valid(after, before, at, r)",
         "current[n * vectors + r] = after",
         "backends reductions",
+    ),
+    Fault(
+        "numbers that exponents are made of are checked",
+        "backends/llvm/copying.py",
+        "lane.next = [simd.mask_or(lane.values[0], excessive(simd, value))]",
+        "lane.next = [excessive(simd, value)]",
+        "bounds exponents",
+    ),
+    Fault(
+        "corrections of compensated sums of no columns",
+        "backends/llvm/empty.py",
+        "yield (step * n + 1) * row, row, 0",
+        "yield step * n * row, row, 0",
+        "parts reductions",
+    ),
+    Fault(
+        "where the slots of an argument begin",
+        "backends/llvm/packing.py",
+        "found += [word, place, argument.dim, held.raw[argument.position] * spacing]",
+        "found += [word, place, argument.dim, 0]",
+        "genred reductions",
     ),
     Fault(
         "precedence in a formula",

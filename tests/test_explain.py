@@ -173,7 +173,7 @@ def test_ranges_are_explained_with_the_arrays_that_they_cut() -> None:
         assert (plan.rows, plan.columns) == (4, 36 // 8)
         assert "of 36 pairs in ranges" in str(plan)
     assert genred.explain(x, x).pairs == 64
-    assert "row blocks" in genred.explain(x, x, ranges=ranges, backend="GPU").triton
+    assert "row_blocks" in genred.explain(x, x, ranges=ranges, backend="GPU").triton
     with pytest.raises(ArgumentError, match="for the arrays that they cut"):
         genred.explain(ranges=ranges)
 

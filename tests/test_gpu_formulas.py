@@ -200,9 +200,7 @@ def test_first_and_second_derivatives_are_those_of_dense_torch(
     name: str, weighted: bool, axis: int, batch: str
 ) -> None:
     with settings(tile="4x8x1"):
-        derivatives.test_first_and_second_derivatives_are_those_of_dense_torch(
-            name, weighted, batch, axis
-        )
+        derivatives.compare_derivatives(name, weighted, batch, axis)
 
 
 def test_symbolic_tensors_are_computed_there() -> None:

@@ -109,7 +109,7 @@ def test_a_plain_reduction_is_one_launch(gpu):
     assert given["o0"] is out
     assert given["x0"] is x
     assert (given["o0_r"], given["o0_c"], given["x0_r"], given["x0_c"]) == (3, 1, 3, 1)
-    assert (given["M"], given["N"], given["splits"], given["row blocks"]) == (1000, 2000, 1, 32)
+    assert (given["M"], given["N"], given["splits"], given["row_blocks"]) == (1000, 2000, 1, 32)
     assert given["first_task"] == 0
     assert not {"partial", "offsets", "table", "scratch"} & given.keys()
     assert (program.tiling.rows, program.tiling.columns, program.tiling.warps) == (32, 64, 4)

@@ -14,6 +14,7 @@ from products import some  # noqa: E402
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 import pairfold.torch  # noqa: E402
+from pairfold import settings  # noqa: E402
 from pairfold.core.node import Axis, topological  # noqa: E402
 from pairfold.errors import ShapeError  # noqa: E402
 from pairfold.frontends.derivatives import component_at_pairs  # noqa: E402
@@ -159,6 +160,12 @@ BATCHES = {
 def test_first_and_second_derivatives_are_those_of_dense_torch(
     name: str, weighted: bool, batch: str, axis: int
 ) -> None:
+    # Machine code is tried by the first order, and by gradgradcheck.
+    compare_derivatives(name, weighted, batch, axis, backend="reference")
+
+
+def compare_derivatives(name: str, weighted: bool, batch: str, axis: int, **second: Any) -> None:
+    """Two orders of derivatives of an entry of DENSE, the second under settings of its own."""
     tensors = arguments(BATCHES[batch])
     got, want = (make(name, weighted, axis)(*tensors) for make in (program, dense))
     lead = torch.broadcast_shapes(*BATCHES[batch])
@@ -171,11 +178,12 @@ def test_first_and_second_derivatives_are_those_of_dense_torch(
     compare(first, other)
     if batch == "batch":
         return
-    second, other2 = (
-        gradients(sum(g.sin().sum() for g in grads if g.requires_grad), tensors)
-        for grads in (first, other)
-    )
-    compare(second, other2)
+    with settings(**second):
+        slopes, slopes2 = (
+            gradients(sum(g.sin().sum() for g in grads if g.requires_grad), tensors)
+            for grads in (first, other)
+        )
+    compare(slopes, slopes2)
 
 
 @case

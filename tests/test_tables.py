@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import assert_close
+from products import some
 
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.backends.llvm.launch import Launcher
@@ -122,9 +123,15 @@ def operand(stage: str, dim: int) -> tuple[Any, list[Any], list[Any], Any]:
     return node, [vx, vy, vp], [x, y, p], np.broadcast_to(dense, (ROWS, COLUMNS, dim))
 
 
-@pytest.mark.parametrize("dim", [3, 19])
-@pytest.mark.parametrize("stage", ["once", "row", "column", "pair"])
-@pytest.mark.parametrize("op", MEANINGS, ids=lambda op: op.name)
+STAGES = ("once", "row", "column", "pair")
+
+
+@some(
+    "op,stage,dim",
+    list(itertools.product(MEANINGS, STAGES, (3, 19))),
+    lambda entry: (STAGES.index(entry[1]) + (entry[0] is echo) + (entry[2] == 3)) % 2,
+    ids=lambda value: getattr(value, "name", None),
+)
 def test_tables_of_every_stage_equal_their_meaning(op: Op, stage: str, dim: int) -> None:
     inner, variables, given, dense = operand(stage, dim)
     node = build(op, inner)

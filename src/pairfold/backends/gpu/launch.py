@@ -283,7 +283,7 @@ class GpuCall:
         values: dict[str, object] = {
             "M": rows,
             "N": columns,
-            "row blocks": parts.row_blocks,
+            "row_blocks": parts.row_blocks,
             "splits": parts.splits,
             "per_split": parts.per_split,
         }

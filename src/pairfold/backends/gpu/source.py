@@ -19,7 +19,7 @@ from .values import LETTERS, Values
 _HEADER = "import triton\nimport triton.language as tl\n\n\n"
 _LONGEST = 48
 # Numbers that are not compiled in, whatever their values: a new size never recompiles.
-SIZES = ("M", "N", "first_task", "row blocks", "splits", "per_split")
+SIZES = ("M", "N", "first_task", "row_blocks", "splits", "per_split")
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ class _Program:
         """Which rows, columns and components this program has, and which part of the columns."""
         line, tiling = self.text.line, self.tiling
         line("task = first_task + tl.cast(tl.program_id(0), tl.int64)")
-        line("row block = task % row blocks")
-        line("rest_of_task = task // row blocks")
+        line("row_block = task % row_blocks")
+        line("rest_of_task = task // row_blocks")
         if parts:
             line("split = rest_of_task % splits")
             line("batch = rest_of_task // splits")
@@ -192,13 +192,13 @@ class _Program:
             line("wanted = tl.load(flag)")
             wanted = " * wanted"
         if tiling.sparse:
-            line(f"first_row = tl.load(table + row block * {ROW_BLOCK_WORDS})")
-            line(f"here_rows = tl.load(table + row block * {ROW_BLOCK_WORDS} + 1)")
+            line(f"first_row = tl.load(table + row_block * {ROW_BLOCK_WORDS})")
+            line(f"here_rows = tl.load(table + row_block * {ROW_BLOCK_WORDS} + 1)")
             line("r = first_row + own_lanes")
             line(f"own = own_lanes < here_rows{wanted}")
-            line(f"seen = tl.load(table + row block * {ROW_BLOCK_WORDS} + 4)")
+            line(f"seen = tl.load(table + row_block * {ROW_BLOCK_WORDS} + 4)")
         else:
-            line("r = row block * ROWS + own_lanes")
+            line("r = row_block * ROWS + own_lanes")
             line(f"own = r < M{wanted}")
             line("seen = N")
         line(f"count = tl.cast(seen, tl.{tiling.accumulation.outer})")
@@ -244,8 +244,8 @@ class _Program:
         self.values.before()
         self.foldings.begin()
         if self.tiling.sparse:
-            line(f"first_interval = tl.load(table + row block * {ROW_BLOCK_WORDS} + 2)")
-            line(f"after_intervals = tl.load(table + row block * {ROW_BLOCK_WORDS} + 3)")
+            line(f"first_interval = tl.load(table + row_block * {ROW_BLOCK_WORDS} + 2)")
+            line(f"after_intervals = tl.load(table + row_block * {ROW_BLOCK_WORDS} + 3)")
             if self.guarded:
                 line("after_intervals = tl.where(wanted > 0, after_intervals, first_interval)")
             with text.block("for interval in range(first_interval, after_intervals):"):
@@ -302,7 +302,7 @@ class _Program:
 
     def _task_of(self, split: str) -> str:
         """Where the entries of a split begin."""
-        number = f"((batch * splits + {split}) * row blocks + row block)"
+        number = f"((batch * splits + {split}) * row_blocks + row_block)"
         if self.kernel.output_loop is not None:
             number = f"({number} * tl.num_programs(1) + tl.program_id(1))"
         return f"partial + {number} * {self.foldings.entry_count()} * ROWS"
