@@ -138,7 +138,7 @@ def test_packing_transposes_rows_of_any_strides(dim, kind, dtype):
     given = table(context, [x, x, x])
     for start, count in ((0, lanes), (1, lanes - 1), (lanes + 2, 1)):
         packed = aligned(dim * lanes, dtype)
-        call("pack", given, 0, start, count, packed, listed)
+        call("pack", given, 0, start, count, count, packed, 0, listed)
         want = x[start + np.minimum(np.arange(lanes), count - 1)].T
         assert np.array_equal(packed.reshape(dim, lanes), want)
 
@@ -151,15 +151,8 @@ def test_packing_computes_what_depends_on_a_column_alone():
     packed = aligned(stage.size * block, "float64")
     given = table(context, [y, y, y])
     call, scratch = Machine(context), aligned(context.layout.total)
-    call(
-        "pack",
-        given,
-        0,
-        0,
-        block,
-        packed,
-        np.array(packing_list(context.kernel, context.plan, COLUMN)),
-    )
+    listed = np.array(packing_list(context.kernel, context.plan, COLUMN))
+    call("pack", given, 0, 0, block, block, packed, 0, listed)
     call("compute_columns", given, scratch, packed, block)
     rows = {tuple(row) for row in np.round(packed.reshape(stage.size, block), 12)}
     for component in np.round(np.sin(y).T, 12):

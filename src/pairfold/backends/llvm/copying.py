@@ -32,6 +32,9 @@ MOST_SPLIT = 8
 _AHEAD, _LINE = 16384, 64
 _SHORT = 16  # bytes: what shuffles within vectors reach on every x86 processor
 _VOID = ir.VoidType()
+# The types of what `pack` and `moderate` are given.
+PACKING = (BYTES, I64, I64, I64, I64, BYTES, I64, BYTES)
+CHECKING = (BYTES, I64, I64, BYTES, I64, BYTES)
 
 # What is stored of a number.
 Closing = Callable[[ir.IRBuilder, ir.Value], ir.Value]
@@ -200,28 +203,27 @@ def _shuffled(this: _Numbers, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.
 
 
 def pack(format: Format, dims: Iterable[int]) -> RuntimeFunction:
-    """pack(args, batch, start, count, destination, list): rows from `start` on, of all arguments.
+    """pack(args, batch, start, count, group, destination, apart, list): rows of all arguments.
 
-    `dims`: the components that arguments may have. Lanes beyond `count` repeat the last one, up to
-    whole ones, as many as the list says.
+    They are `count` rows from `start` on, `group` of them together, each group `apart` bytes after
+    the one before. Lanes beyond the last row repeat it, up to whole vectors, as many as the list
+    says. `dims`: the components that arguments may have.
     """
-    kinds = (BYTES, I64, I64, I64, BYTES, BYTES)
     split_by = {dim for dim in dims if 2 <= dim <= MOST_SPLIT}
     if can_transpose(format) and any(dim > MOST_SPLIT for dim in dims):
         split_by.add(0)
     detail = tuple(sorted(split_by))
     parts = [transpose(format) if dim == 0 else split(format, dim) for dim in detail]
     return RuntimeFunction(
-        "pack", kinds, _VOID, _pack, format.machine, format, detail, (copy(format), *parts), True
+        "pack", PACKING, _VOID, _pack, format.machine, format, detail, (copy(format), *parts)
     )
 
 
 def _pack(body: Body, own: RuntimeFunction) -> None:
-    args, batch, start, count, destination, given = body.given
+    args, batch, start, count, group, destination, apart, given = body.given
     flow, b, module = body.flow, body.builder, body.function.module
     copying, *splitting = (part.declared(module) for part in own.parts)
     spacing, whole = flow.word(given, SPACING), flow.word(given, WHOLE)
-    padded = rounded_up(body, count, whole)
     arrays = b.mul(batch, flow.word(args, ARRAYS))
     with flow.loop(i64(0), flow.word(given, ARGUMENTS), name="arguments") as each:
         entry = flow.at(given, i64(8 * LIST_HEAD))
@@ -231,22 +233,28 @@ def _pack(body: Body, own: RuntimeFunction) -> None:
         offset = flow.load(I64, flow.at(flow.pointer(args, OFFSETS), cell), 8)
         array = flow.at(args, flow.times(word, 8))
         stride, step = flow.word(array, 1), flow.word(array, 2)
-        source = flow.at(flow.at(flow.pointer(array, 0), offset), b.mul(start, stride))
-        to = flow.at(destination, raw)
-        done: ir.Value = i64(0)
-        for known, function in zip(own.detail, splitting, strict=True):
-            applies = b.icmp_signed("==", dim, i64(known))
-            if known == 0:
-                applies = b.icmp_signed(">", dim, i64(MOST_SPLIT))
-            before = b.block
-            with flow.when(applies):
-                found = b.call(function, [source, stride, step, dim, count, to, spacing])
-                inside = b.block
-            chosen = b.phi(I64)
-            chosen.add_incoming(done, before)
-            chosen.add_incoming(found, inside)
-            done = chosen
-        b.call(copying, [source, stride, step, dim, done, count, padded, to, spacing])
+        base = flow.at(flow.at(flow.pointer(array, 0), offset), b.mul(start, stride))
+        first = flow.at(destination, raw)
+        with flow.loop(i64(0), count, group, [i64(0)], name="groups") as rows:
+            here = flow.minimum(group, b.sub(count, rows.index))
+            source = flow.at(base, b.mul(rows.index, stride))
+            to = flow.at(first, rows.values[0])
+            done: ir.Value = i64(0)
+            for known, function in zip(own.detail, splitting, strict=True):
+                applies = b.icmp_signed("==", dim, i64(known))
+                if known == 0:
+                    applies = b.icmp_signed(">", dim, i64(MOST_SPLIT))
+                before = b.block
+                with flow.when(applies):
+                    found = b.call(function, [source, stride, step, dim, here, to, spacing])
+                    inside = b.block
+                chosen = b.phi(I64)
+                chosen.add_incoming(done, before)
+                chosen.add_incoming(found, inside)
+                done = chosen
+            padded = rounded_up(body, here, whole)
+            b.call(copying, [source, stride, step, dim, done, here, padded, to, spacing])
+            rows.next = [b.add(rows.values[0], apart)]
     body.done()
 
 
@@ -257,32 +265,40 @@ def rounded_up(body: Body, count: ir.Value, unit: ir.Value) -> ir.Value:
 
 
 def moderate(format: Format) -> RuntimeFunction:
-    """moderate(args, destination, padded, list): bail out where packed numbers are too large.
+    """moderate(args, count, group, destination, apart, list): bail out where numbers are too large.
 
-    Exponents made of them would be beyond what `lower.bounds` says.
+    They are those of `count` packed rows, as `pack` leaves them. Exponents made of them would be
+    beyond what `lower.bounds` says.
     """
-    kinds = (BYTES, BYTES, I64, BYTES)
-    return RuntimeFunction("moderate", kinds, _VOID, _moderate, format.machine, format)
+    return RuntimeFunction("moderate", CHECKING, _VOID, _moderate, format.machine, format)
 
 
 def _moderate(body: Body, own: RuntimeFunction) -> None:
-    args, destination, padded, given = body.given
+    args, count, group, destination, apart, given = body.given
     this = _Numbers(body, own)
     flow, b, simd, width = this.flow, this.builder, this.simd, this.width
     spacing, arguments = flow.word(given, SPACING), flow.word(given, ARGUMENTS)
+    whole = flow.word(given, WHOLE)
     ranges = flow.at(given, flow.times(arguments, 8 * ARGUMENT_WORDS))
     ranges = flow.at(ranges, i64(8 * LIST_HEAD))
     excess = ir.Constant(ir.VectorType(ir.IntType(1), width), None)
     with flow.loop(i64(0), flow.word(given, RANGES), 1, [excess], name="ranges") as each:
         entry = flow.at(ranges, flow.times(each.index, 8 * RANGE_WORDS))
-        start, slots = flow.at(destination, flow.word(entry, 0)), flow.word(entry, 1)
-        with flow.loop(i64(0), slots, 1, each.values, name="slots") as slot:
-            here = flow.at(start, b.mul(slot.index, spacing))
-            with flow.loop(i64(0), padded, width, slot.values, name="checked") as lane:
-                value = flow.load(simd.type, flow.at(here, flow.times(lane.index, this.item)), 4)
-                lane.next = [simd.mask_or(lane.values[0], excessive(simd, value))]
-            slot.next = lane.results
-        each.next = slot.results
+        first, slots = flow.at(destination, flow.word(entry, 0)), flow.word(entry, 1)
+        begin = [*each.values, i64(0)]
+        with flow.loop(i64(0), count, group, begin, name="groups") as rows:
+            here = flow.minimum(group, b.sub(count, rows.index))
+            padded = rounded_up(body, here, whole)
+            own_rows = flow.at(first, rows.values[1])
+            with flow.loop(i64(0), slots, 1, rows.values[:1], name="slots") as slot:
+                start = flow.at(own_rows, b.mul(slot.index, spacing))
+                with flow.loop(i64(0), padded, width, slot.values, name="checked") as lane:
+                    address = flow.at(start, flow.times(lane.index, this.item))
+                    value = flow.load(simd.type, address, 4)
+                    lane.next = [simd.mask_or(lane.values[0], excessive(simd, value))]
+                slot.next = lane.results
+            rows.next = [slot.results[0], b.add(rows.values[1], apart)]
+        each.next = rows.results[:1]
     bail_out(body, args, simd.any(each.results[0]))
     body.done()
 

@@ -287,7 +287,7 @@ class FusedTasks:
         sizes = self._sizes(code, args)
         state = flow.at(flow.pointer(args, PARTIALS), b.mul(which, sizes.rows))
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(which, sizes.columns))
-        task = Task(code, batch, parts_of(self.packing))
+        task = Task(code, batch, parts_of(self.packing), self.plan.machine)
         task.once()
         task.reset(state, code.tiles(count))
         for columns in self._columns(code, sizes.stride):
@@ -331,7 +331,7 @@ class FusedTasks:
         each = b.add(row_blocks, splits)
         batch, number = b.sdiv(which, each), b.srem(which, each)
         first_task = b.mul(b.mul(batch, row_blocks), splits)
-        task = Task(code, batch, parts_of(self.packing))
+        task = Task(code, batch, parts_of(self.packing), self.plan.machine)
         task.once()
         with flow.when(b.icmp_signed("<", number, row_blocks)):
             self._combine_rows(code, task, number, first_task)

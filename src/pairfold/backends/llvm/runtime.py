@@ -83,7 +83,7 @@ class RuntimeFunction:
     """A function, and what writes it into a module.
 
     It depends on the machine, on the format of numbers if it handles any, and on `detail`. `parts`
-    are others that it calls. `rare`: it is entered once per task or block, so that it matters more
+    are others that it calls. `rare`: it is entered once per task or call, so that it matters more
     that it compiles quickly than that it is quick.
     """
 

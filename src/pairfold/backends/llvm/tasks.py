@@ -60,7 +60,7 @@ from .abi import (
     TOTAL,
     WHOLE,
 )
-from .copying import rounded_up
+from .copying import CHECKING, PACKING, rounded_up
 from .flow import BYTES, I64, i64
 from .packing import Packing
 from .runtime import CALLED, Body, RuntimeFunction, begun, called, declared
@@ -97,7 +97,7 @@ def parts_of(packing: Packing, screen: bool = False) -> Parts:
 def run_driver(machine: Machine, parts: Parts) -> RuntimeFunction:
     """run(args, scratch, control), of a kernel that leaves its tasks to the driver."""
     detail = _numbers(parts)
-    return RuntimeFunction("run", _DRIVER, I64, _write_run, machine, detail=detail, rare=True)
+    return RuntimeFunction("run", _DRIVER, I64, _write_run, machine, detail=detail)
 
 
 def combine_driver(machine: Machine, parts: Parts) -> RuntimeFunction:
@@ -122,23 +122,26 @@ def _write_own(body: Body, own: RuntimeFunction) -> None:
 
 
 def _write_run(body: Body, own: RuntimeFunction) -> None:
-    _take_tasks(body, _task(body.function.module, Parts(*map(bool, own.detail))))
+    parts = Parts(*map(bool, own.detail))
+    _take_tasks(body, _task(body.function.module, parts, own.machine))
 
 
 def _write_combine(body: Body, own: RuntimeFunction) -> None:
-    _take_tasks(body, _combine_task(body.function.module, Parts(*map(bool, own.detail))))
+    parts = Parts(*map(bool, own.detail))
+    _take_tasks(body, _combine_task(body.function.module, parts, own.machine))
 
 
 class Task:
     """A task in the function that does it: what it was given, how it goes through its rows.
 
-    `parts` are those of the kernel, each called by its name.
+    `parts` are those of the kernel, each called by its name. All lanes of a number are whole
+    vectors of the machine.
     """
 
-    def __init__(self, body: Body, batch: ir.Value, parts: Parts) -> None:
+    def __init__(self, body: Body, batch: ir.Value, parts: Parts, machine: Machine) -> None:
         self.body, self.flow, self.builder, self.batch = body, body.flow, body.builder, batch
         self.args, self.scratch, self.control, _ = body.given
-        self.parts = parts
+        self.parts, self.wide = parts, machine.vector_bytes // 8
 
     def word(self, place: int) -> ir.Value:
         """A word of the table of arguments."""
@@ -163,7 +166,8 @@ class Task:
 
     def once(self) -> None:
         """Pack parameters, and compute what depends on them alone."""
-        self._pack(i64(0), i64(1), self.part(ONCE_AT), ONCE_LIST)
+        one = i64(1)
+        self._pack(i64(0), one, one, self.part(ONCE_AT), i64(0), ONCE_LIST)
         if self.parts.compute_once:
             self.builder.call(called(self.body, "compute_once"), [self.args, self.scratch])
 
@@ -171,31 +175,33 @@ class Task:
         """States of no columns."""
         flow, b = self.flow, self.builder
         fills = self.flow.pointer(self.args, FILLS)
-        with (
-            flow.loop(i64(0), self.word(FILL_COUNT), name="fills") as each,
-            flow.loop(i64(0), tiles, name="tiles") as tile,
-        ):
+        apart = self.word(TILE_STATE)
+        with flow.loop(i64(0), self.word(FILL_COUNT), name="fills") as each:
             entry = flow.at(fills, flow.times(each.index, 8 * FILL_WORDS))
-            first, count, apart, words, pattern = (flow.word(entry, n) for n in range(FILL_WORDS))
-            own = flow.at(self.tile_state(state, tile.index), first)
-            with flow.loop(i64(0), count, name="places") as place:
-                start = flow.at(own, b.mul(place.index, apart))
-                with flow.loop(i64(0), words, name="words") as word:
-                    flow.store(pattern, flow.at(start, flow.times(word.index, 8)), 8)
+            first, count, step, words, pattern = (flow.word(entry, n) for n in range(FILL_WORDS))
+            filled, start = _splat(b, pattern, self.wide), flow.at(state, first)
+            with flow.loop(i64(0), tiles, name="tiles") as tile:
+                own = flow.at(start, b.mul(tile.index, apart))
+                with flow.loop(i64(0), count, name="places") as place:
+                    here = flow.at(own, b.mul(place.index, step))
+                    with flow.loop(i64(0), words, self.wide, name="words") as word:
+                        flow.store(filled, flow.at(here, flow.times(word.index, 8)), 8)
 
     def rows(self, first: ir.Value, count: ir.Value) -> None:
-        """Pack rows from number `first` on, some at a time."""
+        """Pack rows from number `first` on, tile by tile where lanes are rows."""
         if not self.parts.rows:
             return
         flow, b = self.flow, self.builder
-        packed, tile = self.word(PACKED), self.word(TILE)
-        with flow.loop(i64(0), count, packed, name="groups") as group:
-            here = flow.minimum(packed, b.sub(count, group.index))
-            where = self.tile_rows(b.sdiv(group.index, tile))
-            self._pack(b.add(first, group.index), here, where, ROWS_LIST)
-            if self.parts.compute_rows:
-                self._computed("compute_rows", here, where, ROWS_LIST)
-            self._checked(here, where, ROWS_LIST)
+        together, rows = self.word(PACKED), self.part(ROWS_AT)
+        tiles = b.sdiv(together, self.word(TILE))
+        apart = b.mul(tiles, self.word(TILE_ROWS))
+        self._pack(first, count, together, rows, apart, ROWS_LIST)
+        if self.parts.compute_rows:
+            with flow.loop(i64(0), count, together, [i64(0)], name="groups") as group:
+                here = flow.minimum(together, b.sub(count, group.index))
+                self._compute("compute_rows", here, flow.at(rows, group.values[0]), ROWS_LIST)
+                group.next = [b.add(group.values[0], apart)]
+        self._check(count, together, rows, apart, ROWS_LIST)
         if self.parts.screen:
             b.call(called(self.body, "screen_rows"), [self.scratch, self.tiles(count)])
 
@@ -218,29 +224,47 @@ class Task:
     def block_of_columns(self, start: ir.Value, count: ir.Value) -> None:
         """Pack a block of columns."""
         columns = self.part(COLUMNS_AT)
-        self._pack(start, count, columns, COLUMNS_LIST)
+        self._pack(start, count, count, columns, i64(0), COLUMNS_LIST)
         if self.parts.compute_columns:
-            self._computed("compute_columns", count, columns, COLUMNS_LIST)
-        self._checked(count, columns, COLUMNS_LIST)
+            self._compute("compute_columns", count, columns, COLUMNS_LIST)
+        self._check(count, count, columns, i64(0), COLUMNS_LIST)
 
-    def _pack(self, start: ir.Value, count: ir.Value, where: ir.Value, given: int) -> None:
-        function = declared(self.body, "pack", (BYTES, I64, I64, I64, BYTES, BYTES))
+    def _pack(
+        self,
+        start: ir.Value,
+        count: ir.Value,
+        group: ir.Value,
+        where: ir.Value,
+        apart: ir.Value,
+        given: int,
+    ) -> None:
+        function = declared(self.body, "pack", PACKING)
         listed = self.flow.pointer(self.args, given)
-        self.builder.call(function, [self.args, self.batch, start, count, where, listed])
+        rows = (self.args, self.batch, start, count, group)
+        self.builder.call(function, [*rows, where, apart, listed])
 
-    def _computed(self, name: str, count: ir.Value, where: ir.Value, given: int) -> None:
-        padded = self._padded(count, self.flow.pointer(self.args, given))
+    def _compute(self, name: str, count: ir.Value, where: ir.Value, given: int) -> None:
+        """Compute from a packed group."""
+        whole = self.flow.word(self.flow.pointer(self.args, given), WHOLE)
+        padded = rounded_up(self.body, count, whole)
         self.builder.call(called(self.body, name), [self.args, self.scratch, where, padded])
 
-    def _checked(self, count: ir.Value, where: ir.Value, given: int) -> None:
-        if not self.parts.check:
-            return
-        function = declared(self.body, "moderate", (BYTES, BYTES, I64, BYTES))
-        listed = self.flow.pointer(self.args, given)
-        self.builder.call(function, [self.args, where, self._padded(count, listed), listed])
+    def _check(
+        self, count: ir.Value, group: ir.Value, where: ir.Value, apart: ir.Value, given: int
+    ) -> None:
+        """Bail out where packed numbers are too large, if that matters."""
+        if self.parts.check:
+            function = declared(self.body, "moderate", CHECKING)
+            listed = self.flow.pointer(self.args, given)
+            self.builder.call(function, [self.args, count, group, where, apart, listed])
 
-    def _padded(self, count: ir.Value, listed: ir.Value) -> ir.Value:
-        return rounded_up(self.body, count, self.flow.word(listed, WHOLE))
+
+def _splat(b: ir.IRBuilder, word: ir.Value, lanes: int) -> ir.Value:
+    """A word in all lanes of a vector."""
+    none = ir.Constant(ir.VectorType(I64, lanes), ir.Undefined)
+    first = b.insert_element(none, word, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
+    return b.shuffle_vector(first, none, zeros)
 
 
 def task_parts(
@@ -263,14 +287,14 @@ def _begun_task(module: ir.Module) -> Body:
     return body
 
 
-def _task(module: ir.Module, parts: Parts) -> ir.Function:
+def _task(module: ir.Module, parts: Parts, machine: Machine) -> ir.Function:
     """one_task(args, scratch, control, which): fold a block of rows over intervals of columns."""
     body = _begun_task(module)
     args, scratch, _, which = body.given
     flow, b = body.flow, body.builder
     splits = flow.word(args, SPLITS)
     batch, *dense = task_parts(body, args, which, splits)
-    task = Task(body, batch, parts)
+    task = Task(body, batch, parts, machine)
     tile, finish = called(body, "tile"), called(body, "finish")
     row_block = scratch
     intervals = _row_block(body, which, (dense[0], dense[1], dense[2]), row_block)
@@ -325,14 +349,14 @@ def _row_block(
     return b.select(sparse, flow.pointer(args, INTERVALS), own)
 
 
-def _combine_task(module: ir.Module, parts: Parts) -> ir.Function:
+def _combine_task(module: ir.Module, parts: Parts, machine: Machine) -> ir.Function:
     """one_task(args, scratch, control, which): merge the splits of a row block, in order."""
     body = _begun_task(module)
     args, scratch, _, which = body.given
     flow, b = body.flow, body.builder
     splits = flow.word(args, SPLITS)
     batch, first, count, _ = task_parts(body, args, which, i64(1))
-    task = Task(body, batch, parts)
+    task = Task(body, batch, parts, machine)
     merge, finish = called(body, "merge"), called(body, "finish")
     size, tiles = task.word(STATE_BYTES), task.tiles(count)
     row_block = flow.at(flow.pointer(args, PARTIALS), b.mul(b.mul(which, splits), size))
