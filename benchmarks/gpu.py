@@ -63,7 +63,7 @@ def without_llvmlite() -> str:
     if importlib.util.find_spec("llvmlite") is not None:
         return ""
     whole = MagicMock()
-    sys.modules |= {"llvmlite": whole, "llvmlite.ir": whole.ir, "llvmlite.binding": whole.binding}
+    sys.modules |= {"llvmlite": whole, "llvmlite.binding": whole.binding}
     return "Without llvmlite, which only the CPU's code generator uses."
 
 

@@ -21,10 +21,10 @@ import llvmlite.binding as llvm
 import mpmath
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 from scipy import special
 
 from pairfold.backends.functions.approximations import FUNCTIONS
+from pairfold.backends.llvm import ir
 from pairfold.backends.llvm.machine import machine
 from pairfold.backends.llvm.simd import Simd
 
@@ -106,11 +106,13 @@ def build_ir(function: str, dtype: str, target: str, width: int) -> ir.Module:
     index.add_incoming(ir.Constant(i64, 0), entry)
     out, count, *inputs = kernel.args
 
-    def address(base: ir.Value) -> ir.Value:
-        return builder.gep(base, [index], source_etype=s.scalar)
+    item = s.bits // 8
 
-    values = [builder.load(address(p), typ=s.type, align=s.bits // 8) for p in inputs]
-    builder.store(FUNCTIONS[function](s, *values), address(out), align=s.bits // 8)
+    def address(base: ir.Value) -> ir.Value:
+        return builder.gep(base, builder.mul(index, ir.Constant(i64, item)))
+
+    values = [builder.load(address(p), s.type, item) for p in inputs]
+    builder.store(FUNCTIONS[function](s, *values), address(out), item)
     following = builder.add(index, ir.Constant(i64, width))
     index.add_incoming(following, builder.block)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, leave)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sweep_math
-from llvmlite import ir
 from numpy.typing import NDArray
 from sweep_math import BOUND_ULP, TWO_ARGUMENTS, Reference, kernel, ulp_error
 
 from pairfold.backends.functions.approximations import FUNCTIONS
 from pairfold.backends.functions.arithmetic import round_to_format
 from pairfold.backends.functions.numerics import LN2, LOG2E, PI
+from pairfold.backends.llvm import ir
 from pairfold.backends.llvm.simd import Simd
 
 Array = NDArray[Any]

@@ -118,10 +118,10 @@ def test_without_a_gpu_the_program_says_so():
 
 def test_llvmlite_is_not_needed_to_begin(monkeypatch):
     assert gpu.without_llvmlite() == ""
-    for name in ("llvmlite", "llvmlite.ir", "llvmlite.binding"):
+    for name in ("llvmlite", "llvmlite.binding"):
         monkeypatch.setitem(sys.modules, name, None)
     assert "Without llvmlite" in gpu.without_llvmlite()
-    assert sys.modules["llvmlite"].ir is sys.modules["llvmlite.ir"]
+    assert sys.modules["llvmlite"].binding is sys.modules["llvmlite.binding"]
 
 
 # -- correctness -----------------------------------------------------------------------------------

@@ -66,9 +66,8 @@ class Machine:
     """The functions of a module as functions of Python; addresses are those of arrays."""
 
     def __init__(self, context: Context) -> None:
-        for function in context.module.functions:
-            if not function.is_declaration:
-                function.linkage = ""
+        for function in context.module.globals.values():
+            function.linkage = ""
         plan = context.plan
         module = optimized(str(context.module), plan.machine)
         code = [

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llvmlite import ir
-
 from ...core.scalars import Loop, Value
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW
+from . import ir
 from .context import Code, Places
-from .emitter import Emitter, Key, Known, Leaf, operands
+from .emitter import Emitter, Key, Known, Leaf
 from .flow import I64, Carried, i64
 
 
@@ -210,7 +209,7 @@ def open_block(code: Code, places: Places, scratch: ir.Value, given: Sequence[ir
     """
     rows, state, count, base = given
     columns = [places["columns"]]
-    if operands(code.kernel, code.plan):
+    if code.context.spread:
         for _ in range(1, code.plan.vectors):
             columns.append(code.flow.opaque(columns[-1]))
     slots = Slots(code, places["once"], rows, columns)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llvmlite import ir
-
 from ...core.dtypes import DTYPES
 from ...errors import InternalError
-from ...lower.kernel import Argument, Kernel
+from ...lower.kernel import PAIR, Argument, Kernel
 from ...lower.schedule import Plan, code_size
+from . import ir
 from .abi import FIRST_RESULT, OFFSETS, WORDS_PER_ARRAY
-from .emitter import Emitter, Key
+from .emitter import Emitter, Key, operands
 from .flow import I64, i64
 from .runtime import CALLED, Body, Format, RuntimeFunction, bail_out, begun, quickly_compiled
 from .scratch import Layout
@@ -43,6 +42,7 @@ class Context:
         self.format = Format(plan.machine, plan.dtype, plan.stored or plan.dtype, plan.width)
         self.storage = self.format.storage
         self.row_major = plan.lanes == "row"
+        self.spread = operands(kernel, plan)
 
     def function(self, name: str, *kinds: ir.Type, returns: ir.Type | None = None) -> Code:
         """Begin a function of the module alone; its builder stands at the entry."""
@@ -69,8 +69,7 @@ class Context:
     def shared(self, own: RuntimeFunction) -> ir.Function:
         """A shared function, for functions of the module to call."""
         self.link(own)
-        found = self.module.globals.get(own.name)
-        return own.declared(self.module) if found is None else found
+        return own.declared(self.module)
 
 
 class Code(Body):
@@ -143,6 +142,7 @@ class Code(Body):
     def emitter(self, at: int, scratch: ir.Value, simd: Simd | None = None) -> Emitter:
         """What emits the values of a stage, with all that long code and tables need."""
         emitter = self.rules(at, simd or self.simd)
+        emitter.spread = self.context.spread if at == PAIR else frozenset()
         emitter.tables = TableMemory(
             self.layout.tables, self.flow, self.part(scratch, "tables"), at
         )
@@ -177,15 +177,14 @@ class Code(Body):
     def rotated(self, value: ir.Value, shift: int) -> ir.Value:
         """Lane n takes the value of lane n + shift."""
         word, width = ir.IntType(32), self.plan.width
-        places = [ir.Constant(word, (lane + shift) % width) for lane in range(width)]
+        places = [(lane + shift) % width for lane in range(width)]
         mask = ir.Constant(ir.VectorType(word, width), places)
-        return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+        return self.builder.shuffle_vector(value, ir.Undefined(value.type), mask)
 
     def lane_numbers(self) -> ir.Value:
         """0, 1, 2 ... lane by lane."""
         word, width = ir.IntType(32), self.plan.width
-        lanes = [ir.Constant(word, lane) for lane in range(width)]
-        return ir.Constant(ir.VectorType(word, width), lanes)
+        return ir.Constant(ir.VectorType(word, width), range(width))
 
 
 def no_leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:

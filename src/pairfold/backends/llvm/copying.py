@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from llvmlite import ir
-
 from ...lower.bounds import MODERATE
+from . import ir
 from .abi import (
     ARGUMENT_WORDS,
     ARGUMENTS,
@@ -117,8 +116,8 @@ def _split(body: Body, own: RuntimeFunction) -> None:
         slot = flow.at(raw, flow.times(lane.index, item))
         for component in range(dim):
             places = [component + dim * place for place in range(width)]
-            mask = ir.Constant(pick, [ir.Constant(ir.IntType(32), p) for p in places])
-            part = b.shuffle_vector(value, ir.Constant(wide, ir.Undefined), mask)
+            mask = ir.Constant(pick, list(places))
+            part = b.shuffle_vector(value, ir.Undefined(wide), mask)
             to = flow.at(slot, b.mul(spacing, i64(component)))
             flow.store(storage.opened(b, part), to, 4)
     body.done(whole)
@@ -198,7 +197,7 @@ def _joined(this: _Numbers, parts: list[ir.Value]) -> ir.Value:
 def _shuffled(this: _Numbers, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
     word = ir.IntType(32)
     kind = ir.VectorType(word, len(lanes))
-    mask = ir.Constant(kind, [ir.Constant(word, lane) for lane in lanes])
+    mask = ir.Constant(kind, lanes)
     return this.builder.shuffle_vector(x, y, mask)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from llvmlite import ir
-
 from ...core.primitives import PRIMITIVES
 from ...core.scalars import Index, Loop, Value, reachable_through, to_float
 from ...errors import InternalError
@@ -17,6 +15,7 @@ from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Plan
 from ..functions import approximations
 from ..functions.exponentials import exp_of_bounded, exp_of_negative, exp_of_rounded, has_table
+from . import ir
 from .flow import Flow, i64
 from .outline import call
 from .simd import Simd
@@ -72,7 +71,7 @@ class Emitter:
         self.report: Callable[[ir.Value], None] | None = None
         self.tables: TableMemory | None = None
         self.calls = False
-        self.spread = operands(kernel, plan) if at == PAIR else frozenset[Value]()
+        self.spread = frozenset[Value]()
 
     def key(self, value: Value, instance: Key) -> Key:
         """The part of an instance that a value of this stage depends on."""
@@ -218,11 +217,11 @@ class Emitter:
 
     def _primitive(self, name: str, args: Sequence[ir.Value]) -> ir.Value:
         s, b = self.simd, self.simd.builder
-        fused = ("contract",)
+        fused = " contract"
         if name in ("add", "sub", "mul"):
-            return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul}[name](*args, flags=fused)
+            return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul}[name](args[0], args[1], fused)
         if name == "apart":
-            return b.fsub(*args)
+            return b.fsub(args[0], args[1])
         if name in _MASKS:
             return s.compare(_MASKS[name], *args)
         spelling = PRIMITIVES[name].llvm

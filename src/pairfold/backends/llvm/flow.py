@@ -1,4 +1,4 @@
-"""Structured loops on an llvmlite IRBuilder, with carried values as phi nodes.
+"""Structured loops on an IRBuilder, with carried values as phi nodes.
 
 Loops are emitted in the rotated form (guard, then do-while), so no later pass has to find it out.
 All integers are 64 bits wide.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Sequence
 
-from llvmlite import ir
+from ...core.cache import cached
+from . import ir
 
 I64 = ir.IntType(64)
 I8 = ir.IntType(8)
 BYTES = ir.PointerType()
 
 
+@cached("integers in machine code", 4096)
 def i64(value: int) -> ir.Constant:
     """A 64-bit constant."""
     return ir.Constant(I64, value)
@@ -53,7 +55,7 @@ class Flow:
         after = b.append_basic_block(f"{name}.end")
         b.cbranch(b.icmp_signed("<", start, stop), body, after)
         b.position_at_end(body)
-        index = b.phi(I64, "index")
+        index = b.phi(I64)
         index.add_incoming(start, before)
         phis = [b.phi(value.type) for value in carried]
         for phi, value in zip(phis, carried, strict=True):
@@ -79,9 +81,7 @@ class Flow:
         b = self.builder
         inside = b.append_basic_block("when")
         after = b.append_basic_block("when.end")
-        branch = b.cbranch(condition, inside, after)
-        if rare:
-            branch.set_weights([1, 1000])
+        b.cbranch(condition, inside, after, (1, 1000) if rare else None)
         b.position_at_end(inside)
         yield
         b.branch(after)
@@ -89,7 +89,7 @@ class Flow:
 
     def at(self, base: ir.Value, offset: ir.Value) -> ir.Value:
         """The address `offset` bytes after `base`."""
-        return self.builder.gep(base, [offset], source_etype=I8)
+        return self.builder.gep(base, offset)
 
     def opaque(self, address: ir.Value) -> ir.Value:
         """The same address, without the compiler knowing: what is read there is read again."""
@@ -100,17 +100,17 @@ class Flow:
         """Ask for the cache line of an address, which may lie outside of all arrays: no read."""
         word = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [BYTES, word, word, word])
-        function = self.builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
+        function = self.builder.module.declared("llvm.prefetch.p0", kind)
         read, near, data = (ir.Constant(word, n) for n in (0, 2, 1))
         self.builder.call(function, [address, read, near, data])
 
     def load(self, kind: ir.Type, address: ir.Value, align: int = 1) -> ir.Value:
         """Read a value of this type."""
-        return self.builder.load(address, typ=kind, align=align)
+        return self.builder.load(address, kind, align)
 
     def store(self, value: ir.Value, address: ir.Value, align: int = 1) -> None:
         """Write a value."""
-        self.builder.store(value, address, align=align)
+        self.builder.store(value, address, align)
 
     def word(self, base: ir.Value, place: int) -> ir.Value:
         """Word number `place` of a table of 64-bit integers."""

@@ -13,10 +13,9 @@ import contextlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir
-
 from ...core.dtypes import DTYPES
 from ...lower.kernel import COLUMN, ROW
+from . import ir
 from .abi import (
     ACROSS,
     COLUMNS,
@@ -424,7 +423,7 @@ class FusedTasks:
                     for n in range(run.first, run.stop)]  # fmt: skip
             for n, columns in each:
                 high, low = columns.addresses(sums, column.index, i64(n))
-                with flow.loop(i64(1), flow.word(args, ROW_BLOCKS), name="row blocks") as row_block:
+                with flow.loop(i64(1), flow.word(args, ROW_BLOCKS), name="row_blocks") as row_block:
                     shift = b.mul(row_block.index, apart)
                     other = columns.load(flow.at(high, shift), flow.at(low, shift))
                     columns.add(other, high, low)
@@ -476,9 +475,7 @@ def _lanes_merged(states: States, vectors: Sequence[ir.Value]) -> ir.Value:
             parts: list[Part] = []
             for flip in (0, bit):
                 lanes = [(n ^ flip) + (width if n & bit else 0) for n in range(width)]
-                mask = ir.Constant(
-                    ir.VectorType(word, width), [ir.Constant(word, n) for n in lanes]
-                )
+                mask = ir.Constant(ir.VectorType(word, width), lanes)
                 parts.append((b.shuffle_vector(even, odd, mask), None))
             ((merged, _),) = states.plainly_merged(parts[:1], parts[1:])
             joined.append(merged)

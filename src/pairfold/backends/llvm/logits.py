@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llvmlite import ir
-
 from ...core.scalars import Loop, reachable
+from . import ir
 from .block import Block
 from .context import Places
 from .emitter import Key, Known

@@ -11,10 +11,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
-from llvmlite import ir
-
 from ...core.scalars import Loop, Value
 from ...lower.kernel import COLUMN, PAIR
+from . import ir
 from .block import Block
 from .context import Places
 from .emitter import Key, Known

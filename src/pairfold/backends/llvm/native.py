@@ -17,13 +17,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import llvmlite.binding as llvm
-from llvmlite import ir
 
 from ...core.cache import Cache, Limit, cached
 from ...core.locks import fork_safe_lock, hold_across_forks
 from ...core.uninterrupted import uninterrupted
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.schedule import Machine, Plan
+from . import ir
 from .abi import FILL_WORDS
 from .empty import empty_states
 from .machine import new_target_machine, target_machine
@@ -47,7 +47,7 @@ _PATIENCE = 10.0
 _llvm_lock = llvm.ffi.lib._lock._lock  # pyright: ignore[reportPrivateUsage]
 hold_across_forks(_llvm_lock.acquire, _llvm_lock.release)
 
-# LLVM's JIT and llvmlite's IR classes are not meant for several threads at once. The lock is taken
+# LLVM's JIT and llvmlite's binding are not meant for several threads at once. The lock is taken
 # in threads that nobody interrupts.
 _compiling = fork_safe_lock()
 

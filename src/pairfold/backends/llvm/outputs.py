@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
-
 from ...core.scalars import Loop
 from ...lower.kernel import PAIR
+from . import ir
 from .block import Slots
 from .context import Code, Context, Places
 from .copying import put

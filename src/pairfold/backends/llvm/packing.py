@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir
-
 from ...core.dtypes import DTYPES
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.schedule import Plan
+from . import ir
 from .abi import ARGUMENT_WORDS, FIRST_RESULT, LIST_HEAD, RANGE_WORDS, WORDS_PER_ARRAY
 from .context import Code, Context
 from .copying import excessive, moderate, pack

@@ -8,7 +8,7 @@ every module for Windows, under that name.
 
 from __future__ import annotations
 
-from llvmlite import ir
+from . import ir
 
 # rax: the bytes to make room for; only r10, r11 and the flags may change.
 _X86 = """
@@ -46,5 +46,5 @@ def write_probe(module: ir.Module, triple: str) -> None:
         function.attributes.add(attribute)
     builder = ir.IRBuilder(function.append_basic_block())
     text = _AARCH64 if triple.startswith(("aarch64", "arm64")) else _X86
-    builder.asm(function.function_type, text, "", [], True)
+    builder.call(ir.InlineAsm(function.function_type, text, "", side_effect=True), [])
     builder.unreachable()

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llvmlite import ir
-
 from ...errors import UnsupportedError
 from ...lower.fused import may_keep_columns
 from ...lower.kernel import COLUMN, ROW, Kernel
 from ...lower.schedule import Plan
+from . import ir
 from .block import open_block
 from .context import Context
 from .flow import i64

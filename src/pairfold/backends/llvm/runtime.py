@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llvmlite import ir
-
 from ...core.dtypes import DTYPES
 from ...lower.schedule import Machine
+from . import ir
 from .abi import BAILED_OUT
 from .flow import BYTES, I64, Flow, i64
 from .storage import Storage
@@ -99,7 +98,7 @@ class RuntimeFunction:
 
     def declared(self, module: ir.Module) -> ir.Function:
         """The function, for a module that calls it."""
-        return ir.Function(module, ir.FunctionType(self.returns, self.kinds), self.name)
+        return module.declared(self.name, ir.FunctionType(self.returns, self.kinds))
 
     def module(self) -> ir.Module:
         """A module with the function."""
@@ -130,10 +129,7 @@ def called(body: Body, name: str) -> ir.Function:
 
 def declared(body: Body, name: str, kinds: tuple[ir.Type, ...]) -> ir.Function:
     """A function that returns nothing, for a function that calls it; it may be declared before."""
-    module = body.function.module
-    found = module.globals.get(name)
-    kind = ir.FunctionType(ir.VoidType(), kinds)
-    return ir.Function(module, kind, name) if found is None else found
+    return body.function.module.declared(name, ir.FunctionType(ir.VoidType(), kinds))
 
 
 def bail_out(body: Body, args: ir.Value, condition: ir.Value) -> None:

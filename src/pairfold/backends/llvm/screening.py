@@ -20,9 +20,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir
-
 from ...lower.distance import Distance
+from . import ir
 from .block import Block
 from .context import Code, Context, Places
 from .emitter import Known

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from llvmlite import ir
-
 from ...core.scalars import Value
 from ...lower.schedule import cells, frontier
+from . import ir
 from .block import Block
 from .context import Places
 from .emitter import Key, Known

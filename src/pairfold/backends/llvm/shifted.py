@@ -11,12 +11,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from llvmlite import ir
-
 from ...core.scalars import to_float
 from ...errors import InternalError
 from ...lower.accumulators import Accumulator
 from ..functions import approximations
+from . import ir
 from .block import Block
 from .context import Code, Places
 from .emitter import Key, Known

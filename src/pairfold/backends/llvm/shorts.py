@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llvmlite import ir
-
 from ...core.dtypes import DTYPES
 from ...lower.distance import Distance
 from ...lower.schedule import SHORT_PRODUCTS, Plan
+from . import ir
 from .simd import Simd
 
 I32 = ir.IntType(32)
@@ -58,7 +57,7 @@ def _vectors(bits: int, count: int) -> ir.VectorType:
 def _some(simd: Simd, value: ir.Value, places: range) -> ir.Value:
     """Some elements of a vector; those past its end are undefined."""
     mask = ir.Constant(_vectors(32, len(places)), list(places))
-    return simd.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
+    return simd.builder.shuffle_vector(value, ir.Undefined(value.type), mask)
 
 
 def _vpdpbusd(simd: Simd, sum_: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:

@@ -1,4 +1,4 @@
-"""Arithmetic on vectors: a thin typed layer over an llvmlite IRBuilder.
+"""Arithmetic on vectors: a thin typed layer over an IRBuilder.
 
 Turns calls such as ``s.fma(a, b, c)`` into vector instructions of one element
 type ("float32" or "float64") and one lane count.  The invariant: every value
@@ -11,32 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llvmlite import ir
-
 from ..functions.arithmetic import Arithmetic, Number, round_to_format
-
-
-def _type_of(value: ir.Value) -> ir.Type:
-    """The IR type of a value, which llvmlite declares in the subclasses only."""
-    return value.type
-
-
-class _Splat(ir.Constant):
-    """A vector constant printed as LLVM's short ``splat (...)`` form."""
-
-    def __init__(self, vector_type: ir.VectorType, element: ir.Constant) -> None:
-        self.type = vector_type
-        self.constant = element
-
-    def _get_reference(self) -> str:
-        return f"splat ({self.constant.type} {self.constant.get_reference()})"
+from . import ir
 
 
 def _is_plain(value: ir.Value) -> bool:
     """Whether a value is one constant in all lanes, neither NaN nor zero."""
-    if not isinstance(value, _Splat):
-        return False
-    number = value.constant.constant
+    number = value.number if isinstance(value, ir.Constant) else None
     return bool(number) and number == number
 
 
@@ -90,25 +71,25 @@ class Simd(Arithmetic[ir.Value]):
     def constant(self, value: Number) -> ir.Value:
         """A vector with every lane equal to `value`, correctly rounded."""
         rounded = round_to_format(value, self.dtype)
-        return _Splat(self.type, ir.Constant(self.scalar, rounded))
+        return ir.Constant(self.type, rounded)
 
     def lanes(self, values: Sequence[Number]) -> ir.Value:
         """A vector constant with one value per lane, each correctly rounded."""
         rounded = [round_to_format(value, self.dtype) for value in values]
-        return ir.Constant(self.type, [ir.Constant(self.scalar, v) for v in rounded])
+        return ir.Constant(self.type, rounded)
 
     def int_constant(self, value: int) -> ir.Value:
         """A vector of integers as wide as the floats, every lane equal to `value`."""
         half = 1 << (self.bits - 1)
         wrapped = (value + half) % (2 * half) - half
-        return _Splat(self.int_type, ir.Constant(self.scalar_int, wrapped))
+        return ir.Constant(self.int_type, wrapped)
 
     def splat(self, value: ir.Value) -> ir.Value:
         """Copy one scalar IR value into every lane."""
+        vector_type = ir.VectorType(value.type, self.width)
         if isinstance(value, ir.Constant):
-            return _Splat(ir.VectorType(_type_of(value), self.width), value)
-        vector_type = ir.VectorType(_type_of(value), self.width)
-        undefined = ir.Constant(vector_type, ir.Undefined)
+            return ir.Constant(vector_type, value.number)
+        undefined = ir.Undefined(vector_type)
         first = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.width), None)
         return self.builder.shuffle_vector(first, undefined, lanes)
@@ -119,7 +100,7 @@ class Simd(Arithmetic[ir.Value]):
         """Call the intrinsic with this full (mangled) name, declaring it once."""
         function = self.module.globals.get(name)
         if function is None:
-            signature = ir.FunctionType(result, [_type_of(a) for a in arguments])
+            signature = ir.FunctionType(result, [a.type for a in arguments])
             function = ir.Function(self.module, signature, name)
         return self.builder.call(function, arguments)
 
@@ -244,7 +225,7 @@ class Simd(Arithmetic[ir.Value]):
 
     def mask_not(self, a: ir.Value) -> ir.Value:
         """The lanes that the mask leaves out."""
-        return self.builder.xor(a, _Splat(self.mask_type, ir.Constant(ir.IntType(1), 1)))
+        return self.builder.xor(a, ir.Constant(self.mask_type, 1))
 
     def isnan(self, a: ir.Value) -> ir.Value:
         """A mask of the NaN lanes."""
@@ -387,7 +368,7 @@ class Simd(Arithmetic[ir.Value]):
         before, function = b.block, b.function
         cold = function.append_basic_block(f"{name}.far")
         after = function.append_basic_block(f"{name}.end")
-        b.cbranch(self.any(far), cold, after).set_weights([1, 1 << 20])
+        b.cbranch(self.any(far), cold, after, (1, 1 << 20))
         b.position_at_end(cold)
         exact = b.call(self._library_function(name), [x])
         rescued = self.select(far, exact, fast)

@@ -19,12 +19,11 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol
 
-from llvmlite import ir
-
 from ...core import scalars
 from ...core.scalars import reachable, to_float
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import PAIR
+from . import ir
 from .block import Block
 from .context import Code, no_leaf
 from .emitter import Key, Known

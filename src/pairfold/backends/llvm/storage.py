@@ -7,9 +7,8 @@ float32 and float64 are stored as they are computed with.
 
 from __future__ import annotations
 
-from llvmlite import ir
-
 from ...core.dtypes import DTYPES
+from . import ir
 
 _I16, _I32, _F32 = ir.IntType(16), ir.IntType(32), ir.FloatType()
 # float16: the exponent's offset is 15, float32's is 127, and 13 more bits follow the point.
@@ -58,7 +57,7 @@ class _Bits:
         return ir.VectorType(kind, self.lanes) if self.lanes else kind
 
     def constant(self, value: int | float, kind: ir.Type = _I32) -> ir.Constant:
-        return ir.Constant(self.shaped(kind), [value] * self.lanes if self.lanes else value)
+        return ir.Constant(self.shaped(kind), value)
 
     def float(self, bits: ir.Value) -> ir.Value:
         return self.b.bitcast(bits, self.shaped(_F32))

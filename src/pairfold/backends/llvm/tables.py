@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir
-
 from ...core.dtypes import DTYPES
 from ...core.scalars import Loop, Value
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.schedule import Plan, frontier, tables
+from . import ir
 from .flow import Flow, i64
 
 Key = tuple[int, int]

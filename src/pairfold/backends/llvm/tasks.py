@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
-from llvmlite import ir
-
 from ...lower.kernel import ROW
 from ...lower.pattern import ROW_BLOCK_WORDS
 from ...lower.schedule import Machine
+from . import ir
 from .abi import (
     ACTIVE,
     AT_ONCE,
@@ -209,10 +208,8 @@ class Task:
         """FoldBlock columns from start to stop, block after block, unless the task is to stop."""
         flow, b, block = self.flow, self.builder, self.word(BLOCK)
         with flow.loop(start, stop, block, name="blocks") as each:
-            halt = b.load_atomic(flow.at(self.control, i64(8 * STOP)), "monotonic", 8, typ=I64)
-            refused = b.load_atomic(
-                flow.at(self.args, i64(8 * BAILED_OUT)), "monotonic", 8, typ=I64
-            )
+            halt = b.load_atomic(flow.at(self.control, i64(8 * STOP)), "monotonic", 8, I64)
+            refused = b.load_atomic(flow.at(self.args, i64(8 * BAILED_OUT)), "monotonic", 8, I64)
             going = b.icmp_signed("==", b.or_(b.and_(halt, i64(AT_ONCE)), refused), i64(0))
             with flow.when(going):
                 width = flow.minimum(block, b.sub(stop, each.index))
@@ -261,7 +258,7 @@ class Task:
 
 def _splat(b: ir.IRBuilder, word: ir.Value, lanes: int) -> ir.Value:
     """A word in all lanes of a vector."""
-    none = ir.Constant(ir.VectorType(I64, lanes), ir.Undefined)
+    none = ir.Undefined(ir.VectorType(I64, lanes))
     first = b.insert_element(none, word, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
     return b.shuffle_vector(first, none, zeros)
@@ -385,7 +382,7 @@ def _take_tasks(body: Body, task: ir.Function) -> None:
     b.atomic_rmw("add", active, i64(1), "acq_rel")
     # Whoever stops the tasks passes this, too, before counting who is inside: either is seen.
     b.fence("seq_cst")
-    stop = b.load_atomic(stop_word, "monotonic", 8, typ=I64)
+    stop = b.load_atomic(stop_word, "monotonic", 8, I64)
     looks = b.icmp_signed("==", scratch, ir.Constant(BYTES, None))
     b.cbranch(b.or_(looks, b.icmp_signed("==", stop, i64(AT_ONCE))), leave, take)
     b.position_at_end(take)
@@ -398,10 +395,10 @@ def _take_tasks(body: Body, task: ir.Function) -> None:
     with flow.loop(first, last, name="tasks") as tasks:
         b.call(task, [args, scratch, control, tasks.index])
     b.atomic_rmw("add", done, b.sub(last, first), "acq_rel")
-    stop = b.load_atomic(stop_word, "monotonic", 8, typ=I64)
+    stop = b.load_atomic(stop_word, "monotonic", 8, I64)
     b.cbranch(b.icmp_signed("==", stop, i64(0)), take, leave)
     b.position_at_end(leave)
     others = b.sub(b.atomic_rmw("sub", active, i64(1), "acq_rel"), i64(1))
-    stop = b.load_atomic(stop_word, "monotonic", 8, typ=I64)
-    left = b.sub(flow.word(control, TOTAL), b.load_atomic(done, "acquire", 8, typ=I64))
+    stop = b.load_atomic(stop_word, "monotonic", 8, I64)
+    left = b.sub(flow.word(control, TOTAL), b.load_atomic(done, "acquire", 8, I64))
     b.ret(b.select(b.icmp_signed("==", stop, i64(AT_ONCE)), others, left))

@@ -18,11 +18,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from llvmlite import ir
-
 from ...core.scalars import Value, reachable
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import PAIR
+from . import ir
 from .block import Block
 from .context import Code, Context, no_leaf
 from .emitter import Emitter, Key, Known
@@ -180,7 +179,7 @@ class Lists:
         before = b.block
         b.branch(body)
         b.position_at_end(body)
-        left, most = b.phi(I64, "left"), b.phi(kind, "most")
+        left, most = b.phi(I64), b.phi(kind)
         left.add_incoming(lanes, before)
         most.add_incoming(ir.Constant(kind, 0), before)
         lane = self.simd.intrinsic("llvm.cttz.i64", I64, left, ir.Constant(ir.IntType(1), 1))
@@ -228,8 +227,7 @@ class Lists:
             values, numbers = self.aside_at(lists, each.index)
             number = simd.splat(flow.load(simd.scalar_int, numbers, self.item))
             if not self.code.row_major:
-                lanes = [ir.Constant(simd.scalar_int, n) for n in range(simd.width)]
-                number = b.add(number, ir.Constant(simd.int_type, lanes))
+                number = b.add(number, ir.Constant(simd.int_type, range(simd.width)))
             new = flow.load(simd.type, values, self.item), number
             entries = [self.front(), *zip(each.values[::2], each.values[1::2], strict=True)]
             each.next = [
@@ -319,7 +317,7 @@ class TopK:
             value, index = lists.load(lists.entry_at(other, place.index))
             if shift:
                 value, index = code.rotated(value, shift), code.rotated(index, shift)
-                bits = [ir.Constant(ir.IntType(1), n < shift) for n in range(self.plan.width)]
+                bits = [n < shift for n in range(self.plan.width)]
                 below = ir.Constant(code.simd.mask_type, bits)
                 nothing = lists.nothing()
                 value = b.select(below, value, nothing[0])
