@@ -130,7 +130,7 @@ FAULTS = [
         "backends/llvm/fused.py",
         "states[n] = b.select(mask, after, states[n])",
         "states[n] = after",
-        "sweep",
+        "fused",
     ),
     Fault(
         "the last bit of ln 2",

@@ -87,7 +87,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"unroll": 1},
     {"unroll": 2, "unroll_pairs": 1},
     {"output_jam": 2, "row_tiles": 2},
-    {"sweep": "separate"},
+    {"fused": "separate"},
     {"target": "avx2"},
     {"target": "baseline"},
     {"check": 1},

@@ -77,7 +77,7 @@ def test_kernels_of_every_reduction_are_well_formed(unroll: int) -> None:
                     assert faults(kernel) == [], row.name
 
 
-def test_kernels_of_sweeps_are_well_formed() -> None:
+def test_kernels_of_fused_gradients_are_well_formed() -> None:
     total, weighted = REDUCTIONS["Sum"], "Exp(-SqDist(x,y))*Extract(x,0,2)*Elem(y,1)"
     asked = [
         Folded(node_of("Exp(-SqDist(x,y))*b"), total),

@@ -94,7 +94,7 @@ class Settings:
         "that may hide NaN, infinities or overflow.",
         valid=("exact", "rounding", "all"),
     )
-    sweep: str = _option(
+    fused: str = _option(
         "auto",
         "Gradients to several arguments: in one pass over the pairs where it can be, or separate.",
         valid=("auto", "separate"),

@@ -226,9 +226,9 @@ def fused_gradients(
 
     Not every backend has such passes.
     """
-    if len(positions) < 2 or current().sweep == "separate":
+    if len(positions) < 2 or current().fused == "separate":
         return None
-    kept = fold.derived(("sweep", *positions), lambda: _larger(fold, positions))
+    kept = fold.derived(("fused", *positions), lambda: _larger(fold, positions))
     found = _in_lanes(fold, positions, kept)
     if not found.fuses(library, arrays):
         return None
@@ -251,4 +251,4 @@ def _larger(fold: FormulaReduction, positions: Sequence[int]) -> Axis:
 def _in_lanes(fold: FormulaReduction, positions: Sequence[int], kept: Axis) -> FusedReductions:
     """The fused pass whose lanes hold an index."""
     folds = [fold.pull_back(position) for position in positions]
-    return fold.derived(("sweep", *positions, kept), lambda: FusedReductions(folds, kept))
+    return fold.derived(("fused", *positions, kept), lambda: FusedReductions(folds, kept))

@@ -81,7 +81,7 @@ class FoldFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: _Context, *grads: Array) -> tuple[Array | None, ...]:  # pyright: ignore
-        """Gradients to the tensors that ask for one; swept where they are not differentiated."""
+        """Gradients to tensors that ask for one; in one pass where they have none themselves."""
         saved = ctx.saved_tensors  # hooks may give them away once
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
