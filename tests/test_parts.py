@@ -28,7 +28,7 @@ from pairfold.backends.llvm.forms import Forms
 from pairfold.backends.llvm.fused import ColumnStates
 from pairfold.backends.llvm.loops import block_loop
 from pairfold.backends.llvm.machine import machine, new_target_machine, target_machine
-from pairfold.backends.llvm.native import optimized, shared_code
+from pairfold.backends.llvm.native import object_code, optimized, shared_code
 from pairfold.backends.llvm.outputs import Outputs
 from pairfold.backends.llvm.packing import Packing, packing_list
 from pairfold.backends.llvm.program import tile_function
@@ -453,3 +453,16 @@ def test_sums_of_columns_lie_output_after_output():
     want = np.zeros((4, 3, width))
     want[2, 1] = 2 * values  # of each output, sums and their corrections
     assert np.array_equal(sums.reshape(4, 3, width), want)
+
+
+def test_a_module_is_closed_when_its_code_cannot_be_written(monkeypatch) -> None:
+    """The garbage collector might free its context first, which ends the process."""
+    module = optimized("define void @f() {\n  ret void\n}\n", machine())
+
+    def fails(self: Any, module: Any) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(llvm.TargetMachine, "emit_object", fails)
+    with pytest.raises(MemoryError):
+        object_code(module, machine())
+    assert module.closed

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import llvmlite.binding as llvm
@@ -168,16 +169,22 @@ class Native:
         """The machine code of `run` as assembly text (compiled again for the purpose)."""
 
         def text() -> str:
-            module = optimized(str(write_module(self.kernel, self.plan)), self.plan.machine)
-            return target_machine(self.plan.machine).emit_assembly(module)
+            with self._optimized() as module:
+                return target_machine(self.plan.machine).emit_assembly(module)
 
         return _without_interrupts(text)
 
     def llvm(self) -> str:
         """The LLVM IR of `run` after optimisation."""
-        return _without_interrupts(
-            lambda: str(optimized(str(write_module(self.kernel, self.plan)), self.plan.machine))
-        )
+
+        def text() -> str:
+            with self._optimized() as module:
+                return str(module)
+
+        return _without_interrupts(text)
+
+    def _optimized(self) -> closing[llvm.ModuleRef]:
+        return closing(optimized(str(write_module(self.kernel, self.plan)), self.plan.machine))
 
 
 def write_module(kernel: Kernel, plan: Plan, entry: str = "run") -> ir.Module:
@@ -194,8 +201,8 @@ def _written(kernel: Kernel, plan: Plan, entry: str) -> Program:
 def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
     """An engine that owns the machine code of an entry point, and about how many bytes that is."""
     program, machine = _written(kernel, plan, entry), plan.machine
-    code = optimized(str(program.module), machine)
-    written = [target_machine(machine).emit_object(code), *map(shared_code, program.runtime)]
+    own = object_code(optimized(str(program.module), machine), machine)
+    written = [own, *map(shared_code, program.runtime)]
     # An engine that is given objects, not modules, keeps the code alone: 65 kB, not 900.
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(machine))
     for each in written:
@@ -209,8 +216,17 @@ def shared_code(own: RuntimeFunction) -> bytes:
     """The object code of a shared function. (Their frames are small and need no stack probe.)"""
     text = str(own.module())
     if own.rare:
-        return target_machine(own.machine, 0).emit_object(_parsed(text, own.machine))
-    return target_machine(own.machine).emit_object(_optimized(text, own.machine))
+        return object_code(_parsed(text, own.machine), own.machine, 0)
+    return object_code(optimized(text, own.machine), own.machine)
+
+
+def object_code(module: llvm.ModuleRef, machine: Machine, opt: int = 2) -> bytes:
+    """The object code of a module, which is closed.
+
+    Left to the garbage collector, its context could be freed before it, which ends the process.
+    """
+    with closing(module):
+        return target_machine(machine, opt).emit_object(module)
 
 
 def _entry(owner: _Engine, name: str) -> Entry:
@@ -220,18 +236,14 @@ def _entry(owner: _Engine, name: str) -> Entry:
     return found
 
 
-def optimized(text: str, machine: Machine) -> llvm.ModuleRef:
-    """The module of a kernel, parsed and cleaned up."""
-    return _optimized(text, machine)
-
-
-def _optimized(text: str, which: Machine) -> llvm.ModuleRef:
+def optimized(text: str, which: Machine) -> llvm.ModuleRef:
     """Parse and clean up: the code generator already chose loops, lanes and unrolling."""
-    module, machine = _parsed(text, which), target_machine(which)
+    machine = target_machine(which)
     # A builder is for one run: it keeps what observed the last.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    builder = llvm.create_pass_builder(machine, options)
-    _passes().run(module, builder)
+    builder, passes = llvm.create_pass_builder(machine, options), _passes()
+    module = _parsed(text, which)
+    passes.run(module, builder)
     return module
 
 
