@@ -1,7 +1,7 @@
 """Times of a fresh process: import, the first call, the first call of a second formula.
 
 Run as `python fresh.py first-call LIBRARY` or `python fresh.py import MODULE`, it measures itself
-and prints JSON; `measure` starts it so, several times.
+and prints JSON; `sample` starts it so, `measure` several times.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 FIRST = "first-call.process"
 SECOND = "first-call.formula"
 IMPORT = "import.numpy"
+WARM = "warm-call"  # of the first formula, for `first_call.py`
 NAMES = (FIRST, SECOND, IMPORT)
 LIMITS = {FIRST: 0.1, SECOND: 0.1, IMPORT: 0.1}
 AIMS = {FIRST: 0.04, SECOND: 0.04}
@@ -29,9 +30,22 @@ SAYS = {
 }
 _FORMULAS = ("Exp(-SqDist(x,y))*b", "Exp(-Norm2(x-y))*b")
 _ALIASES = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]
+_CALLS = 200  # warm calls, together a few milliseconds
+
+# Seconds by the clock, and of the processor.
+Seconds = tuple[float, float]
 
 
-def first_calls(library: str) -> dict[str, float]:
+def _now() -> Seconds:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(start: Seconds, calls: int = 1) -> Seconds:
+    clock, processor = _now()
+    return (clock - start[0]) / calls, (processor - start[1]) / calls
+
+
+def first_calls(library: str) -> dict[str, Seconds]:
     """Seconds from building the reduction to its first result, for two formulas in turn."""
     import numpy as np
 
@@ -41,18 +55,23 @@ def first_calls(library: str) -> dict[str, float]:
     b = rng.random((100, 1), dtype=np.float32)
     found = {}
     for name, formula in zip((FIRST, SECOND), _FORMULAS, strict=True):
-        start = time.perf_counter()
+        start = _now()
         fold(formula, _ALIASES, axis=1)(x, y, b)
-        found[name] = time.perf_counter() - start
-    return found
+        found[name] = _since(start)
+    warm = fold(_FORMULAS[0], _ALIASES, axis=1)
+    warm(x, y, b)
+    start = _now()
+    for _ in range(_CALLS):
+        warm(x, y, b)
+    return {**found, WARM: _since(start, _CALLS)}
 
 
-def import_time(module: str) -> dict[str, float]:
+def import_time(module: str) -> dict[str, Seconds]:
     """Seconds that importing a module takes once NumPy is there."""
     importlib.import_module("numpy")
-    start = time.perf_counter()
+    start = _now()
     importlib.import_module(module)
-    return {IMPORT: time.perf_counter() - start}
+    return {IMPORT: _since(start)}
 
 
 def measure(
@@ -76,17 +95,18 @@ def measure(
         slow = library == "pykeops"
         tasks.append(("first-call", library, min(rounds, 2) if slow else rounds))
     if tasks:
-        _fresh("import", f"{library}.numpy", python, source)
+        sample("import", f"{library}.numpy", python, source)
     for what, subject, count in tasks:
         for _ in range(count):
             calm = wait()
-            for name, seconds in _fresh(what, subject, python, source).items():
+            for name, (seconds, _) in sample(what, subject, python, source).items():
                 if name in found:
                     found[name].append((seconds, calm))
     return found
 
 
-def _fresh(what: str, subject: str, python: str, source: Path | None) -> dict[str, float]:
+def sample(what: str, subject: str, python: str, source: Path | None) -> dict[str, Seconds]:
+    """What one fresh process measures, `what` being one of its actions."""
     with tempfile.TemporaryDirectory() as empty:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         if what == "first-call":

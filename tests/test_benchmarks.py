@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import blocks, bound, report
+from benchmarks import blocks, bound, first_call, fresh, report
 from benchmarks.case import Bar, sample_rows
 from benchmarks.cases import CASES
 from benchmarks.harness import Result
@@ -110,6 +110,20 @@ def test_blocks_are_counted():
     kind(engine.get_function_address("chain"))(10, 3, 5)
     counted = {name: counters[place] for (_, name), place in places.items()}
     assert counted == {"entry": 1, "loop": 10, "done": 1}
+
+
+def test_first_calls_of_two_trees_are_compared(capsys, monkeypatch):
+    monkeypatch.setattr(first_call, "_PAIRS", 1)
+    tree, case = str(first_call.ROOT), "^Sum 100 x 100, threads 1$"
+    first_call.main(["--beside", tree, "--rounds", "1", "--repeats", "2", "--cases", case])
+    rows = [re.findall(r"[^|]+", line) for line in capsys.readouterr().out.splitlines()]
+    tables = [[cell.strip() for cell in row] for row in rows if len(row) > 3]
+    names = [row[:-3] for row in tables if not row[0].startswith("---")]
+    times = (fresh.IMPORT, fresh.FIRST, fresh.SECOND, fresh.WARM)
+    kinds = [[name, kind] for name in times for kind in ("clock", "processor")]
+    assert names == [["fresh process, ms", "by"], *kinds, ["warm call, us"], [case[1:-1]]]
+    measured = [row[-3:] for row in tables if row[-1] != "ratio" and "---" not in row[0]]
+    assert all(float(cell) > 0 for row in measured for cell in row)
 
 
 def _unusual():
