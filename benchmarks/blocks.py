@@ -16,7 +16,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def counting() -> Generator[list[_Module], None, None]:
 
     from pairfold.backends.llvm import native
     from pairfold.backends.llvm.machine import new_target_machine
+    from pairfold.backends.llvm.runtime import shared_module
 
     made: list[_Module] = []
     plain, code = native.optimized, native.shared_code
@@ -102,9 +103,12 @@ def counting() -> Generator[list[_Module], None, None]:
         made.append(_Module(counters, places, machine.emit_assembly(module)))
         return llvm.parse_assembly(changed)
 
-    def counted_shared(own: Any) -> bytes:
-        module = counted(str(own.module()), own.machine)
-        return new_target_machine(own.machine).emit_object(module)
+    def counted_shared(functions: Iterable[Any]) -> list[bytes]:
+        found: list[bytes] = []
+        for own in functions:
+            module = counted(str(shared_module([own])), own.machine)
+            found.append(new_target_machine(own.machine).emit_object(module))
+        return found
 
     native.optimized, native.shared_code = counted, counted_shared
     try:

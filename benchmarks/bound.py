@@ -43,7 +43,10 @@ _CHAIN = 200_000  # turns of the chain of additions: about 7 ms
 _SMALL = 0.005  # blocks with a smaller share of all instructions are left out
 _SHOWN = 0.1  # blocks with this share are named
 # Functions of the machine code that are not loops over pairs.
-_AROUND = ("copy", "split", "pack", "finish", "task", "run", "combine", "transpose")
+_AROUND = (
+    *("copy", "split", "transpose", "pack", "moderate", "reset", "put", "finish"),
+    *("task", "one_task", "run", "combine"),
+)
 
 
 @dataclass(frozen=True)

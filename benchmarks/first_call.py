@@ -7,21 +7,23 @@ import the NumPy front end, to call a first formula (Gaussian sum, M = N = 100),
 (Laplacian), and the first one again. Python finds its bytecode; without it a process compiles the
 modules that the first call imports.
 
-The second table has microseconds of warm calls, the shortest of `--repeats` samples. With another
-tree both have a process, which are sampled in turn, three pairs of processes one after the other;
-figures are medians of the three. A ratio above 1 says that this tree is slower.
+The second table has microseconds of warm calls, the shortest of `--repeats` samples of a few
+milliseconds. With another tree both have a process, which are sampled in turn, three pairs of
+processes one after the other; figures are medians of the three. A ratio above 1 says that this tree
+is slower.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -53,12 +55,12 @@ CASES = {
 
 
 def serve() -> None:
-    """Answer with the seconds of a call for each name of a case that comes in."""
+    """Answer each name of a case that comes in with seconds: the shortest of some calls."""
     from pairfold import settings
     from pairfold.numpy import Genred
 
-    rng, work, calls = np.random.default_rng(0), lambda: None, {}
-    prepared = ""
+    rng, prepared, calls = np.random.default_rng(0), "", 0
+    work: Callable[[], object] = print
     for name in map(str.strip, sys.stdin):
         reduction, size, threads = CASES[name]
         with settings(threads=threads):
@@ -68,19 +70,20 @@ def serve() -> None:
                 arrays = [rng.random(shape).astype(dtype) for shape in shapes]
                 aliases = [f"x = Vi({dim})", f"y = Vj({dim})", "b = Vj(1)"]
                 fold = Genred(_FORMULAS[reduction], aliases, reduction, axis=1)
-                work, prepared = (lambda fold=fold, arrays=arrays: fold(*arrays)), name
+                work, prepared = functools.partial(fold, *arrays), name
                 work()
-                calls[name] = max(1, round(_BURST / _seconds(work, 3)))
-            print(_seconds(work, calls[name]), flush=True)
+                calls = max(1, round(_BURST / _seconds(work, 3)))
+            print(_seconds(work, calls), flush=True)
 
 
-def _seconds(work: object, calls: int) -> float:
-    """The mean of some calls in a row."""
-    assert callable(work)
-    start = time.perf_counter()
+def _seconds(work: Callable[[], object], calls: int) -> float:
+    """The shortest of some calls."""
+    best = float("inf")
     for _ in range(calls):
+        start = time.perf_counter()
         work()
-    return (time.perf_counter() - start) / calls
+        best = min(best, time.perf_counter() - start)
+    return best
 
 
 class Server:

@@ -212,9 +212,16 @@ FAULTS = [
     Fault(
         "corrections of compensated sums of no columns",
         "backends/llvm/empty.py",
-        "yield (step * n + 1) * row, row, 0",
-        "yield step * n * row, row, 0",
+        "yield Fill((step * n + 1) * row, row, 0)",
+        "yield Fill(step * n * row, row, 0)",
         "parts reductions",
+    ),
+    Fault(
+        "a parameter is no whole vector of rows",
+        "backends/llvm/copying.py",
+        "even = b.or_(b.sub(whole, i64(1)), i64(own.format.width - 1))",
+        "even = b.sub(whole, i64(1))",
+        "parts",
     ),
     Fault(
         "where the slots of an argument begin",

@@ -165,6 +165,7 @@ PROBED = {
     "later.py: sys.modules": "the module whose names are imported later",
     "settings.py: hasattr(os, 'sched_getaffinity')": "what the system has",
     "core/locks.py: hasattr(os, 'register_at_fork')": "what the system has",
+    "backends/llvm/native.py: sys.modules": "the module for logging, where somebody may listen",
     "backends/llvm/pool.py: hasattr(os, 'register_at_fork')": "what the system has",
     "backends/gpu/compiled.py: sys.modules": "printed programs, which are modules to Triton",
     "frontends/explain.py: hasattr(type(reduction), 'explain')": "whatever can be explained",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from checks import assert_close
 
+from pairfold.backends.llvm import native
 from pairfold.backends.llvm.abi import (
     ARRAYS,
     BAILED_OUT,
@@ -22,7 +25,8 @@ from pairfold.backends.llvm.abi import (
 )
 from pairfold.backends.llvm.block import open_block
 from pairfold.backends.llvm.context import Code, Context
-from pairfold.backends.llvm.empty import empty_states
+from pairfold.backends.llvm.copying import copy, moderate, pack, split
+from pairfold.backends.llvm.empty import empty_states, reset
 from pairfold.backends.llvm.flow import BYTES, I64, i64
 from pairfold.backends.llvm.forms import Forms
 from pairfold.backends.llvm.fused import ColumnStates
@@ -32,12 +36,14 @@ from pairfold.backends.llvm.native import object_code, optimized, shared_code
 from pairfold.backends.llvm.outputs import Outputs
 from pairfold.backends.llvm.packing import Packing, packing_list
 from pairfold.backends.llvm.program import tile_function
+from pairfold.backends.llvm.runtime import Format
 from pairfold.backends.llvm.screening import Screen
 from pairfold.backends.llvm.shifted import MaxShifted
 from pairfold.backends.llvm.states import Running
 from pairfold.backends.llvm.topk import TopK
 from pairfold.core.node import Axis
 from pairfold.frontends.accuracy import Accuracy
+from pairfold.frontends.genred import Genred
 from pairfold.frontends.parse import parse
 from pairfold.lower.kernel import COLUMN, ROW, Kernel, lower
 from pairfold.lower.schedule import Plan, make_plan
@@ -72,7 +78,7 @@ class Machine:
         module = optimized(str(context.module), plan.machine)
         code = [
             target_machine(plan.machine).emit_object(module),
-            *map(shared_code, context.runtime),
+            *shared_code(context.runtime),
         ]
         self._engine: Any = llvm.create_mcjit_compiler(
             llvm.parse_assembly(""), new_target_machine(plan.machine)
@@ -142,6 +148,55 @@ def test_packing_transposes_rows_of_any_strides(dim, kind, dtype):
         assert np.array_equal(packed.reshape(dim, lanes), want)
 
 
+@pytest.mark.parametrize("kind", ["contiguous", "transposed", "every other", "backwards"])
+@pytest.mark.parametrize("dim", [1, 3, 20])
+def test_groups_of_rows_are_packed_one_after_the_other(dim, kind):
+    context = context_of("x * y", dim=dim, dtype="float32", lanes="row")
+    Packing(context, (ROW,))
+    listed = np.array(packing_list(context.kernel, context.plan, ROW))
+    lanes, call = context.plan.lane_count, Machine(context)
+    x, apart = strided(kind, 4 * lanes, dim, "float32"), dim + 1
+    given = table(context, [x, x, x])
+    for count in (3 * lanes, 2 * lanes + 5, lanes - 1):
+        packed = aligned(3 * apart * lanes, "float32").reshape(3, apart, lanes)
+        call("pack", given, 0, 1, count, lanes, packed, 4 * apart * lanes, listed)
+        for group in range(-(-count // lanes)):
+            rows = np.minimum(np.arange(lanes) + group * lanes, count - 1)
+            assert np.array_equal(packed[group, :dim], x[1 + rows].T)
+        assert not packed[:, dim].any()
+
+
+@pytest.mark.parametrize("dim", [1, 3, 20])
+def test_a_single_row_is_packed_without_room_for_others(dim):
+    context = context_of("x * y", dim=dim, lanes="row")
+    Packing(context, (ROW,))
+    call, x = Machine(context), strided("contiguous", 3, dim, "float64")
+    given, packed = table(context, [x, x, x]), aligned(dim + 1, "float64")
+    listed = np.array([8, 1, 1, 0, FIRST_RESULT + WORDS_PER_ARRAY, 1, dim, 0])
+    call("pack", given, 0, 2, 1, 1, packed, 0, listed)
+    assert packed.tolist() == [*x[2], 0]
+
+
+def test_numbers_that_are_too_large_are_noticed_in_the_lanes_of_rows_alone():
+    context = context_of("x * y", dtype="float32", lanes="row")
+    context.link(moderate(context.format))
+    lanes, width, call = context.plan.lane_count, context.plan.width, Machine(context)
+    given, count = table(context, []), lanes + width - 1  # two groups; the last is padded
+    for group, slot, lane, noticed in (
+        (0, 0, 0, True),
+        (0, 2, lanes - 1, True),
+        (1, 1, width - 1, True),
+        (1, 1, width, False),
+        (1, 3, 0, False),  # slots that are not asked for
+        (2, 0, 0, False),
+    ):
+        packed = aligned(3 * 4 * lanes, "float32").reshape(3, 4, lanes)
+        packed[group, slot, lane], given[BAILED_OUT] = -np.inf, 0
+        where = count, lanes, width, packed, packed[0].nbytes
+        call("moderate", given, 3, packed[0, 0].nbytes, *where)
+        assert given[BAILED_OUT] == noticed, (group, slot, lane)
+
+
 def test_packing_computes_what_depends_on_a_column_alone():
     context = context_of("Sum(x * Sin(y))", dtype="float64", lanes="row")
     Packing(context, (COLUMN,))
@@ -166,9 +221,8 @@ def empty(context: Context) -> Any:
     state = aligned(context.layout.tile_state)
     state[:] = 0xAB
     fills = empty_states(context.kernel, context.plan, context.layout)
-    for first, count, apart, words, pattern in np.reshape(fills, (-1, FILL_WORDS)).tolist():
-        for start in range(first, first + count * apart if apart else first + 1, apart or 1):
-            state[start : start + 8 * words].view("int64")[:] = pattern
+    for first, words, pattern in np.reshape(fills, (-1, FILL_WORDS)).tolist():
+        state[first : first + 8 * words].view("int64")[:] = pattern
     return state
 
 
@@ -282,6 +336,34 @@ def test_a_form_of_states_folds_merges_and_finishes(reduction, dtype, lanes):
             assert np.array_equal(got, want)
         else:
             assert_close(got, want.astype(dtype), terms=len(y))
+
+
+@pytest.mark.parametrize("reduction", FORMS)
+@pytest.mark.parametrize("accuracy", ["float32", "float64"])
+def test_the_states_of_all_tiles_are_reset(reduction, accuracy):
+    options = {"length": 5} if reduction == "KMin_ArgKMin" else {}
+    context = context_of("x * y", reduction, dtype=accuracy, lanes="row", **options)
+    context.link(reset(context.format))
+    size = context.layout.tile_state
+    states, fills = aligned(4 * size), empty_states(context.kernel, context.plan, context.layout)
+    states[:] = 0xAB
+    want, count = states.reshape(4, size).copy(), len(fills) // FILL_WORDS
+    want[:3] = empty(context)
+    Machine(context)("reset", np.array(fills), count, states, 3, size)
+    assert np.array_equal(states.reshape(4, size), want)
+
+
+def test_states_that_are_alike_are_filled_at_once():
+    """One fill for all components, and for corrections beside them; not where numbers differ."""
+    for reduction, dtype, count in (
+        ("Sum", "float32", 1),
+        ("Sum", "float64", 1),
+        ("Max", "float64", 1),
+        ("Min_ArgMin", "float64", 2 * 7),
+    ):
+        context = context_of("x * y", reduction, dim=7, dtype=dtype, lanes="row")
+        fills = empty_states(context.kernel, context.plan, context.layout)
+        assert len(fills) == FILL_WORDS * count
 
 
 @pytest.mark.parametrize("reduction", FORMS)
@@ -466,3 +548,57 @@ def test_a_module_is_closed_when_its_code_cannot_be_written(monkeypatch) -> None
     with pytest.raises(MemoryError):
         object_code(module, machine())
     assert module.closed
+
+
+# -- shared functions ------------------------------------------------------------------------------
+
+
+def test_shared_functions_of_a_format_are_compiled_together_and_once(monkeypatch):
+    written: list[list[str]] = []
+    inside = native.shared_object
+
+    def shared_object(functions):
+        written.append([own.name for own in functions])
+        return inside(functions)
+
+    monkeypatch.setattr(native, "shared_object", shared_object)
+    format = Format(machine(), "float32", "float32", 2)  # no plan has vectors so short
+    packing = pack(format, [2, 3])
+    first = shared_code([packing, *packing.parts])
+    assert written == [["pack"], ["copy", "split2", "split3"]]
+    assert len(first) == 2
+    others = split(format, 4), copy(format)
+    again = shared_code([packing, *packing.parts, *others])
+    assert written[2:] == [["split4"]]
+    assert again[:2] == first
+    assert len(again) == 3
+
+
+def test_objects_may_have_a_function_in_common():
+    """One that was dropped from the cache is compiled again, with others than before."""
+    format = Format(machine(), "float32", "float32", 2)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(machine()))
+    for dim in (2, 3):
+        code = native.shared_object([copy(format), split(format, dim)])
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    assert all(map(engine.get_function_address, ("copy", "split2", "split3")))
+
+
+def test_a_compilation_is_logged(caplog):
+    caplog.set_level("DEBUG", "pairfold")
+    x = np.ones((3, 1))
+    Genred("x - y * IntCst(91)", ["x = Vi(1)", "y = Vj(1)"], axis=1)(x, x)
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    assert caplog.messages[0].startswith("compiled")
+
+
+def test_a_first_call_imports_what_it_needs_alone():
+    program = """
+import sys, numpy as np
+from pairfold.numpy import Genred
+Genred("x - y", ["x = Vi(1)", "y = Vj(1)"], axis=1)(*np.ones((2, 3, 1)))
+unused = ("logging", *("pairfold.backends.llvm." + name for name in ("fused", "screening")))
+assert not set(unused) & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

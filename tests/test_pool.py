@@ -22,6 +22,7 @@ from checks import assert_same_bits
 from pairfold.backends.llvm import native, pool
 from pairfold.backends.llvm.abi import AT_ONCE, STOP
 from pairfold.backends.llvm.machine import machine, target_machine
+from pairfold.backends.llvm.runtime import shared_module
 from pairfold.backends.llvm.tasks import own_driver
 from pairfold.core import uninterrupted
 from pairfold.errors import MemoryLimitError
@@ -267,11 +268,11 @@ def test_arrays_are_not_kept_once_a_call_has_returned() -> None:
 
 def test_results_are_written_before_their_tasks_count_as_done() -> None:
     """On AArch64 another thread would see the count before them."""
-    module = str(own_driver(machine(), "run").module())
-    body = module[module.index('i64 @"run"') :]
-    done = re.search(r"%\"(\S+)\" = getelementptr i8, ptr \S+, i64 24\n", body)
+    module = str(shared_module([own_driver(machine(), "run")]))
+    body = module[module.index("i64 @run(") :]
+    done = re.search(r"(%\S+) = getelementptr i8, ptr \S+, i64 24\n", body)
     assert done is not None
-    touched = re.findall(rf'.*(?:atomic|load|store).*%"{re.escape(done[1])}".*', body)
+    touched = re.findall(rf".*(?:atomic|load|store).*{re.escape(done[1])}\b.*", body)
     orders = [re.search(r"(monotonic|acq_rel|acquire|release)", line) for line in touched]
     assert [order and order[1] for order in orders] == ["acquire", "acq_rel"]
     assert "fence seq_cst" in body
@@ -288,7 +289,7 @@ def test_aarch64_code_orders_results_and_counter(
     llvm.initialize_all_asmprinters()
     triple = "aarch64-unknown-linux-gnu"
     arm = Machine("native", cpu, features, frozenset({"neon", "fma"}), 16, 32, triple)
-    module = llvm.parse_assembly(str(own_driver(arm, "run").module()))
+    module = llvm.parse_assembly(str(shared_module([own_driver(arm, "run")])))
     module.triple = triple
     text = target_machine(arm).emit_assembly(module)
     entry = text[text.index("\nrun:") :]

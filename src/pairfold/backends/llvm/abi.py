@@ -42,6 +42,6 @@ AT_ONCE, SOON = 1, 2
 SPACING, WHOLE, ARGUMENTS, RANGES = range(4)
 LIST_HEAD, ARGUMENT_WORDS, RANGE_WORDS = 4, 4, 2
 
-# An entry of the list of fills: the byte where it begins, how many there are of it and how many
-# bytes apart; eight bytes, so many times, and what they are.
-FILL_WORDS = 5
+# An entry of the list of fills: the byte of a tile's states where it begins; eight bytes, so many
+# times, and what they are.
+FILL_WORDS = 3

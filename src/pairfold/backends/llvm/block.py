@@ -7,7 +7,7 @@ over the block are written here, their bodies elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ...core.scalars import Loop, Value
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW
@@ -17,8 +17,7 @@ from .emitter import Emitter, Key, Known, Leaf
 from .flow import I64, Carried, i64
 
 
-@dataclass(frozen=True)
-class Slots:
+class Slots(NamedTuple):
     """Reads the packed slots of one tile: what is computed once, rows, and columns.
 
     `columns` are the packed columns, as each vector of rows sees them. `picked`, if it is not
@@ -71,11 +70,10 @@ class Slots:
         return lambda *where: self.code.to_inner(leaf(*where))
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A block of columns and the tile that it is folded into.
 
-    `count` columns, the first of which is column number `base` of all; `state`: the address of the
+    `size` columns, the first of which is column number `base` of all; `state`: the address of the
     tile's states; `vectors` of lanes are handled at once.
     """
 
@@ -83,14 +81,14 @@ class Block:
     slots: Slots
     emitter: Emitter
     state: ir.Value
-    count: ir.Value
+    size: ir.Value
     base: ir.Value
     vectors: int
 
     def narrowed(self, rows: ir.Value, state: ir.Value, picked: ir.Value) -> Block:
         """Some columns of the block, and one vector of rows of the tile."""
-        slots = replace(self.slots, rows=rows, picked=picked)
-        return replace(self, slots=slots, state=state, vectors=1)
+        slots = self.slots._replace(rows=rows, picked=picked)
+        return self._replace(slots=slots, state=state, vectors=1)
 
     def leaf(self, at: ir.Value) -> Leaf:
         """Reads slots for column (or vector of columns) number `at`."""
@@ -132,7 +130,7 @@ class Block:
 
     def stop(self) -> ir.Value:
         """Where a loop ends that takes that many."""
-        return self.count if self.code.row_major else self.code.round_up(self.count, self.step())
+        return self.size if self.code.row_major else self.code.round_up(self.size, self.step())
 
     def columns(
         self, carried: Sequence[ir.Value], body: Callable[[Carried, int], None]
@@ -147,11 +145,11 @@ class Block:
         jam = plan.jam
         start: ir.Value = i64(0)
         if jam > 1:
-            jammed = b.mul(b.sdiv(self.count, i64(jam)), i64(jam))
+            jammed = b.mul(b.sdiv(self.size, i64(jam)), i64(jam))
             with flow.loop(start, jammed, jam, state, name="pairs") as columns:
                 body(columns, jam)
             start, state = jammed, columns.results
-        with flow.loop(start, self.count, 1, state, name="pairs" if jam == 1 else "rest") as c:
+        with flow.loop(start, self.size, 1, state, name="pairs" if jam == 1 else "rest") as c:
             body(c, 1)
         return c.results
 
@@ -176,7 +174,7 @@ class Block:
     def valid(self, at: ir.Value, r: int) -> ir.Value:
         """When lanes are columns: which of them lie within the block."""
         b, width = self.code.builder, self.code.plan.width
-        left = b.sub(self.count, b.add(at, i64(r * width)))
+        left = b.sub(self.size, b.add(at, i64(r * width)))
         left = self.code.flow.minimum(left, i64(width))
         bound = self.code.simd.splat(b.trunc(left, ir.IntType(32)))
         return b.icmp_signed("<", self.code.lane_numbers(), bound)

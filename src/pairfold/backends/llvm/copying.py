@@ -6,7 +6,8 @@ Packed memory is [slot][lane], `spacing` bytes from one slot to the next. A row 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Generator, Iterable
 
 from ...lower.bounds import MODERATE
 from . import ir
@@ -16,8 +17,6 @@ from .abi import (
     ARRAYS,
     LIST_HEAD,
     OFFSETS,
-    RANGE_WORDS,
-    RANGES,
     SPACING,
     WHOLE,
 )
@@ -33,7 +32,7 @@ _SHORT = 16  # bytes: what shuffles within vectors reach on every x86 processor
 _VOID = ir.VoidType()
 # The types of what `pack` and `moderate` are given.
 PACKING = (BYTES, I64, I64, I64, I64, BYTES, I64, BYTES)
-CHECKING = (BYTES, I64, I64, BYTES, I64, BYTES)
+CHECKING = (BYTES, I64, I64, I64, I64, I64, BYTES, I64)
 
 # What is stored of a number.
 Closing = Callable[[ir.IRBuilder, ir.Value], ir.Value]
@@ -51,76 +50,87 @@ class _Numbers:
 
 
 def copy(format: Format) -> RuntimeFunction:
-    """copy(source, stride, step, dim, done, count, padded, raw, spacing): rows to slots.
+    """copy(source, stride, done, count, group, whole, raw, apart): a component of rows to a slot.
 
-    Adjacent numbers go by whole vectors, everything else, whatever its strides, one by one; lanes
-    from `count` to `padded` repeat the last row. Rows below `done` are already there.
+    There are `count` rows, `group` of them together, each group `apart` bytes after the one before.
+    Adjacent numbers go by whole vectors, everything else, whatever its stride, one by one; lanes
+    beyond the rows of a group, up to multiples of `whole`, repeat the last. Where `done` is -1, not
+    0, whole vectors of rows are already there.
     """
-    kinds = (BYTES, I64, I64, I64, I64, I64, I64, BYTES, I64)
+    kinds = (BYTES, I64, I64, I64, I64, I64, BYTES, I64)
     return RuntimeFunction("copy", kinds, _VOID, _copy, format.machine, format)
 
 
 def _copy(body: Body, own: RuntimeFunction) -> None:
-    source, stride, step, dim, done, count, padded, raw, spacing = body.given
+    source, stride, done, count, group, whole, raw, apart = body.given
     this = _Numbers(body, own)
     flow, b, item, width = this.flow, this.builder, this.item, this.width
     storage, stored = this.storage, this.stored
-    whole = b.and_(count, i64(-width))
     adjacent = b.icmp_signed("==", stride, i64(stored))
-    start = b.select(adjacent, whole, done)
-    with flow.loop(i64(0), dim, name="components") as component:
-        row = flow.at(source, b.mul(component.index, step))
-        slot = flow.at(raw, b.mul(component.index, spacing))
-        with flow.loop(done, b.select(adjacent, whole, done), width, name="adjacent") as lane:
+    with flow.loop(i64(0), count, group, [raw], name="groups") as rows:
+        here = flow.minimum(group, b.sub(count, rows.index))
+        row, (slot,) = flow.at(source, b.mul(rows.index, stride)), rows.values
+        vectors, last = b.and_(here, i64(-width)), b.sub(here, i64(1))
+        begin = b.and_(vectors, done)
+        start = b.select(adjacent, vectors, begin)
+        with flow.loop(begin, start, width, name="adjacent") as lane:
             kind = ir.VectorType(storage.element, width)
             there = flow.at(row, flow.times(lane.index, stored))
             value = flow.load(kind, there, 1)
             flow.prefetch(flow.at(there, i64(_AHEAD)))
-            here = flow.at(slot, flow.times(lane.index, item))
-            flow.store(storage.opened(b, value), here, 4)
-        with flow.loop(start, padded, name="strided") as lane:
-            which = flow.minimum(lane.index, b.sub(count, i64(1)))
+            flow.store(storage.opened(b, value), flow.at(slot, flow.times(lane.index, item)), 4)
+        with flow.loop(start, rounded_up(body, here, whole), name="strided") as lane:
+            which = flow.minimum(lane.index, last)
             value = flow.load(storage.element, flow.at(row, b.mul(which, stride)), 1)
-            here = flow.at(slot, flow.times(lane.index, item))
-            flow.store(storage.opened(b, value), here, item)
+            flow.store(storage.opened(b, value), flow.at(slot, flow.times(lane.index, item)), item)
+        rows.next = [flow.at(slot, apart)]
     body.done()
 
 
+# What functions are given that copy whole vectors of rows only: like `copy`.
+_VECTORS = (BYTES, I64, I64, I64, I64, BYTES, I64, I64)
+
+
 def split(format: Format, dim: int) -> RuntimeFunction:
-    """split(source, stride, step, dim, count, raw, spacing) -> rows done.
+    """split(source, stride, dim, count, group, raw, apart, spacing): whole vectors of rows.
 
     Rows of `dim` adjacent components, one after the other, a vector of rows at a time:
-    [row][component] to [component][row] by shuffles. Other layouts: 0 rows done.
+    [row][component] to [component][row] by shuffles.
     """
-    kinds = (BYTES, I64, I64, I64, I64, BYTES, I64)
-    return RuntimeFunction(f"split{dim}", kinds, I64, _split, format.machine, format, (dim,))
+    return RuntimeFunction(f"split{dim}", _VECTORS, _VOID, _split, format.machine, format, (dim,))
 
 
 def _split(body: Body, own: RuntimeFunction) -> None:
-    source, stride, step, _, count, raw, spacing = body.given
-    this = _Numbers(body, own)
-    (dim,) = own.detail
+    this, (dim,) = _Numbers(body, own), own.detail
     flow, b, item, width = this.flow, this.builder, this.item, this.width
-    storage, stored = this.storage, this.stored
-    packed = b.and_(
-        b.icmp_signed("==", stride, i64(dim * stored)), b.icmp_signed("==", step, i64(stored))
-    )
-    whole = b.select(packed, b.and_(count, i64(-width)), i64(0))
+    storage, stored, spacing = this.storage, this.stored, body.given[-1]
     wide = ir.VectorType(storage.element, width * dim)
     pick = ir.VectorType(ir.IntType(32), width)
-    with flow.loop(i64(0), whole, width, name="split") as lane:
-        here = flow.at(source, flow.times(lane.index, dim * stored))
+    with _vectors(body, width) as (row, slot, lane):
+        here = flow.at(row, flow.times(lane, dim * stored))
         value = flow.load(wide, here, 1)
         for line in range(0, width * dim * stored, _LINE):
             flow.prefetch(flow.at(here, i64(_AHEAD + line)))
-        slot = flow.at(raw, flow.times(lane.index, item))
+        slot = flow.at(slot, flow.times(lane, item))
         for component in range(dim):
             places = [component + dim * place for place in range(width)]
-            mask = ir.Constant(pick, list(places))
-            part = b.shuffle_vector(value, ir.Undefined(wide), mask)
+            part = b.shuffle_vector(value, ir.Undefined(wide), ir.Constant(pick, places))
             to = flow.at(slot, b.mul(spacing, i64(component)))
             flow.store(storage.opened(b, part), to, 4)
-    body.done(whole)
+    body.done()
+
+
+@contextlib.contextmanager
+def _vectors(body: Body, width: int) -> Generator[tuple[ir.Value, ir.Value, ir.Value], None, None]:
+    """Each whole vector of rows: (where its group's rows begin, and their slots; its first row)."""
+    source, stride, _, count, group, raw, apart, _ = body.given
+    flow, b = body.flow, body.builder
+    with flow.loop(i64(0), count, group, [raw], name="groups") as rows:
+        here = flow.minimum(group, b.sub(count, rows.index))
+        first = flow.at(source, b.mul(rows.index, stride))
+        with flow.loop(i64(0), b.and_(here, i64(-width)), width, name="vectors") as lane:
+            yield first, rows.values[0], lane.index
+        rows.next = [flow.at(rows.values[0], apart)]
 
 
 def can_transpose(format: Format) -> bool:
@@ -129,37 +139,33 @@ def can_transpose(format: Format) -> bool:
 
 
 def transpose(format: Format) -> RuntimeFunction:
-    """transpose(source, stride, step, dim, count, raw, spacing) -> rows done.
+    """transpose(source, stride, dim, count, group, raw, apart, spacing): whole vectors of rows.
 
     Rows of many adjacent components, a vector of rows and 16 bytes of their components at a time;
-    the last of these short vectors begins early enough to end with the row. Other layouts: 0 rows
-    done.
+    the last of these short vectors begins early enough to end with the row.
     """
-    kinds = (BYTES, I64, I64, I64, I64, BYTES, I64)
-    return RuntimeFunction("transpose", kinds, I64, _transpose, format.machine, format)
+    return RuntimeFunction("transpose", _VECTORS, _VOID, _transpose, format.machine, format)
 
 
 def _transpose(body: Body, own: RuntimeFunction) -> None:
-    source, stride, step, dim, count, raw, spacing = body.given
+    _, stride, dim, *_, spacing = body.given
     this = _Numbers(body, own)
     flow, b, item, width = this.flow, this.builder, this.item, this.width
     stored, size = this.stored, _SHORT // item
-    adjacent = b.icmp_signed("==", step, i64(stored))
-    whole = b.select(adjacent, b.and_(count, i64(-width)), i64(0))
     kind = ir.VectorType(this.storage.element, size)
-    with flow.loop(i64(0), whole, width, name="rows") as lane:
-        row = flow.at(source, b.mul(lane.index, stride))
-        to = flow.at(raw, flow.times(lane.index, item))
+    with _vectors(body, width) as (rows, slot, lane):
+        row = flow.at(rows, b.mul(lane, stride))
+        to = flow.at(slot, flow.times(lane, item))
         with flow.loop(i64(0), dim, size, name="short") as short:
             first = flow.minimum(short.index, b.sub(dim, i64(size)))
             here = flow.at(row, flow.times(first, stored))
             vectors = [
                 flow.load(kind, flow.at(here, b.mul(stride, i64(n))), 1) for n in range(width)
             ]
-            slot = flow.at(to, b.mul(first, spacing))
+            slots = flow.at(to, b.mul(first, spacing))
             for n, vector in enumerate(_transposed(this, vectors)):
-                flow.store(vector, flow.at(slot, b.mul(spacing, i64(n))), 4)
-    body.done(whole)
+                flow.store(vector, flow.at(slots, b.mul(spacing, i64(n))), 4)
+    body.done()
 
 
 def _transposed(this: _Numbers, vectors: list[ir.Value]) -> list[ir.Value]:
@@ -213,17 +219,21 @@ def pack(format: Format, dims: Iterable[int]) -> RuntimeFunction:
         split_by.add(0)
     detail = tuple(sorted(split_by))
     parts = [transpose(format) if dim == 0 else split(format, dim) for dim in detail]
+    kinds, inner = PACKING, (copy(format), *parts)
     return RuntimeFunction(
-        "pack", PACKING, _VOID, _pack, format.machine, format, detail, (copy(format), *parts)
+        "pack", kinds, _VOID, _pack, format.machine, format, detail, inner, rare=True
     )
 
 
 def _pack(body: Body, own: RuntimeFunction) -> None:
+    assert own.format is not None
     args, batch, start, count, group, destination, apart, given = body.given
     flow, b, module = body.flow, body.builder, body.function.module
     copying, *splitting = (part.declared(module) for part in own.parts)
+    stored = own.format.storage.item
     spacing, whole = flow.word(given, SPACING), flow.word(given, WHOLE)
     arrays = b.mul(batch, flow.word(args, ARRAYS))
+    even = b.or_(b.sub(whole, i64(1)), i64(own.format.width - 1))
     with flow.loop(i64(0), flow.word(given, ARGUMENTS), name="arguments") as each:
         entry = flow.at(given, i64(8 * LIST_HEAD))
         entry = flow.at(entry, flow.times(each.index, 8 * ARGUMENT_WORDS))
@@ -232,28 +242,25 @@ def _pack(body: Body, own: RuntimeFunction) -> None:
         offset = flow.load(I64, flow.at(flow.pointer(args, OFFSETS), cell), 8)
         array = flow.at(args, flow.times(word, 8))
         stride, step = flow.word(array, 1), flow.word(array, 2)
-        base = flow.at(flow.at(flow.pointer(array, 0), offset), b.mul(start, stride))
-        first = flow.at(destination, raw)
-        with flow.loop(i64(0), count, group, [i64(0)], name="groups") as rows:
-            here = flow.minimum(group, b.sub(count, rows.index))
-            source = flow.at(base, b.mul(rows.index, stride))
-            to = flow.at(first, rows.values[0])
-            done: ir.Value = i64(0)
-            for known, function in zip(own.detail, splitting, strict=True):
-                applies = b.icmp_signed("==", dim, i64(known))
-                if known == 0:
-                    applies = b.icmp_signed(">", dim, i64(MOST_SPLIT))
-                before = b.block
-                with flow.when(applies):
-                    found = b.call(function, [source, stride, step, dim, here, to, spacing])
-                    inside = b.block
-                chosen = b.phi(I64)
-                chosen.add_incoming(done, before)
-                chosen.add_incoming(found, inside)
-                done = chosen
-            padded = rounded_up(body, here, whole)
-            b.call(copying, [source, stride, step, dim, done, here, padded, to, spacing])
-            rows.next = [b.add(rows.values[0], apart)]
+        source = flow.at(flow.at(flow.pointer(array, 0), offset), b.mul(start, stride))
+        to, done = flow.at(destination, raw), i64(0)
+        together = b.icmp_signed("==", step, i64(stored))
+        for known, function in zip(own.detail, splitting, strict=True):
+            if known == 0:
+                fits = b.icmp_signed(">", dim, i64(MOST_SPLIT))
+            else:
+                packed = b.icmp_signed("==", stride, i64(known * stored))
+                fits = b.and_(b.icmp_signed("==", dim, i64(known)), packed)
+            fits = b.and_(fits, together)
+            with flow.when(fits):
+                b.call(function, [source, stride, dim, count, group, to, apart, spacing])
+            done = b.select(fits, i64(-1), done)
+        left = b.or_(b.xor(done, i64(-1)), b.and_(b.or_(count, group), even))
+        components = b.select(b.icmp_signed("==", left, i64(0)), i64(0), dim)
+        with flow.loop(i64(0), components, 1, [source, to], name="components") as component:
+            row, slot = component.values
+            b.call(copying, [row, stride, done, count, group, whole, slot, apart])
+            component.next = [flow.at(row, step), flow.at(slot, spacing)]
     body.done()
 
 
@@ -264,41 +271,30 @@ def rounded_up(body: Body, count: ir.Value, unit: ir.Value) -> ir.Value:
 
 
 def moderate(format: Format) -> RuntimeFunction:
-    """moderate(args, count, group, destination, apart, list): bail out where numbers are too large.
+    """moderate(args, slots, spacing, count, group, whole, first, apart): are numbers too large?
 
-    They are those of `count` packed rows, as `pack` leaves them. Exponents made of them would be
-    beyond what `lower.bounds` says.
+    They are those of some slots of `count` rows, as `pack` leaves them, the first at `first`.
+    Exponents made of them would be beyond what `lower.bounds` says: then bail out.
     """
     return RuntimeFunction("moderate", CHECKING, _VOID, _moderate, format.machine, format)
 
 
 def _moderate(body: Body, own: RuntimeFunction) -> None:
-    args, count, group, destination, apart, given = body.given
+    args, slots, spacing, count, group, whole, first, apart = body.given
     this = _Numbers(body, own)
     flow, b, simd, width = this.flow, this.builder, this.simd, this.width
-    spacing, arguments = flow.word(given, SPACING), flow.word(given, ARGUMENTS)
-    whole = flow.word(given, WHOLE)
-    ranges = flow.at(given, flow.times(arguments, 8 * ARGUMENT_WORDS))
-    ranges = flow.at(ranges, i64(8 * LIST_HEAD))
-    excess = ir.Constant(ir.VectorType(ir.IntType(1), width), None)
-    with flow.loop(i64(0), flow.word(given, RANGES), 1, [excess], name="ranges") as each:
-        entry = flow.at(ranges, flow.times(each.index, 8 * RANGE_WORDS))
-        first, slots = flow.at(destination, flow.word(entry, 0)), flow.word(entry, 1)
-        begin = [*each.values, i64(0)]
-        with flow.loop(i64(0), count, group, begin, name="groups") as rows:
-            here = flow.minimum(group, b.sub(count, rows.index))
-            padded = rounded_up(body, here, whole)
-            own_rows = flow.at(first, rows.values[1])
-            with flow.loop(i64(0), slots, 1, rows.values[:1], name="slots") as slot:
-                start = flow.at(own_rows, b.mul(slot.index, spacing))
-                with flow.loop(i64(0), padded, width, slot.values, name="checked") as lane:
-                    address = flow.at(start, flow.times(lane.index, this.item))
-                    value = flow.load(simd.type, address, 4)
-                    lane.next = [simd.mask_or(lane.values[0], excessive(simd, value))]
-                slot.next = lane.results
-            rows.next = [slot.results[0], b.add(rows.values[1], apart)]
-        each.next = rows.results[:1]
-    bail_out(body, args, simd.any(each.results[0]))
+    begin = [ir.Constant(ir.VectorType(ir.IntType(1), width), None), first]
+    with flow.loop(i64(0), count, group, begin, name="groups") as rows:
+        padded = rounded_up(body, flow.minimum(group, b.sub(count, rows.index)), whole)
+        with flow.loop(i64(0), slots, 1, rows.values, name="slots") as slot:
+            excess, start = slot.values
+            with flow.loop(i64(0), padded, width, [excess], name="checked") as lane:
+                address = flow.at(start, flow.times(lane.index, this.item))
+                value = flow.load(simd.type, address, 4)
+                lane.next = [simd.mask_or(lane.values[0], excessive(simd, value))]
+            slot.next = [*lane.results, flow.at(start, spacing)]
+        rows.next = [slot.results[0], flow.at(rows.values[1], apart)]
+    bail_out(body, args, simd.any(rows.results[0]))
     body.done()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...core.dtypes import DTYPES
 from ...lower.kernel import COLUMN, ROW
@@ -29,6 +29,7 @@ from .abi import (
 from .block import Block, Slots, open_block
 from .context import Code, Context, Places
 from .emitter import Key, Known, Leaf
+from .empty import reset
 from .flow import BYTES, I64, Carried, i64
 from .forms import Forms
 from .logits import Logits
@@ -51,7 +52,7 @@ class LaneStates:
         self.code, self.across = code, code.kernel.across
         self.buffer = places["across"]
         runs = [States(code, run) for run in code.layout.column_runs]
-        self.states = [states for states in runs for _ in range(states.run.count)]
+        self.states = [states for states in runs for _ in range(states.run.places)]
 
     def clear(self, columns: ir.Value) -> None:
         """Those of so many columns that have met no rows."""
@@ -188,8 +189,7 @@ class FusedLoop:
         return [b.icmp_signed("<", lanes, code.simd.splat(b.sub(left, s))) for s in starts]
 
 
-@dataclass(frozen=True)
-class _Sizes:
+class _Sizes(NamedTuple):
     """Bytes of a task's sums: of its rows, of its columns, and of one output's columns."""
 
     rows: ir.Value
@@ -206,6 +206,7 @@ class FusedTasks:
 
     def write(self) -> None:
         """Write all functions."""
+        self.context.link(reset(self.context.format))
         self.tile = self._tile_function()
         self.gather = self._gather_function()
         self.finish_rows = self._finish_rows_function()
@@ -286,7 +287,7 @@ class FusedTasks:
         sizes = self._sizes(code, args)
         state = flow.at(flow.pointer(args, PARTIALS), b.mul(which, sizes.rows))
         sums = flow.at(flow.pointer(args, ACROSS), b.mul(which, sizes.columns))
-        task = Task(code, batch, parts_of(self.packing), self.plan.machine)
+        task = Task(code, batch, parts_of(self.packing))
         task.once()
         task.reset(state, code.tiles(count))
         for columns in self._columns(code, sizes.stride):
@@ -330,7 +331,7 @@ class FusedTasks:
         each = b.add(row_blocks, splits)
         batch, number = b.sdiv(which, each), b.srem(which, each)
         first_task = b.mul(b.mul(batch, row_blocks), splits)
-        task = Task(code, batch, parts_of(self.packing), self.plan.machine)
+        task = Task(code, batch, parts_of(self.packing))
         task.once()
         with flow.when(b.icmp_signed("<", number, row_blocks)):
             self._combine_rows(code, task, number, first_task)

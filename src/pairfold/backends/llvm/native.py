@@ -9,17 +9,16 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
-import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import llvmlite.binding as llvm
 
-from ...core.cache import Cache, Limit, cached
+from ...core.cache import Cache, Limit
 from ...core.locks import fork_safe_lock, hold_across_forks
 from ...core.uninterrupted import uninterrupted
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
@@ -31,13 +30,11 @@ from .machine import new_target_machine, target_machine
 from .packing import packing_list
 from .probe import write_probe
 from .program import Program, write
-from .runtime import RuntimeFunction
+from .runtime import RuntimeFunction, shared_module
 from .scratch import Layout
 
 if TYPE_CHECKING:
     from .pool import Entry
-
-log = logging.getLogger("pairfold")
 
 _T = TypeVar("_T")
 # Seconds that the end of the program waits for LLVM, at most.
@@ -92,6 +89,14 @@ def _free_unused() -> None:
 
 
 _CODE = Limit("machine code", 1024, 64 * 2**20, _free_unused)
+_shared: Cache[bytes] = Cache(Limit("shared machine code", 256))
+
+
+def _log(text: str, *values: object) -> None:
+    """A message for those who debug; nobody listens where nobody has imported the module for it."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger("pairfold").debug(text, *values)
 
 
 class _Engine:
@@ -162,7 +167,7 @@ class Native:
             found.combine = _entry(owner, "combine")
         if entry == "run":
             self._seconds = time.perf_counter() - start
-            log.debug("compiled %s in %.1f ms", self.kernel, 1e3 * self._seconds)
+            _log("compiled %s in %.1f ms", self.kernel, 1e3 * self._seconds)
         return self._code.put(entry, found, size)
 
     def assembly(self) -> str:
@@ -202,7 +207,7 @@ def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
     """An engine that owns the machine code of an entry point, and about how many bytes that is."""
     program, machine = _written(kernel, plan, entry), plan.machine
     own = object_code(optimized(str(program.module), machine), machine)
-    written = [own, *map(shared_code, program.runtime)]
+    written = [own, *shared_code(program.runtime)]
     # An engine that is given objects, not modules, keeps the code alone: 65 kB, not 900.
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(machine))
     for each in written:
@@ -211,13 +216,34 @@ def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
     return _Engine(engine), sum(map(len, written)) + _ENGINE_BYTES
 
 
-@cached("shared machine code", 256)
-def shared_code(own: RuntimeFunction) -> bytes:
-    """The object code of a shared function. (Their frames are small and need no stack probe.)"""
-    text = str(own.module())
-    if own.rare:
-        return object_code(_parsed(text, own.machine), own.machine, 0)
-    return object_code(optimized(text, own.machine), own.machine)
+def shared_code(functions: Iterable[RuntimeFunction]) -> list[bytes]:
+    """The object code of shared functions. (Their frames are small and need no stack probe.)
+
+    Those that were not compiled before are compiled together, as far as they belong to the same
+    format: LLVM takes a millisecond to begin.
+    """
+    found = {own: _shared.get(own) for own in functions}
+    missing: dict[object, list[RuntimeFunction]] = {}
+    for own, code in found.items():
+        if code is None:
+            missing.setdefault(own if own.rare else own.format, []).append(own)
+    for together in missing.values():
+        code = shared_object(together)
+        for own in together:
+            found[own] = _shared.put(own, code)
+    return list(dict.fromkeys(code for code in found.values() if code is not None))
+
+
+def shared_object(functions: Sequence[RuntimeFunction]) -> bytes:
+    """An object with shared functions of one format, which are all rare or all not.
+
+    Passes are for conversions of half precision alone: the other loops are written as they are
+    meant, and become the same assembly.
+    """
+    own, text = functions[0], str(shared_module(functions))
+    converts = own.format is not None and own.format.storage.half and not own.rare
+    module = (optimized if converts else _parsed)(text, own.machine)
+    return object_code(module, own.machine, 0 if own.rare else 2)
 
 
 def object_code(module: llvm.ModuleRef, machine: Machine, opt: int = 2) -> bytes:

@@ -12,7 +12,7 @@ kernels share, linked to it: see `runtime.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import UnsupportedError
 from ...lower.fused import may_keep_columns
@@ -21,19 +21,20 @@ from ...lower.schedule import Plan
 from . import ir
 from .block import open_block
 from .context import Context
+from .empty import reset
 from .flow import i64
 from .forms import Forms
-from .fused import FusedTasks
 from .loops import block_loop
 from .outputs import finish_function
 from .packing import Packing
 from .runtime import RuntimeFunction
-from .screening import Screen
 from .tasks import combine_driver, own_driver, parts_of, run_driver
 
+if TYPE_CHECKING:
+    from .screening import Screen
 
-@dataclass(frozen=True)
-class Program:
+
+class Program(NamedTuple):
     """A module, and the shared functions to be linked to it."""
 
     module: ir.Module
@@ -58,23 +59,31 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
                     found=each.rule.name,
                     hint=f"a call of its own for {each.rule.name}",
                 )
+        from .fused import FusedTasks  # of few kernels
+
         FusedTasks(context, Packing(context, (ROW, COLUMN))).write()
-        drivers = (own_driver(machine, "run"), own_driver(machine, "combine"))
+        for name in ("run", "combine"):
+            context.link(own_driver(machine, name))
     elif entry == "run":
         packing = Packing(context, (ROW, COLUMN))
         forms = Forms(context)
         finish_function(context, forms)
-        screen = None if plan.screen is None else Screen(context, plan.screen)
+        screen = None
+        if plan.screen is not None:
+            from .screening import Screen  # of few plans
+
+            screen = Screen(context, plan.screen)
         tile_function(context, forms, screen)
-        drivers = (run_driver(machine, parts_of(packing, screen is not None)),)
+        context.link(reset(context.format))
+        context.link(run_driver(machine, parts_of(packing, screen is not None)))
     else:
         refactored = any(factor is not None for factor in kernel.factors)
         packing = Packing(context, (ROW,) if refactored else ())
         forms = Forms(context)
         merge_function(context, forms)
         finish_function(context, forms)
-        drivers = (combine_driver(machine, parts_of(packing)),)
-    return Program(context.module, (*context.runtime, *drivers))
+        context.link(combine_driver(machine, parts_of(packing)))
+    return Program(context.module, tuple(context.runtime))
 
 
 def tile_function(context: Context, forms: Forms, screen: Screen | None = None) -> ir.Function:

@@ -7,8 +7,8 @@ declares those it calls, and defines what its drivers call, under names that all
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from ...core.dtypes import DTYPES
 from ...lower.schedule import Machine
@@ -57,8 +57,7 @@ class Body:
         return self.function
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """Vectors of numbers: what they are computed in, how arrays store them, how many lanes."""
 
     machine: Machine
@@ -77,8 +76,7 @@ class Format:
         return Storage(self.stored)
 
 
-@dataclass(frozen=True)
-class RuntimeFunction:
+class RuntimeFunction(NamedTuple):
     """A function, and what writes it into a module.
 
     It depends on the machine, on the format of numbers if it handles any, and on `detail`. `parts`
@@ -87,24 +85,26 @@ class RuntimeFunction:
     """
 
     name: str
-    kinds: tuple[ir.Type, ...] = field(compare=False)
-    returns: ir.Type = field(compare=False)
+    kinds: tuple[ir.Type, ...]
+    returns: ir.Type
     write: Callable[[Body, RuntimeFunction], None]
     machine: Machine
     format: Format | None = None
     detail: tuple[int, ...] = ()
-    parts: tuple[RuntimeFunction, ...] = field(default=(), compare=False)
-    rare: bool = field(default=False, compare=False)
+    parts: tuple[RuntimeFunction, ...] = ()
+    rare: bool = False
 
     def declared(self, module: ir.Module) -> ir.Function:
         """The function, for a module that calls it."""
         return module.declared(self.name, ir.FunctionType(self.returns, self.kinds))
 
-    def module(self) -> ir.Module:
-        """A module with the function."""
-        module = ir.Module(self.name)
-        self.write(Body(begun(module, self.name, *self.kinds, returns=self.returns)), self)
-        return module
+
+def shared_module(functions: Iterable[RuntimeFunction]) -> ir.Module:
+    """A module with these functions."""
+    module = ir.Module("runtime")
+    for own in functions:
+        own.write(Body(begun(module, own.name, *own.kinds, returns=own.returns)), own)
+    return module
 
 
 def begun(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ...core.dtypes import DTYPES
 from ...errors import MemoryLimitError
@@ -18,8 +18,7 @@ _MOST_MEMORY = 2**30
 _LONG_LIST = 16
 
 
-@dataclass(frozen=True)
-class ListRows:
+class ListRows(NamedTuple):
     """How lists of so many places lie in memory, in rows of lanes.
 
     `long`: pairs are put aside lane by lane; `step`: places that are gone through at a time;
@@ -39,22 +38,21 @@ class ListRows:
         return ListRows(long, step, 1 + -(-(length - 1) // step) * step)
 
     @property
-    def count(self) -> int:
+    def rows(self) -> int:
         """Values and indices, what was put aside, how much, and room for one vector."""
         return 2 * (self.places + self.aside) + 2
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Neighbouring places of states that have the rule of an accumulator.
 
-    Places `first` ... `first + count - 1` of a tile, each of `words` numbers for every lane, after
+    So many `places` of a tile from number `first` on, each of `words` numbers for every lane, after
     `start` words of the places before. Each number may have its correction after it.
     """
 
     accumulator: Accumulator
     first: int
-    count: int
+    places: int
     start: int
     words: int
     compensated: bool
@@ -62,12 +60,12 @@ class Run:
     @property
     def stop(self) -> int:
         """The place after the last."""
-        return self.first + self.count
+        return self.first + self.places
 
     @property
     def after(self) -> int:
         """The words of all places up to there."""
-        return self.start + self.count * self.words
+        return self.start + self.places * self.words
 
 
 class Layout:
@@ -139,12 +137,12 @@ class Layout:
             last = found[-1] if found else None
             alike = last is not None and last.accumulator.rule is each.rule
             if last is not None and alike and each.rule.form == "running":
-                found[-1] = replace(last, count=last.count + each.places)
+                found[-1] = last._replace(places=last.places + each.places)
                 continue
             compensated = plan.accumulation.compensated and each.rule.additive
             words = each.parts * (2 if compensated else 1)
             if each.rule.top_k:
-                words = -(-ListRows.of(each.folded.length).count * self.item // self.outer_item)
+                words = -(-ListRows.of(each.folded.length).rows * self.item // self.outer_item)
             start = 0 if last is None else last.after
             found.append(Run(each, each.first, each.places, start, words, compensated))
         return found

@@ -273,7 +273,7 @@ class ScreenedLoop:
     def fold(self) -> None:
         """Write the loop."""
         flow, b, block = self.flow, self.builder, self.block
-        rows, count = block.slots.rows, block.count
+        rows, count = block.slots.rows, block.size
         rest = self.memory.part(rows, "rest", i64(0), 8)
         resting = flow.load(I64, rest, 8)
         screened = b.icmp_signed("==", resting, i64(0))
@@ -332,7 +332,7 @@ class ScreenedLoop:
 
     def _pick_all(self) -> None:
         """All columns."""
-        with self.flow.loop(i64(0), self.block.count, name="all") as each:
+        with self.flow.loop(i64(0), self.block.size, name="all") as each:
             where = self.flow.at(self.places["screen picks"], self.flow.times(each.index, 8))
             self.flow.store(each.index, where, 8)
 
@@ -345,7 +345,7 @@ class ScreenedLoop:
         flow, b, simd, plan = self.flow, self.builder, self.simd, self.plan
         kind = ir.VectorType(I32, plan.width)
         words = flow.at(self.block.slots.rows, i64(self.code.layout.screen.row["words"]))
-        stop = self.code.round_up(self.block.count, _COLUMNS)
+        stop = self.code.round_up(self.block.size, _COLUMNS)
         instances = [(u, r) for u in range(_COLUMNS) for r in range(plan.vectors)]
 
         def read(name: str, number: ir.Value) -> ir.Value:
@@ -387,7 +387,7 @@ class ScreenedLoop:
         kind = ir.VectorType(I32, plan.width)
         bits = ir.IntType(plan.width)
         bound = self._bound(rows, form.limit(state), lane)
-        with flow.loop(i64(0), self.block.count, carried=[i64(0)], name="pick") as column:
+        with flow.loop(i64(0), self.block.size, carried=[i64(0)], name="pick") as column:
             sums = flow.load(kind, self._sums_address(column.index, lane), 4)
             near = b.bitcast(b.icmp_signed(">", sums, bound), bits)
             number = column.values[0]

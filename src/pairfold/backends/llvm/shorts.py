@@ -8,7 +8,7 @@ unsigned there), else two halves. Sums are exact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...core.dtypes import DTYPES
 from ...lower.distance import Distance
@@ -21,8 +21,7 @@ _HALVES = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd"}
 _HALVES[4] = "llvm.x86.sse2.pmadd.wd"
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """How words of components are multiplied: components per word, their range, their offset.
 
     `by` names the instructions.

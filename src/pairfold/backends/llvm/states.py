@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...core import scalars
 from ...core.scalars import reachable, to_float
@@ -39,8 +38,7 @@ Part = tuple[ir.Value, ir.Value | None]
 Scale = Callable[[Sequence[Part], ir.Value, int], list[Part]]
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """A vector of finished values: component `at` of a result, for vector r of the tile's rows.
 
     `number`: that of the result, of all that the kernel gives.
@@ -401,7 +399,7 @@ class Together:
         The components of several accumulators are written out: their numbers are their places.
         """
         which, form = next((n, f) for n, f in enumerate(self.forms) if number < f.stop)
-        return form, block if self.apart is None else replace(block, state=self.apart[which])
+        return form, block if self.apart is None else block._replace(state=self.apart[which])
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
         """Join the states of two tiles."""

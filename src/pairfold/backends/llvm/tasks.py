@@ -11,7 +11,7 @@ its own functions are called by the names that `runtime.CALLED` lists.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 from ...lower.kernel import ROW
 from ...lower.pattern import ROW_BLOCK_WORDS
@@ -19,6 +19,8 @@ from ...lower.schedule import Machine
 from . import ir
 from .abi import (
     ACTIVE,
+    ARGUMENT_WORDS,
+    ARGUMENTS,
     AT_ONCE,
     BAILED_OUT,
     BLOCK,
@@ -30,24 +32,27 @@ from .abi import (
     COLUMNS_PER_SPLIT,
     DONE,
     FILL_COUNT,
-    FILL_WORDS,
     FILLS,
     FIRST_INTERVAL,
     FIRST_ROW,
     INTERVALS,
     LAST_INTERVAL,
+    LIST_HEAD,
     NEXT,
     ONCE_AT,
     ONCE_LIST,
     OWN_INTERVAL,
     PACKED,
     PARTIALS,
+    RANGE_WORDS,
+    RANGES,
     ROW_BLOCKS,
     ROW_COUNT,
     ROWS,
     ROWS_AT,
     ROWS_LIST,
     ROWS_PER_TASK,
+    SPACING,
     SPARSE_ROW_BLOCKS,
     SPLITS,
     STATE_AT,
@@ -60,6 +65,7 @@ from .abi import (
     WHOLE,
 )
 from .copying import CHECKING, PACKING, rounded_up
+from .empty import RESETTING
 from .flow import BYTES, I64, i64
 from .packing import Packing
 from .runtime import CALLED, Body, RuntimeFunction, begun, called, declared
@@ -69,8 +75,7 @@ FoldBlock = Callable[[ir.Value, ir.Value], None]
 _DRIVER = (BYTES, BYTES, BYTES)
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """What the tasks of a kernel do: whether they pack rows, and which functions go over them."""
 
     rows: bool
@@ -96,7 +101,7 @@ def parts_of(packing: Packing, screen: bool = False) -> Parts:
 def run_driver(machine: Machine, parts: Parts) -> RuntimeFunction:
     """run(args, scratch, control), of a kernel that leaves its tasks to the driver."""
     detail = _numbers(parts)
-    return RuntimeFunction("run", _DRIVER, I64, _write_run, machine, detail=detail)
+    return RuntimeFunction("run", _DRIVER, I64, _write_run, machine, detail=detail, rare=True)
 
 
 def combine_driver(machine: Machine, parts: Parts) -> RuntimeFunction:
@@ -113,7 +118,7 @@ def own_driver(machine: Machine, name: str) -> RuntimeFunction:
 
 
 def _numbers(parts: Parts) -> tuple[int, ...]:
-    return tuple(map(int, astuple(parts)))
+    return tuple(map(int, parts))
 
 
 def _write_own(body: Body, own: RuntimeFunction) -> None:
@@ -122,25 +127,24 @@ def _write_own(body: Body, own: RuntimeFunction) -> None:
 
 def _write_run(body: Body, own: RuntimeFunction) -> None:
     parts = Parts(*map(bool, own.detail))
-    _take_tasks(body, _task(body.function.module, parts, own.machine))
+    _take_tasks(body, _task(body.function.module, parts))
 
 
 def _write_combine(body: Body, own: RuntimeFunction) -> None:
     parts = Parts(*map(bool, own.detail))
-    _take_tasks(body, _combine_task(body.function.module, parts, own.machine))
+    _take_tasks(body, _combine_task(body.function.module, parts))
 
 
 class Task:
     """A task in the function that does it: what it was given, how it goes through its rows.
 
-    `parts` are those of the kernel, each called by its name. All lanes of a number are whole
-    vectors of the machine.
+    `parts` are those of the kernel, each called by its name.
     """
 
-    def __init__(self, body: Body, batch: ir.Value, parts: Parts, machine: Machine) -> None:
+    def __init__(self, body: Body, batch: ir.Value, parts: Parts) -> None:
         self.body, self.flow, self.builder, self.batch = body, body.flow, body.builder, batch
         self.args, self.scratch, self.control, _ = body.given
-        self.parts, self.wide = parts, machine.vector_bytes // 8
+        self.parts = parts
 
     def word(self, place: int) -> ir.Value:
         """A word of the table of arguments."""
@@ -155,14 +159,6 @@ class Task:
         b, tile = self.builder, self.word(TILE)
         return b.sdiv(b.add(count, b.sub(tile, i64(1))), tile)
 
-    def tile_rows(self, tile: ir.Value) -> ir.Value:
-        """The packed rows of a tile."""
-        return self.flow.at(self.part(ROWS_AT), self.builder.mul(tile, self.word(TILE_ROWS)))
-
-    def tile_state(self, state: ir.Value, tile: ir.Value) -> ir.Value:
-        """The states of a tile."""
-        return self.flow.at(state, self.builder.mul(tile, self.word(TILE_STATE)))
-
     def once(self) -> None:
         """Pack parameters, and compute what depends on them alone."""
         one = i64(1)
@@ -172,19 +168,9 @@ class Task:
 
     def reset(self, state: ir.Value, tiles: ir.Value) -> None:
         """States of no columns."""
-        flow, b = self.flow, self.builder
-        fills = self.flow.pointer(self.args, FILLS)
-        apart = self.word(TILE_STATE)
-        with flow.loop(i64(0), self.word(FILL_COUNT), name="fills") as each:
-            entry = flow.at(fills, flow.times(each.index, 8 * FILL_WORDS))
-            first, count, step, words, pattern = (flow.word(entry, n) for n in range(FILL_WORDS))
-            filled, start = _splat(b, pattern, self.wide), flow.at(state, first)
-            with flow.loop(i64(0), tiles, name="tiles") as tile:
-                own = flow.at(start, b.mul(tile.index, apart))
-                with flow.loop(i64(0), count, name="places") as place:
-                    here = flow.at(own, b.mul(place.index, step))
-                    with flow.loop(i64(0), words, self.wide, name="words") as word:
-                        flow.store(filled, flow.at(here, flow.times(word.index, 8)), 8)
+        function = declared(self.body, "reset", RESETTING)
+        fills = self.flow.pointer(self.args, FILLS), self.word(FILL_COUNT)
+        self.builder.call(function, [*fills, state, tiles, self.word(TILE_STATE)])
 
     def rows(self, first: ir.Value, count: ir.Value) -> None:
         """Pack rows from number `first` on, tile by tile where lanes are rows."""
@@ -196,10 +182,13 @@ class Task:
         apart = b.mul(tiles, self.word(TILE_ROWS))
         self._pack(first, count, together, rows, apart, ROWS_LIST)
         if self.parts.compute_rows:
-            with flow.loop(i64(0), count, together, [i64(0)], name="groups") as group:
+            function = called(self.body, "compute_rows")
+            whole = flow.word(flow.pointer(self.args, ROWS_LIST), WHOLE)
+            with flow.loop(i64(0), count, together, [rows], name="groups") as group:
                 here = flow.minimum(together, b.sub(count, group.index))
-                self._compute("compute_rows", here, flow.at(rows, group.values[0]), ROWS_LIST)
-                group.next = [b.add(group.values[0], apart)]
+                padded = rounded_up(self.body, here, whole)
+                b.call(function, [self.args, self.scratch, group.values[0], padded])
+                group.next = [flow.at(group.values[0], apart)]
         self._check(count, together, rows, apart, ROWS_LIST)
         if self.parts.screen:
             b.call(called(self.body, "screen_rows"), [self.scratch, self.tiles(count)])
@@ -223,7 +212,12 @@ class Task:
         columns = self.part(COLUMNS_AT)
         self._pack(start, count, count, columns, i64(0), COLUMNS_LIST)
         if self.parts.compute_columns:
-            self._compute("compute_columns", count, columns, COLUMNS_LIST)
+            whole = self.flow.word(self.flow.pointer(self.args, COLUMNS_LIST), WHOLE)
+            function, padded = (
+                called(self.body, "compute_columns"),
+                rounded_up(self.body, count, whole),
+            )
+            self.builder.call(function, [self.args, self.scratch, columns, padded])
         self._check(count, count, columns, i64(0), COLUMNS_LIST)
 
     def _pack(
@@ -240,28 +234,22 @@ class Task:
         rows = (self.args, self.batch, start, count, group)
         self.builder.call(function, [*rows, where, apart, listed])
 
-    def _compute(self, name: str, count: ir.Value, where: ir.Value, given: int) -> None:
-        """Compute from a packed group."""
-        whole = self.flow.word(self.flow.pointer(self.args, given), WHOLE)
-        padded = rounded_up(self.body, count, whole)
-        self.builder.call(called(self.body, name), [self.args, self.scratch, where, padded])
-
     def _check(
         self, count: ir.Value, group: ir.Value, where: ir.Value, apart: ir.Value, given: int
     ) -> None:
         """Bail out where packed numbers are too large, if that matters."""
-        if self.parts.check:
-            function = declared(self.body, "moderate", CHECKING)
-            listed = self.flow.pointer(self.args, given)
-            self.builder.call(function, [self.args, count, group, where, apart, listed])
-
-
-def _splat(b: ir.IRBuilder, word: ir.Value, lanes: int) -> ir.Value:
-    """A word in all lanes of a vector."""
-    none = ir.Undefined(ir.VectorType(I64, lanes))
-    first = b.insert_element(none, word, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
-    return b.shuffle_vector(first, none, zeros)
+        if not self.parts.check:
+            return
+        flow, b, function = self.flow, self.builder, declared(self.body, "moderate", CHECKING)
+        listed = flow.pointer(self.args, given)
+        spacing, whole = flow.word(listed, SPACING), flow.word(listed, WHOLE)
+        size = flow.times(flow.word(listed, ARGUMENTS), 8 * ARGUMENT_WORDS)
+        ranges = flow.at(flow.at(listed, i64(8 * LIST_HEAD)), size)
+        rows = spacing, count, group, whole
+        with flow.loop(i64(0), flow.word(listed, RANGES), 1, [ranges], name="ranges") as each:
+            first, slots = (flow.word(each.values[0], n) for n in range(RANGE_WORDS))
+            b.call(function, [self.args, slots, *rows, flow.at(where, first), apart])
+            each.next = [flow.at(each.values[0], i64(8 * RANGE_WORDS))]
 
 
 def task_parts(
@@ -284,14 +272,14 @@ def _begun_task(module: ir.Module) -> Body:
     return body
 
 
-def _task(module: ir.Module, parts: Parts, machine: Machine) -> ir.Function:
+def _task(module: ir.Module, parts: Parts) -> ir.Function:
     """one_task(args, scratch, control, which): fold a block of rows over intervals of columns."""
     body = _begun_task(module)
     args, scratch, _, which = body.given
     flow, b = body.flow, body.builder
     splits = flow.word(args, SPLITS)
     batch, *dense = task_parts(body, args, which, splits)
-    task = Task(body, batch, parts, machine)
+    task = Task(body, batch, parts)
     tile, finish = called(body, "tile"), called(body, "finish")
     row_block = scratch
     intervals = _row_block(body, which, (dense[0], dense[1], dense[2]), row_block)
@@ -305,9 +293,11 @@ def _task(module: ir.Module, parts: Parts, machine: Machine) -> ir.Function:
     task.rows(first, count)
 
     def fold(columns: ir.Value, base: ir.Value) -> None:
-        with flow.loop(i64(0), tiles, name="tiles") as each:
-            here, there = task.tile_rows(each.index), task.tile_state(state, each.index)
-            b.call(tile, [scratch, here, there, columns, base])
+        apart = task.word(TILE_ROWS), task.word(TILE_STATE)
+        begin = [task.part(ROWS_AT), state]
+        with flow.loop(i64(0), tiles, 1, begin, name="tiles") as each:
+            b.call(tile, [scratch, *each.values, columns, base])
+            each.next = [flow.at(here, n) for here, n in zip(each.values, apart, strict=True)]
 
     low, high = flow.word(row_block, FIRST_INTERVAL), flow.word(row_block, LAST_INTERVAL)
     with flow.loop(low, high, name="intervals") as each:
@@ -346,14 +336,14 @@ def _row_block(
     return b.select(sparse, flow.pointer(args, INTERVALS), own)
 
 
-def _combine_task(module: ir.Module, parts: Parts, machine: Machine) -> ir.Function:
+def _combine_task(module: ir.Module, parts: Parts) -> ir.Function:
     """one_task(args, scratch, control, which): merge the splits of a row block, in order."""
     body = _begun_task(module)
     args, scratch, _, which = body.given
     flow, b = body.flow, body.builder
     splits = flow.word(args, SPLITS)
     batch, first, count, _ = task_parts(body, args, which, i64(1))
-    task = Task(body, batch, parts, machine)
+    task = Task(body, batch, parts)
     merge, finish = called(body, "merge"), called(body, "finish")
     size, tiles = task.word(STATE_BYTES), task.tiles(count)
     row_block = flow.at(flow.pointer(args, PARTIALS), b.mul(b.mul(which, splits), size))
