@@ -23,7 +23,7 @@ from pairfold.backends.llvm.abi import (
     OFFSETS,
     WORDS_PER_ARRAY,
 )
-from pairfold.backends.llvm.block import open_block
+from pairfold.backends.llvm.block import Slots, open_block
 from pairfold.backends.llvm.context import Code, Context
 from pairfold.backends.llvm.copying import copy, moderate, pack, split
 from pairfold.backends.llvm.empty import empty_states, reset
@@ -239,11 +239,8 @@ def form_module(context: Context) -> Machine:
     code = context.function("finish_unit", BYTES, BYTES, I64)
     scratch, state, columns = code.given
     places = code.places(scratch)
-    form, outputs = forms.form(code, places), Outputs(code, scratch, scratch, places)
-    if not context.row_major:
-        form.gather(state)
-    for part in form.finish(state, columns):
-        outputs.keep(part.number, part.at, part.r, part.value)
+    slots = Slots(code, places["once"], places["rows"])
+    Outputs(code, scratch, scratch, places).take(forms.form(code, places), state, columns, slots)
     code.done()
     return Machine(context)
 

@@ -378,7 +378,7 @@ class FusedTasks:
             base = code.tile_state(state, tile.index)
             with flow.loop(i64(1), flow.word(args, SPLITS), name="splits") as split:
                 form.merge(base, flow.at(base, b.mul(split.index, sizes.rows)))
-            outputs.take(form, base, flow.word(args, COLUMNS), slots.leaf(i64(0)))
+            outputs.take(form, base, flow.word(args, COLUMNS), slots)
             start = flow.times(tile.index, lanes)
             here = flow.minimum(i64(lanes), b.sub(count, start))
             for number in self._results(ROW):
@@ -429,7 +429,7 @@ class FusedTasks:
                     other = columns.load(flow.at(high, shift), flow.at(low, shift))
                     columns.add(other, high, low)
                 state = closed(code.outer, *columns.load(high, low))
-                state = outputs.times_factor(state, self._first + n, i64(0), 0, leaf)
+                state = outputs.times_factor(state, self._first + n, i64(0), leaf)
                 self._finish(outputs, self._first + n, flow.word(args, ROWS), state)
             here = flow.minimum(i64(width), b.sub(count, column.index))
             for number in self._results(COLUMN):
@@ -445,7 +445,7 @@ class FusedTasks:
         """One vector of columns as components of their results, after so many rows."""
         owner = self.kernel.owner(output)
         for n, value in enumerate(finished(outputs.code, owner, rows, [state])):
-            outputs.keep(owner.result + n, i64(output - owner.first), 0, value)
+            outputs.keep(owner.result + n, i64(output - owner.first), i64(0), value)
 
 
 def _column_leaf(code: Code, places: Places, at: ir.Value) -> Leaf:

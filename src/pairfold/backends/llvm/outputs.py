@@ -25,7 +25,7 @@ class Outputs:
         self.args, self.scratch, self.places = args, scratch, places
 
     def times_factor(
-        self, value: ir.Value, output: int, component: ir.Value, r: int, leaf: Leaf
+        self, value: ir.Value, output: int, component: ir.Value, leaf: Leaf
     ) -> ir.Value:
         """A finished value times the factor that had left its sum; `leaf` reads what that needs.
 
@@ -42,18 +42,36 @@ class Outputs:
         if self.kernel.output_loop is not None:
             known[self.kernel.output_loop.index, (0, 0)] = component
             inside = frozenset((self.kernel.output_loop,))
-        emitter.emit([factor], [(0, r)], known, leaf, inside)
-        found = known[factor, emitter.key(factor, (0, r))]
+        emitter.emit([factor], [(0, 0)], known, leaf, inside)
+        found = known[factor, emitter.key(factor, (0, 0))]
         code.bail_out(self.args, simd.isnan(simd.sub(found, found)))
         return code.builder.fmul(code.to_outer(found), value)
 
-    def take(self, form: Form, state: ir.Value, columns: ir.Value, leaf: Leaf) -> None:
-        """Keep the results of a tile after so many columns; `leaf` reads what factors need."""
+    def take(self, form: Form, state: ir.Value, columns: ir.Value, slots: Slots) -> None:
+        """Keep the results of a tile after so many columns; factors read its slots.
+
+        Vectors of rows are finished in a loop: written out, this was half of the code of a kernel.
+        """
+        code = self.code
+        form.gather(state)
+        if not code.row_major:
+            self._take(form, state, columns, slots, i64(0))
+            return
+        with code.flow.loop(i64(0), i64(code.plan.lane_count), code.plan.width) as lane:
+            shift = code.flow.times(lane.index, code.item)
+            own = slots._replace(rows=code.flow.at(slots.rows, shift))
+            narrowed, there = form.narrowed(state, lane.index)
+            self._take(narrowed, there, columns, own, lane.index)
+
+    def _take(
+        self, form: Form, state: ir.Value, columns: ir.Value, slots: Slots, lane: ir.Value
+    ) -> None:
+        leaf = slots.leaf(i64(0))
         for part in form.finish(state, columns):
             value = part.value
             if part.output is not None:
-                value = self.times_factor(value, *part.output, part.r, leaf)
-            self.keep(part.number, part.at, part.r, value)
+                value = self.times_factor(value, *part.output, leaf)
+            self.keep(part.number, part.at, lane, value)
 
     def _element(self, number: int) -> tuple[ir.Type, int]:
         """The type of a result while it is kept, and its bytes."""
@@ -62,8 +80,11 @@ class Outputs:
             return self.code.simd.scalar, self.code.item
         return ir.DoubleType() if kind == "state" else I64, 8
 
-    def keep(self, number: int, component: ir.Value, r: int, value: ir.Value) -> None:
-        """Keep one component of a result of a tile, to be written when the tile is finished."""
+    def keep(self, number: int, component: ir.Value, lane: ir.Value, value: ir.Value) -> None:
+        """Keep a component of a result, of a vector of rows of a tile from a lane on.
+
+        It is written when the tile is finished.
+        """
         code, b, width = self.code, self.code.builder, self.code.plan.width
         kind = self.kernel.kinds[number]
         element, item = self._element(number)
@@ -80,7 +101,7 @@ class Outputs:
         elif value.type != code.simd.type:
             value = b.fptrunc(value, code.simd.type)
         start = code.flow.times(component, code.plan.lane_count * item)
-        place = b.add(start, i64(r * width * item))
+        place = b.add(start, code.flow.times(lane, item))
         code.flow.store(value, code.flow.at(self.places[f"result {number}"], place), 4)
 
     def write(self, batch: ir.Value, number: int, first: ir.Value, count: ir.Value) -> None:
@@ -107,10 +128,7 @@ def finish_function(context: Context, forms: Forms) -> ir.Function:
     form, outputs = forms.form(code, places), Outputs(code, args, scratch, places)
     with flow.loop(i64(0), code.tiles(count), name="tiles") as tile:
         slots = Slots(code, places["once"], code.tile_rows(places["rows"], tile.index))
-        own = code.tile_state(state, tile.index)
-        if not context.row_major:
-            form.gather(own)
-        outputs.take(form, own, columns, slots.leaf(i64(0)))
+        outputs.take(form, code.tile_state(state, tile.index), columns, slots)
         start = flow.times(tile.index, lanes if context.row_major else 1)
         here = i64(1)
         if context.row_major:

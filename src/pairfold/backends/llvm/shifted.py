@@ -180,31 +180,31 @@ class MaxShifted:
             self.states.end(block, place, own, self._scale("rescale"))
 
     def gather(self, state: ir.Value) -> None:
-        """One maximum for all lanes of a row."""
-        self.maxima.gather(state, self.accumulator)
+        """When lanes are columns: one maximum for all lanes of a row."""
+        if not self.code.row_major:
+            self.maxima.gather(state, self.accumulator)
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a tile."""
+        """The results of a vector of rows."""
         own, outer, scale = self.accumulator, self.code.outer, self._scale("rescale")
         for output, component in self.states.components(own):
             _, place = output
-            vectors = self.states.vectors(state, place, scale)
-            totals: list[list[Part]] = []
+            parts, total = self.states.whole(state, place, scale), None
             if own.total is not None:
-                totals = self.states.vectors(state, i64(own.first + own.count), scale)
-            for r, parts in enumerate(vectors):
-                maximum = self.maxima.load(state, self._maximum(place), r)
-                total = closed(outer, *totals[r][0]) if totals else None
-                values = [closed(outer, *part) for part in parts]
-                values = finished(self.code, own, columns, values, maximum, total)
-                for n, (value, result) in enumerate(zip(values, own.rule.results, strict=True)):
-                    # A maximum for all components is written again with each of them.
-                    once = result.per == "maximum" and own.folded.weight is not None
-                    yield Finished(own.result + n, i64(0) if once else component, r, value, output)
+                (of_all,) = self.states.whole(state, i64(own.first + own.count), scale)
+                total = closed(outer, *of_all)
+            maximum = self.maxima.load(state, self._maximum(place), 0)
+            values = [closed(outer, *part) for part in parts]
+            values = finished(self.code, own, columns, values, maximum, total)
+            for n, (value, result) in enumerate(zip(values, own.rule.results, strict=True)):
+                # A maximum for all components is written again with each of them.
+                once = result.per == "maximum" and own.folded.weight is not None
+                yield Finished(own.result + n, i64(0) if once else component, value, output)
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
-        """Not needed: blocks with sums are folded whole."""
-        raise InternalError("sums of shifted terms are folded for all rows of a tile")
+        """Lanes lie side by side."""
+        flow = self.code.flow
+        return self, flow.at(state, flow.times(lane, self.code.layout.outer_item))
 
     def limit(self, state: ir.Value) -> ir.Value:
         """None: every term counts."""

@@ -39,7 +39,7 @@ Scale = Callable[[Sequence[Part], ir.Value, int], list[Part]]
 
 
 class Finished(NamedTuple):
-    """A vector of finished values: component `at` of a result, for vector r of the tile's rows.
+    """A vector of finished values: component `at` of a result.
 
     `number`: that of the result, of all that the kernel gives.
 
@@ -49,7 +49,6 @@ class Finished(NamedTuple):
 
     number: int
     at: ir.Value
-    r: int
     value: ir.Value
     output: tuple[int, ir.Value] | None
 
@@ -100,11 +99,15 @@ class Form(Protocol):
         ...
 
     def gather(self, state: ir.Value) -> None:
-        """When lanes are columns: what has to be common to all lanes of a row becomes so."""
+        """Before results are taken: nothing is left aside; when lanes are columns, what has to be
+        common to all lanes of a row becomes so.
+        """
         ...
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a tile, after so many columns."""
+        """The results of the first vector of rows after so many columns; when lanes are columns,
+        those of the row.
+        """
         ...
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
@@ -312,16 +315,17 @@ class States:
             with self.flow.loop(i64(0), i64(accumulator.count), name="finishing") as body:
                 yield (0, body.index), body.index
 
-    def vectors(
-        self, state: ir.Value, place: ir.Value, scale: Scale | None = None
-    ) -> list[list[Part]]:
-        """The states of a place, a vector of rows each; one vector where lanes are columns."""
-        vectors = [self.load(state, place, r) for r in range(self.plan.vectors)]
+    def whole(self, state: ir.Value, place: ir.Value, scale: Scale | None = None) -> list[Part]:
+        """The states of a place, of the first vector of rows; of the row where lanes are columns.
+
+        The lanes of a row are scaled before they are merged.
+        """
         if self.code.row_major:
-            return vectors
+            return self.load(state, place, 0)
+        vectors = [self.load(state, place, r) for r in range(self.plan.vectors)]
         if scale is not None:
             vectors = [scale(parts, place, r) for r, parts in enumerate(vectors)]
-        return [self.across(vectors)]
+        return self.across(vectors)
 
 
 class Running:
@@ -359,16 +363,16 @@ class Running:
             self.states.end(block, place, own)
 
     def gather(self, state: ir.Value) -> None:
-        """Lanes have nothing in common."""
+        """Lanes have nothing in common, and nothing is left aside."""
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a tile."""
+        """The results of a vector of rows."""
         for each in self.states.accumulators():
             for output, component in self.states.components(each):
-                for r, parts in enumerate(self.states.vectors(state, output[1])):
-                    own = [closed(self.code.outer, *part) for part in parts]
-                    for n, value in enumerate(finished(self.code, each, columns, own)):
-                        yield Finished(each.result + n, component, r, value, output)
+                parts = self.states.whole(state, output[1])
+                own = [closed(self.code.outer, *part) for part in parts]
+                for n, value in enumerate(finished(self.code, each, columns, own)):
+                    yield Finished(each.result + n, component, value, output)
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
         """Lanes lie side by side."""
@@ -441,9 +445,9 @@ class Together:
             form.gather(state)
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a tile."""
-        for form in self.forms:
-            yield from form.finish(state, columns)
+        """The results of a vector of rows."""
+        for form, own in zip(self.forms, self.apart or [state] * len(self.forms), strict=True):
+            yield from form.finish(own, columns)
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
         """Lanes are not equally far apart in all forms."""

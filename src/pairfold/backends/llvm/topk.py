@@ -381,8 +381,10 @@ class TopK:
         """Lists are in memory already."""
 
     def gather(self, state: ir.Value) -> None:
-        """When lanes are columns: the lists of all lanes into that of lane 0."""
+        """Nothing is left aside; when lanes are columns: all lists into that of lane 0."""
         self._settle(state)
+        if self.code.row_major:
+            return
         with self.flow.loop(i64(self.first), i64(self.stop), name="lists") as place:
             first = self._at(state, place.index, 0)
             for r in range(1, self.plan.vectors):
@@ -393,19 +395,17 @@ class TopK:
                 shift //= 2
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
-        """The results of a tile: values and indices, place after place."""
+        """The results of a vector of rows: values and indices, place after place."""
         b, own, lists = self.builder, self.accumulator, self.lists
-        self._settle(state)
         with self.flow.loop(i64(0), i64(own.count * lists.length), name="lists") as which:
             position = b.sdiv(which.index, i64(own.count))
             place = b.srem(which.index, i64(own.count))
             if own.first:
                 place = b.add(place, i64(own.first))
-            for r in range(self.plan.vectors if self.code.row_major else 1):
-                entry = lists.load(lists.entry_at(self._at(state, place, r), position))
-                found = finished(self.code, own, columns, lists.opened(entry))
-                for n, value in enumerate(found):
-                    yield Finished(own.result + n, which.index, r, value, None)
+            entry = lists.load(lists.entry_at(self._at(state, place, 0), position))
+            found = finished(self.code, own, columns, lists.opened(entry))
+            for n, value in enumerate(found):
+                yield Finished(own.result + n, which.index, value, None)
 
     def narrowed(self, state: ir.Value, lane: ir.Value) -> tuple[Form, ir.Value]:
         """Lanes lie side by side."""
