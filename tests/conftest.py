@@ -1,4 +1,4 @@
-"""What tests share: fixtures that run programs for GPUs without one."""
+"""What tests share: fixtures that run programs for GPUs without one, or in another process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import interpreted  # imports Triton before any test does
 import pytest
+from elsewhere import Installed
 
 from pairfold import settings
 
@@ -49,3 +50,10 @@ def interpreted_here() -> Iterator[None]:
     """Kernels of one test are interpreted."""
     with settings(backend="reference"):
         yield
+
+
+@pytest.fixture(scope="session")
+def installed() -> Iterator[Installed]:
+    """What programs print after `pairfold.dropin.install()`, in one process for all of them."""
+    with Installed() as run:
+        yield run

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from elsewhere import SOURCES, python
 
 from pairfold import dropin
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [ROOT / "src", ROOT / "dropin" / "src"]
 
-
-def python(*arguments: str, path: list[Path] | None = None, cwd: Path | None = None):
-    """Run a fresh interpreter that finds packages in `path` first (default: only pairfold's)."""
-    folders = [str(folder) for folder in (path if path is not None else SOURCES[:1])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
-    environment.pop("PYKEOPS_VERBOSE", None)
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def installed(code: str, path: list[Path] | None = None) -> str:
-    """What a program prints after `pairfold.dropin.install()`."""
+def said_alone(code: str, path: list[Path] | None = None) -> str:
+    """What a program prints after `pairfold.dropin.install()`, in a process of its own."""
     done = python("-c", f"import pairfold.dropin\npairfold.dropin.install()\n{code}", path=path)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -53,11 +33,11 @@ SUM = (
 
 
 @pytest.mark.parametrize("place", ["pykeops.numpy", "pykeops.numpy.generic.generic_red"])
-def test_genred_works_under_every_numpy_name(place):
+def test_genred_works_under_every_numpy_name(installed, place):
     assert installed(f"from {place} import Genred\n{SUM}") == "[[3.]\n [3.]]"
 
 
-def test_genred_is_the_same_class_under_every_torch_name():
+def test_genred_is_the_same_class_under_every_torch_name(installed):
     pytest.importorskip("torch")
     code = "import pairfold.dropin.torch, pairfold.torch\n"
     for place in ("pykeops.torch", "pykeops.torch.generic.generic_red"):
@@ -66,7 +46,7 @@ def test_genred_is_the_same_class_under_every_torch_name():
     assert installed(code) == "True\nTrue\nTrue"
 
 
-def test_the_solvers_have_their_names():
+def test_the_solvers_have_their_names(installed):
     code = "from pykeops.numpy.operations import KernelSolve as one\n"
     code += "from pykeops.numpy import KernelSolve as two\n"
     code += "from pykeops.common.operations import ConjugateGradientSolver as solve\n"
@@ -74,7 +54,7 @@ def test_the_solvers_have_their_names():
     assert installed(code) == "True [0.5 0.5]"
 
 
-def test_submodules_are_attributes_and_come_when_asked_for():
+def test_submodules_are_attributes_and_come_when_asked_for(installed):
     code = (
         "import sys, pykeops\n"
         "print('pykeops.numpy' in sys.modules, pykeops.numpy.generic.generic_red.Genred.__name__)"
@@ -83,24 +63,24 @@ def test_submodules_are_attributes_and_come_when_asked_for():
 
 
 def test_importing_pykeops_does_not_import_torch():
-    assert installed("import sys, pykeops.numpy\nprint('torch' in sys.modules)") == "False"
+    assert said_alone("import sys, pykeops.numpy\nprint('torch' in sys.modules)") == "False"
 
 
-def test_the_version_is_the_one_that_programs_check_for():
+def test_the_version_is_the_one_that_programs_check_for(installed):
     assert installed("import pykeops\nprint(pykeops.__version__)") == "2.3"
 
 
-def test_set_verbose_changes_the_flag():
+def test_set_verbose_changes_the_flag(installed):
     code = "import pykeops\nprint(pykeops.verbose)\npykeops.set_verbose(False)\n"
     assert installed(code + "print(pykeops.verbose)") == "True\nFalse"
 
 
-def test_import_star_gives_the_names_that_exist():
+def test_import_star_gives_the_names_that_exist(installed):
     assert installed("from pykeops.numpy import *\nprint(Genred.__name__)") == "Genred"
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_the_binding_test_gives_its_verdict(library):
+def test_the_binding_test_gives_its_verdict(installed, library):
     pytest.importorskip(library)
     said = installed(f"import pykeops\npykeops.test_{library}_bindings()")
     assert said == f"pairfold computes the right numbers with {library}."
@@ -114,7 +94,7 @@ def test_a_wrong_binding_is_called_wrong(monkeypatch, capsys):
     assert "WRONG" in capsys.readouterr().out
 
 
-def test_a_module_that_pykeops_does_not_have_says_so():
+def test_a_module_that_pykeops_does_not_have_says_so(installed):
     code = "try:\n    import pykeops.torch.kernel_product\n"
     said = installed(code + "except ImportError as error:\n    print(error)")
     assert "does not have pykeops.torch.kernel_product" in said
@@ -122,7 +102,7 @@ def test_a_module_that_pykeops_does_not_have_says_so():
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_a_function_and_a_module_may_share_a_name(library):
+def test_a_function_and_a_module_may_share_a_name(installed, library):
     pytest.importorskip(library)
     code = (
         f"import pykeops.{library}.cluster.grid_cluster as module\n"
@@ -134,12 +114,12 @@ def test_a_function_and_a_module_may_share_a_name(library):
     assert installed(code) == "True True"
 
 
-def test_a_name_that_never_existed_is_an_attribute_error():
+def test_a_name_that_never_existed_is_an_attribute_error(installed):
     code = "import pykeops.numpy\nprint(hasattr(pykeops.numpy, 'Genrad'))"
     assert installed(code) == "False"
 
 
-def test_install_may_be_called_twice():
+def test_install_may_be_called_twice(installed):
     code = "print(pairfold.dropin.install() is pairfold.dropin.install())\n"
     code += "import sys\nprint(sum(type(f).__module__ == 'pairfold.dropin' for f in sys.meta_path))"
     assert installed(code) == "True\n1"
@@ -147,13 +127,13 @@ def test_install_may_be_called_twice():
 
 def test_install_takes_precedence_over_another_pykeops(tmp_path):
     path = [fake_pykeops(tmp_path), *SOURCES[:1]]
-    assert installed("import pykeops\nprint(pykeops.__version__)", path=path) == "2.3"
+    assert said_alone("import pykeops\nprint(pykeops.__version__)", path=path) == "2.3"
 
 
 def test_submodules_of_another_pykeops_do_not_shine_through(tmp_path):
     path = [fake_pykeops(tmp_path), *SOURCES[:1]]
     code = "try:\n    import pykeops.extra\nexcept ImportError as error:\n    print(error)"
-    assert "does not have pykeops.extra" in installed(code, path=path)
+    assert "does not have pykeops.extra" in said_alone(code, path=path)
 
 
 def test_install_refuses_when_another_pykeops_is_imported_already(tmp_path):
@@ -233,7 +213,7 @@ def test_a_wrong_command_line_is_refused(arguments):
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_every_name_of_every_module_is_there(library):
+def test_every_name_of_every_module_is_there(installed, library):
     pytest.importorskip(library)
     names = [name for name in sorted(dropin.MODULES) if ("torch" in name) == (library == "torch")]
     assert len(names) > 10
@@ -251,7 +231,7 @@ def test_every_name_of_every_module_is_there(library):
     assert installed(code).splitlines() == names
 
 
-def test_programs_may_set_flags_of_keopscore():
+def test_programs_may_set_flags_of_keopscore(installed):
     code = "import keopscore\nkeopscore.auto_factorize = True\nprint(keopscore.__name__)"
     assert installed(code) == "keopscore"
 
@@ -268,7 +248,7 @@ def test_build_folders_are_names_alone(tmp_path):
     assert config.get_build_folder() == before
 
 
-def test_both_kinds_of_lazy_tensors_are_generic_ones():
+def test_both_kinds_of_lazy_tensors_are_generic_ones(installed):
     code = (
         "import numpy as np\n"
         "from pykeops.numpy import LazyTensor\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_dropin import installed, python
+from elsewhere import python
 
 import pairfold.numpy
 from pairfold import dropin
@@ -105,7 +105,7 @@ def wanted(library: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_every_name_of_the_reference_can_be_imported(library):
+def test_every_name_of_the_reference_can_be_imported(installed, library):
     pytest.importorskip(library)
     names = wanted(library)
     assert len(names) > 60
@@ -459,7 +459,7 @@ def test_half_precision_needs_no_packing():
 # -- what an installation says ---------------------------------------------------------------------
 
 
-def test_printing_follows_the_flags():
+def test_printing_follows_the_flags(installed):
     code = (
         "import pykeops, keopscore\n"
         "from pykeops.common.utils import pyKeOps_Print, pyKeOps_Message, pyKeOps_Warning\n"
@@ -498,20 +498,21 @@ def test_an_error_of_keopscore_is_a_value_error_with_its_line():
         messages.KeOps_Error("too bad", show_line_number=False)
 
 
-def test_build_folders_follow_the_environment_and_programs(monkeypatch, tmp_path):
+def test_build_folders_follow_the_environment_and_programs(installed, monkeypatch, tmp_path):
     monkeypatch.setenv("KEOPS_CACHE_FOLDER", str(tmp_path / "cache"))
     assert config.get_build_folder() == str(tmp_path / "cache" / "pairfold-build")
     code = (
         "import pykeops, keopscore, os\n"
+        f"before = os.getcwd()\nos.chdir({str(tmp_path)!r})\n"
         "from pykeops.config import pykeops_base, pykeops_nvrtc_name, pykeops_cpp_name\n"
         "pykeops_base.set_different_build_folder('there')\n"
         "print(pykeops.get_build_folder(), keopscore.build_folder, pykeops_base.build_folder)\n"
         "print(os.path.basename(pykeops_nvrtc_name()), pykeops_cpp_name('a', '.so'))\n"
         "pykeops.set_build_folder()\n"
         "print(keopscore.build_folder == pykeops.keops_get_build_folder(), os.listdir('.'))\n"
-        "pykeops.clean_pykeops(); keopscore.clean_keops(verbose=False)"
+        "pykeops.clean_pykeops(); keopscore.clean_keops(verbose=False)\n"
+        "os.chdir(before)"
     )
-    monkeypatch.chdir(tmp_path)
     said = installed(code).splitlines()
     assert said == ["there there there", "pykeops_nvrtc.cpp there/pykeops_cpp_a.so", "True []"]
 
