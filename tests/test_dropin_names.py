@@ -31,6 +31,7 @@ from pairfold.errors import PairfoldError
 from pairfold.ops.reductions import REDUCTIONS
 
 Array = Any
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
 
 # Module -> names, from the reference of PyKeOps 2.3; "torch" and "numpy" in place of *.
 NAMES = {
