@@ -40,7 +40,7 @@ def cloud(rows: int, seed: int = 0) -> Any:
 
 def test_two_hundred_threads_may_call_one_and_many_formulas() -> None:
     texts = ["Exp(-SqDist(x,y))", *(f"Exp(-{k}*SqDist(x,y))" for k in range(2, 9))]
-    x, y = cloud(900), cloud(1100, 1)
+    x, y = cloud(400), cloud(700, 1)
     want = [Genred(text, ALIASES, axis=1)(x, y) for text in texts]
     np.testing.assert_allclose(want[0], gaussian_sums(x, y), rtol=1e-5)
     fresh = [Genred(text, ALIASES, axis=1) for text in texts]
@@ -83,7 +83,7 @@ def test_interrupts_at_random_moments_end_calls_and_spoil_nothing() -> None:
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from attack_interrupts import attack
         for how in ("signals", "threads"):
-            for case, count in [("small", 50), ("middle", 100), ("long", 4), ("compilation", 8)]:
+            for case, count in [("small", 50), ("middle", 50), ("long", 2), ("compilation", 5)]:
                 print(case, attack(case, how, count, 0, 2))
         """,
         timeout=200,
@@ -339,23 +339,31 @@ def test_a_forked_child_computes_after_the_parent_has_used_threads() -> None:
 def test_a_fork_during_compilation_in_another_thread_does_not_block_the_child() -> None:
     done = _run(
         """
-        import os, threading, warnings
+        import os, signal, threading, warnings
         warnings.simplefilter("ignore")
         import numpy as np
         from pairfold.numpy import Genred
         x = np.ones((50, 3))
+        forked = threading.Event()
         def build():
-            for k in range(30):
+            for k in range(1000):
                 Genred(f"Exp(-{k}*SqDist(x,y))+{k}", ["x = Vi(3)", "y = Vj(3)"], axis=1)(x, x)
+                if forked.is_set():
+                    break
         thread = threading.Thread(target=build)
         Genred("x+y", ["x = Vi(3)", "y = Vj(3)"], axis=1)(x, x)
         thread.start()
         for number in range(5):
             child = os.fork()
             if child == 0:
+                signal.alarm(30)  # for one that waits for ever
+                # Else the next thread may have the number of the one that holds the lock.
+                threading.Thread(target=threading.Event().wait, daemon=True).start()
                 Genred(f"Sin({number}*x+y)", ["x = Vi(3)", "y = Vj(3)"], axis=1)(x, x)
                 os._exit(0)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert thread.is_alive()
+        forked.set()
         thread.join()
         """
     )
@@ -390,7 +398,7 @@ def test_ctrl_c_stops_a_minute_long_sum_within_a_second(threads: int) -> None:
         watchdog = threading.Timer(50, process.kill)
         watchdog.start()
         assert process.stdout.readline() == "running\n"
-        time.sleep(0.7)
+        time.sleep(0.3)
         assert process.poll() is None
         start = time.perf_counter()
         process.send_signal(signal.SIGINT)
@@ -427,13 +435,13 @@ def test_the_number_of_threads_follows_setting_environment_and_affinity(
         assert thread_count() == 5
 
 
-@pytest.mark.parametrize("line", [2, 12, 40])
-def test_an_import_that_was_interrupted_can_be_done_again(line: int) -> None:
-    """Once in every module, at its second (12th, 40th) line or so."""
+def test_an_import_that_was_interrupted_can_be_done_again(tmp_path: Path) -> None:
+    """Once in every module, at its second line or so; then at the twelfth, then at the fortieth."""
     done = _run(
         f"""
         import sys
         import numpy as np
+        sys.dont_write_bytecode, sys.pycache_prefix = False, {str(tmp_path)!r}  # compiled once
         seen = {{}}
         def trace(frame, event, _):
             code = frame.f_code
@@ -441,7 +449,7 @@ def test_an_import_that_was_interrupted_can_be_done_again(line: int) -> None:
                 return None
             if event == "line":
                 seen[code.co_filename] = seen.get(code.co_filename, 0) + 1
-                if seen[code.co_filename] == {line}:
+                if seen[code.co_filename] == line:
                     raise KeyboardInterrupt
             return trace
         def compute():
@@ -451,20 +459,25 @@ def test_an_import_that_was_interrupted_can_be_done_again(line: int) -> None:
             lazy = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp().sum(axis=1)
             table = np.exp(-((x[:, None] - x[None]) ** 2).sum(-1)).sum(1, keepdims=True)
             assert np.allclose(found, table) and np.allclose(lazy, table)
-        interrupts = 0
-        sys.settrace(trace)
-        while True:
-            try:
-                compute()
-                break
-            except KeyboardInterrupt:
-                interrupts += 1
+        for line in (2, 12, 40):
+            for name in [name for name in sys.modules if name.split(".")[0] == "pairfold"]:
+                del sys.modules[name]
+            seen.clear()
+            interrupts = 0
+            while True:
                 sys.settrace(trace)
-        print(interrupts)
+                try:
+                    compute()
+                    break
+                except KeyboardInterrupt:
+                    interrupts += 1
+            sys.settrace(None)
+            print(interrupts)
         """
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 15
+    assert all(int(interrupts) > 15 for interrupts in done.stdout.split())
+    assert len(done.stdout.split()) == 3
 
 
 def test_small_problems_leave_no_thread() -> None:
