@@ -11,6 +11,7 @@ from checks import assert_close
 from formulas import dense, formulas, operand_values, random_formula, variable_term
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from products import every_pair
 
 from pairfold.backends.reference import interpreter as reference
 from pairfold.core.node import Axis, topological
@@ -74,10 +75,9 @@ def spread(array, kind):
     return array[:, None] if kind == Axis.I else array[None]
 
 
-@pytest.mark.parametrize("shift", range(3), ids=["first-is-i", "first-is-j", "first-is-p"])
-@pytest.mark.parametrize("unroll", [16, 2, 1], ids=["unrolled", "looped-2", "looped-1"])
-@pytest.mark.parametrize(("op", "dims"), CASES, ids=case_id)
+@every_pair(("op,dims", CASES), ("unroll", [16, 2, 1]), ("shift", range(3)), ids=case_id)
 def test_a_row_computes_what_its_oracle_says(op, dims, unroll, shift):
+    """`shift` is the kind of the first operand, `unroll` the longest vector without a loop."""
     rng = np.random.default_rng(seed_of(op.name, dims))
     kinds = [KINDS[(place + shift) % 3] for place in range(len(dims))]
     variables = [variable(p, dim, kinds[p]) for p, dim in enumerate(dims)]
@@ -207,9 +207,7 @@ def test_pow_zero_is_one_even_for_nan():
         assert reference.evaluate(kernel, {0: np.array([[x]])}, 1, 1)[0, 0] == 1
 
 
-@pytest.mark.parametrize("kept", [Axis.I, Axis.J], ids=["sum-over-j", "sum-over-i"])
-@pytest.mark.parametrize("unroll", [16, 2], ids=["unrolled", "looped"])
-@pytest.mark.parametrize("seed", range(60))
+@every_pair(("seed", range(60)), ("unroll", [16, 2]), ("kept", [Axis.I, Axis.J]))
 def test_a_random_formula_computes_its_dense_meaning(seed, unroll, kept):
     rng = np.random.default_rng(seed)
     check_formula(random_formula(rng, depth=4), rng, unroll, kept, seed)
