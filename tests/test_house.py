@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,14 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-every_file = pytest.mark.parametrize("path", FILES, ids=name_of)
-
-
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree_of(path)))
 
 
 # -- importing does nothing ------------------------------------------------------------------------
@@ -103,9 +107,11 @@ def test_importing_starts_nothing_and_says_nothing(code):
 # -- imports point one way -------------------------------------------------------------------------
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imported(path: Path) -> list[tuple[int, str]]:
     """(line, dotted name below pairfold) of every import that runs, also those in functions."""
     package = ["pairfold", *path.relative_to(PACKAGE).parts[:-1]]
+    found: list[tuple[int, str]] = []
     todo: list[ast.AST] = [tree_of(path)]
     while todo:
         node = todo.pop()
@@ -123,7 +129,8 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             continue
         for target in targets:
             if target.startswith("pairfold."):
-                yield node.lineno, target.removeprefix("pairfold.")
+                found.append((node.lineno, target.removeprefix("pairfold.")))
+    return found
 
 
 def level_of(name: str) -> int:
@@ -132,30 +139,38 @@ def level_of(name: str) -> int:
     return next((n for n, level in enumerate(LEVELS) if first in level), len(LEVELS) - 1)
 
 
-@every_file
-def test_files_import_only_from_their_level_and_those_before_it(path):
-    own = level_of(name_of(path).removesuffix(".py").replace("/", "."))
-    wrong = [f"line {line}: {name}" for line, name in imported(path) if level_of(name) > own]
-    assert not wrong, f"{name_of(path)} imports from a later level: {'; '.join(wrong)}"
-
-
-@every_file
-def test_backends_are_known_by_their_interface_alone(path):
-    """Only machine code knows llvmlite; who is no backend does not know which there are."""
-    name = name_of(path)
-    if name in ("doctor.py", "backends/chosen.py"):  # one looks at the machine, the other chooses
-        return
-    if not name.startswith("backends/llvm/"):
-        assert "import llvmlite" not in path.read_text()
-        assert "from llvmlite" not in path.read_text()
-    own = re.match(r"backends/(llvm|gpu|reference)/", name)
+def test_files_import_only_from_their_level_and_those_before_it():
+    own = {path: level_of(name_of(path).removesuffix(".py").replace("/", ".")) for path in FILES}
     wrong = [
-        f"line {line}: {target}"
-        for line, target in imported(path)
-        for kind in re.findall(r"^backends\.(llvm|gpu|reference)\b", target)
-        if own is None or kind != own[1]
+        f"{name_of(path)}:{line}: {name}"
+        for path in FILES
+        for line, name in imported(path)
+        if level_of(name) > own[path]
     ]
-    assert not wrong, f"{name} imports of a backend: {'; '.join(wrong)}"
+    assert not wrong, "imports from a later level: " + "; ".join(wrong)
+
+
+LLVMLITE = r"import llvmlite|from llvmlite"
+KNOW_BACKENDS = ("doctor.py", "backends/chosen.py")  # looks at the machine; chooses one
+
+
+def test_backends_are_known_by_their_interface_alone():
+    """Only machine code knows llvmlite; who is no backend does not know which there are."""
+    wrong: list[str] = []
+    for path in FILES:
+        name = name_of(path)
+        if name in KNOW_BACKENDS:
+            continue
+        own = re.match(r"backends/(llvm|gpu|reference)/", name)
+        if own is None or own[1] != "llvm":
+            wrong += [f"{name}: {line}" for line in re.findall(LLVMLITE, path.read_text())]
+        wrong += [
+            f"{name}:{line}: {target}"
+            for line, target in imported(path)
+            for kind in re.findall(r"^backends\.(llvm|gpu|reference)\b", target)
+            if own is None or kind != own[1]
+        ]
+    assert not wrong, "imports of a backend: " + "; ".join(wrong)
 
 
 # Where files outside arrays/ ask an object what it has, or look among modules, and why.
@@ -183,8 +198,9 @@ PROBED = {
 
 def probes(path: Path) -> Iterator[str]:
     """Where a file looks for a library, or tells libraries apart, other than by their protocol."""
-    for node in ast.walk(tree_of(path)):
-        text = ast.unparse(node) if isinstance(node, ast.expr) else ""
+    for node in nodes_of(path):
+        asks = isinstance(node, (ast.Attribute, ast.Call, ast.Compare))
+        text = ast.unparse(node) if asks else ""
         if text == "sys.modules" or re.match(r"hasattr\(|getattr\(.*'requires_grad'", text):
             yield text
         elif isinstance(node, ast.Compare):
@@ -199,13 +215,18 @@ def test_array_libraries_are_known_by_their_protocol_alone():
     assert found == set(PROBED)
 
 
-@every_file
-def test_what_compiles_and_runs_kernels_imports_no_array_library_but_numpy(path):
-    if name_of(path).startswith(("core/", "ops/", "calculus/", "lower/", "backends/")):
-        nodes = list(ast.walk(tree_of(path)))
-        modules = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
-        modules |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level}
-        assert "torch" not in {module.partition(".")[0] for module in modules}
+def test_what_compiles_and_runs_kernels_imports_no_array_library_but_numpy():
+    wrong: list[str] = []
+    for path in FILES:
+        if name_of(path).startswith(("core/", "ops/", "calculus/", "lower/", "backends/")):
+            nodes = nodes_of(path)
+            names = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+            names |= {
+                n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and not n.level
+            }
+            if "torch" in {name.partition(".")[0] for name in names}:
+                wrong.append(name_of(path))
+    assert not wrong, "imports torch: " + "; ".join(wrong)
 
 
 def test_every_file_has_a_level():
@@ -251,19 +272,19 @@ def test_the_layout_lists_every_file_below_those_that_it_imports():
 # -- what no file contains -------------------------------------------------------------------------
 
 
-@every_file
-def test_nothing_is_evaluated_or_printed(path):
-    forbidden = {"eval", "exec", "compile", "print", "__import__", "breakpoint"}
-    if path.name == "__main__.py":
-        forbidden.remove("print")
+def test_nothing_is_evaluated_or_printed():
     found: list[str] = []
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in forbidden:
-                found.append(f"line {node.lineno}: {node.func.id}(...)")
-        elif isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
-            found.append(f"line {node.lineno}: import *")
-    assert not found, f"{name_of(path)}: {'; '.join(found)}"
+    for path in FILES:
+        forbidden = {"eval", "exec", "compile", "print", "__import__", "breakpoint"}
+        if path.name == "__main__.py":
+            forbidden.remove("print")
+        for node in nodes_of(path):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                if node.func.id in forbidden:
+                    found.append(f"{name_of(path)}:{node.lineno}: {node.func.id}(...)")
+            elif isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
+                found.append(f"{name_of(path)}:{node.lineno}: import *")
+    assert not found, "; ".join(found)
 
 
 def tracked_text_files() -> list[Path]:
@@ -325,39 +346,39 @@ def unannotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     return bare + ["return"] * (function.returns is None)
 
 
-@every_file
-def test_public_functions_are_documented_and_annotated(path):
+def test_public_functions_are_documented_and_annotated():
     wrong: list[str] = []
-    for name, function, public in functions(path):
-        if not public:
-            continue
-        if not ast.get_docstring(function):
-            wrong.append(f"{name} has no docstring")
-        if bare := unannotated(function):
-            wrong.append(f"{name} lacks annotations of {', '.join(bare)}")
-    assert not wrong, f"{name_of(path)}: {'; '.join(wrong)}"
+    for path in FILES:
+        for name, function, public in functions(path):
+            if not public:
+                continue
+            if not ast.get_docstring(function):
+                wrong.append(f"{name_of(path)}: {name} has no docstring")
+            if bare := unannotated(function):
+                wrong.append(f"{name_of(path)}: {name} lacks annotations of {', '.join(bare)}")
+    assert not wrong, "; ".join(wrong)
 
 
-@every_file
-def test_modules_say_what_they_are(path):
-    assert ast.get_docstring(tree_of(path)), f"{name_of(path)} has no docstring"
+def test_modules_say_what_they_are():
+    silent = [name_of(path) for path in FILES if not ast.get_docstring(tree_of(path))]
+    assert not silent, "no docstring: " + "; ".join(silent)
 
 
-@every_file
-def test_files_are_short(path):
-    lines = len(path.read_text().splitlines())
-    assert lines < MAX_FILE_LINES, f"{name_of(path)} has {lines} lines: it may hold two ideas"
+def test_files_are_short():
+    lines = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
+    long = [f"{name} ({count} lines)" for name, count in lines.items() if count >= MAX_FILE_LINES]
+    assert not long, "may hold two ideas: " + "; ".join(long)
 
 
-@every_file
-def test_functions_are_short(path):
-    long = []
-    for name, function, _ in functions(path):
-        assert function.end_lineno is not None
-        lines = function.end_lineno - function.lineno + 1
-        if lines >= MAX_FUNCTION_LINES:
-            long.append(f"{name} ({lines} lines)")
-    assert not long, f"{name_of(path)}: {', '.join(long)}"
+def test_functions_are_short():
+    long: list[str] = []
+    for path in FILES:
+        for name, function, _ in functions(path):
+            assert function.end_lineno is not None
+            lines = function.end_lineno - function.lineno + 1
+            if lines >= MAX_FUNCTION_LINES:
+                long.append(f"{name_of(path)}: {name} ({lines} lines)")
+    assert not long, "; ".join(long)
 
 
 # -- what types say --------------------------------------------------------------------------------
@@ -405,7 +426,7 @@ KEPT = {
 
 def kept(path: Path) -> Iterator[str]:
     """Functions whose results functools keeps, and empty tables of a module."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
         if any(re.search(r"\b(lru_)?cache\b", ast.unparse(each)) for each in decorators):
             assert isinstance(node, ast.FunctionDef)
@@ -425,12 +446,22 @@ def test_what_is_kept_between_calls_has_a_limit():
 # -- the examples ------------------------------------------------------------------------------
 
 
+# One process for all of them: torch and matplotlib are imported once.
+RUN_PROGRAMS = """
+import runpy, sys
+
+for program in sys.argv[1:]:
+    sys.argv = [program]
+    runpy.run_path(program, run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sum_reduction", "reductions", "lazytensors"])
-def test_the_examples_run_without_a_display(name, tmp_path):
+def test_the_examples_run_without_a_display(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
-    program = Path(shutil.copy(ROOT / "examples" / f"{name}.py", tmp_path))
+    programs = [Path(shutil.copy(file, tmp_path)) for file in (ROOT / "examples").glob("*.py")]
+    assert len(programs) > 2
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -438,15 +469,16 @@ def test_the_examples_run_without_a_display(name, tmp_path):
     }
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT / "dropin" / "src")])
     done = subprocess.run(
-        [sys.executable, str(program)],
+        [sys.executable, "-c", RUN_PROGRAMS, *map(str, programs)],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    found = re.search(r"^max relative difference: (\S+)$", done.stdout, re.MULTILINE)
-    assert found, done.stdout
-    assert float(found[1]) < 1e-5
-    assert program.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    found = re.findall(r"^max relative difference: (\S+)$", done.stdout, re.MULTILINE)
+    assert len(found) == len(programs), done.stdout
+    assert all(float(each) < 1e-5 for each in found)
+    for program in programs:
+        assert program.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
