@@ -9,11 +9,13 @@ compiled for a real GPU needs a process of its own.
 
 from __future__ import annotations
 
+import ast
 import functools
+import linecache
 import os
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -41,9 +43,14 @@ _execute = None if interpreter is None else interpreter.GridExecutor.__call__
 _splat = None if interpreter is None else interpreter.InterpreterBuilder.create_splat
 _dot = None if interpreter is None else interpreter.InterpreterBuilder.create_dot
 _patch = None if interpreter is None else interpreter._patch_lang
+_rewrite = None if interpreter is None else interpreter.FunctionRewriter.rewrite_ast
+_numbers = None if interpreter is None else interpreter._get_np_dtype
+_semantic = None if interpreter is None else type(interpreter.interpreter_semantic)
+_broadcast = None if _semantic is None else _semantic.broadcast_impl_value
 ran = 0
 # The modules of the language that the program that runs has replaced functions of.
 _replaced: set[str] | None = None
+_FUNCTIONS = "interpreted functions"  # a name in the module of a program
 
 
 def repair(replace: Callable[[Any, str, Any], None] = setattr) -> None:
@@ -54,6 +61,13 @@ def repair(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     replace(interpreter.InterpreterBuilder, "create_splat", _mask_too)
     replace(interpreter.InterpreterBuilder, "create_dot", _dot_too)
     replace(interpreter, "_patch_lang", _patch_once)
+    replace(interpreter, "_patch_attr", _bind)
+    replace(interpreter.FunctionRewriter, "rewrite_ast", _rewrite_printed)
+    # What a type or a shape is, the interpreter finds out anew in each operation: half of its time.
+    replace(interpreter, "_get_np_dtype", _numbers_of)
+    replace(interpreter.tl.core.block_type, "__init__", _make_block_type)
+    replace(interpreter.tl.core.tensor, "__init__", _make_tensor)
+    replace(_semantic, "broadcast_impl_value", _broadcast_unequal)
 
 
 def _run(self: Any, *given: Any, **named: Any) -> None:
@@ -91,6 +105,125 @@ def _languages(function: Any) -> frozenset[str]:
     seen = [v for v in function.__globals__.values() if isinstance(v, types.ModuleType)]
     names = (interpreter.tl.__name__, interpreter.tl.core.__name__)
     return frozenset(module.__name__ for module in seen if module.__name__ in names)
+
+
+# ---- programs ------------------------------------------------------------------------------------
+
+
+def _rewrite_printed(self: Any) -> Any:
+    """A function of a printed program, of which the interpreter makes tensors of what it assigns.
+
+    The interpreter reads the text of each function three times and visits all of its expressions;
+    here a program is read once, and only assignments are looked for: printed programs have no
+    comparisons in a chain, which are the other thing that it rewrites.
+    """
+    assert _rewrite is not None
+    program = self.fn.__globals__
+    if not program["__name__"].startswith("pairfold.kernels."):
+        return _rewrite(self)
+    if _FUNCTIONS not in program:
+        place = self.fn.__code__.co_filename
+        tree = ast.parse("".join(linecache.getlines(place)))
+        for function in tree.body:
+            if isinstance(function, ast.FunctionDef):
+                _assign_tensors(function.body)
+        made = compile(tree, place, "exec", dont_inherit=True).co_consts
+        program["interpreter_semantic"] = interpreter.interpreter_semantic
+        program[_FUNCTIONS] = {
+            each.co_name: each for each in made if isinstance(each, types.CodeType)
+        }
+    found = types.FunctionType(program[_FUNCTIONS][self.fn.__name__], program)
+    found.__annotations__ = self.fn.__annotations__  # which arguments are constants
+    return found
+
+
+def _assign_tensors(lines: Iterable[ast.stmt]) -> None:
+    """Write `name = interpreter_semantic.to_tensor(value, False)` for every `name = value`."""
+    for line in lines:
+        if isinstance(line, ast.Assign):
+            at = {key: getattr(line.value, key) for key in line.value._attributes}
+            name = ast.Name("interpreter_semantic", ast.Load(), **at)
+            function = ast.Attribute(name, "to_tensor", ast.Load(), **at)
+            line.value = ast.Call(function, [line.value, ast.Constant(False, **at)], [], **at)
+        elif isinstance(line, (ast.For, ast.While, ast.If)):
+            _assign_tensors(line.body)
+            _assign_tensors(line.orelse)
+
+
+def _bind(place: Any, name: str, member: Any, _: Any, scope: Any) -> None:
+    """Give a function of the language the interpreter: `_patch_attr`, with one call less."""
+    function = getattr(member, "__wrapped__", member)  # without the check that it was given one
+
+    def bound(*given: Any, **named: Any) -> Any:
+        named["_semantic"] = interpreter.interpreter_semantic
+        return function(*given, **named)
+
+    scope.set_attr(place, name, bound)
+
+
+# ---- types and shapes ----------------------------------------------------------------------------
+
+
+@functools.cache
+def _shape(sizes: tuple[int, ...]) -> tuple[Any, int, str, tuple[Any, Any]]:
+    """A shape, its numbers and its text, as types have them; the first two as tensors have them."""
+    core = interpreter.tl.core
+    count, shape = core.validate_block_shape(sizes), core.tuple(sizes)
+    known = core.tuple([core.constexpr(size) for size in sizes]), core.constexpr(count)
+    return shape, count, str(shape), known
+
+
+def _make_block_type(self: Any, element: Any, shape: Any) -> None:
+    """The type of a tensor: `block_type.__init__`."""
+    sizes = tuple(shape.values if isinstance(shape, interpreter.tl.core.tuple) else shape)
+    if not sizes:
+        raise TypeError("a tensor without axes has the type of its number")
+    try:
+        found = _shape(sizes)
+    except TypeError:  # constants of the program
+        found = _shape(tuple(getattr(size, "value", size) for size in sizes))
+    self.element_ty = element
+    self.shape, self.numel, text, self.of_tensors = found
+    self.name = f"<{text}, {element.name}>"
+
+
+def _make_tensor(self: Any, handle: Any, kind: Any) -> None:
+    """A tensor: `tensor.__init__`."""
+    self.handle, self.type, self.dtype = handle, kind, kind.scalar
+    self.shape, self.numel = kind.of_tensors if kind.is_block() else _shape(())[3]
+
+
+def _broadcast_unequal(self: Any, a: Any, b: Any) -> Any:
+    """Tensors of one shape, which most have already, or of which one is a number."""
+    assert _broadcast is not None
+    if not a.type.is_block():
+        return (_repeated(self, a, b.type), b) if b.type.is_block() else (a, b)
+    if not b.type.is_block():
+        return a, _repeated(self, b, a.type)
+    if a.type.shape.values == b.type.shape.values:
+        return a, b
+    return _broadcast(self, a, b)
+
+
+def _repeated(self: Any, number: Any, like: Any) -> Any:
+    """A number in all places of a shape."""
+    kind = interpreter.tl.core.block_type(number.dtype, like.shape)
+    return self.make_tensor(self.builder.create_splat(kind, number.handle), kind)
+
+
+_known: dict[str, Any] = {}
+
+
+def _numbers_of(kind: Any) -> Any:
+    """NumPy's type for the numbers of a type."""
+    assert _numbers is not None
+    found = _known.get(kind.name)
+    if found is None:
+        found = _known[kind.name] = _numbers(kind)
+    return found
+
+
+# ---- operations ----------------------------------------------------------------------------------
 
 
 def _mask_too(self: Any, kind: Any, number: Any) -> Any:
