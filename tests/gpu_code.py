@@ -26,12 +26,6 @@ from pairfold.torch import Genred
 
 ROWS = 100_000
 TARGETS = ("sm_80", "sm_90", "gfx942")
-# One kernel of each kind is compiled for every GPU in tests, those with a budget for sm_90; a third
-# of them by default, all by `make test-all`. `make gpu-code` compiles all for all.
-EVERYWHERE = (
-    "gaussian", "gaussian.float64", "gaussian.dim64", "gaussian.dim64.backward.x", "logsumexp",
-    "attention", "knn.dim3.k10", "knn.dim64.k10", "together",
-)  # fmt: skip
 
 
 def folds() -> Iterator[tuple[str, FormulaReduction, str]]:
@@ -93,16 +87,16 @@ def measured(program: Program, target: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """All kernels for all GPUs; with names, those alone, most of them for sm_90 alone."""
-    wanted = set(sys.argv[1:])
+    """All kernels for all GPUs (`make gpu-code`), or those that words kernel:GPU name."""
+    wanted = sys.argv[1:]
     for name, fold, dtype in folds():
-        if wanted and name not in wanted:
+        targets = [each for each in TARGETS if not wanted or f"{name}:{each}" in wanted]
+        if not targets:
             continue
         for number, program in enumerate(programs(fold, dtype)):
             if program is None:
                 continue
-            everywhere = not number and (not wanted or name in EVERYWHERE)
-            for target in TARGETS if everywhere else ("sm_90",):
+            for target in {"sm_90"}.intersection(targets) if number else targets:
                 found = {"kernel": name + ".literal" * number, "target": target}
                 try:
                     found |= measured(program, target)
