@@ -41,7 +41,7 @@ def run_random_as_program(seed: int) -> None:
     run_random(seed, as_program)
 
 
-@some("seed", range(25), lambda seed: seed % 2 == 0)
+@some("seed", range(25), lambda seed: seed % 3 == 0)
 def test_random_formulas_equal_reference_and_oracle(seed: int) -> None:
     run_random_as_program(seed)
 
@@ -184,23 +184,28 @@ def test_ranges_equal_numpy_on_the_pairs_that_are_left(
 # ----- torch, symbolic tensors, systems -----------------------------------------------------------
 
 DIFFERENTIATED = [
-    ("Sum", False, 0, "broadcast"),
-    ("Sum", False, 1, "plain"),
-    ("SumSoftMaxWeight", True, 1, "plain"),
-    ("Min_ArgMin", False, 1, "plain"),
-    ("KMin", False, 1, "plain"),
-    ("Prod", False, 0, "plain"),
+    ("Sum", False, 0, "broadcast", 1),
+    ("Sum", False, 0, "broadcast", 2),
+    ("Sum", False, 1, "plain", 2),
+    ("SumSoftMaxWeight", True, 1, "plain", 2),
+    ("SumSoftMaxWeight", True, 1, "plain", 1),
+    ("Min_ArgMin", False, 1, "plain", 2),
+    ("KMin", False, 1, "plain", 2),
+    ("Prod", False, 0, "plain", 2),
+    ("Prod", False, 0, "plain", 1),
 ]
 
 
 @some(
-    "name,weighted,axis,batch", DIFFERENTIATED, lambda entry: DIFFERENTIATED.index(entry) % 2 == 0
+    "name,weighted,axis,batch,orders",
+    DIFFERENTIATED,
+    lambda entry: DIFFERENTIATED.index(entry) % 2 == 0,
 )
 def test_first_and_second_derivatives_are_those_of_dense_torch(
-    name: str, weighted: bool, axis: int, batch: str
+    name: str, weighted: bool, axis: int, batch: str, orders: int
 ) -> None:
     with settings(tile="4x8x1"):
-        derivatives.compare_derivatives(name, weighted, batch, axis)
+        derivatives.compare_derivatives(name, weighted, batch, axis, orders)
 
 
 def test_symbolic_tensors_are_computed_there() -> None:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from checks import assert_close, assert_same_bits  # noqa: E402
 from every_reduction import CASES  # noqa: E402
-from products import some  # noqa: E402
+from products import every_pair, some  # noqa: E402
 
 import pairfold.torch  # noqa: E402
 from pairfold import Genred  # noqa: E402
@@ -80,24 +80,29 @@ def same(got, want, terms=23):
 # ---- every reduction ---------------------------------------------------------------------------
 
 
+# Cuts of both axes, of one, of none.
+CUTS = [(9, 10), (7, 99), (99, 9), (99, 99)]
+
+
 @some(
-    "reduction,formula,options,axis",
-    [(*entry, axis) for entry in CASES for axis in (1, 0)],
-    lambda entry: CASES.index(entry[:3]) % 2 == entry[3],
+    "reduction,formula,options,axis,cut",
+    [(*entry, axis, cut) for entry in CASES for axis in (1, 0) for cut in CUTS],
+    lambda entry: (
+        CASES.index(entry[:3]) % 2 == entry[3]
+        and (entry[4] == CUTS[0] or CUTS.index(entry[4]) == CASES.index(entry[:3]) // 2 % 4)
+    ),
 )
 def test_slabs_of_rows_and_columns_give_what_the_cpu_gives(
-    forced, reduction, formula, options, axis
+    forced, reduction, formula, options, axis, cut
 ):
     force, folded = forced
     reduce = Genred(formula, ALIASES, reduction_op=reduction, axis=axis, **options)
     want = reduce(*data())
-    for cut in ((99, 99), (7, 99), (99, 9), (9, 10)):
-        force(*cut)
-        folded.clear()
-        same(reduce(*data(), backend="GPU"), want)
-        rows, columns = (17, 23) if axis == 1 else (23, 17)
-        pieces = -(-columns // min(cut[1], columns))
-        assert [count for _, count in folded] == [pieces] * -(-rows // cut[0])
+    force(*cut)
+    same(reduce(*data(), backend="GPU"), want)
+    rows, columns = (17, 23) if axis == 1 else (23, 17)
+    pieces = -(-columns // min(cut[1], columns))
+    assert [count for _, count in folded] == [pieces] * -(-rows // cut[0])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
@@ -118,14 +123,20 @@ def test_slabs_of_bfloat16_tensors(forced):
     assert_close(got.double().numpy(), want.double().numpy(), rtol=2.0**-7)
 
 
-@pytest.mark.parametrize("cut", [(99, 99, 1), (9, 99, 2), (9, 10, 1), (99, 10, 3)])
-@pytest.mark.parametrize(("reduction", "formula", "options"), [CASES[0], CASES[7], CASES[12]])
-def test_slabs_of_batches(forced, reduction, formula, options, cut):
+@every_pair(
+    ("cut", [(99, 99, 1), (9, 99, 2), (9, 10, 1), (99, 10, 3)]),
+    ("reduction,formula,options", [CASES[0], CASES[7], CASES[12]]),
+    ("shapes", ["alike", "repeated", "fewer axes"]),
+)
+def test_slabs_of_batches(forced, reduction, formula, options, cut, shapes):
     forced[0](*cut)
     reduce = Genred(formula, ALIASES, reduction_op=reduction, axis=1, **options)
     x, y, b, p = data(batch=(2, 3))
-    for arrays in ((x, y, b, p), (x[:, :1], y, b, p), (x, y[0], b, np.abs(x[:, :, 0, :1]))):
-        same(reduce(*arrays, backend="GPU"), reduce(*arrays))
+    if shapes == "repeated":
+        x = x[:, :1]
+    if shapes == "fewer axes":
+        y, p = y[0], np.abs(x[:, :, 0, :1])
+    same(reduce(x, y, b, p, backend="GPU"), reduce(x, y, b, p))
 
 
 @pytest.mark.parametrize(
@@ -157,26 +168,29 @@ def test_a_refused_slab_is_computed_again_without_assumptions(forced):
     assert np.isinf(got[3])
 
 
-def test_gradients_come_in_slabs(forced):
+@some(
+    "reduction,formula,options",
+    [CASES[n] for n in (0, 3, 5, 12, 17)],
+    lambda entry: entry in (CASES[3], CASES[12], CASES[17]),
+)
+def test_gradients_come_in_slabs(forced, reduction, formula, options):
     force, folded = forced
-    for reduction, formula, options in (CASES[0], CASES[3], CASES[5], CASES[12], CASES[17]):
-        reduce = pairfold.torch.Genred(formula, ALIASES, reduction_op=reduction, axis=1, **options)
+    reduce = pairfold.torch.Genred(formula, ALIASES, reduction_op=reduction, axis=1, **options)
 
-        def gradients(backend, reduce=reduce):
-            tensors = [torch.from_numpy(a).requires_grad_() for a in data(seed=1)]
-            found = reduce(*tensors, backend=backend)
-            found = found[0] if isinstance(found, tuple) else found
-            return torch.autograd.grad(found.square().sum(), tensors, allow_unused=True)
+    def gradients(backend):
+        tensors = [torch.from_numpy(a).requires_grad_() for a in data(seed=1)]
+        found = reduce(*tensors, backend=backend)
+        found = found[0] if isinstance(found, tuple) else found
+        return torch.autograd.grad(found.square().sum(), tensors, allow_unused=True)
 
-        want = gradients("CPU")
-        force(9, 10)
-        folded.clear()
-        for got, other in zip(gradients("GPU"), want, strict=True):
-            assert (got is None) == (other is None)
-            if got is not None:
-                assert got.device.type == "cpu"
-                assert_close(got.numpy(), other.numpy(), terms=17 * 23)
-        assert len(folded) > 3
+    want = gradients("CPU")
+    force(9, 10)
+    for got, other in zip(gradients("GPU"), want, strict=True):
+        assert (got is None) == (other is None)
+        if got is not None:
+            assert got.device.type == "cpu"
+            assert_close(got.numpy(), other.numpy(), terms=17 * 23)
+    assert len(folded) > 3
 
 
 def test_transforms_of_torch_func_pass(forced):
@@ -199,16 +213,16 @@ def ranges_of(m=17, n=23):
     return from_matrix(rows, columns, np.array([[1, 0, 1], [0, 0, 0], [1, 1, 0]], bool))
 
 
-@pytest.mark.parametrize("axis", [1, 0])
-@pytest.mark.parametrize(
-    ("reduction", "formula", "options"), [CASES[0], CASES[3], CASES[12], CASES[17]]
+@every_pair(
+    ("reduction,formula,options", [CASES[0], CASES[3], CASES[12], CASES[17]]),
+    ("rows", [99, 7, 2]),
+    ("axis", [1, 0]),
 )
-def test_ranges_are_cut_with_their_rows(forced, reduction, formula, options, axis):
+def test_ranges_are_cut_with_their_rows(forced, reduction, formula, options, rows, axis):
     reduce = Genred(formula, ALIASES, reduction_op=reduction, axis=axis, **options)
-    want = reduce(*data(), ranges=ranges_of())
-    for rows in (99, 7, 1):
-        forced[0](rows, 99)
-        same(reduce(*data(), ranges=ranges_of(), backend="GPU"), want)
+    forced[0](rows, 99)
+    got = reduce(*data(), ranges=ranges_of(), backend="GPU")
+    same(got, reduce(*data(), ranges=ranges_of()))
 
 
 def test_gradients_with_ranges_are_cut_with_their_rows(forced):
