@@ -111,14 +111,11 @@ class Case:
         spread = [self.spread(a, v) for a, v in zip(arrays, self.variables, strict=True)]
         count = len(self.dims)
         values, slopes = spread[:count], spread[count : 2 * count]
-        at = {
-            n: dense(
-                self.op,
-                [v + n * STEP * t for v, t in zip(values, slopes, strict=True)],
-                self.params,
-            )
-            for n in range(-4, 5)
-        }
+        steps = np.roll(np.arange(-4, 5), -4)  # at[-n] is n steps back
+        moved = [
+            np.stack([v + n * STEP * t for n in steps]) for v, t in zip(values, slopes, strict=True)
+        ]
+        at = dense(self.op, moved, self.params)
         first = sum(FIRST[n] * (at[n] - at[-n]) for n in range(1, 5)) / STEP
         second = sum(SECOND[n] * (at[n] + at[-n]) for n in range(1, 5)) + SECOND[0] * at[0]
         shape = (self.rows, self.columns, self.node.dim)

@@ -6,7 +6,7 @@ column stage (1, N), of the pair stage (M, N). Batches are handled by the caller
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 Array = NDArray[np.generic]
 # What a value is: numbers, the number of a component, or the components of a table.
 Cell = Numbers | int | list[Numbers]
+# What computes some values from those that are known, to which it adds.
+Program = Callable[[dict[Value, Cell]], list[Numbers]]
 
 
 class _Interpreter:
@@ -41,22 +43,31 @@ class _Interpreter:
 
     def run(self, targets: Sequence[Value], known: dict[Value, Cell]) -> list[Numbers]:
         """Values of the targets, given those of placeholders, carries and loop indices."""
-        inside = {value.loop for value in known if value.what == "index_loop"}
-        for value in reachable(targets, lambda value: value in known):
-            if value not in known and value.loops <= inside:
+        return self.prepared(targets, known)(known)
+
+    def prepared(self, targets: Sequence[Value], given: Collection[Value]) -> Program:
+        """The same for any values of those that are given: what to compute is found once."""
+        inside = {value.loop for value in given if value.what == "index_loop"}
+        needed = reachable(targets, lambda value: value in given)
+        order = [value for value in needed if value not in given and value.loops <= inside]
+
+        def run(known: dict[Value, Cell]) -> list[Numbers]:
+            for value in order:
                 known[value] = self._value(value, known)
-        return [_numbers(known[target]) for target in targets]
+            return [_numbers(known[target]) for target in targets]
+
+        return run
 
     def _value(self, value: Value, known: dict[Value, Cell]) -> Cell:
-        what = value.what
-        args = list(value.args)
+        what, args = value.what, list(value.args)
+        primitive = PRIMITIVES.get(what)
+        if primitive is not None:
+            return primitive.numpy(*[known[arg] for arg in args])
         if what == "const":
             return self.dtype.type(to_float(value.number, self.dtype.name))
         if what == "load":
             position, k = value.loaded
             return self.loads[position][..., _integer(known[args[0]]) if k is None else k]
-        if what in PRIMITIVES:
-            return PRIMITIVES[what].numpy(*(known[arg] for arg in args))
         if what == "result":
             loop, place = value.carried
             return self._loop(loop, known)[place]
@@ -77,20 +88,20 @@ class _Interpreter:
 
     def _loop(self, loop: Loop, known: dict[Value, Cell]) -> list[Numbers]:
         state = [_numbers(known[init]) for init in loop.inits]
+        step = self.prepared(loop.nexts, {*known, loop.index, *loop.carries})
         for k in range(loop.n):
-            inside = dict(known)
-            inside[loop.index] = k
+            inside = {**known, loop.index: k}
             inside.update(zip(loop.carries, state, strict=True))
-            state = self.run(loop.nexts, inside)
+            state = step(inside)
         return state
 
     def _table(self, table: Value, known: dict[Value, Cell]) -> list[Numbers]:
         """The components in order; what is read before it is there is NaN."""
         loop = table.loop
         computed: list[Numbers] = []
+        step = self.prepared(loop.nexts, {*known, loop.index, loop.carries[0]})
         for k in range(loop.n):
-            inside = {**known, loop.index: k, loop.carries[0]: computed}
-            computed.append(self.run(loop.nexts, inside)[0])
+            computed.append(step({**known, loop.index: k, loop.carries[0]: computed})[0])
         return computed
 
 
@@ -135,8 +146,9 @@ def evaluate_all(
     found: list[Array] = []
     with np.errstate(all="ignore"):
         for each in kernel.accumulators:
+            outside: dict[Value, Cell] = {}
             folds = [
-                _Fold(kernel, each, interpreter, component, (rows, columns), numbers)
+                _Fold(kernel, each, interpreter, component, (rows, columns), outside, numbers)
                 for component in range(each.count)
             ]
             found += _results(each, folds)
@@ -162,8 +174,9 @@ def _results(accumulator: Accumulator, folds: Sequence[_Fold]) -> list[Array]:
 class _Fold:
     """One component of an accumulator, folded over all columns, one column after the other.
 
-    Where it is kept on columns, those are its rows: pairs are transposed. `numbers` are those of
-    what is folded over, where they are not 0, 1, 2 ...
+    Where it is kept on columns, those are its rows: pairs are transposed. `outside` are values of
+    the accumulator that are the same for all its components, as far as they are known. `numbers`
+    are those of what is folded over, where they are not 0, 1, 2 ...
     """
 
     def __init__(
@@ -173,6 +186,7 @@ class _Fold:
         interpreter: _Interpreter,
         component: int,
         sizes: tuple[int, int],
+        outside: dict[Value, Cell],
         numbers: Array | None = None,
     ) -> None:
         self.kernel, self.accumulator, self.interpreter = kernel, accumulator, interpreter
@@ -183,14 +197,16 @@ class _Fold:
         self.index: dict[Value, Cell] = {}
         if kernel.output_loop is not None:
             self.index[kernel.output_loop.index] = component
-        self.known = dict(self.index)
+        self.outside = outside
 
     def pairs(self, value: Value) -> Array:
         """A value of every pair: (rows, columns)."""
         return self._spread(value, self.columns)
 
     def _spread(self, value: Value, columns: int) -> Array:
-        found = self.interpreter.run([value], dict(self.known))[0]
+        known = {**self.outside, **self.index}
+        found = self.interpreter.run([value], known)[0]
+        self.outside.update((v, cell) for v, cell in known.items() if not v.loops)
         return np.broadcast_to(found.T if self.across else found, (self.rows, columns))
 
     def finished(self) -> list[Numbers]:
@@ -216,7 +232,7 @@ class _Fold:
             "a": state, "top": [top], "total": [total], "count": [np.float64(self.columns)]
         }  # fmt: skip
         targets = self.accumulator.finished
-        return self.interpreter.run(targets, _placeholders(targets, names))
+        return self.interpreter.run(targets, _supplied(_placeholders(targets, names), names))
 
     def _maximum(self, component: int) -> Array:
         """The largest exponent of every row, NaN apart, within the finite numbers."""
@@ -226,40 +242,44 @@ class _Fold:
         limit = np.finfo(self.interpreter.dtype).max
         top = np.clip(values.max(axis=1, initial=-np.inf), -limit, limit)
         maximum = self.kernel.scalars.placeholder("top", self.accumulator.top + which)
-        self.known[maximum] = top[:, None]
+        self.outside[maximum] = top[:, None]
         return top
 
     def _state(self, place: int) -> list[Numbers]:
-        output = self.kernel.outputs[place]
-        steps = self.accumulator.steps[place - self.accumulator.first]
-        pairs = self.pairs(output)
         state: list[Numbers] = [
             np.full(self.rows, to_float(number(part))) for part in self.accumulator.rule.identity
         ]
+        step = self._step(place)
         for j in range(self.columns):
-            placeholders = _placeholders(
-                steps, {"acc": state, "column": [np.float64(self.numbers[j])]}
-            )
-            given = {**self.index, output: pairs[:, j], **placeholders}
-            state = self.interpreter.run(steps, given)
+            state = step(j, state)
         return state
+
+    def _step(self, place: int) -> Callable[[int, Sequence[Numbers]], list[Numbers]]:
+        """What makes of a state the one after column j."""
+        output = self.kernel.outputs[place]
+        steps = self.accumulator.steps[place - self.accumulator.first]
+        pairs = self.pairs(output)
+        placeholders = _placeholders(steps, ("acc", "column"))
+        run = self.interpreter.prepared(steps, {*self.index, output, *placeholders})
+
+        def step(j: int, state: Sequence[Numbers]) -> list[Numbers]:
+            given: dict[PlaceholderName, Sequence[Numbers]] = {
+                "acc": state, "column": [np.float64(self.numbers[j])]
+            }  # fmt: skip
+            return run({**self.index, output: pairs[:, j], **_supplied(placeholders, given)})
+
+        return step
 
     def _list(self) -> list[Numbers]:
         """The two parts of a sorted list: (places, rows) each."""
-        output = self.kernel.outputs[self.place]
-        steps = self.accumulator.steps[self.place - self.accumulator.first]
-        pairs = self.pairs(output)
         kept: list[Numbers] = [
             np.full((self.accumulator.folded.length, self.rows), part) for part in (np.inf, 0.0)
         ]
         first = [np.full((1, self.rows), part) for part in (-np.inf, -1.0)]
+        step = self._step(self.place)
         for j in range(self.columns):
             before = [np.concatenate([f, k])[:-1] for f, k in zip(first, kept, strict=True)]
-            placeholders = _placeholders(
-                steps, {"acc": [*before, *kept], "column": [np.float64(self.numbers[j])]}
-            )
-            given = {**self.index, output: pairs[:, j], **placeholders}
-            kept = self.interpreter.run(steps, given)
+            kept = step(j, [*before, *kept])
         return kept
 
 
@@ -289,21 +309,27 @@ def pair_values(
     """The formula at every pair, shape (rows, columns, dim): the table that is never stored."""
     interpreter = _Interpreter(kernel, arrays, dtype)
     with np.errstate(all="ignore"):
+        outside: dict[Value, Cell] = {}
         parts = [
             fold.pairs(kernel.outputs[fold.place])
             for fold in (
-                _Fold(kernel, kernel.only, interpreter, component, (rows, columns))
+                _Fold(kernel, kernel.only, interpreter, component, (rows, columns), outside)
                 for component in range(kernel.dim)
             )
         ]
     return np.stack(parts, axis=-1)
 
 
-def _placeholders(
-    targets: Sequence[Value], given: Mapping[PlaceholderName, Sequence[Numbers]]
-) -> dict[Value, Cell]:
-    return {
-        value: given[value.supplied.name][value.supplied.place]
+def _placeholders(targets: Sequence[Value], names: Collection[PlaceholderName]) -> list[Value]:
+    """Those of these names that the targets are made of."""
+    return [
+        value
         for value in reachable(targets)
-        if value.what == "placeholder" and value.supplied.name in given
-    }
+        if value.what == "placeholder" and value.supplied.name in names
+    ]
+
+
+def _supplied(
+    placeholders: Sequence[Value], given: Mapping[PlaceholderName, Sequence[Numbers]]
+) -> dict[Value, Cell]:
+    return {value: given[value.supplied.name][value.supplied.place] for value in placeholders}
