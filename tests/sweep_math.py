@@ -158,7 +158,10 @@ class Kernel:
 
 @cache
 def kernel(function: str, dtype: str, target: str, width: int = 0) -> Kernel:
-    """A cached `Kernel`."""
+    """A `Kernel`, compiled once."""
+    own = find_target(target).vector_bytes // np.dtype(dtype).itemsize
+    if width == own:
+        return kernel(function, dtype, target)
     return Kernel(function, dtype, target, width)
 
 
