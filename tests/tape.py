@@ -292,7 +292,7 @@ def apply(
 
     def pull(incoming: list[Taped]) -> list[Taped | None]:
         sent: list[Taped | None] = [None] * len(arrays)
-        rest = (saved, incoming, ranges, apply, False)
+        rest = (saved, incoming, ranges, apply, None)
         for n, gradient in zip(followed, gradients(fold, library, followed, *rest), strict=True):
             sent[n] = gradient
         return sent

@@ -76,7 +76,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(TorchDevice, "uploaded", uploaded)
     for name in ("check_kind", "check_memory"):
         monkeypatch.setattr(TorchArrays, name, lambda array, label: None)
-    monkeypatch.setattr("pairfold.frontends.torch.check_recording", lambda: None)
+    monkeypatch.setattr("pairfold.frontends.torch.recorder", lambda: None)
     addresses = TorchArrays.addresses
     monkeypatch.setattr(
         TorchArrays,

@@ -213,6 +213,17 @@ class LibraryOf(OperationsOn[A], Protocol[A]):
         """Raise unless memory holds all elements."""
         ...
 
+    def check_layout(self, array: A, label: str, /) -> None:
+        """Raise for arrays that no reduction is computed on, be it by an operator of the library.
+
+        Arrays without memory of their own pass: `check_kind` refuses these as well.
+        """
+        ...
+
+    def check_traced(self) -> None:
+        """Raise where the sizes of arrays are not numbers."""
+        ...
+
     def check_recording(self) -> None:
         """Raise where the library records operations, or computes without values."""
         ...

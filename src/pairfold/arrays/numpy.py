@@ -155,6 +155,15 @@ class NumpyArrays:
         """NumPy keeps the memory of arrays as long as they are."""
 
     @staticmethod
+    def check_layout(array: NumpyArray, label: str) -> None:
+        """The same: arrays have no operators but those of this library."""
+        NumpyArrays.check_kind(array, label)
+
+    @staticmethod
+    def check_traced() -> None:
+        """Sizes are numbers."""
+
+    @staticmethod
     def check_recording() -> None:
         """NumPy records nothing."""
 

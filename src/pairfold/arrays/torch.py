@@ -138,6 +138,16 @@ class TorchArrays:
         gate.check_memory(array, label)
 
     @staticmethod
+    def check_layout(array: Tensor, label: str) -> None:
+        """Raise for tensors that no reduction is computed on, be it by an operator."""
+        gate.check_layout(array, label)
+
+    @staticmethod
+    def check_traced() -> None:
+        """Raise inside torch.jit.trace, where sizes are tensors."""
+        gate.check_traced()
+
+    @staticmethod
     def check_recording() -> None:
         """Raise where torch records operations, or computes without values."""
         gate.check_recording()

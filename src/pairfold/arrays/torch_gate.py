@@ -69,26 +69,68 @@ def check_kind(array: Tensor, label: str) -> None:
             nested tensor, a parameter without shape.
         DeviceError: a device that no backend uses.
     """
+    array = _innermost(array)
+    if _wraps(type(array)) or sys.modules["torch"]._is_functional_tensor(array):
+        raise not_plain(array, label)
+    check_layout(array, label)
+    if array.device.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            "pairfold computes on CPUs and on the GPUs of CUDA and ROCm",
+            found=f"{label} is on device {array.device}",
+            hint="x.cpu() for every argument"
+            if array.device.type != "meta"
+            else "tensors with values: those of the device meta have none",
+        )
+
+
+def is_dispatched(array: Tensor) -> bool:
+    """Whether only an operator of torch can be computed on a tensor: it has no numbers of its own.
+
+    Such are those of classes with a dispatch of their own, of functionalization, and of the device
+    meta.
+    """
     torch = sys.modules["torch"]
-    inside = torch._C._functorch
+    array = _innermost(array)
+    return _wraps(type(array)) or torch._is_functional_tensor(array) or array.is_meta
+
+
+def not_plain(array: Tensor, label: str, why: str = "") -> ArrayTypeError:
+    """The error for a tensor whose numbers are elsewhere; `why` its class does not compute them."""
+    array = _innermost(array)
+    kind = type(array)
+    name = f"{kind.__module__}.{kind.__qualname__}" if _wraps(kind) else "functional tensor"
+    return ArrayTypeError(
+        "arguments must be tensors that hold their own numbers",
+        found=f"{label} is a {name}" + why,
+        hint=_UNWRAPPED.get(kind.__name__, "a plain torch.Tensor of its values"),
+    )
+
+
+def _innermost(array: Tensor) -> Tensor:
+    """What the transforms of torch.func have wrapped."""
+    inside = sys.modules["torch"]._C._functorch
     while inside.is_functorch_wrapped_tensor(array):
         array = inside.get_unwrapped(array)
+    return array
+
+
+def check_layout(array: Tensor, label: str) -> None:
+    """Raise for tensors that no reduction is computed on, be it by an operator of torch.
+
+    Raises:
+        ArrayTypeError: a layout other than strided, a nested tensor, a parameter without shape, a
+            subclass that answers for its shape.
+    """
+    torch = sys.modules["torch"]
+    array = _innermost(array)
     kind = type(array)
-    wrapper = _wraps(kind)
-    if wrapper or torch._is_functional_tensor(array):
-        name = f"{kind.__module__}.{kind.__qualname__}" if wrapper else "functional tensor"
-        raise ArrayTypeError(
-            "arguments must be tensors that hold their own numbers",
-            found=f"{label} is a {name}",
-            hint=_UNWRAPPED.get(kind.__name__, "a plain torch.Tensor of its values"),
-        )
     if torch.nn.parameter.is_lazy(array):
         raise ArrayTypeError(
             "arguments must have a shape and values",
             found=f"{label} is a {kind.__name__}",
             hint="x.materialize(shape) and values for it, or a first call of its module",
         )
-    if answers(kind):
+    if answers(kind) and not _wraps(kind):
         raise ArrayTypeError(
             "tensors must have the shape and strides of their memory",
             found=f"{label} is a {kind.__module__}.{kind.__qualname__}, which answers for them",
@@ -99,14 +141,6 @@ def check_kind(array: Tensor, label: str) -> None:
             "arguments must be dense tensors",
             found=f"{label} is a nested tensor",
             hint=_UNWRAPPED["NestedTensor"],
-        )
-    if array.device.type not in ("cpu", "cuda"):
-        raise DeviceError(
-            "pairfold computes on CPUs and on the GPUs of CUDA and ROCm",
-            found=f"{label} is on device {array.device}",
-            hint="x.cpu() for every argument"
-            if array.device.type != "meta"
-            else "tensors with values: those of the device meta have none",
         )
     if array.layout != torch.strided:
         raise ArrayTypeError(
@@ -199,35 +233,58 @@ def _zeros(array: Tensor) -> Tensor:
     return torch.empty_strided(shape, strides, dtype=array.dtype, device=array.device).zero_()
 
 
+def check_traced() -> None:
+    """Raise inside torch.jit.trace, where sizes are tensors.
+
+    Raises:
+        UnsupportedError: it is on.
+    """
+    if sys.modules["torch"]._C._is_tracing():
+        raise _unrecorded("reductions are not recorded by torch.jit.trace", "torch.jit.trace")
+
+
 def check_recording() -> None:
-    """Raise where torch records operations, or computes without values: it would not see this one.
+    """Raise where torch records operations, or computes without values, for what is no operator.
 
     Raises:
         UnsupportedError: naming what records.
     """
+    found = recorder()
+    if found is not None:
+        raise _unrecorded("solutions are not recorded in graphs of torch's operations", found)
+
+
+def _unrecorded(what: str, recorder: str) -> UnsupportedError:
+    return UnsupportedError(
+        what,
+        found=f"a call inside {recorder}",
+        hint="torch.compile, which calls them as they are, or record the program around the call",
+    )
+
+
+def recorder() -> str | None:
+    """What records torch's operations, or computes without values: it sees operators only.
+
+    Other modes of torch only look on.
+
+    Raises:
+        UnsupportedError: torch.jit.trace records.
+    """
     torch = sys.modules["torch"]
     inside = torch._C
-    recorder = None
-    if inside._is_tracing():
-        recorder = "torch.jit.trace"
-    elif inside._len_torch_dispatch_stack() or inside._len_torch_function_stack():
-        recorder = _recorder(torch)
-    if recorder is None and inside._functorch.peek_interpreter_stack() is not None:
+    check_traced()
+    found = None
+    if inside._len_torch_dispatch_stack() or inside._len_torch_function_stack():
+        found = _mode(torch)
+    if found is None and inside._functorch.peek_interpreter_stack() is not None:
         levels = inside._functorch.get_interpreter_stack()
         if any(level.key() == inside._functorch.TransformType.Functionalize for level in levels):
-            recorder = "torch.func.functionalize"
-    if recorder is not None:
-        raise UnsupportedError(
-            "reductions are not recorded in graphs of torch's operations, nor computed on tensors "
-            "without values",
-            found=f"a call inside {recorder}",
-            hint="torch.compile, which calls them as they are, or record the program around the "
-            "call",
-        )
+            found = "torch.func.functionalize"
+    return found
 
 
-def _recorder(torch: ModuleType) -> str | None:
-    """What records, or computes without values; other modes of torch only look on."""
+def _mode(torch: ModuleType) -> str | None:
+    """The mode that records, or computes without values."""
     names = {
         "PROXY": "a trace of torch.fx (make_fx, torch.export, torch.func.linearize)",
         "FAKE": "FakeTensorMode",

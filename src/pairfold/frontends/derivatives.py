@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from ..arrays.checks import broadcast_shapes
 from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
@@ -23,7 +21,6 @@ from ..errors import DerivativeError
 from ..ops.differentiation import Composition, PullBack, Selection
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, variable
-from .fused import fused_gradients
 from .ranges import Ranges
 from .reduction import FormulaReduction
 
@@ -31,6 +28,11 @@ from .reduction import FormulaReduction
 # library's way where the fold's reduction has a pull-back.
 Apply = Callable[
     [FormulaReduction, ArrayLibrary, Sequence[Array], "Ranges | None"], tuple[Array, ...]
+]
+# (fold, positions, library, arrays) -> what `fold.pull_back` to these arguments gives, from one
+# pass; None where folds are to do it.
+Sweep = Callable[
+    [FormulaReduction, Sequence[int], ArrayLibrary, Sequence[Array]], "Sequence[Array] | None"
 ]
 
 
@@ -76,14 +78,15 @@ def gradients(
     incoming: Sequence[Array],
     ranges: Ranges | None,
     apply: Apply,
-    final: bool,
+    sweep: Sweep | None,
 ) -> list[Array]:
     """Gradients to the arguments at some positions, in their shapes and dtypes.
 
     Args:
         saved: the arguments, then the results if the row `saves` them.
         incoming: the gradient of each result.
-        final: no derivative of these gradients will be asked for: they may come from one pass.
+        sweep: computes them from one pass where it can; None where a derivative of these gradients
+            may be asked for.
 
     Raises:
         DerivativeError: the reduction or an operation of the formula has no derivative.
@@ -92,7 +95,7 @@ def gradients(
     given = [*saved, *incoming]
     if any(_is_shared(fold, position, arguments) for position in positions):
         given = [widened(library, array) for array in given]
-    found = fused_gradients(fold, positions, library, given) if final and ranges is None else None
+    found = sweep(fold, positions, library, given) if sweep and ranges is None else None
     if found is None:
         folds = (fold.pull_back(position) for position in positions)
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
@@ -225,11 +228,9 @@ def _counts(
 ) -> Array | int:
     """The number of columns of each row: one for all, or an array (rows, 1) of float64."""
     i, j = (_rows(fold, arrays, kind) for kind in (Axis.I, Axis.J))
-    rows, columns = (i, j) if fold.kept == Axis.I else (j, i)
     if ranges is None:
-        return columns
-    counts = ranges.pattern(fold.kept, i, j).counts(rows)
-    return library.constants(counts[:, None].astype(np.float64), arrays[0])
+        return j if fold.kept == Axis.I else i
+    return ranges.counts(fold.kept, i, j, library, arrays[0])
 
 
 # ----- selected values ---------------------------------------------------------------------------

@@ -207,7 +207,6 @@ def call_fold(
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
             does not fit, before anything is computed.
     """
-    pairs = None if ranges is None else checked_ranges(ranges)
     if len(args) != len(fold.variables) or not args:
         check_count(len(fold.variables), len(args), fold.names)
     try:
@@ -215,8 +214,8 @@ def call_fold(
         if backend is not AUTO or device_id is not ANY_DEVICE or current().backend == "triton":
             library = placed(library, args, backend, device_id)
         if library.differentiates:
-            return hooks_of(library.name).call(fold, library, args, out, pairs)
-        return fold(library, args, out, pairs)
+            return hooks_of(library.name).call(fold, library, args, out, ranges)
+        return fold(library, args, out, None if ranges is None else checked_ranges(ranges))
     except BAILED_OUT:
         found = completed(fold, args, name)
         if found is None:

@@ -138,7 +138,7 @@ def _plain(x: object, label: str) -> object:
     for library in LIBRARIES:
         if library.owns(x):
             x = library.plain(x)
-            library.check_kind(x, label)
+            library.check_layout(x, label)
     return x
 
 

@@ -15,7 +15,6 @@ from ..arrays.library import ArrayLibrary
 from ..core.library import Array
 
 if TYPE_CHECKING:
-    from .ranges import Ranges
     from .reduction import FormulaReduction
     from .solve import Request, System
 
@@ -29,9 +28,9 @@ class Hooks(Protocol):
         library: ArrayLibrary,
         arrays: Sequence[Array],
         out: object,
-        ranges: Ranges | None = None,
+        ranges: object = None,
     ) -> object:
-        """What `fold(library, arrays, out, ranges)` gives, differentiable."""
+        """What `fold(library, arrays, out, ranges)` gives, differentiable; ranges as they came."""
         ...
 
     def solve(

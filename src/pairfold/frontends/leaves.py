@@ -140,7 +140,8 @@ def array_leaf(owner: Array, form: Axis) -> Leaf:
     array = viewed(owner, form)
     pairs = library_from(owner).dtype(owner) in COMPLEX
     shown = None if pairs else array
-    return Leaf(form, array.shape[-1], shown, owner=owner, form=form, pairs=pairs)
+    # Where torch records, sizes may be symbols; the dimension is a part of the formula.
+    return Leaf(form, int(array.shape[-1]), shown, owner=owner, form=form, pairs=pairs)
 
 
 def _restored(kind: Axis, form: Axis, owner: Array) -> Leaf:
@@ -162,7 +163,7 @@ def is_array(x: object) -> TypeGuard[Array]:
 def viewed(owner: Array, form: Axis) -> Array:
     """An array as a fold wants it: without the axis of the index that it does not have."""
     library = library_from(owner)
-    library.check_recording()  # sizes would be tensors
+    library.check_traced()  # sizes would be tensors
     x = library.as_real(owner)
     if len(x.shape) >= 3:
         if form == Axis.I:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays.library import ArrayLibrary
 from ..arrays.registry import LIBRARIES
+from ..core.library import Array
 from ..core.node import Axis
 from ..errors import DTypeError, OptionError, RangeError, ShapeError
 from ..lower.pattern import Pattern
@@ -39,19 +41,15 @@ class Ranges:
     """
 
     def __init__(self, given: object) -> None:
-        if not isinstance(given, (tuple, list)) or len(given) != len(NAMES):
-            count = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
-            raise OptionError(
-                "ranges must be a tuple of six arrays",
-                found=f"a {type(given).__name__}{count}",
-                hint=f"({', '.join(NAMES)}), as pairfold.cluster.from_matrix makes them",
-            )
-        self.arrays = [_numbers(name, part) for name, part in zip(NAMES, given, strict=True)]
+        parts = zip(NAMES, six(given), strict=True)
+        self.arrays = [_numbers(name, part) for name, part in parts]
         self._fits: dict[Axis, tuple[int, int]] = {}
         self._patterns: dict[Axis, Pattern] = {}
         self._same = False
 
-    def _half(self, kept: Axis) -> slice:
+    @staticmethod
+    def half(kept: Axis) -> slice:
+        """Which of the six say the pairs of rows of an index."""
         return slice(0, 3) if kept == Axis.I else slice(3, 6)
 
     def pattern(self, kept: Axis, i: int, j: int) -> Pattern:
@@ -61,7 +59,7 @@ class Ranges:
             ShapeError: another number of slices than of blocks.
             RangeError: bounds outside the arrays, decreasing, or blocks that overlap.
         """
-        half = self._half(kept)
+        half = self.half(kept)
         if self._fits.get(kept) != (i, j):
             rows, columns = (i, j) if kept == Axis.I else (j, i)
             _check_half(NAMES[half], self.arrays[half], rows, columns)
@@ -71,12 +69,17 @@ class Ranges:
             found = self._patterns[kept] = Pattern(*self.arrays[half])
         return found
 
+    def counts(self, kept: Axis, i: int, j: int, library: ArrayLibrary, like: Array) -> Array:
+        """The number of columns of each row, as an array (rows, 1) of float64 beside another."""
+        counts = self.pattern(kept, i, j).counts(i if kept == Axis.I else j)
+        return library.constants(counts[:, None].astype(np.float64), like)
+
     def of_rows(self, kept: Axis, start: int, stop: int) -> Ranges:
         """The pairs of rows start to stop of the kept index, numbered from 0.
 
         The other half is empty, and was checked if need be.
         """
-        blocks, ends, intervals = self.arrays[self._half(kept)]
+        blocks, ends, intervals = self.arrays[self.half(kept)]
         mine = [np.clip(blocks, start, stop) - start, ends, intervals]
         pairs, none = np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
         other = [pairs, none, pairs]
@@ -109,6 +112,22 @@ class Ranges:
         self._same = True
 
 
+def six(given: object) -> Sequence[object]:
+    """Ranges as users give them, if they are six.
+
+    Raises:
+        OptionError: they are not.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) != len(NAMES):
+        count = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
+        raise OptionError(
+            "ranges must be a tuple of six arrays",
+            found=f"a {type(given).__name__}{count}",
+            hint=f"({', '.join(NAMES)}), as pairfold.cluster.from_matrix makes them",
+        )
+    return given
+
+
 def same_ranges(one: object, other: object) -> bool:
     """Whether two ranges, as users give them, hold the same numbers.
 
@@ -128,9 +147,14 @@ def checked_ranges(given: object) -> Ranges | None:
     Raises:
         OptionError, DTypeError, ShapeError, DeviceError: what does not fit.
     """
-    if given is None or (isinstance(given, (tuple, list)) and not given):
+    if all_pairs(given):
         return None
     return given if isinstance(given, Ranges) else Ranges(given)
+
+
+def all_pairs(given: object) -> bool:
+    """Whether no ranges are given, or none are in them."""
+    return given is None or (isinstance(given, (tuple, list)) and not given)
 
 
 def _numbers(name: str, given: object) -> Numbers:

@@ -68,7 +68,7 @@ def gradients(
         if needed and position == system.position:
             found[1 + position] = w
         elif needed:
-            rest = ([position], saved, [-w], ranges, calls.apply, False)
+            rest = ([position], saved, [-w], ranges, calls.apply, None)
             (found[1 + position],) = derivatives.gradients(system.fold, where, *rest)
     return found
 

@@ -7,9 +7,10 @@ function, so gradients of any order need no code of their own.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from torch.autograd import forward_ad
 
 from ..arrays.advice import label_of
 from ..arrays.library import ArrayLibrary
-from ..arrays.torch_gate import check_kind, check_recording
+from ..arrays.torch_gate import check_kind, is_dispatched, recorder
 from ..core.library import Array, Results
-from ..errors import ArrayTypeError, DerivativeError, PairfoldError
-from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
-from .ranges import Ranges
+from ..errors import ArrayTypeError, DerivativeError, DeviceError, PairfoldError
+from .derivatives import Apply, Sweep, batched, differentiable, gradients, has_derivatives, tangents
+from .fused import fused_gradients
+from .ranges import Ranges, checked_ranges
 from .reduction import FormulaReduction, fill
 
 if TYPE_CHECKING:
@@ -34,13 +36,13 @@ if TYPE_CHECKING:
 
 # Looked up once: these are asked at every call.
 _torch: Any = torch  # names that its stubs leave out
-_inside = _torch._C
-_dispatch_modes = _inside._len_torch_dispatch_stack
-_function_modes = _inside._len_torch_function_stack
-_tracing = _inside._is_tracing
-_transform = _inside._functorch.peek_interpreter_stack
+inside = _torch._C
+_dispatch_modes = inside._len_torch_dispatch_stack
+_function_modes = inside._len_torch_function_stack
+_tracing = inside._is_tracing
+_transform = inside._functorch.peek_interpreter_stack
 _grad_enabled = torch.is_grad_enabled
-_VMAP_MODE = _inside._parse_dispatch_key("VmapMode")
+_VMAP_MODE = inside._parse_dispatch_key("VmapMode")
 
 
 class _Context(Protocol):
@@ -86,8 +88,10 @@ class FoldFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
         incoming = list(map(ctx.library.plain, grads))
-        final = _plain([*saved, *incoming]) and not _in_older_vmap()
-        given = (ctx.fold, ctx.library, positions, saved, incoming, ctx.ranges, apply_fold, final)
+        sweep = None
+        if is_final([*saved, *incoming]) and not _in_older_vmap():
+            sweep = _operators().sweep if _is_recorded() else fused_gradients
+        given = (ctx.fold, ctx.library, positions, saved, incoming, ctx.ranges, apply_fold, sweep)
         try:
             results = gradients(*given)
         except PairfoldError:
@@ -130,8 +134,8 @@ def applied(function: type[torch.autograd.Function], *args: object) -> Any:
     """
     if not _in_older_vmap():
         return function.apply(*args)
-    levels = _inside._vmapmode_increment_nesting() - 1
-    _inside._vmapmode_decrement_nesting()
+    levels = inside._vmapmode_increment_nesting() - 1
+    inside._vmapmode_decrement_nesting()
     for level in range(levels, 0, -1):
         found = [_exposed(argument, level) for argument in args]
         sizes = [tensor.shape[0] for tensor in found if tensor is not None]
@@ -154,12 +158,12 @@ class BatchAxis:
 
 
 def _in_older_vmap() -> bool:
-    return _inside._dispatch_tls_is_dispatch_key_included(_VMAP_MODE)
+    return inside._dispatch_tls_is_dispatch_key_included(_VMAP_MODE)
 
 
 def _exposed(tensor: object, level: int) -> Tensor | None:
     """The tensor with its hidden axis of a level in front, or None if it has none."""
-    if not _is(tensor) or not _inside._functorch.is_legacy_batchedtensor(tensor):
+    if not _is(tensor) or not inside._functorch.is_legacy_batchedtensor(tensor):
         return None
     # A tensor without that axis is repeated as often as one says.
     one, two = (_torch._remove_batch_dim(tensor, level, count, 0) for count in (1, 2))
@@ -170,6 +174,8 @@ def apply_fold(
     fold: FormulaReduction, library: ArrayLibrary, tensors: Sequence[Array], ranges: Ranges | None
 ) -> tuple[Array, ...]:
     """The results of one fold, as machine code writes them, with their derivatives."""
+    if _is_recorded():
+        return _operators().apply(fold, library, tensors, ranges)
     return _all(applied(FoldFunction, fold, library, ranges, *tensors))
 
 
@@ -182,15 +188,70 @@ def call(
     library: ArrayLibrary,
     tensors: Sequence[Tensor],
     out: Results | None,
-    ranges: Ranges | None = None,
+    ranges: object = None,
 ) -> Results:
     """Reduce tensors; the result carries a graph where one of them asks for gradients.
+
+    Where torch records operations, or tensors have no numbers of their own, operators of torch are
+    called instead.
 
     Raises:
         DerivativeError: `out` together with tensors that need gradients.
     """
+    if _is_recorded():
+        return _operators().call(fold, library, tensors, out, ranges)
+    pairs = None if ranges is None else checked_ranges(ranges)
     try:
-        direct = out is None and _plain(tensors)
+        return _computed(fold, library, tensors, out, pairs)
+    except (ArrayTypeError, DeviceError):
+        if not any(is_dispatched(tensor) for tensor in tensors if _is(tensor)):
+            raise
+    return _operators().call(fold, library, tensors, out, ranges)
+
+
+def _is_recorded() -> bool:
+    """Whether torch records operations, or computes without values.
+
+    Raises:
+        UnsupportedError: torch.jit.trace records.
+    """
+    if _transform() is None and not _dispatch_modes() and not _function_modes() and not _tracing():
+        return False
+    return recorder() is not None
+
+
+class Operators(Protocol):
+    """Reductions as operators of torch, see `torchops.py`."""
+
+    apply: Apply
+    sweep: Sweep
+
+    def call(
+        self,
+        fold: FormulaReduction,
+        library: ArrayLibrary,
+        tensors: Sequence[Tensor],
+        out: Results | None,
+        ranges: object,
+    ) -> Results:
+        """What `call` gives, by operators."""
+        ...
+
+
+def _operators() -> Operators:
+    """The module of operators, which registers them when it is first asked for."""
+    return cast(Operators, importlib.import_module(".torchops", __package__))
+
+
+def _computed(
+    fold: FormulaReduction,
+    library: ArrayLibrary,
+    tensors: Sequence[Tensor],
+    out: Results | None,
+    ranges: Ranges | None,
+) -> Results:
+    try:
+        direct = out is None and is_final(tensors)
     except PairfoldError:
         raise
     except Exception:
@@ -203,7 +264,7 @@ def call(
             if not _in_older_vmap():
                 raise
     # Errors are raised here, not from inside autograd's machinery.
-    wrapped = _inside._functorch.is_functorch_wrapped_tensor
+    wrapped = inside._functorch.is_functorch_wrapped_tensor
     if _in_older_vmap() or any(wrapped(tensor) for tensor in tensors if _is(tensor)):
         fold.check(tensors, library.name)
     else:
@@ -244,16 +305,9 @@ def _is(tensor: object) -> TypeGuard[Tensor]:
     return isinstance(tensor, torch.Tensor)
 
 
-def _plain(tensors: Sequence[object]) -> bool:
-    """Whether no derivative or batching is going on: the kernel may be called directly.
-
-    Raises:
-        UnsupportedError: torch records operations.
-    """
-    transformed = _transform() is not None
-    if transformed or _dispatch_modes() or _function_modes() or _tracing():
-        check_recording()
-    if transformed:
+def is_final(tensors: Sequence[object]) -> bool:
+    """Whether no derivative or batching is going on: the kernel may be called directly."""
+    if _transform() is not None:
         return False
     if forward_ad._current_level >= 0:  # pyright: ignore
         return False
