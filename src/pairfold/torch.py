@@ -58,6 +58,21 @@ class KernelSolve(_signatures.KernelSolve):
 
 FoldFunction = _torch.FoldFunction
 
+
+def register_operators() -> None:
+    """Make the operators known that graphs of torch call: `pairfold::reduce` and `gradients`.
+
+    Calls of reductions do so where they are needed. Programs that load a graph, as
+    `torch.export.load` does, before they call one, do so first.
+
+    >>> register_operators()
+    >>> import torch
+    >>> torch.ops.pairfold.reduce.default.name()
+    'pairfold::reduce'
+    """
+    _torch.operators()
+
+
 generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
     _generic.generic(name, Genred) for name in _generic.NAMES
 )
@@ -78,5 +93,6 @@ __all__ = [
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
+    "register_operators",
     "where",
 ]

@@ -400,7 +400,16 @@ class TorchArrays:
     @staticmethod
     def taken(array: Tensor, places: Tensor, axis: int) -> Tensor:
         """Entries at places along an axis; the other axes of both broadcast."""
-        return _torch().take_along_dim(array, places, dim=axis)
+        # torch's take_along_dim is this, but takes no sizes that are symbols.
+        shapes = [list(array.shape), list(places.shape)]
+        for shape in shapes:
+            shape[axis] = 1
+        common = list(_torch().broadcast_shapes(*shapes))
+        spread: list[Tensor] = []
+        for given in (array, places):
+            common[axis] = given.shape[axis]
+            spread.append(given.expand(common))
+        return spread[0].gather(axis, spread[1])
 
     @staticmethod
     def stacked(arrays: Sequence[Tensor]) -> Tensor:

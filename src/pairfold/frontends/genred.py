@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex
 from ..arrays.advice import kind_name
 from ..arrays.checks import check_count
 from ..arrays.library import ArrayLibrary
-from ..arrays.opaque import opaque
+from ..arrays.opaque import traced_as
 from ..arrays.registry import LIBRARIES, library_of
 from ..core.node import Axis
 from ..errors import FormulaError, OptionError, attempted, check_option, closest
@@ -191,7 +191,13 @@ class Genred:
         return _rebuild, (type(self), {**options, **accuracy})
 
 
-@opaque
+def _call_traced(*args: object, **options: object) -> object:
+    from .traced import call_traced
+
+    return call_traced(*args, **options)  # pyright: ignore (those of `call_fold`)
+
+
+@traced_as(_call_traced)
 def call_fold(
     fold: FormulaReduction,
     args: Sequence[Any],

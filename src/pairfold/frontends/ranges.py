@@ -154,7 +154,7 @@ def checked_ranges(given: object) -> Ranges | None:
 
 def all_pairs(given: object) -> bool:
     """Whether no ranges are given, or none are in them."""
-    return given is None or (isinstance(given, (tuple, list)) and not given)
+    return given is None or (isinstance(given, (tuple, list)) and len(given) == 0)
 
 
 def _numbers(name: str, given: object) -> Numbers:

@@ -656,6 +656,19 @@ def fill(library: ArrayLibrary, out: Results, found: Results, fold: FormulaReduc
     Raises:
         ShapeError, DTypeError: what does not fit.
     """
+    for array, target in targets_of(library, out, found, fold):
+        target[...] = array
+    return out
+
+
+def targets_of(
+    library: ArrayLibrary, out: Results, found: Results, fold: FormulaReduction
+) -> list[tuple[Array, Array]]:
+    """Each result and the user's array for it.
+
+    Raises:
+        ShapeError, DTypeError: what does not fit.
+    """
     arrays = cast("tuple[Array, ...]", found if isinstance(found, tuple) else (found,))
     targets = cast("tuple[Array, ...]", out if isinstance(out, tuple) else (out,))
     if len(arrays) != len(targets):
@@ -667,6 +680,4 @@ def fill(library: ArrayLibrary, out: Results, found: Results, fold: FormulaReduc
         )
     for array, target in zip(arrays, targets, strict=True):
         check_out(library, target, tuple(array.shape), library.dtype(array), array)
-    for array, target in zip(arrays, targets, strict=True):
-        target[...] = array
-    return out
+    return list(zip(arrays, targets, strict=True))

@@ -90,7 +90,7 @@ class FoldFunction(torch.autograd.Function):
         incoming = list(map(ctx.library.plain, grads))
         sweep = None
         if is_final([*saved, *incoming]) and not _in_older_vmap():
-            sweep = _operators().sweep if _is_recorded() else fused_gradients
+            sweep = operators().sweep if _is_recorded() else fused_gradients
         given = (ctx.fold, ctx.library, positions, saved, incoming, ctx.ranges, apply_fold, sweep)
         try:
             results = gradients(*given)
@@ -175,7 +175,7 @@ def apply_fold(
 ) -> tuple[Array, ...]:
     """The results of one fold, as machine code writes them, with their derivatives."""
     if _is_recorded():
-        return _operators().apply(fold, library, tensors, ranges)
+        return operators().apply(fold, library, tensors, ranges)
     return _all(applied(FoldFunction, fold, library, ranges, *tensors))
 
 
@@ -199,14 +199,14 @@ def call(
         DerivativeError: `out` together with tensors that need gradients.
     """
     if _is_recorded():
-        return _operators().call(fold, library, tensors, out, ranges)
+        return operators().call(fold, library, tensors, out, ranges)
     pairs = None if ranges is None else checked_ranges(ranges)
     try:
         return _computed(fold, library, tensors, out, pairs)
     except (ArrayTypeError, DeviceError):
         if not any(is_dispatched(tensor) for tensor in tensors if _is(tensor)):
             raise
-    return _operators().call(fold, library, tensors, out, ranges)
+    return operators().call(fold, library, tensors, out, ranges)
 
 
 def _is_recorded() -> bool:
@@ -238,7 +238,7 @@ class Operators(Protocol):
         ...
 
 
-def _operators() -> Operators:
+def operators() -> Operators:
     """The module of operators, which registers them when it is first asked for."""
     return cast(Operators, importlib.import_module(".torchops", __package__))
 

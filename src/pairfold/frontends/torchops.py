@@ -118,7 +118,12 @@ def _key(fold: FormulaReduction, library: ArrayLibrary) -> str:
     return text
 
 
-def _read(key: str) -> Named:
+def text_of(fold: FormulaReduction) -> str:
+    """The text of a reduction that is computed where its tensors are."""
+    return _key(fold, TORCH)
+
+
+def named(key: str) -> Named:
     """What a text says.
 
     Raises:
@@ -171,14 +176,14 @@ class Operator(Protocol):
 
 def _reduced(key: str, given: Sequence[Array]) -> list[Array]:
     """Machine code: the results of a reduction."""
-    fold, library, _ = _read(key)
+    fold, library, _ = named(key)
     tensors, ranges = _split(fold, given)
     return list(fold.run(library, tensors, None if ranges is None else Ranges(ranges.tensors)))
 
 
 def _swept(key: str, positions: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
     """Machine code: what the folds of these gradients give, from one pass where that can be."""
-    fold, library, _ = _read(key)
+    fold, library, _ = named(key)
     found = fused_gradients(fold, positions, library, tensors)
     if found is None:
         found = [fold.pull_back(position).run(library, tensors)[0] for position in positions]
@@ -187,13 +192,13 @@ def _swept(key: str, positions: Sequence[int], tensors: Sequence[Array]) -> list
 
 def _reduced_shapes(key: str, given: Sequence[Array]) -> list[Array]:
     """New tensors as `_reduced` returns them."""
-    fold = _read(key).fold
+    fold = named(key).fold
     return _empty(fold, _split(fold, given)[0])
 
 
 def _swept_shapes(key: str, positions: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
     """New tensors as `_swept` returns them."""
-    fold = _read(key).fold
+    fold = named(key).fold
     return [_empty(fold.pull_back(position), tensors)[0] for position in positions]
 
 
@@ -267,7 +272,7 @@ class ReduceFunction(_SingleLevelFunction):
     ) -> None:
         """Keep the arguments and ranges, and the results where derivatives read them."""
         ctx.key, _, *given = inputs
-        fold = _read(ctx.key).fold
+        fold = named(ctx.key).fold
         if not has_derivatives(fold):
             ctx.mark_non_differentiable(*output)
         kept = (*given, *output) if fold.row.saves else given
@@ -277,7 +282,7 @@ class ReduceFunction(_SingleLevelFunction):
     @staticmethod
     def backward(ctx: _Context, *grads: Array) -> tuple[Array | None, ...]:  # pyright: ignore
         """Gradients to the tensors that ask for one; swept where they are not differentiated."""
-        fold, _, library = _read(ctx.key)
+        fold, _, library = named(ctx.key)
         saved, ranges = _saved(fold, ctx.saved_tensors)
         wanted = ctx.needs_input_grad[2:]
         positions = [position for position, needed in enumerate(wanted) if needed]
@@ -291,7 +296,7 @@ class ReduceFunction(_SingleLevelFunction):
     @staticmethod
     def jvp(ctx: _Context, *given: Array | None) -> Results:  # pyright: ignore
         """The derivative along the tangents that are given."""
-        fold, _, library = _read(ctx.key)
+        fold, _, library = named(ctx.key)
         saved, ranges = _saved(fold, ctx.saved_tensors)
         count = len(fold.variables)
         moved = {n: t for n, t in enumerate(given[2 : 2 + count]) if t is not None}
@@ -322,7 +327,7 @@ def _swept_with_graph(key: str, positions: Sequence[int], tensors: Sequence[Arra
     if is_final(tensors):
         with inside._AutoDispatchBelowAutograd():
             return _gradients(key, positions, tensors)
-    fold, _, library = _read(key)
+    fold, _, library = named(key)
     pulled = (fold.pull_back(position) for position in positions)
     return [apply(one, library, tensors, None)[0] for one in pulled]
 
@@ -334,7 +339,7 @@ def _batched(
     info: BatchAxis, in_dims: tuple[None, _Axes], key: str, given: Sequence[Array]
 ) -> tuple[list[Array], list[int]]:
     """The batching rule: one more axis, in front of those of every tensor."""
-    fold, _, library = _read(key)
+    fold, _, library = named(key)
     tensors, ranges = _split(fold, given)
     axes, of_ranges = in_dims[1][: len(tensors)], in_dims[1][len(tensors) :]
     if any(axis is not None for axis in of_ranges):
@@ -354,7 +359,7 @@ def _batched_gradients(
     positions: Sequence[int],
     tensors: Sequence[Array],
 ) -> tuple[list[Array], list[int]]:
-    fold, _, library = _read(key)
+    fold, _, library = named(key)
     found: list[Array] = []
     for position in positions:
         pulled = fold.pull_back(position)
