@@ -60,6 +60,8 @@ class Reduced:
         nodes, self.order = numbered([tensor.node, weight], tensor.leaves)
         self.fold = fold_of(nodes, self.order, name, kept, length, accuracy)
         checked_keepdim(name, self.options.get("keepdim"))
+        numbers = [leaf.symbol for leaf in tensor.symbols if leaf.symbol is not None]
+        self.wanted = max(numbers, default=-1) + 1  # arrays of a call
 
     @property
     def ready(self) -> bool:
@@ -110,9 +112,9 @@ class Reduced:
         Raises:
             ArgumentError: another number of arrays than there are symbols.
         """
-        symbols = self.tensor.symbols
-        wanted = max((leaf.symbol for leaf in symbols if leaf.symbol is not None), default=-1) + 1
+        wanted = self.wanted
         if len(arrays) != wanted:
+            symbols = self.tensor.symbols
             raise ArgumentError(
                 f"this reduction takes {wanted} array{'s' * (wanted != 1)}, one for each symbol",
                 found=f"{len(arrays)} arrays",
