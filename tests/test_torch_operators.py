@@ -25,6 +25,7 @@ torch = pytest.importorskip("torch", reason="operators are torch's, which is not
 from products import every_pair  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from pairfold.frontends.identity import identity  # noqa: E402
 from pairfold.torch import Genred, KernelSolve, LazyTensor  # noqa: E402
@@ -309,6 +310,32 @@ def test_torch_s_own_checks_of_operators():
     given = (key, [0, 2], [tensor.detach() for tensor in (x, y, b)] + [g])
     found.update(torch.library.opcheck(torch.ops.pairfold.gradients.default, given))
     assert set(found.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, by_operator(KERNEL)], ids=["plain", "operator"])
+def test_checkpoints_hooks_batches_and_autocast(kernel: Callable[..., Any]):
+    x, y, b = points()
+    want = F.grad(loss(dense))(x, y, b)
+    for reentrant in (True, False):
+        leaf = x.clone().requires_grad_()
+        checkpoint(loss(kernel), leaf, y, b, use_reentrant=reentrant).backward()
+        same(leaf.grad, want)
+    leaf = x.clone().requires_grad_()
+    packed = lambda tensor: tensor.numpy(force=True).copy()  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(packed, torch.tensor):
+        same(torch.autograd.grad(loss(kernel)(leaf, y, b), leaf)[0], want)
+    jacobian = torch.autograd.functional.jacobian
+    # Autograd's older vmap has no rules for operators; plain calls answer it by themselves.
+    batches = kernel is KERNEL
+    for options in ({}, {"vectorize": True, "strategy": "forward-mode"})[: 1 + batches]:
+        same(jacobian(kernel, (x, y, b), **options), jacobian(dense, (x, y, b)))
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, y, b)]
+    checks = dict.fromkeys(("check_batched_grad", "check_batched_forward_grad"), batches)
+    assert torch.autograd.gradcheck(kernel, leaves, check_forward_ad=True, **checks)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        single = kernel(x.float(), y.float(), b.float())
+    assert single.dtype == torch.float32
+    assert_close(single.numpy(), dense(x, y, b).numpy(), terms=16)
 
 
 # ----- tensors without numbers of their own ------------------------------------------------------

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..arrays.checks import check_out
 from ..arrays.library import COMPLEX, ArrayLibrary
+from ..arrays.opaque import traced_as
+from ..arrays.registry import TORCH
 from ..core.cache import Cache, Limit
 from ..core.library import Array
 from ..core.node import Axis, Node
@@ -324,6 +326,15 @@ def checked_keepdim(reduction_op: str, keepdim: object) -> None:
         )
 
 
+def _library_traced(arrays: Sequence[object]) -> object:
+    """What `_library` gives, without a look at what is known of classes, which would be guarded."""
+    for array in arrays:
+        if TORCH.owns(array):
+            return TORCH, array
+    return NotImplemented
+
+
+@traced_as(_library_traced)
 def _library(arrays: Sequence[object]) -> tuple[ArrayLibrary, Array]:
     """The library of the first array, and that array: its dtype and device are the result's."""
     first = next(filter(is_array, arrays), None)
