@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from pairfold.errors import ShapeError  # noqa: E402
+from pairfold.frontends.ranges import Ranges  # noqa: E402
 from pairfold.torch import Genred, KernelSolve, LazyTensor, Vi, Vj  # noqa: E402
 
 # torch looks at `.grad` of tensors that its own traces made, and warns of its own names.
@@ -157,6 +158,9 @@ def test_ranges_and_out_in_compiled_programs():
         same(found, GAUSSIAN(x, y[:stop], b[:stop]))
         same((out, other), (GAUSSIAN(x, y, b), out + 1))
     assert counter.graphs == 1
+    kept = Ranges(both)
+    found = torch.compile(lambda x: GAUSSIAN(x, y, b, ranges=kept), fullgraph=True, backend="eager")
+    same(found(x), GAUSSIAN(x, y, b))
 
 
 def test_second_derivatives_are_those_of_torch_or_refused():

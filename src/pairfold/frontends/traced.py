@@ -18,7 +18,7 @@ from ..arrays.torch_gate import recorder
 from ..core.library import Array
 from ..errors import PairfoldError
 from .genred import call_fold
-from .ranges import all_pairs, six
+from .ranges import Ranges, all_pairs, six
 from .reduction import targets_of
 from .torchops import named, text_of
 
@@ -50,7 +50,8 @@ def call_traced(
             return NotImplemented
     pairs: Sequence[object] = ()
     if not all_pairs(ranges):
-        pairs = [torch.as_tensor(part) for part in six(ranges)]
+        parts = ranges.arrays if isinstance(ranges, Ranges) else six(ranges)
+        pairs = [torch.as_tensor(part) for part in parts]
     targets = () if out is None else out if isinstance(out, tuple) else (out,)
     counts = len(given), len(pairs)
     found = _reduce_in_graph(_text(fold), backend, device_id, counts, *given, *pairs, *targets)
