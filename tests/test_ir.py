@@ -359,3 +359,14 @@ def test_code_that_nothing_gets_to() -> None:
     builder.position_at_end(there)
     builder.unreachable()
     assert run(module, "f", 1) == 4
+
+
+def test_functions_are_called_by_their_addresses():
+    module, function, builder = begin(I64, I64, I64)
+    square = ir.Function(module, ir.FunctionType(I64, [I64]), "square")
+    inside = ir.IRBuilder(square.append_basic_block())
+    inside.ret(inside.mul(square.args[0], square.args[0]))
+    address = builder.ptrtoint(ir.Value(POINTER, square.name), I64)
+    same = ir.Pointed(square.function_type, builder.inttoptr(address, POINTER))
+    builder.ret(builder.call(same, [function.args[0]]))
+    assert run(module, "f", 12, 0) == 144

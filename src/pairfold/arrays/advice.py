@@ -40,38 +40,44 @@ def kind_name(x: object) -> str:
 def to_array(x: object, name: str, library: str, dtype: str | None = None) -> str | None:
     """How to make an array of a library of something that is none; None where nothing helps.
 
-    `library` is "numpy", "torch" or "numpy or torch"; `dtype` that of the other arguments.
+    `library` is the name of one, or of several ("numpy or torch"); `dtype` that of the other
+    arguments.
 
     >>> to_array([1.0], "x", "numpy", "float32")
     "numpy.array(x, 'float32')"
     """
     of = dtype or "float64"
-    torch = library == "torch"
     if isinstance(x, np.ma.MaskedArray):
-        return _for(f"{name}.filled(0)", torch) + "; a weight of 0 leaves out what is masked"
+        return _for(f"{name}.filled(0)", library) + "; a weight of 0 leaves out what is masked"
     if isinstance(x, (np.ndarray, np.generic)):
-        return f"torch.as_tensor({name})"
+        return _for(name, library) if library in _TAKES_NUMPY else f"torch.as_tensor({name})"
     if hasattr(x, "toarray"):  # SciPy's sparse arrays and matrices
-        return _for(f"{name}.toarray()", torch)
+        return _for(f"{name}.toarray()", library)
     if hasattr(x, "requires_grad") and hasattr(x, "detach"):
         return f"{name}.numpy(force=True), or tensors for all arguments: torch.as_tensor"
     if hasattr(x, "leaves") or hasattr(x, "reduction_op"):
         return "reductions of lazy tensors are their methods: K.sum(axis=1); Genred takes arrays"
+    new = "jax.numpy" if library == "jax" else "numpy"
+    torch = library == "torch"
     if isinstance(x, (list, tuple)):
         return (
-            f"torch.tensor({name}, dtype=torch.{of})" if torch else f"numpy.array({name}, {of!r})"
+            f"torch.tensor({name}, dtype=torch.{of})" if torch else f"{new}.array({name}, {of!r})"
         )
     if isinstance(x, (int, float)) and not isinstance(x, bool):
-        return f"torch.tensor([{name}])" if torch else f"numpy.array([{name}], {of!r})"
+        return f"torch.tensor([{name}])" if torch else f"{new}.array([{name}], {of!r})"
     if hasattr(x, "to_numpy"):  # data frames
-        return _for(f"{name}.to_numpy({of!r})", torch)
+        return _for(f"{name}.to_numpy({of!r})", library)
     if hasattr(x, "__array__") or isinstance(x, (bytearray, memoryview)):
-        return _for(f"numpy.asarray({name})", torch)
+        return _for(f"numpy.asarray({name})", library)
     return None
 
 
-def _for(array: str, torch: bool) -> str:
-    return f"torch.as_tensor({array})" if torch else array
+# What makes an array of a library of one of NumPy.
+_TAKES_NUMPY = {"torch": "torch.as_tensor", "jax": "jax.numpy.asarray"}
+
+
+def _for(array: str, library: str) -> str:
+    return f"{_TAKES_NUMPY[library]}({array})" if library in _TAKES_NUMPY else array
 
 
 def to_dtype(x: Array, name: str, dtype: str, others: Sequence[str] = ()) -> str | None:

@@ -12,20 +12,24 @@ from ..core.cache import Cache, Limit
 from ..core.library import NumpyArray
 from ..errors import ArrayTypeError
 from .advice import kind_name, label_of, to_array
+from .jax import JaxArrays
 from .library import SUPPORTED, ArrayLibrary, LibraryOf
 from .numpy import NumpyArrays
 from .torch import TorchArrays
 
 if TYPE_CHECKING:
+    import jax
     from torch import Tensor
 
 # Each has all that a library has, for arrays of its own class; which class that is is forgotten
 # here, since it is `owns` that says so when a program runs.
 _numpy: LibraryOf[NumpyArray] = NumpyArrays
 _torch: LibraryOf[Tensor] = TorchArrays
+_jax: LibraryOf[jax.Array] = JaxArrays
 NUMPY = cast(ArrayLibrary, _numpy)
 TORCH = cast(ArrayLibrary, _torch)
-LIBRARIES = (NUMPY, TORCH)
+JAX = cast(ArrayLibrary, _jax)
+LIBRARIES = (NUMPY, TORCH, JAX)
 
 _known: Cache[ArrayLibrary | None] = Cache(Limit("array classes", 256))
 

@@ -34,6 +34,26 @@ class Call(Protocol):
         ...
 
 
+class XlaTarget(Protocol):
+    """What XLA calls: `entry`, a C function, under a name that means the same in all processes."""
+
+    name: str
+    entry: object
+
+
+class CallForXla(Call, Protocol):
+    """A call that XLA can make by itself."""
+
+    def for_xla(
+        self, batch: Sequence[int], strides: Sequence[Sequence[int]]
+    ) -> tuple[XlaTarget, NDArray[np.int64]]:
+        """What XLA calls, and the attribute `words` of the call.
+
+        `batch`: the sizes of batch axes; `strides`: those of each array along them, in bytes.
+        """
+        ...
+
+
 class Launcher(Protocol):
     """Runs one kernel on arrays of one dtype and any size."""
 

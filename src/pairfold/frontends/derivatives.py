@@ -31,7 +31,7 @@ Apply = Callable[
 ]
 # (fold, positions, library, arrays) -> what `fold.pull_back` to these arguments gives, from one
 # pass; None where folds are to do it.
-Sweep = Callable[
+OnePass = Callable[
     [FormulaReduction, Sequence[int], ArrayLibrary, Sequence[Array]], "Sequence[Array] | None"
 ]
 
@@ -78,14 +78,14 @@ def gradients(
     incoming: Sequence[Array],
     ranges: Ranges | None,
     apply: Apply,
-    sweep: Sweep | None,
+    one_pass: OnePass | None,
 ) -> list[Array]:
     """Gradients to the arguments at some positions, in their shapes and dtypes.
 
     Args:
         saved: the arguments, then the results if the row `saves` them.
         incoming: the gradient of each result.
-        sweep: computes them from one pass where it can; None where a derivative of these gradients
+        one_pass: computes them from one pass where it can; None where a derivative of them
             may be asked for.
 
     Raises:
@@ -95,7 +95,7 @@ def gradients(
     given = [*saved, *incoming]
     if any(_is_shared(fold, position, arguments) for position in positions):
         given = [widened(library, array) for array in given]
-    found = sweep(fold, positions, library, given) if sweep and ranges is None else None
+    found = one_pass(fold, positions, library, given) if one_pass and ranges is None else None
     if found is None:
         folds = (fold.pull_back(position) for position in positions)
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]

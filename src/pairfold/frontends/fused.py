@@ -199,6 +199,10 @@ class FusedReductions(Several):
         """New arrays of all results, where it `fuses`."""
         return FormulaReduction.run(self, library, arrays)
 
+    def in_order(self, results: Sequence[Array]) -> list[Array]:
+        """Results, one for each fold, in the order that the folds were given in."""
+        return [results[self.order.index(n)] for n in range(len(self.order))]
+
     def fuses(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> bool:
@@ -226,6 +230,16 @@ def fused_gradients(
 
     Not every backend has such passes.
     """
+    found = fused_pass(fold, positions, library, arrays)
+    if found is None:
+        return None
+    return found.in_order(found.in_one_pass(library, arrays))
+
+
+def fused_pass(
+    fold: FormulaReduction, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Array]
+) -> FusedReductions | None:
+    """The pass that gives the gradients to these arguments, where one is best for such arrays."""
     if len(positions) < 2 or current().fused == "separate":
         return None
     kept = fold.derived(("fused", *positions), lambda: _larger(fold, positions))
@@ -235,8 +249,7 @@ def fused_gradients(
     binding = found.binding(library, arrays)
     if binding.rows < _SHORT and binding.rows < binding.columns:
         found = _in_lanes(fold, positions, Axis.I if kept == Axis.J else Axis.J)
-    results = found.in_one_pass(library, arrays)
-    return [results[found.order.index(n)] for n in range(len(positions))]
+    return found
 
 
 def _larger(fold: FormulaReduction, positions: Sequence[int]) -> Axis:

@@ -542,36 +542,38 @@ class FormulaReduction:
         ranges: Ranges | None,
     ) -> Call:
         """A call with the strides of these arrays, the arguments in the kernel's order."""
-        strides: list[Strides] = []
-        for array in results:
-            own = library.strides(array)
-            strides.append((own[-2], own[-1]))
-        for array, (_, parameter) in zip(alive, binding.positions, strict=True):
-            own = library.strides(array)
-            strides.append((0 if parameter else own[-2], own[-1]))
+        strides, along = self.strides(library, results, alive, binding)
         offsets = None
         if binding.count > 1:
-            offsets = self._offsets(library, alive, results, binding)
+            offsets = self._offsets(binding, along)
         bound = self.bound(binding, ranges)
         return binding.launcher.call(bound, binding.rows, binding.columns, strides, offsets)
 
-    def _offsets(
+    def strides(
         self,
         library: ArrayLibrary,
-        arrays: Sequence[Array],
         results: Sequence[Array],
+        alive: Sequence[Array],
         binding: Binding,
-    ) -> NDArray[np.int64]:
+    ) -> tuple[list[Strides], list[tuple[int, ...]]]:
+        """Byte strides of results, then arguments: of rows and components, and of batch axes."""
         batch = binding.sizes.batch
-        strides = [library.strides(array)[: len(batch)] for array in results]
-        strides += [
-            aligned_strides(
-                tuple(array.shape), library.strides(array), 1 if parameter else 2, batch
-            )
-            for array, (_, parameter) in zip(arrays, binding.positions, strict=True)
-        ]
+        found: list[Strides] = []
+        along: list[tuple[int, ...]] = []
+        for array in results:
+            own = library.strides(array)
+            found.append((own[-2], own[-1]))
+            along.append(own[: len(batch)])
+        for array, (_, parameter) in zip(alive, binding.positions, strict=True):
+            own = library.strides(array)
+            found.append((0 if parameter else own[-2], own[-1]))
+            least = 1 if parameter else 2
+            along.append(aligned_strides(tuple(array.shape), own, least, batch))
+        return found, along
+
+    def _offsets(self, binding: Binding, along: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
         try:
-            return batch_offsets(batch, strides)
+            return batch_offsets(binding.sizes.batch, along)
         except (MemoryError, ValueError) as error:
             raise MemoryLimitError(
                 "there is no memory for the places of the batch elements",

@@ -21,7 +21,15 @@ from ..arrays.library import ArrayLibrary
 from ..arrays.torch_gate import check_kind, is_dispatched, recorder
 from ..core.library import Array, Results
 from ..errors import ArrayTypeError, DerivativeError, DeviceError, PairfoldError
-from .derivatives import Apply, Sweep, batched, differentiable, gradients, has_derivatives, tangents
+from .derivatives import (
+    Apply,
+    OnePass,
+    batched,
+    differentiable,
+    gradients,
+    has_derivatives,
+    tangents,
+)
 from .fused import fused_gradients
 from .ranges import Ranges, checked_ranges
 from .reduction import FormulaReduction, fill
@@ -88,10 +96,19 @@ class FoldFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
         incoming = list(map(ctx.library.plain, grads))
-        sweep = None
+        one_pass = None
         if is_final([*saved, *incoming]) and not _in_older_vmap():
-            sweep = operators().sweep if _is_recorded() else fused_gradients
-        given = (ctx.fold, ctx.library, positions, saved, incoming, ctx.ranges, apply_fold, sweep)
+            one_pass = operators().one_pass if _is_recorded() else fused_gradients
+        given = (
+            ctx.fold,
+            ctx.library,
+            positions,
+            saved,
+            incoming,
+            ctx.ranges,
+            apply_fold,
+            one_pass,
+        )
         try:
             results = gradients(*given)
         except PairfoldError:
@@ -224,7 +241,7 @@ class Operators(Protocol):
     """Reductions as operators of torch, see `torchops.py`."""
 
     apply: Apply
-    sweep: Sweep
+    one_pass: OnePass
 
     def call(
         self,

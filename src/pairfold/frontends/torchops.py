@@ -181,7 +181,9 @@ def _reduced(key: str, given: Sequence[Array]) -> list[Array]:
     return list(fold.run(library, tensors, None if ranges is None else Ranges(ranges.tensors)))
 
 
-def _swept(key: str, positions: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
+def _computed_gradients(
+    key: str, positions: Sequence[int], tensors: Sequence[Array]
+) -> list[Array]:
     """Machine code: what the folds of these gradients give, from one pass where that can be."""
     fold, library, _ = named(key)
     found = fused_gradients(fold, positions, library, tensors)
@@ -196,8 +198,8 @@ def _reduced_shapes(key: str, given: Sequence[Array]) -> list[Array]:
     return _empty(fold, _split(fold, given)[0])
 
 
-def _swept_shapes(key: str, positions: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
-    """New tensors as `_swept` returns them."""
+def _gradients_shapes(key: str, positions: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
+    """New tensors as `_computed_gradients` returns them."""
     fold = named(key).fold
     return [_empty(fold.pull_back(position), tensors)[0] for position in positions]
 
@@ -226,7 +228,7 @@ def apply(
     return tuple(_reduce(_key(fold, library), given))
 
 
-def sweep(
+def one_pass(
     fold: FormulaReduction, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Array]
 ) -> Sequence[Array] | None:
     """What `fold.pull_back` to these arguments gives, by one operator."""
@@ -281,12 +283,12 @@ class ReduceFunction(_SingleLevelFunction):
 
     @staticmethod
     def backward(ctx: _Context, *grads: Array) -> tuple[Array | None, ...]:  # pyright: ignore
-        """Gradients to the tensors that ask for one; swept where they are not differentiated."""
+        """Gradients to the tensors that ask for one; from one pass where it can be."""
         fold, _, library = named(ctx.key)
         saved, ranges = _saved(fold, ctx.saved_tensors)
         wanted = ctx.needs_input_grad[2:]
         positions = [position for position, needed in enumerate(wanted) if needed]
-        together = sweep if is_final([*saved, *grads]) else None
+        together = one_pass if is_final([*saved, *grads]) else None
         given = (fold, library, positions, saved, grads, ranges, apply, together)
         found: list[Array | None] = [None] * len(wanted)
         for position, gradient in zip(positions, gradients(*given), strict=True):
@@ -322,7 +324,9 @@ def _reduced_with_graph(key: str, given: Sequence[Array]) -> list[Array]:
         return list(ReduceFunction.apply(key, modes, *given))  # pyright: ignore
 
 
-def _swept_with_graph(key: str, positions: Sequence[int], tensors: Sequence[Array]) -> list[Array]:
+def _gradients_with_graph(
+    key: str, positions: Sequence[int], tensors: Sequence[Array]
+) -> list[Array]:
     """Gradients one by one where their own derivatives may be asked for."""
     if is_final(tensors):
         with inside._AutoDispatchBelowAutograd():
@@ -369,11 +373,11 @@ def _batched_gradients(
 
 for _device in ("CPU", "CUDA"):
     _LIBRARY.impl("reduce", _reduced, _device)
-    _LIBRARY.impl("gradients", _swept, _device)
+    _LIBRARY.impl("gradients", _computed_gradients, _device)
 _LIBRARY.impl("reduce", _reduced_with_graph, "Autograd")
-_LIBRARY.impl("gradients", _swept_with_graph, "Autograd")
+_LIBRARY.impl("gradients", _gradients_with_graph, "Autograd")
 torch.library.register_fake("pairfold::reduce", _reduced_shapes, lib=_LIBRARY)
-torch.library.register_fake("pairfold::gradients", _swept_shapes, lib=_LIBRARY)
+torch.library.register_fake("pairfold::gradients", _gradients_shapes, lib=_LIBRARY)
 torch.library.register_vmap("pairfold::reduce", _batched, lib=_LIBRARY)
 torch.library.register_vmap("pairfold::gradients", _batched_gradients, lib=_LIBRARY)
 

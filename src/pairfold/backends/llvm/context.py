@@ -37,6 +37,7 @@ class Context:
         self.layout = Layout(kernel, plan)
         self.module = ir.Module("pairfold")
         self.runtime: dict[RuntimeFunction, None] = {}
+        self.bails_out = False
         self.order = {a.position: place for place, a in enumerate(kernel.arguments)}
         self.item = DTYPES[plan.dtype].bytes
         self.format = Format(plan.machine, plan.dtype, plan.stored or plan.dtype, plan.width)
@@ -135,6 +136,7 @@ class Code(Body):
 
     def bail_out(self, args: ir.Value, mask: ir.Value) -> None:
         """Tell the caller, if the mask holds in any lane, to fold again without rearranging."""
+        self.context.bails_out = True
         bail_out(self, args, self.simd.any(mask))
 
     # -- values ---------------------------------------------------------------------------------

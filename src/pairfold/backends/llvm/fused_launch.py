@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...lower.cost import Estimate, estimate
 from ...lower.fused import can_fuse, fused_partition, fused_plan
 from ...lower.kernel import Kernel
 from ...lower.schedule import Accumulation, Partition, Plan
 from ...settings import Settings
-from . import pool
-from .abi import ACROSS, PARTIALS
-from .launch import SECONDS_PER_BYTE, Call, Launcher
+from .launch import Call, Launcher, Left
 from .machine import machine
-
-_ALIGNED = 64
 
 
 class FusedCall(Call):
@@ -22,22 +16,16 @@ class FusedCall(Call):
 
     __slots__ = ()
 
-    def work(self, table: pool.Table, alive: object) -> None:
-        """Do all tasks, and merge what they leave of rows and of columns."""
+    def left(self) -> Left:
+        """States of rows, then those of columns."""
         bound, across = self.bound, self.launcher.kernel.across
         parts, layout = bound.parts, bound.native.layout
         tiles = parts.rows_per_task // bound.native.plan.lane_count
         of_rows = parts.tasks * tiles * layout.tile_state
         of_columns = parts.tasks * parts.columns_per_split * layout.outer_item
         of_columns *= across * layout.components
-        memory = np.empty(of_rows + of_columns + _ALIGNED, np.uint8)
-        table[PARTIALS] = -(-memory.ctypes.data // _ALIGNED) * _ALIGNED
-        table[ACROSS] = table[PARTIALS] + of_rows
-        alive = alive, memory
-        pool.run(bound.native.run, table, bound.scratch, parts.tasks, bound.seconds, alive)
-        merging = (of_rows + of_columns) * SECONDS_PER_BYTE
         tasks = parts.batches * (parts.row_blocks + parts.splits)
-        pool.run(bound.native.combine, table, bound.scratch, tasks, merging, alive)
+        return Left(of_rows + of_columns, of_rows, tasks)
 
 
 class FusedLauncher(Launcher):

@@ -188,6 +188,16 @@ class InlineAsm(Value):
         self.function_type = kind
 
 
+class Pointed(Value):
+    """A function that is called by its address."""
+
+    __slots__ = ("function_type",)
+
+    def __init__(self, kind: FunctionType, address: Value) -> None:
+        super().__init__(_POINTER, address.name)
+        self.function_type = kind
+
+
 def _quoted(text: str) -> str:
     """A string of LLVM: all but plain characters by their codes."""
     plain = (c if c.isprintable() and c.isascii() and c not in '"\\' else None for c in text)
@@ -475,6 +485,10 @@ class IRBuilder:
         """An integer as an address."""
         return self._cast("inttoptr", a, kind)
 
+    def ptrtoint(self, a: Value, kind: Type) -> Value:
+        """An address as an integer."""
+        return self._cast("ptrtoint", a, kind)
+
     # -- elements of vectors --------------------------------------------------------------------
 
     def insert_element(self, vector: Value, element: Value, place: Value) -> Value:
@@ -528,7 +542,7 @@ class IRBuilder:
         self._add(found)
         return found
 
-    def call(self, function: Function | InlineAsm, args: Sequence[Value]) -> Value:
+    def call(self, function: Function | InlineAsm | Pointed, args: Sequence[Value]) -> Value:
         """What a function returns."""
         returns = function.function_type.returns
         text = f"call {returns.text} {function.name}({', '.join(map(str, args))})"

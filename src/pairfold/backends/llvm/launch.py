@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from ...lower.schedule import (
 from ...settings import Settings
 from . import pool
 from .abi import (
+    ACROSS,
     BAILED_OUT,
     BLOCK,
     COLUMNS,
@@ -46,6 +47,7 @@ from .machine import machine
 
 if TYPE_CHECKING:
     from .native import Native
+    from .xla_target import XlaTarget
 
 Strides = tuple[int, int]
 
@@ -53,7 +55,8 @@ Strides = tuple[int, int]
 _PLANS, _CODES, _SIZES = Limit("plans", 4096), Limit("compiled plans", 4096), Limit("sizes", 4096)
 
 _SECONDS_PER_OPERATION = 0.5e-9
-SECONDS_PER_BYTE = 0.2e-9
+_SECONDS_PER_BYTE = 0.2e-9
+_ALIGNED = 64
 _MANY_ROWS, _MANY_COLUMNS = 2048, 2**17
 _MOST_LISTED = 2**32  # indices in lists are as wide as values
 
@@ -74,6 +77,22 @@ class Bound:
         self.native, self.parts, self.seconds, self.options = native, parts, seconds, options
         self.pattern = pattern
         self.scratch = native.layout.total
+
+
+class Left(NamedTuple):
+    """What tasks leave: bytes of partial states, in which those of columns begin at `across`.
+
+    `tasks`: how many merge them; 0: the results are there.
+    """
+
+    bytes: int
+    across: int
+    tasks: int
+
+    @property
+    def seconds(self) -> float:
+        """About how long merging takes."""
+        return self.bytes * _SECONDS_PER_BYTE
 
 
 class Call:
@@ -108,19 +127,38 @@ class Call:
         if table[BAILED_OUT]:
             self.launcher.unrearranged(self)(addresses, alive)
 
+    def left(self) -> Left:
+        """What tasks leave to be merged."""
+        tasks, splits = self.bound.parts.tasks, self.bound.parts.splits
+        if splits == 1:
+            return Left(0, 0, 0)
+        return Left(tasks * self.bound.native.layout.state_bytes, 0, tasks // splits)
+
     def work(self, table: pool.Table, alive: object) -> None:
         """Do all tasks, and merge what they leave."""
-        bound = self.bound
-        native, tasks, splits = bound.native, bound.parts.tasks, bound.parts.splits
-        if splits == 1:
+        bound, left = self.bound, self.left()
+        native, tasks = bound.native, bound.parts.tasks
+        if not left.tasks:
             pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
             return
-        partial = np.empty(tasks * native.layout.state_bytes, np.uint8)
-        table[PARTIALS] = partial.ctypes.data
-        alive = alive, partial
+        memory = np.empty(left.bytes + _ALIGNED, np.uint8)
+        table[PARTIALS] = -(-memory.ctypes.data // _ALIGNED) * _ALIGNED
+        table[ACROSS] = table[PARTIALS] + left.across
+        alive = alive, memory
         pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
-        merging = partial.size * SECONDS_PER_BYTE
-        pool.run(native.combine, table, bound.scratch, tasks // splits, merging, alive)
+        pool.run(native.combine, table, bound.scratch, left.tasks, left.seconds, alive)
+
+    def for_xla(
+        self, batch: Sequence[int], strides: Sequence[Sequence[int]]
+    ) -> tuple[XlaTarget, NumpyArray]:
+        """What XLA calls instead, and the attribute that it is called with.
+
+        `batch`: the sizes of batch axes; `strides`: those of each array along them, in bytes.
+        """
+        from .xla_target import attribute, target_of
+
+        target, literal = target_of(self)
+        return target, attribute(self, literal, batch, strides)
 
 
 class Launcher:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import llvmlite.binding as llvm
 
@@ -35,6 +35,7 @@ from .scratch import Layout
 
 if TYPE_CHECKING:
     from .pool import Entry
+    from .xla_target import XlaTarget
 
 _T = TypeVar("_T")
 # Seconds that the end of the program waits for LLVM, at most.
@@ -67,7 +68,7 @@ def _finish() -> None:
 atexit.register(_finish)
 
 
-def _without_interrupts(work: Callable[[], _T]) -> _T:
+def without_interrupts(work: Callable[[], _T]) -> _T:
     """What `work` returns, from a thread that nobody interrupts and that compiles alone."""
 
     def alone() -> _T:
@@ -81,7 +82,7 @@ def _without_interrupts(work: Callable[[], _T]) -> _T:
 
 def _free_unused() -> None:
     """Free engines, and give their memory back to the system where the C library keeps it."""
-    _without_interrupts(lambda: None)
+    without_interrupts(lambda: None)
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
         if trim is not None:
@@ -99,7 +100,7 @@ def _log(text: str, *values: object) -> None:
         logging.getLogger("pairfold").debug(text, *values)
 
 
-class _Engine:
+class Engine:
     """Keeps LLVM's engine, and hands it on to be freed."""
 
     def __init__(self, engine: llvm.ExecutionEngine) -> None:
@@ -108,28 +109,35 @@ class _Engine:
     def __del__(self) -> None:
         self.unused.append(self.engine)
 
+    def address(self, name: str) -> int:
+        """Where a function is."""
+        return self.engine.get_function_address(name)
+
 
 class Native:
     """Machine code of one kernel under one plan, compiled when it is first used.
 
     `run` does tasks; `combine` merges a split reduced axis. Both are C functions; hold on to one
     for as long as it runs. `words` are what drivers are told, from `abi.BLOCK` on; they refer to
-    memory of this object.
+    `lists`, memory of this object.
     """
 
     def __init__(self, kernel: Kernel, plan: Plan) -> None:
         self.kernel, self.plan = kernel, plan
         self.layout = Layout(kernel, plan)
         lists = [packing_list(kernel, plan, stage) for stage in (ONCE, ROW, COLUMN)]
-        self._lists = [(ctypes.c_int64 * len(each))(*each) for each in lists]
+        self.lists = [(ctypes.c_int64 * len(each))(*each) for each in lists]
         self.words = self.layout.words(plan)
-        self.words += map(ctypes.addressof, self._lists)
+        self.words += map(ctypes.addressof, self.lists)
         fills = empty_states(kernel, plan, self.layout)
-        self._lists.append((ctypes.c_int64 * len(fills))(*fills))
+        self.lists.append((ctypes.c_int64 * len(fills))(*fills))
         self.words.append(len(kernel.results) + len(kernel.arguments))
-        self.words += ctypes.addressof(self._lists[-1]), len(fills) // FILL_WORDS
+        self.words += ctypes.addressof(self.lists[-1]), len(fills) // FILL_WORDS
         self._code: Cache[Entry] = Cache(_CODE)
         self._seconds = 0.0
+        # What XLA calls, and whether that may bail out: see `xla_target`.
+        self.targets: dict[object, XlaTarget] = {}
+        self.bails_out: dict[bool, bool] = {}
 
     @property
     def run(self) -> Entry:
@@ -157,7 +165,7 @@ class Native:
             found = self._code.peek(entry)  # another thread may have compiled it meanwhile
             return self._add(entry) if found is None else found
 
-        return _without_interrupts(found_or_compiled)
+        return without_interrupts(found_or_compiled)
 
     def _add(self, entry: str) -> Entry:
         start = time.perf_counter()
@@ -177,7 +185,7 @@ class Native:
             with self._optimized() as module:
                 return target_machine(self.plan.machine).emit_assembly(module)
 
-        return _without_interrupts(text)
+        return without_interrupts(text)
 
     def llvm(self) -> str:
         """The LLVM IR of `run` after optimisation."""
@@ -186,7 +194,7 @@ class Native:
             with self._optimized() as module:
                 return str(module)
 
-        return _without_interrupts(text)
+        return without_interrupts(text)
 
     def _optimized(self) -> closing[llvm.ModuleRef]:
         return closing(optimized(str(write_module(self.kernel, self.plan)), self.plan.machine))
@@ -203,17 +211,46 @@ def _written(kernel: Kernel, plan: Plan, entry: str) -> Program:
     return program
 
 
-def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[_Engine, int]:
+class Code(NamedTuple):
+    """The machine code of an entry point, in parts that are linked to each other.
+
+    `name`: what says which code it is, in all processes: an object with shared functions depends on
+    which of them were asked for together. `bails_out`: see `Program`.
+    """
+
+    objects: tuple[bytes, ...]
+    name: bytes
+    bails_out: bool
+
+    @classmethod
+    def of(cls, kernel: Kernel, plan: Plan, entry: str) -> Code:
+        """The code of a kernel under a plan. No other thread may use LLVM meanwhile."""
+        program, machine = _written(kernel, plan, entry), plan.machine
+        own = object_code(optimized(str(program.module), machine), machine)
+        shared = [(each.name, each.detail, each.format is not None) for each in program.runtime]
+        name = own + repr(shared).encode()
+        return cls((own, *shared_code(program.runtime)), name, program.bails_out)
+
+    @classmethod
+    def around(cls, module: ir.Module, machine: Machine, runtime: RuntimeFunction) -> Code:
+        """The code of a small module, which is not optimised, and of what it calls."""
+        own = object_code(_parsed(str(module), machine), machine, 0)
+        return cls((own, *shared_code([runtime])), own, False)
+
+    def linked(self, machine: Machine) -> Engine:
+        """The code in memory."""
+        # An engine that is given objects, not modules, keeps the code alone: 65 kB, not 900.
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(machine))
+        for each in self.objects:
+            engine.add_object_file(llvm.ObjectFileRef.from_data(each))
+        engine.finalize_object()
+        return Engine(engine)
+
+
+def _compiled(kernel: Kernel, plan: Plan, entry: str) -> tuple[Engine, int]:
     """An engine that owns the machine code of an entry point, and about how many bytes that is."""
-    program, machine = _written(kernel, plan, entry), plan.machine
-    own = object_code(optimized(str(program.module), machine), machine)
-    written = [own, *shared_code(program.runtime)]
-    # An engine that is given objects, not modules, keeps the code alone: 65 kB, not 900.
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target_machine(machine))
-    for each in written:
-        engine.add_object_file(llvm.ObjectFileRef.from_data(each))
-    engine.finalize_object()
-    return _Engine(engine), sum(map(len, written)) + _ENGINE_BYTES
+    code = Code.of(kernel, plan, entry)
+    return code.linked(plan.machine), sum(map(len, code.objects)) + _ENGINE_BYTES
 
 
 def shared_code(functions: Iterable[RuntimeFunction]) -> list[bytes]:
@@ -255,9 +292,9 @@ def object_code(module: llvm.ModuleRef, machine: Machine, opt: int = 2) -> bytes
         return target_machine(machine, opt).emit_object(module)
 
 
-def _entry(owner: _Engine, name: str) -> Entry:
+def _entry(owner: Engine, name: str) -> Entry:
     """An entry point as a C function, which keeps the engine."""
-    found = cast("Entry", _ENTRY(owner.engine.get_function_address(name)))
+    found = cast("Entry", _ENTRY(owner.address(name)))
     found.owner = owner
     return found
 

@@ -56,6 +56,7 @@ class Packing:
         self.pack = context.link(pack(self.format, [a.dim for a in own]))
         checked = any(self.kernel.bounds.slots.get(stage, ()) for stage in stages)
         self.check = context.link(moderate(self.format)) if checked else None
+        context.bails_out |= checked
         self.compute_once = self._once_function()
         self.compute_rows = self._compute_function(ROW)
         self.compute_columns = self._compute_function(COLUMN)

@@ -200,6 +200,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.reset)
 
 
+def threads_for(seconds: float, total: int) -> int:
+    """How many threads are worth it for so many tasks that take so long on one."""
+    return 1 if seconds < _PARALLEL or total == 1 else min(thread_count(), total)
+
+
 def run(
     entry: Entry, args: Table, scratch_bytes: int, total: int, seconds: float, alive: object = None
 ) -> None:
@@ -209,7 +214,7 @@ def run(
         MemoryLimitError: there is no scratch memory.
         KeyboardInterrupt: when interrupted; no thread touches the caller's memory afterwards.
     """
-    threads = 1 if seconds < _PARALLEL or total == 1 else min(thread_count(), total)
+    threads = threads_for(seconds, total)
     waits = seconds > _LONG
     if threads == 1 and not waits:
         memory = scratch(scratch_bytes)

@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 
 class Program(NamedTuple):
-    """A module, and the shared functions to be linked to it."""
+    """A module, and the shared functions to be linked to it.
+
+    `bails_out`: whether there are inputs for which it has the kernel run without rearrangement.
+    """
 
     module: ir.Module
     runtime: tuple[RuntimeFunction, ...]
+    bails_out: bool
 
 
 def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
@@ -83,7 +87,7 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
         merge_function(context, forms)
         finish_function(context, forms)
         context.link(combine_driver(machine, parts_of(packing)))
-    return Program(context.module, tuple(context.runtime))
+    return Program(context.module, tuple(context.runtime), context.bails_out)
 
 
 def tile_function(context: Context, forms: Forms, screen: Screen | None = None) -> ir.Function:
