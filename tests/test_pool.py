@@ -233,7 +233,7 @@ def test_engines_are_freed_by_threads_that_are_not_interrupted() -> None:
 
     x = cloud(30)
     found: Any = Genred("Exp(-77*SqDist(x,y))", ALIASES, axis=1).explain(x, x)
-    owner = native._Engine(Engine())
+    owner = native.Engine(Engine())
     del owner
     assert freed == []
     found.native.llvm()
