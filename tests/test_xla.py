@@ -106,9 +106,11 @@ def refused(task: Callable[[], None]) -> int:
     return 5
 
 
-def prepared(formula: str, arrays: list[Any], **options: Any) -> tuple[Any, Any, Any, list[Any]]:
-    """The target of a sum and its attribute; results as they are without XLA; new results."""
-    fold = Genred(formula, ["x=Vi(3)", "y=Vj(3)"], axis=1)._fold
+def prepared(
+    formula: str, arrays: list[Any], reduction: str = "Sum", **options: Any
+) -> tuple[Any, Any, Any, list[Any]]:
+    """The target of a reduction, its attribute; results as they are without XLA; new results."""
+    fold = Genred(formula, ["x=Vi(3)", "y=Vj(3)"], reduction, axis=1)._fold
     with settings(**options):
         wanted = fold.run(NUMPY, arrays)
         binding = fold.binding(NUMPY, arrays)
@@ -213,3 +215,18 @@ def test_the_name_of_a_target_is_that_of_its_code():
     native.targets.clear()
     native.bails_out.clear()
     assert prepared("SqDist(x,y)*2", arrays)[0] is one[0]
+
+
+@pytest.mark.parametrize("reduction", ["Sum", "ArgMin"])
+def test_what_differs_in_anything_has_another_name(reduction):
+    """Code may be the same where plans or dtypes are not: what drivers are told counts, too."""
+    names: set[str] = set()
+    choices = [(dtype, tiles) for dtype in ("float16", "float32", "float64") for tiles in (1, 2, 3)]
+    for dtype, tiles in choices:
+        arrays = [points(60, 3).astype(dtype), points(50, 3).astype(dtype)]
+        given = ("SqDist(x,y)", arrays, reduction)
+        target, words, wanted, results = prepared(*given, row_tiles=tiles, block=16 * tiles)
+        assert target.entry(Frame(results, arrays, words, Pool(1, refused)).frame) is None
+        np.testing.assert_array_equal(results[0], wanted[0])
+        names.add(target.name)
+    assert len(names) == len(choices)

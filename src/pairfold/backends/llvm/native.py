@@ -227,8 +227,11 @@ class Code(NamedTuple):
         """The code of a kernel under a plan. No other thread may use LLVM meanwhile."""
         program, machine = _written(kernel, plan, entry), plan.machine
         own = object_code(optimized(str(program.module), machine), machine)
-        shared = [(each.name, each.detail, each.format is not None) for each in program.runtime]
-        name = own + repr(shared).encode()
+        shared = [
+            (each.name, each.detail, each.format and each.format[1:]) for each in program.runtime
+        ]
+        where = machine.cpu, machine.features, sorted(machine.has), machine.vector_bytes
+        name = own + repr((where, shared)).encode()
         return cls((own, *shared_code(program.runtime)), name, program.bails_out)
 
     @classmethod

@@ -115,7 +115,8 @@ def _target(key: Sequence[tuple[Native, bool]], first: dict[str, Code]) -> XlaTa
     parts = [(key[0][0], first), *((native, _codes(native, merges)) for native, merges in key[1:])]
     digest = hashlib.sha256()
     for native, codes in parts:
-        digest.update(repr((native.layout.total, len(codes))).encode())
+        layout = native.layout
+        digest.update(repr((layout.total, layout.words(native.plan), len(codes))).encode())
         for block in (*native.lists, *(code.name for code in codes.values())):
             digest.update(block)
     name = f"pairfold_{digest.hexdigest()[:24]}"
