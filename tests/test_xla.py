@@ -225,7 +225,7 @@ def test_what_differs_in_anything_has_another_name(reduction):
     for dtype, tiles in choices:
         arrays = [points(60, 3).astype(dtype), points(50, 3).astype(dtype)]
         given = ("SqDist(x,y)", arrays, reduction)
-        target, words, wanted, results = prepared(*given, row_tiles=tiles, block=16 * tiles)
+        target, words, wanted, results = prepared(*given, row_tiles=tiles, block=64)
         assert target.entry(Frame(results, arrays, words, Pool(1, refused)).frame) is None
         np.testing.assert_array_equal(results[0], wanted[0])
         names.add(target.name)

@@ -19,7 +19,7 @@ def _library(array: object, name: str) -> ArrayLibrary:
     found = library_for(array)
     if found is None:
         raise ArrayTypeError(
-            f"{name} must be a NumPy array or a torch tensor", found=f"a {type(array).__name__}"
+            f"{name} must be an array of NumPy, torch or JAX", found=f"a {type(array).__name__}"
         )
     return found
 

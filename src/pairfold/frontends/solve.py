@@ -448,9 +448,9 @@ class KernelSolve:
 
         Returns:
             (..., M, D), in the arrays' library and dtype (half precision is solved in float32); 0
-            where b itself is within the tolerance. Of torch tensors it is differentiable (to any
-            order, forward mode too) in b, alpha and every other argument; systems of derivatives
-            are solved to |r| <= eps |b|.
+            where b itself is within the tolerance. Of torch tensors and JAX arrays it is
+            differentiable (to any order, forward mode too) in b, alpha and every other argument;
+            systems of derivatives are solved to |r| <= eps |b|.
 
         Raises:
             SolveError: no convergence, a system that is not positive definite, numbers that are
