@@ -172,6 +172,15 @@ class JaxArrays:
         """JAX keeps the memory of arrays as long as they are."""
 
     @staticmethod
+    def check_layout(array: JaxArray, label: str) -> None:
+        """The same as `check_kind`: a primitive is called on all that passes."""
+        JaxArrays.check_kind(array, label)
+
+    @staticmethod
+    def check_traced() -> None:
+        """Sizes are numbers, or `check_kind` refuses them."""
+
+    @staticmethod
     def check_recording() -> None:
         """What is recorded has known shapes, and reductions are recorded as others are."""
 
