@@ -33,7 +33,7 @@ from ..errors import DeviceError, DTypeError, InternalError, UnsupportedError
 from ..settings import Settings, current, settings
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .fused import fused_pass
-from .ranges import Ranges
+from .ranges import Ranges, checked_ranges
 from .reduction import Binding, FormulaReduction
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def call(
     library: ArrayLibrary,
     arrays: Sequence[Array],
     out: object,
-    ranges: Ranges | None = None,
+    ranges: object = None,
 ) -> Results:
     """Reduce arrays; the result is differentiable.
 
@@ -87,9 +87,10 @@ def call(
             hint='backend="CPU"',
         )
     _, sizes, _ = fold.check(arrays, library.name)
-    if ranges is not None:
-        ranges.pattern(fold.kept, sizes.i, sizes.j)
-    return fold.shaped(library, differentiable(fold, library, arrays, ranges, apply_fold))
+    pairs = None if ranges is None else checked_ranges(ranges)
+    if pairs is not None:
+        pairs.pattern(fold.kept, sizes.i, sizes.j)
+    return fold.shaped(library, differentiable(fold, library, arrays, pairs, apply_fold))
 
 
 def apply_fold(
