@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import assert_close
+from checks import assert_close, run_alone
 
 from pairfold.errors import (
     ArrayTypeError,
@@ -357,12 +356,8 @@ def test_solutions_have_gradients_in_batches():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pages are protected by mprotect")
 @pytest.mark.parametrize(
-    "attack",
-    [("attack_pages.py", "--kernels", "12", "--calls", "3"), ("attack_calls.py", "--count", "60")],
+    ("script", "options"),
+    [("attack_pages.py", {"kernels": 12, "calls": 3}), ("attack_calls.py", {"count": 60})],
 )
-def test_a_sample_of_what_make_attack_does(attack: tuple[str, ...]):
-    script, *options = attack
-    path = Path(__file__).with_name(script)
-    command = [sys.executable, str(path), *options, "--seed", "3"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout[-2000:] + found.stderr
+def test_a_sample_of_what_make_attack_does(script: str, options: dict[str, int]):
+    assert run_alone(str(Path(__file__).with_name(script)), **options, seed=3) == 0
