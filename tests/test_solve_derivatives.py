@@ -201,25 +201,35 @@ def total(parts: Sequence[Taped], weights: Sequence[Any]) -> Taped:
     return found
 
 
-@some("name,alpha", CASES, lambda entry: CASES.index(entry) % 2 == 1)
-def test_second_derivatives_of_a_library_that_is_not_torch(name: str, alpha: str) -> None:
-    """Those of <gradient, one> along `other`, in reverse and forward mode."""
+def of_gradient(name: str, alpha: str) -> tuple[Taped, list[Any], list[Any], float]:
+    """<gradient, some> of a solution on the tape, its arguments, a way for each, and its slope."""
     given = arguments(alpha)
-    one, other = ways(given, 1), ways(given, 2)
+    some, other = ways(given, 1), ways(given, 2)
     taped = on_tape(given)
     out = solve(system_of(name), REQUEST, TapeArrays, taped)
     sent = sending(out)
     first = grad(out, Taped(sent), present(taped))
-    product = total(first, present(one))
-    want, step = 0.0, 1e-3
+    slope, step = 0.0, 1e-3
     for k, factor in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
         pairs = zip(given, other, strict=True)
         moved = [a if t is None else a + k * step * t for a, t in pairs]
-        want += factor * float((sent * along(name, moved, one)).sum()) / (12 * step)
-    second = grad(product, Taped(1.0), present(taped))
-    got = sum((g.value * t).sum() for g, t in zip(second, present(other), strict=True))
+        slope += factor * float((sent * along(name, moved, some)).sum()) / (12 * step)
+    return total(first, present(some)), present(taped), present(other), slope
+
+
+@case
+def test_second_derivatives_of_a_library_that_is_not_torch(name: str, alpha: str) -> None:
+    product, taped, other, want = of_gradient(name, alpha)
+    second = grad(product, Taped(1.0), taped)
+    got = sum((g.value * t).sum() for g, t in zip(second, other, strict=True))
     assert_close(got, want, rtol=1e-8)
-    directions = dict(zip(present(taped), map(Taped, present(other)), strict=True))
+
+
+@some("name,alpha", CASES, lambda entry: entry in (("axis 0", "rows"), ("mixed", "all")))
+def test_second_derivatives_in_forward_mode(name: str, alpha: str) -> None:
+    """Of a library that knows no tangents of pulling back: they are the transpose of pulling."""
+    product, taped, other, want = of_gradient(name, alpha)
+    directions = dict(zip(taped, map(Taped, other), strict=True))
     assert_close(push_through(product, directions).value, want, rtol=1e-8)
 
 
