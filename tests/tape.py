@@ -335,13 +335,17 @@ CALLS = solvederivatives.Calls(apply, solve)
 def grad(output: Taped, incoming: Taped, inputs: Sequence[Taped]) -> list[Taped]:
     """Gradients of <incoming, output> to inputs; they are on the tape, too."""
     sent: dict[Taped, Taped] = {output: incoming}
-    for step in reversed(_steps([output])):
+    between, steps = set(inputs), _steps([output])
+    for step in steps:
+        if not between.isdisjoint(step.inputs):
+            between.update(step.outputs)
+    for step in reversed(steps):
         given = [sent.get(x) for x in step.outputs]
-        if all(g is None for g in given):
+        if between.isdisjoint(step.outputs) or all(g is None for g in given):
             continue
         full = [_zeros(x) if g is None else g for x, g in zip(step.outputs, given, strict=True)]
         for x, part in zip(step.inputs, step.pull(full), strict=True):
-            if part is not None and x.followed:
+            if part is not None and x.followed and x in between:
                 assert part.shape == x.shape
                 assert part.value.dtype == x.value.dtype
                 sent[x] = sent[x] + part if x in sent else part
