@@ -6,6 +6,7 @@ algebra has one thread in each: more would wait for one another, and count as wo
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # libraries may look at the end for what nobody freed
     gc.set_threshold(10_000, 10, 10)
 
 
