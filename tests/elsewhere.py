@@ -26,7 +26,7 @@ def run(program):
         if name.partition(".")[0] in ("pykeops", "keopscore"):
             del sys.modules[name]
     pairfold.dropin.install()
-    exec(program, {"__name__": "__main__", "pairfold": pairfold})
+    exec(program, {"__name__": "__main__", "pairfold": pairfold})  # programs of these tests
 
 for line in sys.stdin:
     printed, failed = io.StringIO(), ""

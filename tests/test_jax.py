@@ -273,7 +273,7 @@ def test_devices_may_have_parts_of_rows_or_columns(checked, two_devices):
 def two_devices() -> Any:
     """A mesh of two devices."""
     if len(jax.devices()) < 2:
-        pytest.skip("JAX was started with one device")
+        pytest.skip("JAX was started with one device")  # nothing can be cut in two
     return Mesh(np.array(jax.devices()[:2]), ("d",))
 
 

@@ -441,7 +441,7 @@ with tempfile.NamedTemporaryFile() as file:
     dist.destroy_process_group()
 """
     if not torch.distributed.is_available():
-        pytest.skip("this torch has no torch.distributed")
+        pytest.skip("this torch has no torch.distributed")  # so no DTensor either
     command = [sys.executable, "-W", "ignore", "-c", script]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.stdout == "refused\n", found.stderr
