@@ -567,6 +567,9 @@ class FormulaReduction:
         for array, (_, parameter) in zip(alive, binding.positions, strict=True):
             own = library.strides(array)
             found.append((0 if parameter else own[-2], own[-1]))
+            if not batch:  # as in most calls, which take microseconds
+                along.append(())
+                continue
             least = 1 if parameter else 2
             along.append(aligned_strides(tuple(array.shape), own, least, batch))
         return found, along

@@ -95,6 +95,9 @@ class Left(NamedTuple):
         return self.bytes * _SECONDS_PER_BYTE
 
 
+_NOTHING = Left(0, 0, 0)
+
+
 class Call:
     """A fold with everything bound but the addresses of its arrays.
 
@@ -131,7 +134,7 @@ class Call:
         """What tasks leave to be merged."""
         tasks, splits = self.bound.parts.tasks, self.bound.parts.splits
         if splits == 1:
-            return Left(0, 0, 0)
+            return _NOTHING
         return Left(tasks * self.bound.native.layout.state_bytes, 0, tasks // splits)
 
     def work(self, table: pool.Table, alive: object) -> None:
