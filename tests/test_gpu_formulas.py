@@ -138,6 +138,28 @@ def test_products_of_matrices_may_be_less_exact_where_asked(dot: str, rtol: floa
         assert_close(got, np.exp(x @ y.T) @ b, rtol=max(rtol, 3e-3 * (dtype == "float16")))
 
 
+def test_distances_of_near_points_are_as_exact_as_those_of_far_ones() -> None:
+    """Products of components would round off what is small beside the points' norms."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(n, 17)).astype("float32") for n in (17, 23))
+    x[::2] += 100
+    y[::2] += 100
+    with settings(tile="16x16x1"):
+        got = Genred("SqDist(x,y)", ["x = Vi(17)", "y = Vj(17)"], "Min", axis=1)(x, y)
+    want = squares(x.astype("float64"), y.astype("float64")).min(1, keepdims=True)
+    assert_close(got, want, rtol=1e-5)
+
+
+def test_weights_beyond_the_last_column_may_be_infinite() -> None:
+    """Absent columns are read as 0, where a point of the rows is too."""
+    x, y, b = points(17, 23, 3, 40, "float32")
+    x[4], y = 0, y + np.float32(2)
+    aliases = ["x = Vi(3)", "y = Vj(3)", "b = Vj(40)"]
+    with settings(tile="16x16x1"):
+        got = Genred("Inv(SqDist(x,y))*b", aliases, axis=1)(x, y, b)
+    assert_close(got, (1 / squares(x, y)) @ b, terms=23)
+
+
 @pytest.mark.parametrize("rules", ["all", "exact"])
 def test_infinite_factors_and_huge_exponents(rules: str) -> None:
     """A program that makes assumptions bails out of such data, and the plain one follows."""

@@ -185,7 +185,7 @@ def test_exponents_of_any_magnitude_stay_accurate(entry: tuple[str, bool], dtype
     ramp = np.linspace(-1, 1, columns)[:, None]
     alternating = np.where(np.arange(columns) % 2, 1.0, -1.0)[:, None]
     tables = [base + at for at in (1e4, -1e4, 88.0, -104.0, 709.0, -745.0)]
-    tables += [ramp * scale for scale in (1e4, -1e4, 1e30, -1e30)]
+    tables += [ramp * scale for scale in (300.0, 1e4, -1e4, 1e30, -1e30)]
     tables += [alternating * 1e4, np.full((columns, 1), 1e30), np.full((columns, 1), -1e30)]
     y = np.stack(tables).astype(dtype)
     b = weights.astype(dtype)
@@ -253,6 +253,18 @@ def test_indices_beyond_float32_are_exact(name: str) -> None:
     assert_same_bits(got, np.array([[columns - 2 if "Min" in name else far]]), formula=name)
 
 
+@pytest.mark.parametrize("name", ["Max_ArgMax", "Min_ArgMin", "ArgKMin"])
+def test_columns_are_counted_on_from_one_chunk_to_the_next(name: str) -> None:
+    """A chunk is 64 blocks of columns; lanes count columns from where it begins."""
+    y = np.zeros((300, 1), "float32")
+    y[259], y[283] = 1, -1
+    options = {"opt_arg": 1} if REDUCTIONS[name].top_k else {}
+    genred = Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], name, axis=1, **options)
+    with settings(tile="1x4x1", splits=1):
+        got = parts(genred(np.ones((1, 1), "float32"), y, backend="GPU"))[-1]
+    assert_same_bits(got, np.array([[283 if "Min" in name else 259]]), formula=name)
+
+
 # -- sums ----------------------------------------------------------------------------------------
 
 
@@ -277,6 +289,16 @@ def test_sums_of_float64_are_compensated_where_asked(scheme: str) -> None:
         got = genred(np.zeros((3, 1)), y, backend="GPU")
     plain = abs(np.cumsum(y[:, 0])[-1] - math.fsum(y[:, 0]))
     assert np.abs(got - math.fsum(y[:, 0])).max() < max(plain / 4, 1e-2)
+
+
+def test_what_totals_of_float64_round_off_is_added_in_the_end() -> None:
+    """Of chunks of 8 blocks, whose sums are 1e16, 1, 1, 1 and -1e16, a plain total is 0."""
+    y = np.zeros((5 * 8 * 16, 1))
+    y[[5, 130, 260, 390, 520], 0] = 1e16, 1, 1, 1, -1e16
+    genred = Genred("y+0*x", ["x = Vi(1)", "y = Vj(1)"], axis=1, sum_scheme="kahan_scheme")
+    with settings(tile="4x16x1", splits=1):
+        got = genred(np.zeros((3, 1)), y, backend="GPU")
+    assert_same_bits(got, np.full((3, 1), 3.0))
 
 
 @pytest.mark.parametrize("components", [False, True])
