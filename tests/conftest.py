@@ -15,10 +15,18 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
 
 import interpreted  # imports Triton before any test does
+import products
 import pytest
 from elsewhere import Installed
 
 from pairfold import settings
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whether tests with the mark `product` are asked for."""
+    expression = config.getoption("markexpr")
+    others = expression.replace("not product", "")  # "product or not product" asks for all
+    products.asked_for = others == expression or "product" in others
 
 
 def pytest_collection_finish() -> None:

@@ -2,7 +2,8 @@
 
 Most faults show with one option or with two that meet (Kuhn, Wallace and Gallo, "Software fault
 interactions and implications for software testing", IEEE TSE 30(6), 2004). The rest of a product
-has the mark `product`; `make test-all` runs it too.
+has the mark `product`; `make test-all` runs it too. Thousands of tests that do not run would be
+made for nothing, so they are only where they are asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 _PRODUCT = pytest.mark.product
+asked_for = True  # conftest.py says
 Axis = tuple[str, Sequence[Any]]
 
 
@@ -52,7 +54,7 @@ def every_pair(*axes: Axis, ids: Callable[[Any], str] | None = None) -> pytest.M
             flat += axis[n] if "," in name else [axis[n]]
         marks = () if combo in run or len(axes) == 1 else _PRODUCT
         params.append(pytest.param(*flat, marks=marks))
-    return pytest.mark.parametrize(names, params, ids=ids)
+    return _parametrize(names, params, ids)
 
 
 def some(
@@ -67,4 +69,11 @@ def some(
         pytest.param(*(value if many else (value,)), marks=() if runs(value) else _PRODUCT)
         for value in values
     ]
-    return pytest.mark.parametrize(name, params, ids=ids)
+    return _parametrize(name, params, ids)
+
+
+def _parametrize(
+    names: str, params: Sequence[Any], ids: Callable[[Any], str] | None
+) -> pytest.MarkDecorator:
+    made = [param for param in params if asked_for or not param.marks]
+    return pytest.mark.parametrize(names, made, ids=ids)

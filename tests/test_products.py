@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import products
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,8 @@ def test_few_of_a_long_product_run():
     assert len(covering([24, 3, 2, 2])) <= 80
 
 
-def test_the_rest_is_marked():
+def test_the_rest_is_marked(monkeypatch):
+    monkeypatch.setattr(products, "asked_for", True)
     mark = every_pair(("a", [0, 1]), ("b,c", [(0, 0), (0, 1)]), ("d", "xy")).mark
     names, params = mark.args
     assert names == "a,b,c,d"
@@ -31,7 +33,16 @@ def test_the_rest_is_marked():
     assert params[0].values == (0, 0, 0, "x")
 
 
-def test_some_values_run():
+def test_some_values_run(monkeypatch):
+    monkeypatch.setattr(products, "asked_for", True)
     _, params = some("n", [1, 2, 3], lambda n: n > 1).mark.args
     assert [bool(param.marks) for param in params] == [True, False, False]
     assert params[0].marks[0].name == pytest.mark.product.name
+
+
+def test_those_that_are_not_asked_for_are_not_made(monkeypatch):
+    monkeypatch.setattr(products, "asked_for", False)
+    _, params = some("n", [1, 2, 3], lambda n: n > 1).mark.args
+    assert [param.values for param in params] == [(2,), (3,)]
+    _, params = every_pair(("a", [0, 1]), ("b", [0, 1]), ("c", [0, 1])).mark.args
+    assert len(params) == len(covering([2, 2, 2])) < 8
