@@ -19,7 +19,7 @@ from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.table import OPERATIONS, Op, build, variable
 from pairfold.ops.vectors import zero
 
-POINTS = 97
+POINTS = 41
 STEP = 2.0**-7
 STENCIL = ((1, 3 / 4), (2, -3 / 20), (3, 1 / 60))
 

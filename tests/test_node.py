@@ -160,7 +160,7 @@ def test_a_deep_alternation_of_sums_and_elements_is_lowered():
 
 def test_deep_nested_selections_have_a_gradient():
     x = X
-    for _ in range(3000):
+    for _ in range(1500):
         x = op("IfElse", x - 1, op("Sqrt", x), Y)
     assert pull_back(x, [X], Y)[0].dim == 3
 
@@ -174,7 +174,7 @@ def test_a_deep_product_of_scalars_is_summed():
 
 def test_deep_numbers_move_outwards():
     x = X
-    for k in range(3000):
+    for k in range(1500):
         x = op("Cos", Y) * (constant(3 + k % 2) * x)
     assert x.dim == 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,12 @@ def operand_pool():
     return [*VARIABLES, *numbers, *zeros, *made]
 
 
+@cache
 def firings(op, rule, most=40):
-    """Operands and parameters on which the rule applies, spread over all that were tried."""
+    """Operands and parameters on which the rule applies, spread over all that were tried.
+
+    For the same arguments it is called under the same settings.
+    """
     pool = operand_pool()
     params = list(itertools.product(range(-2, 7), repeat=len(op.params)))
     found = []

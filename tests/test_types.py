@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import typing
+from functools import cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -66,6 +67,7 @@ def test_rows_make_methods():
 # -- annotations when a program runs ---------------------------------------------------------------
 
 
+@cache
 def for_checkers(module: ModuleType) -> dict[str, object]:
     """The names that a module has for type checkers alone: imports, aliases."""
     found: dict[str, object] = {}
