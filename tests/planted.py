@@ -114,8 +114,8 @@ FAULTS = [
     Fault(
         "lanes of a list that are joined",
         "backends/llvm/topk.py",
-        "n < shift) for n in range(self.plan.width)",
-        "n <= shift) for n in range(self.plan.width)",
+        "n < shift for n in range(self.plan.width)",
+        "n <= shift for n in range(self.plan.width)",
         "reductions",
     ),
     Fault(

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from planted import FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "pairfold"
@@ -442,6 +443,12 @@ def kept(path: Path) -> Iterator[str]:
 def test_what_is_kept_between_calls_has_a_limit():
     found = {f"{name_of(path)}: {name}" for path in FILES for name in kept(path)}
     assert found == KEPT
+
+
+def test_faults_can_be_planted():
+    for fault in FAULTS:
+        text = (PACKAGE / fault.path).read_text()
+        assert text.count(fault.old) == 1, fault.name
 
 
 # -- the examples ------------------------------------------------------------------------------
