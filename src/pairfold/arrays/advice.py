@@ -59,6 +59,8 @@ def to_array(x: object, name: str, library: str, dtype: str | None = None) -> st
         return "reductions of lazy tensors are their methods: K.sum(axis=1); Genred takes arrays"
     new = "jax.numpy" if library == "jax" else "numpy"
     torch = library == "torch"
+    if hasattr(x, "__sym_max__"):  # a size where torch records
+        return f"torch.full((1,), {name}, dtype=torch.{of})"
     if isinstance(x, (list, tuple)):
         return (
             f"torch.tensor({name}, dtype=torch.{of})" if torch else f"{new}.array({name}, {of!r})"

@@ -22,6 +22,7 @@ from .lazy import check_kind, check_last, component_part, number_leaf, symbol_le
 from .lazytensor import LazyTensor, is_number, where
 from .leaves import is_array
 from .methods import add_methods, add_refusals, whole
+from .recording import record_calls
 from .reducing import Reducing
 from .typed import ComplexMethods, Result, complex_scaling
 
@@ -351,6 +352,7 @@ def _is_number(x: object) -> bool:
 
 
 add_methods(ComplexLazyTensor, for_complex=True)
+record_calls(ComplexLazyTensor)
 add_refusals(
     ComplexLazyTensor,
     {name for name in dir(LazyTensor) if name[0] != "_"} - set(dir(ComplexLazyTensor)),

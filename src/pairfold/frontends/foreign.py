@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeGuard
 
 import numpy as np
 
+from ..arrays.opaque import constant
 from ..errors import ArrayTypeError, OptionError, UnknownAttributeError, closest
+from .recording import made_now, recorded_as
 
 if TYPE_CHECKING:
     from .complextensor import ComplexLazyTensor
     from .lazytensor import LazyTensor
+    from .records import Record
 
     # What every lazy tensor is.
     Lazy: TypeAlias = LazyTensor | ComplexLazyTensor
@@ -67,12 +70,19 @@ _HINTS = {
     "outer": "x.tensorprod(y)",
     "pow": "K**2",
 }
+# What a lazy tensor is made of, and one with a record has not yet.
+_DATA = {
+    *("node", "leaves", "batch", "ni", "nj", "library", "real_dtype"),
+    *("axis", "ranges", "backend"),
+}
 _DENSE = "reduce it, K.sum(axis=1) or K.argmin(axis=1); K @ np.eye(N) is all of a small one"
 _NO_TABLE = "a lazy tensor has no table of its numbers"
 
 
 class Foreign:
     """What Python, NumPy and torch ask of an operand, for lazy tensors."""
+
+    _record: Record | None = None  # where torch.compile traces: the calls that make it
 
     def __bool__(self) -> bool:
         raise ArrayTypeError(
@@ -101,7 +111,7 @@ class Foreign:
             )
         # NumPy makes arrays without axes of its scalars.
         inputs = tuple(x[()] if isinstance(x, np.ndarray) and not x.ndim else x for x in inputs)
-        return _applied("numpy", name, inputs, {}, self)
+        return applied("numpy", name, inputs, {}, self)
 
     def __array_function__(
         self,
@@ -113,7 +123,7 @@ class Foreign:
         name = func.__name__
         if func.__module__ == "numpy.linalg" and name not in ("norm", "vector_norm"):
             name = f"linalg.{name}"
-        return _applied("numpy", name, args, options, self)
+        return applied("numpy", name, args, options, self)
 
     @classmethod
     def __torch_function__(
@@ -123,8 +133,8 @@ class Foreign:
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        name = func.__name__.strip("_")
-        return _applied("torch", name, args, kwargs or {}, next(_tensors(args, kwargs or {}), None))
+        name = _name_of(func)
+        return applied("torch", name, args, kwargs or {}, next(_tensors(args, kwargs or {}), None))
 
     # Type checkers would take any name for an attribute, and lazy tensors for arrays.
     if not TYPE_CHECKING:
@@ -134,7 +144,9 @@ class Foreign:
                 f"{_NO_TABLE}, and cannot become an array", found=repr(self), hint=_DENSE
             )
 
-        def __getattr__(self, name: str) -> NoReturn:
+        def __getattr__(self, name: str) -> object:
+            if self._record is not None and name in _DATA:
+                return made_now(self, name)
             if name.startswith("_") or "node" not in self.__dict__:
                 raise AttributeError(name)
             known = [word for word in dir(type(self)) if not word.startswith("_")]
@@ -146,6 +158,12 @@ class Foreign:
 
 # The class of all lazy tensors: each is of one of two.
 LAZY: type[Lazy] = Foreign  # pyright: ignore
+
+
+@constant
+def _name_of(function: Callable[..., object]) -> str:
+    """The name of one of torch's functions or methods."""
+    return function.__name__.strip("_")
 
 
 def _tensors(args: Sequence[object], options: Mapping[str, object]) -> Iterator[Foreign]:
@@ -161,7 +179,8 @@ def _refuse(what: str, tensor: object, hint: str) -> NoReturn:
     raise ArrayTypeError(f"{what} is not defined for lazy tensors", found=repr(tensor), hint=hint)
 
 
-def _applied(
+@recorded_as("applied")
+def applied(
     library: str,
     name: str,
     args: Sequence[object],

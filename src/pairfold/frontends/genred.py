@@ -25,11 +25,13 @@ from .given import BAILED_OUT, completed
 from .hooks import hooks_of
 from .parse import parse_aliases, parse_many
 from .ranges import checked_ranges
+from .recording import made_now, recorded_as
 from .reduction import FormulaReduction
 from .typed import Result
 
 if TYPE_CHECKING:
     from .explain import Explained
+    from .records import Record
 
 # What `Genred.__call__` takes beside arrays.
 CALL_OPTIONS = ("backend", "device_id", "ranges", "out")
@@ -69,7 +71,9 @@ class Genred:
     library: str | None = None
     # What a call computes: `call_fold`; a class that derives from this one may fill `out` its way.
     _compute: ClassVar[Callable[..., Any]]
+    _record: Record | None = None  # where torch.compile traces: the calls that make it
 
+    @recorded_as("__init__")
     def __init__(
         self,
         formula: str,
@@ -115,6 +119,7 @@ class Genred:
         """The formula, as it was given."""
         return self._text
 
+    @recorded_as("__call__")
     def __call__(
         self,
         *args: object,
@@ -175,6 +180,14 @@ class Genred:
         from .explain import explain_fold
 
         return explain_fold(self._fold, args, dtype, self._text, backend, ranges)
+
+    # Type checkers would take any name for an attribute.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            if self._record is None:
+                raise AttributeError(f"a {type(self).__name__} has no attribute {name!r}")
+            return made_now(self, name)
 
     def __repr__(self) -> str:
         kept = "i" if self.axis == 1 else "j"

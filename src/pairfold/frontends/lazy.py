@@ -14,7 +14,6 @@ import numpy as np
 
 from ..arrays.advice import kind_name, to_array, to_dtype, to_one_dtype
 from ..arrays.library import COMPLEX, SUPPORTED, ArrayLibrary
-from ..arrays.opaque import opaque
 from ..arrays.registry import LIBRARIES
 from ..core.cache import cached
 from ..core.library import Array
@@ -123,12 +122,15 @@ class Tensor(Foreign):
         self.real_dtype = self._checked_dtype(x, self.is_complex)
         if x.shape and not x.shape[-1]:
             raise ShapeError("a vector has at least one component", found=f"shape {tuple(x.shape)}")
-        leaf = array_leaf(x, kind)
+        self._set_array_leaf(array_leaf(x, kind))
+
+    def _set_array_leaf(self, leaf: Leaf) -> None:
+        """The leaf of an array, and the sizes of that."""
         shape = tuple(leaf.array.shape)
-        self.batch = shape[: -1 if kind == Axis.PARAMETER else -2]
-        if kind == Axis.I:
+        self.batch = shape[: -1 if leaf.kind == Axis.PARAMETER else -2]
+        if leaf.kind == Axis.I:
             self.ni = shape[-2]
-        elif kind == Axis.J:
+        elif leaf.kind == Axis.J:
             self.nj = shape[-2]
         self._set_leaf(leaf)
 
@@ -222,6 +224,24 @@ class Tensor(Foreign):
             found._join(other)
         return found
 
+    @classmethod
+    def _of_leaves(cls, node: Node, leaves: Sequence[Leaf]) -> Self:
+        """A tensor with a graph of these leaves."""
+        found = object.__new__(cls)
+        found._blank()
+        found.node = node
+        for leaf in leaves:
+            part = object.__new__(cls.class_for(leaf.pairs))
+            part._blank()
+            if leaf.form is None:
+                part._set_leaf(leaf)
+            else:
+                part.library = library_from(leaf.owner)
+                part.real_dtype = part._checked_dtype(leaf.owner, leaf.pairs)
+                part._set_array_leaf(leaf)
+            found._join(part)
+        return found
+
     def _join(self, other: Tensor) -> None:
         """Take in the leaves and the sizes of another tensor."""
         self.leaves = joined(self.leaves, other.leaves)
@@ -277,7 +297,6 @@ class Tensor(Foreign):
         """`concatenate`, with torch's name for the axis."""
         return cls.concatenate(tuple_of_lt, axis=dim)
 
-    @opaque
     def _apply(self, name: str, *operands: object) -> Self:
         """An operation on tensors of this class, nodes and parameters, in the row's order."""
         tensors = [operand for operand in operands if isinstance(operand, Tensor)]

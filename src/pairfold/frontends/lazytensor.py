@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, overload
 import numpy as np
 
 from ..arrays.library import COMPLEX
+from ..arrays.opaque import traced_as
 from ..calculus.substitute import substitute
 from ..core.node import Node, topological
 from ..errors import (
@@ -41,6 +42,7 @@ from .lazy import (
 )
 from .leaves import Leaf, alike, is_array, library_from
 from .methods import add_methods, whole
+from .recording import record_calls, recorded_as
 from .reducing import COMPONENTS, Reducing
 from .typed import RealMethods, binary, scaling
 
@@ -512,6 +514,14 @@ def is_number(x: object, value: int) -> bool:
     return plain_number(x) and x == value
 
 
+def _shows_complex(x: object) -> bool:
+    """What `_holds_complex` says, as torch.compile sees it: of tensors and plain numbers."""
+    if isinstance(x, (list, complex)):
+        return isinstance(x, complex) or any(isinstance(part, complex) for part in x)
+    return getattr(getattr(x, "dtype", None), "is_complex", False)
+
+
+@traced_as(_shows_complex)
 def _holds_complex(x: object) -> bool:
     if isinstance(x, (complex, np.complexfloating)):
         return True
@@ -521,12 +531,15 @@ def _holds_complex(x: object) -> bool:
 
 
 add_methods(LazyTensor, for_complex=False)
+for _class in (Tensor, Reducing, LazyTensor):
+    record_calls(_class)
 
 
 @overload
 def where(condition: object, x: LazyTensor | float, y: LazyTensor | float) -> LazyTensor: ...
 @overload
 def where(condition: object, x: object, y: object) -> Lazy: ...
+@recorded_as("where")
 def where(condition: object, x: object, y: object) -> Lazy:
     """x where a condition is not 0, else y: lazy tensors, numbers and arrays as for `LazyTensor`.
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from ..arrays.library import COMPLEX, ArrayLibrary
-from ..arrays.opaque import opaque
 from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
 from ..core.cache import cached
@@ -120,7 +119,6 @@ class Leaf:
         return f"<leaf {self.node}>"
 
 
-@opaque
 def _position() -> int:
     """The lowest position that no living leaf has."""
     try:
@@ -174,7 +172,6 @@ def viewed(owner: Array, form: Axis) -> Array:
     return x
 
 
-@opaque
 def alike(leaves: Iterable[Leaf], wanted: Leaf) -> list[Leaf]:
     """The leaves that stand for the same argument: the same array, or else the same memory.
 

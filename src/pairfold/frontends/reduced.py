@@ -25,6 +25,7 @@ from .copies import converted, copied, packed, unpacked, with_owners
 from .genred import CALL_OPTIONS
 from .given import as_float, plain_number
 from .leaves import Leaf, is_array, library_from, numbered, placed_variable
+from .recording import made_now, recorded_as
 from .reduction import FormulaReduction
 from .typed import CallOptions, ReducedOptions, Result
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .explain import Explained
+    from .records import Record
     from .reducing import Reducing
 
 _folds: Cache[FormulaReduction] = Cache(Limit("reductions of lazy tensors", 512))
@@ -44,6 +46,7 @@ class Reduced:
     for a parameter. It has the attributes of the tensor that it reduces, but no operations.
     """
 
+    _record: Record | None = None  # where torch.compile traces: the calls that make it
     __array_ufunc__ = None  # NumPy leaves operators to us, who refuse
     __hash__ = None  # type: ignore[assignment]
 
@@ -87,6 +90,7 @@ class Reduced:
 
     # -- calls ----------------------------------------------------------------------------------
 
+    @recorded_as("__call__")
     def __call__(self, *arrays: object, **options: Unpack[ReducedOptions]) -> Result:
         """Compute; options (`backend`, `ranges`, `out` ...) are remembered for later calls.
 
@@ -230,6 +234,8 @@ class Reduced:
         raise _refused("__array__", self)
 
     def __getattr__(self, name: str) -> object:
+        if self._record is not None:
+            return made_now(self, name)
         tensor = self.__dict__.get("tensor")
         if tensor is None or name.startswith("_") or not hasattr(type(tensor), name):
             if tensor is not None and name in tensor._shown:

@@ -2,11 +2,13 @@
 
 The tracer goes through `call_traced` and puts `_reduce_in_graph` into the graph, which it only
 runs, on tensors without values: there every check of a call is made, and operators of torch are
-called. Compilers that go on from there see these operators and the operations around them.
+called. Compilers that go on from there see these operators and the operations around them. What a
+traced program makes itself, and then calls, is in `records.py`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -79,19 +81,29 @@ def _reduce(
     fold, _, library = named(text)
     count, end = counts[0], sum(counts)
     tensors, pairs, out = given[:count], given[count:end], given[end:]
-    try:
-        found = call_fold(fold, tensors, "torch", backend, device_id, pairs or None)
-        if out:
-            targets_of(library, out, found, fold)
-    except PairfoldError as error:
-        if recorder() is None:
-            raise
-        # The tracer gives up where an operation says this of its arguments, and the program is run
-        # as it is: a plain call then raises the error itself.
-        raise TypeError(f"an argument does not fit: {error}") from None
+    found = call_fold(fold, tensors, "torch", backend, device_id, pairs or None)
+    if out:
+        targets_of(library, out, found, fold)
     return found if isinstance(found, tuple) else (found,)
 
 
-# Where a trace was given up it is called with values, and nobody is to look into it then either.
-_hidden = torch.compiler.disable(_reduce)
-_reduce_in_graph = cast("Callable[..., tuple[Tensor, ...]]", torch.compiler.allow_in_graph(_hidden))
+def checked_in_graph(function: Callable[..., object]) -> Callable[..., tuple[Tensor, ...]]:
+    """The function as one of a graph, which is run on tensors without values first."""
+
+    @functools.wraps(function)
+    def call(*args: object) -> object:
+        try:
+            return function(*args)
+        except PairfoldError as error:
+            if recorder() is None:
+                raise
+            # The tracer gives up where an operation says this of its arguments, and the program is
+            # run as it is: a plain call then raises the error itself.
+            raise TypeError(f"an argument does not fit: {error}") from None
+
+    # Where a trace was given up it is called with values, and nobody is to look into it then.
+    hidden = torch.compiler.disable(call)
+    return cast("Callable[..., tuple[Tensor, ...]]", torch.compiler.allow_in_graph(hidden))
+
+
+_reduce_in_graph = checked_in_graph(_reduce)
