@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
+from pairfold.arrays.opaque import follows_operators  # noqa: E402
 from pairfold.errors import ShapeError  # noqa: E402
 from pairfold.frontends.ranges import Ranges  # noqa: E402
 from pairfold.torch import Genred, KernelSolve, Vi, Vj  # noqa: E402
@@ -94,10 +95,12 @@ class Counter:
 
 
 BACKENDS = ["eager", "aot_eager"]
+FOLLOWED = pytest.mark.skipif(not follows_operators(), reason="torch cuts such programs in parts")
 NO_COMPILER = not (shutil.which("g++") or shutil.which("clang++") or sys.platform == "win32")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@FOLLOWED
 def test_programs_are_one_graph_for_all_sizes(backend: str):
     counter = Counter(backend)
     compiled = torch.compile(reductions, fullgraph=True, dynamic=True, backend=counter)
@@ -112,10 +115,12 @@ def test_programs_are_one_graph_for_all_sizes(backend: str):
 
 @pytest.mark.product  # it takes a minute
 @pytest.mark.skipif(NO_COMPILER, reason="inductor writes C++, and no compiler is here")
+@FOLLOWED
 def test_inductor():
     test_programs_are_one_graph_for_all_sizes("inductor")
 
 
+@FOLLOWED
 def test_transforms_inside_compiled_programs():
     x, y, b = (tensor.detach() for tensor in points(4, 5))
     stack = torch.stack([x, 2 * x])
@@ -141,6 +146,7 @@ def test_transforms_inside_compiled_programs():
         same(torch.compile(transforms(GAUSSIAN), fullgraph=True, backend=backend)(x, stack), want)
 
 
+@FOLLOWED
 def test_ranges_and_out_in_compiled_programs():
     def program(x: Any, y: Any, b: Any, out: Any, *ranges: Any) -> Any:
         found = GAUSSIAN(x, y, b, ranges=ranges)
@@ -163,6 +169,7 @@ def test_ranges_and_out_in_compiled_programs():
     same(found(x), GAUSSIAN(x, y, b))
 
 
+@FOLLOWED
 def test_second_derivatives_are_those_of_torch_or_refused():
     given = points(4, 5)
 
@@ -234,6 +241,7 @@ torch.save([program(*given) for program in programs], sys.argv[4])
 """
 
 
+@FOLLOWED
 def test_exported_programs_run_in_another_process(tmp_path: Path):
     module = Module()
     given = [tensor.detach() for tensor in points(6, 7)]

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_compile import Counter, gradients, points, same
+from test_compile import FOLLOWED, Counter, gradients, points, same
 
 torch = pytest.importorskip("torch")
 
-from torch._dynamo.variables import builtin  # noqa: E402
-
+from pairfold.arrays.opaque import constant  # noqa: E402
 from pairfold.errors import ArrayTypeError, FormulaError, ShapeError  # noqa: E402
-from pairfold.frontends import records  # noqa: E402
+from pairfold.frontends import recording, traced  # noqa: E402
 from pairfold.torch import Genred, LazyTensor, Pm, Vi, Vj, where  # noqa: E402
 
 # torch looks at `.grad` of tensors that its own traces made, and warns of its own names.
@@ -107,6 +106,7 @@ def total(program: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.product)])
+@FOLLOWED
 def test_lazy_tensors_in_compiled_programs_are_one_graph(backend: str):
     counter = Counter(backend)
     compiled = torch.compile(ours, fullgraph=True, dynamic=True, backend=counter)
@@ -122,6 +122,7 @@ def small(x: Any, y: Any, b: Any) -> Any:
     return kernel @ b, kernel.sum(0)
 
 
+@FOLLOWED
 def test_gradients_and_sizes_of_one_and_none():
     compiled = torch.compile(small, fullgraph=True, backend="aot_eager", dynamic=True)
     for rows, columns in ((17, 23), (1, 23), (17, 1), (0, 5)):
@@ -134,6 +135,7 @@ def test_gradients_and_sizes_of_one_and_none():
         same(mine, theirs)
 
 
+@FOLLOWED
 def test_lazy_tensors_and_ranges_of_other_places():
     halves = [[[0, 8], [8, 17]], [1, 2], [[0, 3], [3, 23]]]
 
@@ -157,8 +159,11 @@ def test_lazy_tensors_and_ranges_of_other_places():
     same([each.squeeze() for each in found], [each.squeeze() for each in want])
 
 
+@FOLLOWED
 def test_the_sides_of_products_are_told():
     """torch.compile calls both with the same arguments, unless its table tells them apart."""
+    from torch._dynamo.variables import builtin
+
     builtin.BUILTIN_TO_TENSOR_RFN_MAP.pop(operator.matmul, None)
     x, y, b = points(6, 6)
     dense = x @ y.T
@@ -202,6 +207,18 @@ def test_what_does_not_fit_is_refused_as_in_plain_calls():
     same(solved(x * 0.0), torch.zeros_like(x))
 
 
+def test_tracers_that_do_not_follow_cut_programs_in_parts(monkeypatch: pytest.MonkeyPatch):
+    for module in (recording, traced):
+        monkeypatch.setattr(module, "follows_operators", constant(lambda: False))
+    given = points(6, 6)
+    x, y, b = given
+    want = (x[:, None] - y[None]).norm(dim=-1)
+    same(torch.compile(small, backend="eager")(*given), (want @ b, want.sum(0)[:, None]))
+    formula = Genred("(x|y)*b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], axis=1)
+    same(torch.compile(formula, backend="eager")(*given), x @ y.T @ b)
+
+
+@FOLLOWED
 def test_exported_programs_name_operators():
     class Module(torch.nn.Module):
         def forward(self, x: Any, y: Any, b: Any) -> Any:
@@ -226,7 +243,10 @@ def test_sizes_that_are_symbols_are_no_numbers():
         make(points(5, 5)[0])
 
 
+@FOLLOWED
 def test_records_name_each_call_once():
+    from pairfold.frontends import records
+
     whole, real = (records.extended("f", [("tensor", 0), ("value", one)], []) for one in (1, 1.0))
     operands = ("result", 0), ("result", 1)
 

@@ -39,6 +39,17 @@ def constant(function: Function) -> Function:
     return function
 
 
+@constant
+def follows_operators() -> bool:
+    """Whether torch.compile follows operators on objects of ours, and takes objects for constants.
+
+    It does from 2.13 on. Older versions are not known to: 2.8 stops at some operators, as `|`.
+    """
+    version: str = sys.modules["torch"].__version__
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 13)
+
+
 def _watched(function: Function, traced: Callable[..., object] | None) -> Function:
     hidden: Function | None = None
 

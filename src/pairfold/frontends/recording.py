@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ..arrays.opaque import traced_as
+from ..arrays.opaque import follows_operators, traced_as
 from ..errors import Function
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def recorded_as(name: str) -> Callable[[Function], Function]:
     """The function; where torch.compile traces a program, a call of this name in a record."""
 
     def watched(function: Function) -> Function:
-        def traced(*args: object, **options: object) -> object:
+        def traced(*args: Recorded, **options: object) -> object:
+            if name == "__call__" and args[0]._record is None:
+                return function(*args, **options)
+            if not follows_operators():
+                return NotImplemented
             from .records import record_call
 
             return record_call(name, function, args, options)

@@ -152,8 +152,6 @@ def record_call(
 ) -> object:
     """What a call gives, as torch.compile sees it; NotImplemented where it cannot be recorded."""
     first: _Made = args[0] if args else None
-    if name == "__call__" and first._record is None:
-        return function(*args, **options)
     rows = (args[1] if name == "applied" else name) in _OF_ROWS
     if name == "applied" and rows:
         _tell_sides()

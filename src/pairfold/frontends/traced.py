@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from ..arrays.opaque import constant
+from ..arrays.opaque import constant, follows_operators
 from ..arrays.torch_gate import recorder
 from ..core.library import Array
 from ..errors import PairfoldError
@@ -37,7 +37,11 @@ def call_traced(
     ranges: object = None,
     out: Tensor | tuple[Tensor, ...] | None = None,
 ) -> object:
-    """What `call_fold` gives, as torch.compile sees it; NotImplemented for other than tensors."""
+    """What `call_fold` gives, as torch.compile sees it; NotImplemented for other than tensors, and
+    for tracers that it was not tried with.
+    """
+    if not follows_operators():
+        return NotImplemented
     given, like = list(args), None
     for x in given:
         if isinstance(x, Tensor) and like is None:
