@@ -1,5 +1,8 @@
 """Which calls on lazy tensors are recorded where torch.compile traces a program."""
 
+# Records are parts of the objects that they make.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import inspect
