@@ -27,7 +27,7 @@ from pairfold.cluster import from_matrix
 from pairfold.core.library import OperationsOn
 from pairfold.errors import DerivativeError
 from pairfold.frontends.derivatives import batched, differentiable, gradients
-from pairfold.frontends.fused import fused_gradients
+from pairfold.frontends.fused import computed_gradients
 from pairfold.frontends.ranges import Ranges
 from pairfold.frontends.reduction import FormulaReduction
 from pairfold.ops import reductions
@@ -339,7 +339,7 @@ def test_gradients_from_one_pass_are_those_of_separate_sums() -> None:
 
     both = [
         gradients(fold, NumpyArrays, (0, 1, 4), given, incoming, None, run, sweep)
-        for sweep in (None, fused_gradients)
+        for sweep in (None, computed_gradients)
     ]
     assert len(calls) == 3  # the fused pass calls none
     for one, other in zip(*both, strict=True):

@@ -14,6 +14,8 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import pairfold.torch
 from pairfold.errors import ArrayTypeError, DeviceError, DTypeError, ShapeError
+from pairfold.frontends.reduction import FormulaReduction
+from pairfold.frontends.torch import FoldFunction
 
 Tensor = torch.Tensor
 
@@ -140,6 +142,44 @@ def test_only_the_tensors_that_ask_get_gradients() -> None:
     tensors[1].requires_grad_()
     pairfold.torch.Genred(formula, aliases, axis=1)(*tensors).sum().backward()
     assert [t.grad is not None for t in tensors] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("asking", [(0,), (2, 3), (0, 1, 2, 3)])
+def test_tensors_are_looked_at_once_forward_and_once_backward(
+    asking: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small calls take the time of what is asked about their tensors."""
+    formula, aliases, _ = CASES["gaussian"]
+    tensors = [t.detach() for t in arguments(aliases)]
+    leaves = [tensors[n].requires_grad_() for n in asking]
+    genred = pairfold.torch.Genred(formula, aliases, axis=1)
+    seen: list[str] = []
+    for owner, name in ((FormulaReduction, "binding"), (FoldFunction, "forward")):
+        monkeypatch.setattr(owner, name, watched(seen, name, getattr(owner, name)))
+    torch.autograd.grad(genred(*tensors).sum(), leaves)
+    assert seen == ["forward", "binding", "binding"]
+
+
+def watched(seen: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*given: Any) -> Any:
+        seen.append(name)
+        return function(*given)
+
+    return call
+
+
+def test_tensors_that_outlive_a_transform_are_what_it_wrapped() -> None:
+    kept: list[Tensor] = []
+
+    def program(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x.sum()
+
+    x, y = torch.rand(4, 1), torch.rand(5, 1, requires_grad=True)
+    torch.func.jvp(program, (x,), (x,))
+    genred = pairfold.torch.Genred("x*y", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    (got,) = torch.autograd.grad(genred(kept[0], y).sum(), y)
+    torch.testing.assert_close(got, x.sum().expand(5, 1))
 
 
 def test_a_variable_that_does_not_matter_gets_a_zero_gradient() -> None:

@@ -49,6 +49,8 @@ def differentiable(
         DerivativeError: a row names reductions that are not there, or that give something else.
     """
     how = fold.row.differentiated
+    if isinstance(how, PullBack):
+        return apply(fold, library, arrays, ranges)
     if isinstance(how, Composition):
         return _composed(fold, how, library, arrays, ranges, apply)
     if isinstance(how, Selection):
@@ -93,7 +95,11 @@ def gradients(
     """
     arguments = saved[: len(fold.variables)]
     given = [*saved, *incoming]
-    if any(_is_shared(fold, position, arguments) for position in positions):
+    dtype = library.dtype(saved[0])  # that of all arguments
+    known = DTYPES.get(dtype)
+    wide = known is not None and known.half
+    wide = wide and any(_is_shared(fold, position, arguments) for position in positions)
+    if wide:
         given = [widened(library, array) for array in given]
     found = one_pass(fold, positions, library, given) if one_pass and ranges is None else None
     if found is None:
@@ -101,9 +107,8 @@ def gradients(
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
     results: list[Array] = []
     for position, gradient in zip(positions, found, strict=True):
-        target = arguments[position]
-        gradient = summed(library, fold, position, gradient, target)
-        results.append(library.cast(gradient, library.dtype(target)))
+        gradient = summed(library, fold, position, gradient, arguments[position])
+        results.append(library.cast(gradient, dtype) if wide else gradient)
     return results
 
 

@@ -23,9 +23,9 @@ from ..lower.accumulators import Folded
 from ..lower.fused import MOST_COMPONENTS
 from ..lower.kernel import COLUMN, ROW
 from ..lower.schedule import Accumulation
-from ..settings import Settings, current
+from ..settings import current
 from .ranges import Ranges
-from .reduction import FormulaReduction
+from .reduction import Binding, FormulaReduction
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
 _SHORT = 128
@@ -165,7 +165,8 @@ class FusedReductions(Several):
     Those whose states are one number for each component (see `lower.fused`) may; others are passes
     of their own.
 
-    `order` are the numbers of the folds as results have them: first those that keep `kept`.
+    `order` are the numbers of the folds as results have them: first those that keep `kept`;
+    `places` are those of the folds in it.
     """
 
     fused = True
@@ -184,84 +185,100 @@ class FusedReductions(Several):
 
     def __init__(self, folds: Sequence[FormulaReduction], kept: Axis) -> None:
         self.order = sorted(range(len(folds)), key=lambda n: folds[n].kept != kept)
+        self.places = [self.order.index(n) for n in range(len(folds))]
         super().__init__([folds[n] for n in self.order], kept)
+        dims = [fold.dim for fold in folds]
+        self.components, self.longest = sum(dims), max(dims)
 
     def run(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> tuple[Array, ...]:
         """New arrays of all results; one reduction after the other, where it cannot be one pass."""
-        if self.fuses(library, arrays, ranges):
-            return self.in_one_pass(library, arrays)
+        binding = self.fusing(library, arrays, ranges)
+        if binding is not None:
+            return self.in_one_pass(library, arrays, binding)
         found = (fold.run(library, arrays, ranges) for fold in self.folds)
         return tuple(result for results in found for result in results)
 
-    def in_one_pass(self, library: ArrayLibrary, arrays: Sequence[Array]) -> tuple[Array, ...]:
+    def in_one_pass(
+        self, library: ArrayLibrary, arrays: Sequence[Array], binding: Binding
+    ) -> tuple[Array, ...]:
         """New arrays of all results, where it `fuses`."""
-        return FormulaReduction.run(self, library, arrays)
+        return self.run_bound(library, arrays, binding)
 
     def in_order(self, results: Sequence[Array]) -> list[Array]:
         """Results, one for each fold, in the order that the folds were given in."""
-        return [results[self.order.index(n)] for n in range(len(self.order))]
+        return [results[place] for place in self.places]
 
     def fuses(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> bool:
         """Whether one pass gives all results: there are pairs, and the backend has such passes."""
+        return self.fusing(library, arrays, ranges) is not None
+
+    def fusing(
+        self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
+    ) -> Binding | None:
+        """What is known of arrays, where it `fuses`."""
         options = current()
         fuses = chosen(options, library.device(arrays[0])).fuses
         if not fuses or library.elsewhere or ranges is not None or options.lanes == "column":
-            return False
-        if not self.fits(options):
-            return False
+            return None
+        # Others are not worth lowering as one.
+        if self.components > MOST_COMPONENTS or self.longest > options.unroll:
+            return None
         binding = self.binding(library, arrays)
-        launcher = cast("Fused", binding.launcher)
-        return launcher.fuses and bool(binding.rows * binding.columns * binding.count)
-
-    def fits(self, options: Settings) -> bool:
-        """Whether its formulas are short enough to be worth lowering as one."""
-        dims = [fold.dim for fold in self.folds]
-        return sum(dims) <= MOST_COMPONENTS and max(dims) <= options.unroll
+        pairs = binding.rows * binding.columns * binding.count
+        return binding if pairs and cast("Fused", binding.launcher).fuses else None
 
 
-def fused_gradients(
+def computed_gradients(
     fold: FormulaReduction, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Array]
-) -> list[Array] | None:
-    """What `fold.pull_back` to these arguments gives for arrays, or None: folds are to do it.
+) -> list[Array]:
+    """What `fold.pull_back` to these arguments gives for arrays, from one pass where that can be.
 
-    Not every backend has such passes.
+    Derivatives of it are not kept.
     """
     found = fused_pass(fold, positions, library, arrays)
     if found is None:
-        return None
-    return found.in_order(found.in_one_pass(library, arrays))
+        return [fold.pull_back(position).run(library, arrays)[0] for position in positions]
+    one, binding = found
+    return one.in_order(one.in_one_pass(library, arrays, binding))
 
 
 def fused_pass(
     fold: FormulaReduction, positions: Sequence[int], library: ArrayLibrary, arrays: Sequence[Array]
-) -> FusedReductions | None:
-    """The pass that gives the gradients to these arguments, where one is best for such arrays."""
+) -> tuple[FusedReductions, Binding] | None:
+    """The pass that gives the gradients to these arguments, where one is best for such arrays, and
+    what is known of these.
+
+    Not every backend has such passes.
+    """
     if len(positions) < 2 or current().fused == "separate":
         return None
-    kept = fold.derived(("fused", *positions), lambda: _larger(fold, positions))
-    found = _in_lanes(fold, positions, kept)
-    if not found.fuses(library, arrays):
+    found = fold.derived(("fused", *positions), lambda: _in_lanes(fold, positions, None))
+    binding = found.fusing(library, arrays)
+    if binding is None:
         return None
-    binding = found.binding(library, arrays)
     if binding.rows < _SHORT and binding.rows < binding.columns:
-        found = _in_lanes(fold, positions, Axis.I if kept == Axis.J else Axis.J)
-    return found
+        kept = Axis.I if found.kept == Axis.J else Axis.J
+        key = ("fused", *positions, kept)
+        found = fold.derived(key, lambda: _in_lanes(fold, positions, kept))
+        binding = found.binding(library, arrays)
+    return found, binding
 
 
-def _larger(fold: FormulaReduction, positions: Sequence[int]) -> Axis:
-    """The index that more components are kept on: their sums are best kept in registers."""
-    count = {Axis.I: 0, Axis.J: 0}
-    for position in positions:
-        pulled = fold.pull_back(position)
-        count[pulled.kept] += pulled.dim
-    return max(count, key=lambda kind: count[kind])
+def _in_lanes(
+    fold: FormulaReduction, positions: Sequence[int], kept: Axis | None
+) -> FusedReductions:
+    """The fused pass whose lanes hold an index.
 
-
-def _in_lanes(fold: FormulaReduction, positions: Sequence[int], kept: Axis) -> FusedReductions:
-    """The fused pass whose lanes hold an index."""
+    By default that which more components are kept on: their sums are best kept in registers.
+    """
     folds = [fold.pull_back(position) for position in positions]
-    return fold.derived(("fused", *positions, kept), lambda: FusedReductions(folds, kept))
+    if kept is None:
+        count = {Axis.I: 0, Axis.J: 0}
+        for pulled in folds:
+            count[pulled.kept] += pulled.dim
+        kept = max(count, key=lambda kind: count[kind])
+    return FusedReductions(folds, kept)

@@ -294,7 +294,8 @@ def _fused(
         found = fused_pass(fold, positions, NUMPY, shapes)
     if found is None:
         return None
-    return found.in_order(apply_with(found, library, arrays, None, options))
+    one, _ = found
+    return one.in_order(apply_with(one, library, arrays, None, options))
 
 
 def _batch(

@@ -393,7 +393,16 @@ class FormulaReduction:
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> tuple[Array, ...]:
         """New arrays of the results, as machine code writes them."""
-        binding = self.binding(library, arrays)
+        return self.run_bound(library, arrays, self.binding(library, arrays), ranges)
+
+    def run_bound(
+        self,
+        library: ArrayLibrary,
+        arrays: Sequence[Array],
+        binding: Binding,
+        ranges: Ranges | None = None,
+    ) -> tuple[Array, ...]:
+        """The same for arrays of which all is known."""
         results = self.empty(library, arrays, binding)
         if library.elsewhere is not None:
             library.elsewhere(self, arrays, results, binding, ranges)
@@ -413,8 +422,10 @@ class FormulaReduction:
         """
         try:
             return tuple(
-                library.empty(shape, arrays[0], result.kind)
-                for shape, result in zip(binding.out_shapes, self.results, strict=True)
+                [
+                    library.empty(shape, arrays[0], result.kind)
+                    for shape, result in zip(binding.out_shapes, self.results, strict=True)
+                ]
             )
         except (MemoryError, ValueError, RuntimeError) as error:
             most = max(map(math.prod, binding.out_shapes))

@@ -30,7 +30,7 @@ from .derivatives import (
     has_derivatives,
     tangents,
 )
-from .fused import fused_gradients
+from .fused import computed_gradients
 from .ranges import Ranges, checked_ranges
 from .reduction import FormulaReduction, fill
 
@@ -49,6 +49,8 @@ _dispatch_modes = inside._len_torch_dispatch_stack
 _function_modes = inside._len_torch_function_stack
 _tracing = inside._is_tracing
 _transform = inside._functorch.peek_interpreter_stack
+_transforms = inside._are_functorch_transforms_active
+_alive = inside._functorch.unwrap_if_dead
 _grad_enabled = torch.is_grad_enabled
 _VMAP_MODE = inside._parse_dispatch_key("VmapMode")
 
@@ -98,7 +100,7 @@ class FoldFunction(torch.autograd.Function):
         incoming = list(map(ctx.library.plain, grads))
         one_pass = None
         if is_final([*saved, *incoming]) and not _in_older_vmap():
-            one_pass = operators().one_pass if _is_recorded() else fused_gradients
+            one_pass = operators().one_pass if _is_recorded() else computed_gradients
         given = (
             ctx.fold,
             ctx.library,
@@ -150,7 +152,12 @@ def applied(function: type[torch.autograd.Function], *args: object) -> Any:
     axes of tensors and does not ask functions for their batching rule; here it is used.
     """
     if not _in_older_vmap():
-        return function.apply(*args)
+        if _transforms():
+            return function.apply(*args)
+        # What `apply` does, which looks at the signature of `forward` first: that takes as long as
+        # a small reduction.
+        alive = [_alive(each) if isinstance(each, Tensor) else each for each in args]
+        return super(torch.autograd.Function, function).apply(*alive)  # pyright: ignore
     levels = inside._vmapmode_increment_nesting() - 1
     inside._vmapmode_decrement_nesting()
     for level in range(levels, 0, -1):
@@ -280,11 +287,12 @@ def _computed(
         except ArrayTypeError:
             if not _in_older_vmap():
                 raise
-    # Errors are raised here, not from inside autograd's machinery.
+    # Errors are raised here, not from inside the machinery of transforms, nor from parts.
+    transformed = _transforms()
     wrapped = inside._functorch.is_functorch_wrapped_tensor
-    if _in_older_vmap() or any(wrapped(tensor) for tensor in tensors if _is(tensor)):
+    if _in_older_vmap() or (transformed and any(map(wrapped, filter(_is, tensors)))):
         fold.check(tensors, library.name)
-    else:
+    elif transformed or ranges is not None or not has_derivatives(fold):
         sizes = fold.binding(library, tensors).sizes
         if ranges is not None:
             ranges.pattern(fold.kept, sizes.i, sizes.j)
@@ -332,6 +340,6 @@ def is_final(tensors: Sequence[object]) -> bool:
         return True
     wanted = False
     for tensor in tensors:
-        if _is(tensor):
+        if isinstance(tensor, Tensor):
             wanted |= tensor.requires_grad
     return not wanted

@@ -30,7 +30,7 @@ from ..core.node import Axis
 from ..errors import ArrayTypeError, DTypeError, PairfoldError, ShapeError
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .devices import OnGpu, device_for_programs
-from .fused import fused_gradients
+from .fused import computed_gradients
 from .identity import identity, rebuilt
 from .ranges import NAMES, Ranges, all_pairs, six
 from .reduction import FormulaReduction, fill
@@ -186,10 +186,7 @@ def _computed_gradients(
 ) -> list[Array]:
     """Machine code: what the folds of these gradients give, from one pass where that can be."""
     fold, library, _ = named(key)
-    found = fused_gradients(fold, positions, library, tensors)
-    if found is None:
-        found = [fold.pull_back(position).run(library, tensors)[0] for position in positions]
-    return found
+    return computed_gradients(fold, positions, library, tensors)
 
 
 def _reduced_shapes(key: str, given: Sequence[Array]) -> list[Array]:

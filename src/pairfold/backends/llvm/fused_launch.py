@@ -16,7 +16,7 @@ class FusedCall(Call):
 
     __slots__ = ()
 
-    def left(self) -> Left:
+    def _left(self) -> Left:
         """States of rows, then those of columns."""
         bound, across = self.bound, self.launcher.kernel.across
         parts, layout = bound.parts, bound.native.layout

@@ -24,7 +24,7 @@ from typing import Protocol
 from ...core.progress import progress_bar
 from ...errors import MemoryLimitError
 from ...settings import current, thread_count
-from .abi import ACTIVE, AT_ONCE, CONTROL, DONE, NEXT, SOON, STOP, TOTAL
+from .abi import ACTIVE, AT_ONCE, CHUNK, CONTROL, DONE, NEXT, SOON, STOP, TOTAL
 
 Table = ctypes.Array[ctypes.c_int64]
 Control = ctypes.c_int64 * CONTROL
@@ -218,7 +218,9 @@ def run(
     waits = seconds > _LONG
     if threads == 1 and not waits:
         memory = scratch(scratch_bytes)
-        entry(args, memory[1], Control(0, 0, total, 0, total))
+        control = Control()
+        control[TOTAL] = control[CHUNK] = total
+        entry(args, memory[1], control)
         return
     job = Job(entry, args, scratch_bytes, total, alive)
     try:

@@ -86,7 +86,7 @@ def _c_functions() -> tuple[int, int, int]:
 
 def target_of(call: Call) -> tuple[XlaTarget, Call | None]:
     """The target of a call, and the same call without rearrangement where the target has it."""
-    native, merges = call.bound.native, bool(call.left().tasks)
+    native, merges = call.bound.native, bool(call.left.tasks)
     codes: dict[str, Code] | None = None
     if merges not in native.bails_out:
         codes = _codes(native, merges)
@@ -94,7 +94,7 @@ def target_of(call: Call) -> tuple[XlaTarget, Call | None]:
     literal = call.launcher.unrearranged(call) if native.bails_out[merges] else None
     parts = [(native, merges)]
     if literal is not None:
-        parts.append((literal.bound.native, bool(literal.left().tasks)))
+        parts.append((literal.bound.native, bool(literal.left.tasks)))
     key = tuple(parts)
     found = native.targets.get(key)
     if found is None:
@@ -151,7 +151,7 @@ def attribute(
 
 def _add_part(words: list[int], call: Call) -> int:
     """Add what is known of a kernel's tasks, and of its pattern; where it begins."""
-    left, parts, bound = call.left(), call.bound.parts, call.bound
+    left, parts, bound = call.left, call.bound.parts, call.bound
     table = np.frombuffer(call.words, np.int64).tolist()
     table[OFFSETS] = table[SPARSE_ROW_BLOCKS] = table[INTERVALS] = 0
     table[BLOCK:FIRST_RESULT] = [0] * (FIRST_RESULT - BLOCK)
