@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,6 +59,14 @@ def to_array(x: object, name: str, library: str, dtype: str | None = None) -> st
         return "reductions of lazy tensors are their methods: K.sum(axis=1); Genred takes arrays"
     new = "jax.numpy" if library == "jax" else "numpy"
     torch = library == "torch"
+    if hasattr(x, "__cuda_array_interface__"):  # of another library, on a GPU
+        return f"torch.as_tensor({name}, device='cuda')"
+    if hasattr(x, "__dlpack__"):
+        device: Callable[[], tuple[int, int]] | None = getattr(x, "__dlpack_device__", None)
+        elsewhere = device is not None and device()[0] != 1  # 1 is the host
+        return f"torch.from_dlpack({name})" if torch or elsewhere else f"{new}.from_dlpack({name})"
+    if hasattr(x, "__array_interface__"):
+        return _for(f"numpy.asarray({name})", library)
     if hasattr(x, "__sym_max__"):  # a size where torch records
         return f"torch.full((1,), {name}, dtype=torch.{of})"
     if isinstance(x, (list, tuple)):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from ..core.cache import Cache, Limit
 from ..core.library import NumpyArray
 from ..errors import ArrayTypeError
@@ -31,6 +33,7 @@ TORCH = cast(ArrayLibrary, _torch)
 JAX = cast(ArrayLibrary, _jax)
 LIBRARIES = (NUMPY, TORCH, JAX)
 
+_NUMBERS = (int, float, np.number)
 _known: Cache[ArrayLibrary | None] = Cache(Limit("array classes", 256))
 
 
@@ -53,7 +56,10 @@ def library_of(
     """
     allowed = [library for library in LIBRARIES if name in (None, library.name)]
     found: ArrayLibrary | None = None
-    for position, array in enumerate(arrays):
+    # Numbers last: parameters may be numbers, so that another argument is more likely the mistake.
+    for position, array in sorted(
+        enumerate(arrays), key=lambda pair: isinstance(pair[1], _NUMBERS)
+    ):
         owner = next((library for library in allowed if library.owns(array)), None)
         if owner is None or (found is not None and owner is not found):
             owners = (library for x in arrays for library in allowed if library.owns(x))

@@ -91,6 +91,22 @@ class Foreign:
             hint=_SPELLINGS,
         )
 
+    def __contains__(self, x: object) -> bool:
+        raise ArrayTypeError(
+            "a lazy tensor does not contain single numbers: it has a value for every pair",
+            found=f"{x!r} in {self!r}",
+            hint=_SPELLINGS,
+        )
+
+    def _no_number(self) -> NoReturn:
+        raise ArrayTypeError(
+            "a lazy tensor is no number: it has a value for every pair",
+            found=repr(self),
+            hint=_DENSE,
+        )
+
+    __float__ = __int__ = __complex__ = _no_number
+
     def __len__(self) -> int:
         raise ArrayTypeError(
             "a lazy tensor has no length", found=repr(self), hint=f"K.shape; {_DENSE}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays.advice import label_of
 from ..arrays.checks import Sizes, check_shapes
-from ..arrays.library import SUPPORTED, ArrayLibrary
+from ..arrays.library import COMPLEX, SUPPORTED, ArrayLibrary
 from ..arrays.registry import LIBRARIES, library_for
 from ..core.library import Array
 from ..core.node import Axis, Node
@@ -112,7 +112,7 @@ def completed(
     if like is None or library is None or len(args) != len(fold.variables):
         return None
     found: list[Any] = [
-        library.numbers([as_float(x)], like) if _is_parameter(v) and plain_number(x) else x
+        _parameter(x, library, like) if _is_parameter(v) else x
         for v, x in zip(fold.variables, plain, strict=True)
     ]
     if not all(library.owns(x) for x in found):
@@ -162,13 +162,26 @@ def checked(
 def _first_array(
     args: Sequence[object], name: str | None
 ) -> tuple[Array, ArrayLibrary] | tuple[None, None]:
-    """The first argument that is an array of numbers, and its library."""
+    """The first array among arguments, if possible one with axes, and its library."""
+    first: tuple[Array, ArrayLibrary] | None = None
     for x in args:
         if not plain_number(x):
             for library in LIBRARIES:
                 if name in (None, library.name) and library.owns(x):
-                    return (x, library) if library.dtype(x) in SUPPORTED else (None, None)
-    return None, None
+                    found = x, library
+                    if len(x.shape):
+                        return found if library.dtype(x) in SUPPORTED else (None, None)
+                    first = first or found
+    return first or (None, None)
+
+
+def _parameter(x: object, library: ArrayLibrary, like: Array) -> object:
+    """A parameter of one number in the dtype of arrays: plain numbers, and arrays without axes."""
+    if plain_number(x):
+        return library.numbers([as_float(x)], like)
+    if library.owns(x) and not len(x.shape) and library.dtype(x) not in COMPLEX:
+        return library.cast_like(x, like)
+    return x
 
 
 def _is_parameter(node: Node) -> bool:

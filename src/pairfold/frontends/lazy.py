@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar, overload
 import numpy as np
 
 from ..arrays.advice import kind_name, to_array, to_dtype, to_one_dtype
-from ..arrays.library import COMPLEX, SUPPORTED, ArrayLibrary
+from ..arrays.library import COMPLEX, SUPPORTED, WHOLE, ArrayLibrary
 from ..arrays.registry import LIBRARIES
 from ..core.cache import cached
 from ..core.library import Array
@@ -33,7 +33,7 @@ from ..settings import current
 from .copies import converted, copied, packed, unpacked, with_owners
 from .foreign import LAZY, Foreign
 from .given import plain_number
-from .leaves import Leaf, array_leaf, joined, library_from, numbered
+from .leaves import Leaf, array_leaf, is_array, joined, library_from, numbered
 from .ranges import same_ranges
 
 if TYPE_CHECKING:
@@ -160,7 +160,23 @@ class Tensor(Foreign):
         """
         if x is None:
             check_kind(x)
-        return x if isinstance(x, LAZY) else self.class_for(False)(x)
+        return x if isinstance(x, LAZY) else self.class_for(False)(self._promoted(x))
+
+    def _promoted(self, x: object) -> object:
+        """x in the dtype of this tensor where it is to follow it.
+
+        Truth values and whole numbers do, and so do arrays without axes, as plain numbers.
+        """
+        if isinstance(x, (bool, np.bool_)):
+            return int(x)
+        if self.real_dtype is None or isinstance(x, np.generic) or not is_array(x):
+            return x
+        library = library_from(x)
+        dtype = library.dtype(x)
+        weak = dtype in SUPPORTED and not len(x.shape)
+        if dtype != self.real_dtype and (weak or dtype == "bool" or dtype in WHOLE):
+            return library.cast(x, self.real_dtype)
+        return x
 
     # -- sizes ----------------------------------------------------------------------------------
 
