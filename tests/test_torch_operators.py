@@ -444,7 +444,7 @@ with tempfile.NamedTemporaryFile() as file:
         pytest.skip("this torch has no torch.distributed")  # so no DTensor either
     command = [sys.executable, "-W", "ignore", "-c", script]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.stdout == "refused\n", found.stderr
+    assert found.stdout.endswith("refused\n"), found.stderr  # older versions say more before
 
 
 def test_plain_calls_register_nothing():

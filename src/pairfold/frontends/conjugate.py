@@ -128,7 +128,7 @@ def conjugate_gradients(
             positive, numbers that are not finite; with the best iterate so far.
         ShapeError: a preconditioner that changes the shape.
     """
-    block = _Block(library, b, axes, stop, shift)
+    block = Block(library, b, axes, stop, shift)
     try:
         _iterate(block, apply, preconditioner, stop.most(block.count), callback)
     except SolveError as error:
@@ -139,7 +139,7 @@ def conjugate_gradients(
 
 
 def _iterate(
-    block: _Block,
+    block: Block,
     apply: Operator,
     preconditioner: Operator | Later | None,
     most: int,
@@ -150,17 +150,17 @@ def _iterate(
         later, ready = preconditioner, None
     else:
         later, ready = None, preconditioner
-    precondition = _checked(ready, block.residual)
+    precondition = checked_shape(ready, block.residual)
     wait = later.wait if later else 0
     if block.going:
         block.start(precondition(block.residual))
-    with _progress() as show:
+    with progress() as show:
         while block.going:
             if block.iteration == most:
                 block.give_up()
             block.iteration += 1
             product = apply(block.direction)
-            with _quiet():
+            with quiet():
                 block.move(product)
             show(block.largest)
             if callback is not None:
@@ -171,15 +171,17 @@ def _iterate(
             if later is not None and block.going and block.iteration == wait:
                 found, wait = None if block.nearly() else later.make(wait), 4 * wait
             if found is not None:
-                precondition = _checked(found, block.residual)
+                precondition = checked_shape(found, block.residual)
             if block.going:
                 z = precondition(block.residual)
-                with _quiet():
+                with quiet():
                     block.turn(z) if found is None else block.start(z)
 
 
-class _Block:
+class Block:
     """The state of all iterations; sums over a right-hand side keep its axes, of length 1."""
+
+    method = "conjugate gradients"  # in messages
 
     def __init__(
         self,
@@ -196,7 +198,7 @@ class _Block:
         self.solution: Array = xp.zeros_like(b)
         self.residual = b
         self.iteration = 0
-        with _quiet():
+        with quiet():
             self.squared = self.dot(b, b)
             self.limit = stop.limit(self.squared, self.count)
             self.active = self.squared > self.limit
@@ -230,14 +232,18 @@ class _Block:
 
     def move(self, product: Array) -> None:
         """To the minimum along the directions."""
-        where = self.xp.where
         curvature = self.dot(self.direction, product)
         self._check_positive(curvature, _OPERATOR, "p.Ap")
         self.steps.append(self._ratio(self.gain, curvature))
-        step = self.library.cast_like(self.steps[-1], product)
         if self.iteration <= CHECK // 4 or self.iteration % CHECK == 0:
             self.size = max(self.size, self._stretch(product))
-        self.solution = where(self.active, self.solution + step * self.direction, self.solution)
+        self.go(self.steps[-1], self.direction, product)
+
+    def go(self, step: Array, direction: Array, product: Array) -> None:
+        """Some steps along directions, whose products with the operator are known."""
+        where = self.xp.where
+        step = self.library.cast_like(step, product)
+        self.solution = where(self.active, self.solution + step * direction, self.solution)
         self.residual = where(self.active, self.residual - step * product, self.residual)
         self.squared = where(self.active, self.dot(self.residual, self.residual), self.squared)
         self._check_finite(self.squared, self.active)
@@ -267,7 +273,7 @@ class _Block:
         active, squared, limit = map(self._host, (self.active, self.squared, self.limit))
         before, since = self.paced
         self.paced = squared, self.iteration
-        with _quiet():
+        with quiet():
             done = np.log(before[active] / squared[active]) / (self.iteration - since)
             left = np.log(squared[active] / limit[active])
         return bool((left <= 2 * self.iteration * done).all())
@@ -283,8 +289,8 @@ class _Block:
         active, squared, least = map(self._host, (self.active, self.squared, self.least))
         grown = active & (squared * self.rounding > self.first)
         if grown.any():
-            self._check_symmetric(apply)
-            self._fail("conjugate gradients diverge", _first(grown))
+            self.check_symmetric(apply)
+            self._fail(f"{self.method} diverge", _first(grown))
         better = least < 0.81 * self.seen  # by a tenth, as |r|
         self.seen = np.where(better, least, self.seen)
         self.since[better] = self.iteration
@@ -294,14 +300,14 @@ class _Block:
         if stalled < self.due:
             return
         self.due = 2 * stalled
-        self._check_symmetric(apply)
+        self.check_symmetric(apply)
         if all(self.outlook(place, stalled).hopeless for place in self._ends()):
-            what = f"conjugate gradients have made no progress in {stalled} iterations"
+            what = f"{self.method} have made no progress in {stalled} iterations"
             self._fail(what, self._ends()[0])
 
-    def _check_symmetric(self, apply: Operator) -> None:
+    def check_symmetric(self, apply: Operator) -> None:
         """Compare p.Ar with r.Ap, r and p being residuals and directions."""
-        with _quiet():
+        with quiet():
             one = self.dot(self.direction, apply(self.residual))
             other = self.dot(self.residual, apply(self.direction))
             scale = self.squared * self.dot(self.direction, self.direction)
@@ -311,11 +317,11 @@ class _Block:
             pair = (float(self._host(x)[place]) for x in (one, other))
             what, hint = _UNSYMMETRIC
             found = "p.Ar = {:.3g}, r.Ap = {:.3g} ".format(*pair) + self._at(place)
-            raise SolveError(what, found=found, hint=hint)
+            raise SolveError(what.format(self.method), found=found, hint=hint)
 
     def outlook(self, place: tuple[int, ...], stalled: int = 0) -> Outlook:
         """What the coefficients of one right-hand side say."""
-        with _quiet():
+        with quiet():
             low, high = self._spectrum(place)
             length = float(np.sqrt(self._host(self.dot(self.solution, self.solution))[place]))
             numbers = (self._host(self.least), self.first, self._host(self.limit))
@@ -401,8 +407,30 @@ class _Block:
         Raises:
             SolveError: always.
         """
-        what = f"conjugate gradients did not converge in {self.iteration} iterations"
+        what = f"{self.method} did not converge in {self.iteration} iterations"
         self._fail(what, self._ends()[0])
+
+    def fail(self, what: str, wrong: Array) -> None:
+        """Say what is wrong with the first of some right-hand sides.
+
+        Raises:
+            SolveError: always.
+        """
+        self._fail(what, _first(self._host(wrong)))
+
+    def check_preconditioned(self, values: Array, least: Array | float = 0.0) -> None:
+        """Raise where products of residuals and preconditioned ones are below -`least`.
+
+        Raises:
+            SolveError: the preconditioner is not positive definite.
+        """
+        self._check_finite(values, self.active, "r.z")
+        wrong = self.active & (values < -least)
+        if bool(wrong.any()):
+            what, hint = _PRECONDITIONER
+            place = _first(self._host(wrong))
+            found = f"r.z = {float(self._host(values)[place]):.3g} {self._at(place)}"
+            raise SolveError(what, found=found, hint=hint)
 
     def _fail(self, what: str, place: tuple[int, ...]) -> None:
         """Say how far one right-hand side is, and what helps.
@@ -437,7 +465,7 @@ _OPERATOR = (
     "errors make it singular",
 )
 _UNSYMMETRIC = (
-    "the operator is not symmetric: conjugate gradients cannot solve the system",
+    "the operator is not symmetric: {} cannot solve the system",
     "the same points on both sides, and a kernel with F(x, y) = F(y, x)",
 )
 _PRECONDITIONER = ("the preconditioner is not positive definite", "an approximate inverse, r -> z")
@@ -447,12 +475,17 @@ def _first(wrong: NumpyArray) -> tuple[int, ...]:
     return tuple(int(n) for n in np.argwhere(wrong)[0])
 
 
-def _quiet() -> AbstractContextManager[None]:
+def quiet() -> AbstractContextManager[None]:
     """NumPy without warnings: what is not finite is found by checks."""
     return np.errstate(all="ignore")
 
 
-def _checked(preconditioner: Operator | None, b: Array) -> Operator:
+def checked_shape(preconditioner: Operator | None, b: Array) -> Operator:
+    """A preconditioner that says so where it changes the shape; without one, residuals.
+
+    Raises:
+        ShapeError: when it is called.
+    """
     if preconditioner is None:
         return lambda r: r
 
@@ -469,7 +502,7 @@ def _checked(preconditioner: Operator | None, b: Array) -> Operator:
 
 
 @contextmanager
-def _progress() -> Generator[Callable[[float], None]]:
+def progress() -> Generator[Callable[[float], None]]:
     """A tqdm bar over iterations, where the setting `progress` asks for one and tqdm is there."""
     bar = None
     if current().progress:

@@ -58,9 +58,15 @@ def solve_arrays(
     """The solution of a system; it is differentiable.
 
     Raises:
-        UnsupportedError: a preconditioner that is a function.
+        UnsupportedError: a preconditioner or a method that is a function.
         SolveError: see `conjugate_gradients`; in a compiled program it is an error of JAX.
     """
+    if callable(request.method):
+        raise UnsupportedError(
+            "with JAX arrays, methods are chosen by name",
+            found="a function",
+            hint='method="minres"',
+        )
     if callable(request.preconditioner):
         raise UnsupportedError(
             "with JAX arrays, preconditioners are chosen by name",

@@ -16,7 +16,7 @@ from .lazy import Tensor
 from .leaves import Leaf, numbered
 from .preconditioners import checked_preconditioner
 from .reduced import fold_of
-from .solve import Request, System, solve_system
+from .solve import Request, System, checked_method, solve_system
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _STOP = ("eps", "tol", "maxiter")
 _CALL = ("backend", "device_id", "ranges")
-_HELP = ("preconditioner", "callback", "rank")
+_HELP = ("preconditioner", "callback", "rank", "method")
 _MEANT = {
     **dict.fromkeys(
         ("lam", "lamb", "lambda_", "lmbda", "ridge", "reg", "noise", "jitter"), "alpha"
@@ -47,6 +47,7 @@ class SolveOptions(CallOptions, total=False):
     preconditioner: Callable[[UserArray], UserArray] | str | None
     callback: Callable[[int, UserArray], object] | None
     rank: int | None
+    method: str | Callable[[Callable[[UserArray], UserArray], UserArray], UserArray]
 
 
 class Solved:
@@ -166,7 +167,8 @@ class Solved:
         stop = checked_stop(chosen.get("eps", Stop.eps), chosen.get("tol"), chosen.get("maxiter"))
         helper, rank = chosen.get("preconditioner", "auto"), chosen.get("rank")
         preconditioner, rank = checked_preconditioner(helper, rank)
-        return Request(stop, preconditioner, chosen.get("callback"), call, rank)
+        method = checked_method(chosen.get("method", "cg"), preconditioner)
+        return Request(stop, preconditioner, chosen.get("callback"), call, rank, method)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), self._made_of, {"options": self.options}

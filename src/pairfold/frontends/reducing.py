@@ -450,6 +450,8 @@ class Reducing(Tensor):
     ) -> Result:
         """Solve (alpha Id + K) a = b, K being this matrix, symmetric and positive definite.
 
+        `method="minres"` solves symmetric systems, a function of one's own any.
+
         Args:
             other: b: an array (..., M, E) or (M,), or a variable, `Vi(b)`, `Vj(b)` or a symbol.
                 An array is indexed by i.
@@ -457,8 +459,8 @@ class Reducing(Tensor):
                 is its sum with the symbol set to a.
             call: compute at once; False gives a callable.
             alpha: what is added to the diagonal, as for `KernelSolve`.
-            options: `eps`, `tol`, `maxiter`, `preconditioner`, `rank`, `callback`, `backend`,
-                `device_id`, `ranges` as for the call of `KernelSolve`; `dtype_acc`,
+            options: `eps`, `tol`, `maxiter`, `preconditioner`, `rank`, `method`, `callback`,
+                `backend`, `device_id`, `ranges` as for the call of `KernelSolve`; `dtype_acc`,
                 `use_double_acc`, `sum_scheme` as for the class.
 
         Returns:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ..arrays.advice import kind_name
 from ..arrays.checks import Sizes
 from ..arrays.library import SUPPORTED, WHOLE, ArrayLibrary
 from ..arrays.opaque import opaque
@@ -24,7 +25,15 @@ from ..calculus.substitute import substitute
 from ..core.dtypes import DTYPES
 from ..core.library import Array, UserArray
 from ..core.node import Axis, Node, depends_on
-from ..errors import DimError, DTypeError, FormulaError, OptionError, ShapeError
+from ..errors import (
+    ArrayTypeError,
+    DimError,
+    DTypeError,
+    FormulaError,
+    OptionError,
+    ShapeError,
+    check_option,
+)
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import variable
 from .conjugate import Later, Stop, checked_stop, conjugate_gradients
@@ -33,6 +42,7 @@ from .entries import Entries, Inverse, Operator
 from .genred import call_fold, check_axis, checked_accuracy, listed_aliases
 from .given import checked
 from .hooks import hooks_of
+from .minres import minimal_residuals
 from .parse import parse_many
 from .preconditioners import NAMES, checked_preconditioner
 from .ranges import checked_ranges
@@ -51,6 +61,11 @@ _WAIT, _LEAST_RANK, _MEMORY, _GAIN = 4, 32, 2**29, 16.0
 _COMPONENTWISE = ("Var", "Add", "Subtract", "Minus", "Mult", "Divide")
 
 
+# Of iterations; or a function of K's product and b.
+Method = str | Callable[[Operator, Array], Array]
+METHODS = ("cg", "minres")
+
+
 @dataclass(frozen=True)
 class Request:
     """How to solve: when to stop, what helps, and the options of each product with K."""
@@ -60,6 +75,7 @@ class Request:
     callback: Callable[[int, Array], object] | None = None
     call: CallOptions = field(default_factory=CallOptions)
     rank: int | None = None
+    method: Method = "cg"
     # A preconditioner that was made is kept here for the systems of derivatives.
     made: dict[str, Inverse] = field(default_factory=dict[str, Inverse])
 
@@ -149,16 +165,15 @@ class System:
             return found if alpha is None else found + alpha * vector
 
         b = args[self.position]
-        return conjugate_gradients(
-            library,
-            apply,
-            b,
-            self.axes,
-            request.stop,
-            self._preconditioner(library, args, b, alpha, request),
-            request.callback,
-            _least(alpha),
-        )
+        if callable(request.method):
+            return _checked_solution(library, request.method(apply, b), b)
+        given = library, apply, b, self.axes, request.stop
+        if request.method == "minres":
+            asked = request.preconditioner
+            helping = None if isinstance(asked, str) else asked
+            return minimal_residuals(*given, helping, request.callback)
+        helping = self._preconditioner(library, args, b, alpha, request)
+        return conjugate_gradients(*given, helping, request.callback, _least(alpha))
 
     def _preconditioner(
         self,
@@ -265,6 +280,48 @@ def _acts_apart(formula: Node, unknown: Node) -> bool:
     )
 
 
+def _checked_solution(library: ArrayLibrary, found: object, b: Array) -> Array:
+    """What a method of a user gave.
+
+    Raises:
+        ArrayTypeError, ShapeError: it is not like b.
+    """
+    if not library.owns(found):
+        raise ArrayTypeError(
+            "a method must give an array like b", found=kind_name(found), hint="method=f, f(K, b)"
+        )
+    if tuple(found.shape) != tuple(b.shape):
+        raise ShapeError(
+            "a method must give an array of b's shape",
+            found=f"{tuple(found.shape)} from {tuple(b.shape)}",
+        )
+    return library.cast_like(found, b)
+
+
+def checked_method(method: object, preconditioner: object) -> Method:
+    """How iterations go.
+
+    Raises:
+        OptionError: an unknown name, or a preconditioner that does not go with it.
+    """
+    if not callable(method):
+        check_option("method", method, METHODS)
+    named = isinstance(preconditioner, str) and preconditioner != "auto"
+    if callable(method) and preconditioner not in (None, "auto"):
+        raise OptionError(
+            "a preconditioner belongs to a method of ours",
+            found=f"method={method!r} and preconditioner={preconditioner!r}",
+            hint="one inside of the function",
+        )
+    if method == "minres" and named:
+        raise OptionError(
+            "preconditioners with names are made for positive definite matrices",
+            found=f"method='minres' and preconditioner={preconditioner!r}",
+            hint="None, or a function r -> z that is positive definite",
+        )
+    return cast(Method, method)
+
+
 @opaque
 def solve_system(
     system: System, args: Sequence[object], name: str | None, alpha: object, request: Request
@@ -355,10 +412,10 @@ def _least(alpha: Array | None) -> float | None:
 class KernelSolve:
     """Solutions of (alpha Id + K) a = b, where K a is the sum of a formula, linear in a.
 
-    The operator must be symmetric and positive definite: a kernel of the same points on both
-    sides. It is solved by conjugate gradients; every component of b and every batch element has
-    step sizes of its own, unless the formula mixes components (a matrix-valued kernel): then they
-    are one right-hand side.
+    The operator must be symmetric and positive definite, a kernel of the same points on both sides,
+    unless a call asks for another method. It is solved by conjugate gradients; every component of b
+    and every batch element has step sizes of its own, unless the formula mixes components (a
+    matrix-valued kernel): then they are one right-hand side.
 
     Args:
         formula: the sum's formula, for example `"Exp(-g*SqDist(x,y))*b"`.
@@ -426,25 +483,26 @@ class KernelSolve:
         preconditioner: Callable[[UserArray], UserArray] | str | None = "auto",
         callback: Callable[[int, UserArray], object] | None = None,
         rank: int | None = None,
+        method: str | Callable[[Callable[[UserArray], UserArray], UserArray], UserArray] = "cg",
     ) -> UserArray:
         """Solve.
 
         Args:
-            args: one array per variable, as for `Genred`; at the place of the unknown stands b,
-                of shape (..., M, D).
+            args: as for `Genred`; at the place of the unknown stands b, of shape (..., M, D).
             backend, device_id, ranges: as for `Genred`.
-            alpha: what is added to the diagonal: a number, an array with one element, or one
-                that broadcasts to b (the variances of noise, one per row, say).
-            eps: a right-hand side of n numbers is solved when |r|^2 <= n eps^2, r being its
-                residual: eps bounds the root mean square of the residual, as in PyKeOps.
-            tol: if given, it is solved when |r| <= tol |b| instead, whatever its scale.
-            maxiter: how many iterations are allowed; None: 10 n, and no fewer than 1000.
+            alpha: what is added to the diagonal: a number, or an array that broadcasts to b (the
+                variances of noise, one per row, say).
+            eps: a right-hand side of n numbers is solved when its residual r has |r|^2 <= n eps^2:
+                eps bounds its root mean square, as in PyKeOps.
+            tol, maxiter: |r| <= tol |b| instead; the most iterations, None: 10 n, at least 1000.
             preconditioner: "nystrom" or "pivoted-cholesky", for kernels whose eigenvalues decay;
-                a function r -> z, an approximate inverse, symmetric and positive definite, on
-                arrays of b's shape; None; "auto" makes "nystrom" where iterations are many.
-            callback: called after each iteration with its number, from 1, and the norms of the
-                residuals: an array (..., 1, D), or (..., 1, 1) where the formula mixes components.
+                a function r -> z, a symmetric and positive definite approximate inverse; None;
+                "auto" makes "nystrom" where iterations are many.
+            callback: called after each iteration with its number, from 1, and the residuals'
+                norms (..., 1, D); (..., 1, 1) where the formula mixes components.
             rank: how many columns a preconditioner with a name takes; None: up to 200.
+            method: "cg" for positive definite systems, "minres" for symmetric ones, or a function
+                f(product, b); derivatives call it with transposed products.
 
         Returns:
             (..., M, D), in the arrays' library and dtype (half precision is solved in float32); 0
@@ -453,8 +511,8 @@ class KernelSolve:
             systems of derivatives are solved to |r| <= eps |b|.
 
         Raises:
-            SolveError: no convergence, a system that is not positive definite, numbers that are
-                not finite; its `solution` is the best iterate so far.
+            SolveError: no convergence, a system that is not what its method solves, numbers that
+                are not finite; its `solution` is the best iterate so far.
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what
                 does not fit, before anything is computed.
             UnsupportedError: a preconditioner with a name for a sum over ranges.
@@ -470,7 +528,7 @@ class KernelSolve:
         call: CallOptions = {"backend": backend, "device_id": device_id, "ranges": ranges}
         stop = checked_stop(eps, tol, maxiter)
         chosen, columns = checked_preconditioner(preconditioner, rank)
-        request = Request(stop, chosen, callback, call, columns)
+        request = Request(stop, chosen, callback, call, columns, checked_method(method, chosen))
         return solve_system(self._system, args, self.library, alpha, request)
 
     def explain(self, *args: UserArray, **options: Unpack[ExplainOptions]) -> Explained:

@@ -152,6 +152,7 @@ class SystemOptions(AccuracyOptions, total=False):
     maxiter: int
     preconditioner: object
     rank: int
+    method: str | Callable[..., object]
     callback: Callable[..., object]
     backend: str
     device_id: int | None
