@@ -498,8 +498,7 @@ class KernelSolve:
             preconditioner: "nystrom" or "pivoted-cholesky", for kernels whose eigenvalues decay;
                 a function r -> z, a symmetric and positive definite approximate inverse; None;
                 "auto" makes "nystrom" where iterations are many.
-            callback: called after each iteration with its number, from 1, and the residuals'
-                norms (..., 1, D); (..., 1, 1) where the formula mixes components.
+            callback: f(number of an iteration, from 1, norms of residuals (..., 1, D or 1)).
             rank: how many columns a preconditioner with a name takes; None: up to 200.
             method: "cg" for positive definite systems, "minres" for symmetric ones, or a function
                 f(product, b); derivatives call it with transposed products.
