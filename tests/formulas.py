@@ -27,6 +27,7 @@ Choose = Callable[[int], int]
 DIMS = (1, 3, 2, 17)
 NUMBERS = (2, Fraction(1, 2), -1, 3, 0, Fraction(1, 3), Fraction(-5, 4))
 KINKED = {"Abs", "ReLU", "Clamp", "ClampInt", "IfElse", "Mod", "Max", "Min", "BSpline"}
+KINKED |= {"Maximum", "Minimum"}
 JUMPS = {"Mod"}  # beside the rows whose derivative is 0
 _LEAVES = {"Var", "Constant"}
 _CALCULUS = ("Grad", "Diff")

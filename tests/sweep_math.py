@@ -182,8 +182,19 @@ _WIDE: dict[str, Callable[..., Array]] = {
     "atan2": np.arctan2,
     "pow": np.power,
     "erf": special.erf,
+    "erfc": special.erfc,
+    "lgamma": lambda x: np.where(x == -np.inf, np.inf, special.gammaln(x)),
     "rsqrt": lambda x: 1.0 / np.sqrt(x),
 }
+
+
+def _exact_lgamma(x: Any) -> Any:
+    if x > 0:
+        return mpmath.loggamma(x)
+    if x == mpmath.floor(x):
+        return mpmath.inf
+    return mpmath.log(mpmath.pi / abs(mpmath.sinpi(x))) - mpmath.loggamma(1 - x)
+
 
 _EXACT: dict[str, Callable[..., Any]] = {
     "exp": mpmath.exp,
@@ -200,16 +211,22 @@ _EXACT: dict[str, Callable[..., Any]] = {
     "atan2": mpmath.atan2,
     "pow": mpmath.power,
     "erf": mpmath.erf,
+    "erfc": mpmath.erfc,
+    "lgamma": _exact_lgamma,
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
 }
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An unrounded value: `nearest` in the dtype plus `rest` units in its last place."""
+    """An unrounded value: `nearest` in the dtype plus `rest` units in its last place.
+
+    `terms`: the size of what it is a difference of, where errors are relative to that.
+    """
 
     nearest: Array
     rest: Array
+    terms: Array | None = None
 
 
 _PRECISION = {"float32": (23, -149, 128), "float64": (52, -1074, 1024)}
@@ -231,7 +248,16 @@ def wide_reference(function: str, *inputs: Array) -> Reference:
         wide = np.clip(wide, -(2.0**128), 2.0**128)
         nearest = wide.astype(np.float32)
         base = np.clip(nearest.astype(np.float64), -(2.0**128), 2.0**128)
-        return Reference(nearest, np.ldexp(wide - base, -ulp_exponent(nearest)))
+        rest = np.ldexp(wide - base, -ulp_exponent(nearest))
+    return Reference(nearest, rest, _terms(function, inputs[0]))
+
+
+def _terms(function: str, x: Array) -> Array | None:
+    """The size of what a function is a difference of; 0 where it is none."""
+    if function != "lgamma":
+        return None
+    with np.errstate(all="ignore"):
+        return np.where(x < 0, np.maximum(special.gammaln(1 - x), 1), 0).astype(x.dtype)
 
 
 def _exact_point(function: str, *inputs: float) -> tuple[float, float]:
@@ -241,7 +267,7 @@ def _exact_point(function: str, *inputs: float) -> tuple[float, float]:
     if function == "rsqrt" and inputs[0] == 0:
         return np.copysign(np.inf, inputs[0]), 0.0  # mpmath has no negative zero
     # exp of a huge argument would cost mpmath a huge integer: the limits suffice.
-    if function in ("exp", "exp2", "expm1") and abs(inputs[0]) > 1e4:
+    if function in ("exp", "exp2", "expm1", "erfc") and abs(inputs[0]) > 1e4:
         inputs = (np.copysign(1e4, inputs[0]),)
     try:
         exact = _EXACT[function](*[mpmath.mpf(v) for v in inputs])
@@ -271,7 +297,7 @@ def exact_reference(function: str, *inputs: Array) -> Reference:
     with mpmath.workprec(200):
         points = [_exact_point(function, *map(float, p)) for p in zip(*inputs)]
     nearest, rest = np.array(points, np.float64).reshape(-1, 2).T
-    return Reference(nearest, rest)
+    return Reference(nearest, rest, _terms(function, inputs[0]))
 
 
 def ulp_error(got: Array, reference: Reference) -> Array:
@@ -290,6 +316,9 @@ def ulp_error(got: Array, reference: Reference) -> Array:
         b = np.clip(nearest.astype(np.float64) * half, -limit, limit)
         exponent -= (half == 0.5).astype(np.int64)
         error = np.abs(np.ldexp(a - b, -exponent) - reference.rest)
+        if reference.terms is not None:
+            own = ulp_exponent(nearest)
+            error = np.ldexp(error, own - np.maximum(ulp_exponent(reference.terms), own))
     both = np.isnan(got) & np.isnan(nearest)
     return np.where(both, 0.0, np.where(np.isnan(error), np.inf, error))
 

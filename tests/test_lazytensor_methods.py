@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.special
+from scipy import special
 from test_lazytensor import D, M, N, X, Y, agree
 
 from pairfold.errors import DimError, FormulaError, OptionError
@@ -35,7 +35,7 @@ def soft_dtw(x: Any, y: Any, gamma: float) -> Any:
     for i in range(D):
         for j in range(D):
             before = np.stack([table[i, j], table[i, j + 1], table[i + 1, j]])
-            low = -gamma * scipy.special.logsumexp(-before / gamma, axis=0)
+            low = -gamma * special.logsumexp(-before / gamma, axis=0)
             table[i + 1, j + 1] = (x[..., i] - y[..., j]) ** 2 + low
     return table[D, D][..., None]
 
@@ -115,7 +115,11 @@ METHODS: dict[str, list[tuple[Any, Any]]] = {
         (lambda: (3 * Zs()).clamp(-1, 1), np.clip(3 * Z, -1, 1)),
         (lambda: Zs().clamp(-0.25, 0.5), np.clip(Z, -0.25, 0.5)),
         (lambda: Zs().clamp(L(-X / 4), L(Y / 4)), np.clip(Z, -X / 4, Y / 4)),
+        (lambda: Zs().clamp(min=0.1), np.maximum(Z, 0.1)),
+        (lambda: Zs().clamp(max=1), np.minimum(Z, 1)),
     ],
+    "clip": [(lambda: Zs().clip(-0.25, 0.5), np.clip(Z, -0.25, 0.5))],
+    "pow": [(lambda: L(X).pow(L(Y)), X**Y)],
     "ifelse": [
         (lambda: Zs().ifelse(L(X), L(Y)), np.where(Z >= 0, X, Y)),
         (lambda: Zs().ifelse(1, 0.5), np.where(Z >= 0, 1, 0.5)),
@@ -233,6 +237,25 @@ METHODS: dict[str, list[tuple[Any, Any]]] = {
         (lambda: Zs().maximum(np.nan), np.nan * Z),
         (lambda: (np.nan * Zs()).maximum(1), np.nan * Z),
     ],
+    **{
+        name: [(lambda name=name: getattr(Zs(), name)(), getattr(np, name)(Z))]
+        for name in ("expm1", "tan", "sinh", "cosh")
+    },
+    "log1p": [(lambda: (L(X) * L(Y)).log1p(), np.log1p(X * Y))],
+    "sigmoid": [(lambda: Zs().sigmoid(), special.expit(Z))],
+    "softplus": [(lambda: Zs().softplus(), np.logaddexp(0, Z))],
+    "asinh": [(lambda: Zs().asinh(), np.arcsinh(Z))],
+    "acosh": [(lambda: (1 + L(X) * L(Y)).acosh(), np.arccosh(1 + X * Y))],
+    "atanh": [(lambda: (Zs() / 2).atanh(), np.arctanh(Z / 2))],
+    "hypot": [(lambda: Zs().hypot(L(X)), np.hypot(Z, X))],
+    "erf": [(lambda: Zs().erf(), special.erf(Z))],
+    "erfc": [(lambda: Zs().erfc(), special.erfc(Z))],
+    "lgamma": [(lambda: Zs().lgamma(), special.gammaln(Z))],
+    "digamma": [(lambda: L(X).digamma() * L(Y), special.digamma(X) * Y)],
+    "polygamma": [(lambda: L(X).polygamma(2) * L(Y), special.polygamma(2, X) * Y)],
+    "logical_and": [(lambda: (Zs() > 0).logical_and(L(X)), np.logical_and(Z > 0, X) * 1.0)],
+    "logical_or": [(lambda: (Zs() > 0).logical_or(L(Y) > 1), np.logical_or(Z > 0, Y > 1) * 1.0)],
+    "logical_not": [(lambda: Zs().logical_not(), 0.0 * Z)],
     "minimum": [(lambda: Zs().minimum(0.1), np.minimum(Z, 0.1))],
     "where": [(lambda: Zs().where(L(X) < L(Y), 0.5), np.where(X < Y, Z, 0.5))],
 }

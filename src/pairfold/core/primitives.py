@@ -9,6 +9,7 @@ placeholders that a backend fills. `lower.verify` checks the values of a kernel 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ PlaceholderName = Literal["acc", "a", "b", "column", "top", "total", "count"]
 
 What = Literal[
     "abs", "acos", "add", "apart", "asin", "atan", "atan2", "both", "carry", "const", "cos", "div",
-    "either", "entry", "eq", "exp", "floor", "index_add", "index_below", "index_floordiv",
-    "index_loop", "index_max", "index_min", "index_mod", "index_mul", "index_sub", "le", "load",
-    "log", "lt", "memory", "mul", "ne", "neg", "placeholder", "position", "pow", "result", "rsqrt",
-    "select", "sin", "sqrt", "sub", "table", "tanh",
+    "either", "entry", "eq", "erf", "erfc", "exp", "expm1", "floor", "index_add", "index_below",
+    "index_floordiv", "index_loop", "index_max", "index_min", "index_mod", "index_mul", "index_sub",
+    "le", "lgamma", "load", "log", "log1p", "lt", "memory", "mul", "ne", "neg", "placeholder",
+    "position", "pow", "result", "rsqrt", "select", "sin", "sqrt", "sub", "table", "tanh",
 ]  # fmt: skip
 
 # Numbers or truth values of NumPy: one, or one for each row, column or pair.
@@ -77,6 +78,27 @@ def _numpy_select(mask: Numbers, x: Numbers, y: Numbers) -> Numbers:
     return np.where(mask, x, y)
 
 
+def _of_each(function: Callable[[float], float]) -> Callable[[Numbers], Numbers]:
+    """A function of one number, for each number of an array: NumPy has none."""
+
+    def apply(x: Numbers) -> Numbers:
+        array = np.asarray(x, dtype=np.float64)
+        found = np.fromiter(map(function, array.flat), np.float64, array.size)
+        return found.reshape(array.shape)
+
+    return apply
+
+
+def _lgamma(x: float) -> float:
+    """The logarithm of the absolute value of the gamma function, infinite at its poles."""
+    if x <= 0 and x.is_integer():
+        return math.inf
+    try:
+        return math.lgamma(x)
+    except OverflowError:
+        return math.inf
+
+
 _ONE: tuple[ValueKind, ...] = ("real",)
 _TWO: tuple[ValueKind, ...] = ("real", "real")
 _MASKS: tuple[ValueKind, ...] = ("mask", "mask")
@@ -95,7 +117,9 @@ PRIMITIVES: dict[str, Primitive] = {
         Primitive("sqrt", _ONE, "real", np.sqrt, "sqrt", 6),
         Primitive("rsqrt", _ONE, "real", _numpy_rsqrt, "rsqrt", 7),
         Primitive("exp", _ONE, "real", np.exp, "exp", 11),
+        Primitive("expm1", _ONE, "real", np.expm1, "expm1", 15),
         Primitive("log", _ONE, "real", np.log, "log", 16),
+        Primitive("log1p", _ONE, "real", np.log1p, "log1p", 22),
         Primitive("sin", _ONE, "real", np.sin, "sin", 16),
         Primitive("cos", _ONE, "real", np.cos, "cos", 16),
         Primitive("tanh", _ONE, "real", np.tanh, "tanh", 18),
@@ -104,6 +128,9 @@ PRIMITIVES: dict[str, Primitive] = {
         Primitive("acos", _ONE, "real", np.arccos, "acos", 20),
         Primitive("atan", _ONE, "real", np.arctan, "atan", 20),
         Primitive("atan2", _TWO, "real", np.arctan2, "atan2", 30),
+        Primitive("erf", _ONE, "real", _of_each(math.erf), "erf", 35),
+        Primitive("erfc", _ONE, "real", _of_each(math.erfc), "erfc", 60),
+        Primitive("lgamma", _ONE, "real", _of_each(_lgamma), "lgamma", 150),
         Primitive("floor", _ONE, "real", np.floor, "floor"),
         Primitive("lt", _TWO, "mask", np.less, "<"),
         Primitive("le", _TWO, "mask", np.less_equal, "<="),

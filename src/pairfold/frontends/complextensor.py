@@ -174,6 +174,8 @@ class ComplexLazyTensor(Reducing, ComplexMethods):
         """The power, as `z ** other`: e^(other log z), by multiplications for whole numbers."""
         return self**other
 
+    pow = power
+
     def _whole_power(self, power: int) -> ComplexLazyTensor:
         """A whole power, by multiplications."""
         if power < 0:

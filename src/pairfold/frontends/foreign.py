@@ -56,19 +56,14 @@ _HINTS = {
         "reduce first, K.sum(axis=1) or K @ v: results are arrays",
     ),
     **dict.fromkeys(("size", "len"), "K.shape"),
-    **dict.fromkeys(("clip",), "K.clamp(0.0, 1.0)"),
     **dict.fromkeys(("mm", "mv", "dot", "matmul"), "K @ v"),
-    **dict.fromkeys(("tan",), "K.sin() / K.cos()"),
-    **dict.fromkeys(("sinh", "cosh"), "(K.exp() - (-K).exp()) / 2 is sinh"),
-    **dict.fromkeys(("expm1", "log1p"), "K.exp() - 1, (1 + K).log()"),
-    **dict.fromkeys(("sigmoid", "expit"), "1 / (1 + (-K).exp())"),
+    "expit": "K.sigmoid()",
     **dict.fromkeys(
         ("rint", "trunc", "fix", "round", "round_", "around"),
         "K.round(0), with halves away from zero; K.floor()",
     ),
     "einsum": "(K * L).sum(-1) for components, .sum(axis=1) for columns",
     "outer": "x.tensorprod(y)",
-    "pow": "K**2",
 }
 # What a lazy tensor is made of, and one with a record has not yet.
 _DATA = {
@@ -268,7 +263,8 @@ def _clip(
     low, high = min if low is None else low, max if high is None else high
     if names and any(value is not None for value in names.values()):
         raise TypeError(", ".join(names))
-    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low <= high:
+    numbers = [limit for limit in (low, high) if isinstance(limit, (int, float))]
+    if len(numbers) == 2 - (low is None) - (high is None) and numbers == sorted(numbers):
         return _first(x).clamp(low, high)
     found = _first(x, low, high)
     found = found if low is None else found.maximum(low)
@@ -344,11 +340,16 @@ def _extreme_pair(method: str, both: str) -> Callable[..., object]:
 _UNARY = {
     *("exp", "log", "sin", "cos", "tanh", "asin", "acos", "atan", "abs", "sqrt"),
     *("square", "sign", "relu", "floor", "conj", "angle", "sinc", "t"),
+    *("expm1", "log1p", "sigmoid", "softplus", "tan", "sinh", "cosh", "asinh", "acosh", "atanh"),
+    *("erf", "erfc", "lgamma", "digamma"),
 }
 _RENAMED = {
     "arcsin": "asin",
     "arccos": "acos",
     "arctan": "atan",
+    "arcsinh": "asinh",
+    "arccosh": "acosh",
+    "arctanh": "atanh",
     "absolute": "abs",
     "fabs": "abs",
     "conjugate": "conj",
@@ -425,8 +426,8 @@ _BOTH: dict[str, Callable[..., object]] = {
     "ror": _swapped(_OR),
     "bitwise_not": operator.invert,
     "invert": operator.invert,
-    "logical_and": lambda x, y: _AND(_NE(x, 0), _NE(y, 0)),
-    "logical_or": lambda x, y: _OR(_NE(x, 0), _NE(y, 0)),
+    "logical_and": lambda x, y: _first(_NE(x, 0)).logical_and(_NE(y, 0)),
+    "logical_or": lambda x, y: _first(_NE(x, 0)).logical_or(_NE(y, 0)),
     "logical_not": lambda x: x == 0,
     "isnan": lambda x: x != x,
     "isinf": lambda x: abs(x) == math.inf,
@@ -437,11 +438,12 @@ _BOTH: dict[str, Callable[..., object]] = {
     "exp2": lambda x: (x * math.log(2)).exp(),
     "reciprocal": lambda x: 1 / x,
     "rsqrt": lambda x: 1 / x.sqrt(),
-    "sigmoid": lambda x: 1 / (1 + (-x).exp()),
     "maximum": lambda x, y: _first(x, y).maximum(y),
     "minimum": lambda x, y: _first(x, y).minimum(y),
     "arctan2": lambda x, y: _first(x, y).atan2(y),
     "atan2": lambda x, y: _first(x, y).atan2(y),
+    "hypot": lambda x, y: _first(x, y).hypot(y),
+    "polygamma": lambda n, x: x.polygamma(n),
     "where": _where,
     **dict.fromkeys(("clip", "clamp"), _clip),
     "clamp_min": lambda x, min: _clip(x, min),

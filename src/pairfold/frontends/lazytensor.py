@@ -229,9 +229,9 @@ class LazyTensor(Reducing, RealMethods):
             raise ArrayTypeError(
                 "x | y is a scalar product, and of vectors of truth values it could mean or",
                 found=f"{self!r} | {other!r}",
-                hint="where(x, 1, y) for or, (x * y).sum(-1) for how many components hold in both",
+                hint="x.logical_or(y) for or, (x * y).sum(-1) for how many components hold in both",
             )
-        return where(self, 1, other)
+        return self._call("LogicalOr", self, other)
 
     def __ror__(self, other: object) -> LazyTensor:
         return self._call("Scalprod", other, self)
@@ -277,6 +277,8 @@ class LazyTensor(Reducing, RealMethods):
         """The power, as `x ** other`."""
         return self**other
 
+    pow = power
+
     # -- comparison -----------------------------------------------------------------------------
 
     @binary
@@ -305,26 +307,15 @@ class LazyTensor(Reducing, RealMethods):
 
     def __and__(self, other: object) -> LazyTensor:
         """Whether two truth values hold: their product."""
-        return self._call("Mult", _truth(self, "&"), _truth(self._operand(other), "&"))
+        both = _truth(self, "&"), _truth(self._operand(other), "&")
+        return self._call("LogicalAnd", *both)
 
     def __rand__(self, other: object) -> LazyTensor:
         return self & other
 
     def __invert__(self) -> LazyTensor:
         """Whether a truth value does not hold: 1 minus it."""
-        return 1 - _truth(self, "~")
-
-    @binary
-    def maximum(self, other: object) -> Lazy:
-        """The larger of two values, this one where they are equal; NaN where one is."""
-        given = self._operand(other)
-        return where(self < given, given, where(given == given, self, given))
-
-    @binary
-    def minimum(self, other: object) -> Lazy:
-        """The smaller of two values, this one where they are equal; NaN where one is."""
-        given = self._operand(other)
-        return where(self > given, given, where(given == given, self, given))
+        return self._call("LogicalNot", _truth(self, "~"))
 
     @overload
     def where(self, condition: object, other: LazyTensor | float) -> LazyTensor: ...
@@ -364,11 +355,32 @@ class LazyTensor(Reducing, RealMethods):
         self._check_components(dim, "norm")
         return self.norm2()
 
-    def clamp(self, other1: object, other2: object) -> LazyTensor:
-        """The values limited to the interval from other1 to other2."""
-        if all(isinstance(x, int) and not isinstance(x, bool) for x in (other1, other2)):
-            return self._call("ClampInt", self, other1, other2)
-        return self._call("Clamp", self, other1, other2)
+    def clamp(
+        self,
+        other1: object = None,
+        other2: object = None,
+        *,
+        min: object = None,
+        max: object = None,
+    ) -> LazyTensor:
+        """The values limited to the interval from other1 to other2; either may be left out.
+
+        Args:
+            other1, min: the lower limit; two names of one argument.
+            other2, max: the upper limit, likewise.
+
+        Raises:
+            OptionError: no limit, or one that is given twice.
+        """
+        low, high = _limit("min", other1, min), _limit("max", other2, max)
+        if low is None and high is None:
+            raise OptionError("clamp needs a limit", hint="x.clamp(min=0), x.clamp(0, 1)")
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
+        if all(isinstance(x, int) and not isinstance(x, bool) for x in (low, high)):
+            return self._call("ClampInt", self, low, high)
+        return self._call("Clamp", self, low, high)
+
+    clip = clamp
 
     def round(self, other: int = 0) -> LazyTensor:
         """Rounded to this many decimals, halves away from zero."""
@@ -457,6 +469,17 @@ class LazyTensor(Reducing, RealMethods):
         kept = (x for x in found.leaves if x.key not in dropped or x.node in used)
         found.leaves = tuple(kept)
         return found
+
+
+def _limit(name: str, first: object, named: object) -> object:
+    """A limit that has two names.
+
+    Raises:
+        OptionError: it was given by both.
+    """
+    if first is not None and named is not None:
+        raise OptionError(f"{name} is given twice", found=f"{first!r} and {name}={named!r}")
+    return named if first is None else first
 
 
 def _truth(x: Lazy, symbol: str) -> LazyTensor:

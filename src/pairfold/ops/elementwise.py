@@ -360,7 +360,7 @@ rsqrt = elementwise(
 )
 
 
-def _whole_power(s: Scalars, x: Value, m: int) -> Value:
+def whole_power(s: Scalars, x: Value, m: int) -> Value:
     """x^m by repeated squaring for small m (at most 5 roundings), else the power function."""
     if abs(m) > 16:
         return s.pow(x, m)
@@ -382,7 +382,7 @@ pow_ = elementwise(
     "x",
     "x to the whole power m.",
     params=[Param("m", 3)],
-    value=_whole_power,
+    value=whole_power,
     slopes=lambda out, x, m: [make_constant(m) * pow_(x, m - 1) if m else None],
     rules=[
         Rule("Pow(x, 1) -> x", lambda x, m: x if m == 1 else None),

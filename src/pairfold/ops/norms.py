@@ -1,18 +1,22 @@
-"""Norms with weights, and unit vectors: expansions, like the norms without.
+"""Norms with weights, unit vectors, the length of a pair.
 
-Weights are a number, one per component, or a whole matrix of dim x dim entries, row by row.
+The first are expansions, like the norms without weights. Weights are a number, one per component,
+or a whole matrix of dim x dim entries, row by row.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.node import Node
+from ..core.scalars import Scalars, Value
 from ..errors import refuse
-from .elementwise import rsqrt, square
-from .table import OPERATIONS, broadcast_dims, operation
-from .vectors import sq_norm2, summed
+from .elementwise import if_else, rsqrt, square
+from .table import OPERATIONS, broadcast_dims, elementwise, operation
+from .vectors import sq_norm2, summed, zero
 
 Floats = NDArray[np.float64]
 
@@ -141,4 +145,35 @@ weighted_sq_dist = operation(
     refuses=[((2, 3, 3), (), "1, 3 or 9 weights"), ((1, 3, 2), (), "same dimension")],
     derivative="that of WeightedSqNorm(s, x - y)",
     samples=((1, 1, 1), (1, 3, 3), (3, 3, 3), (9, 3, 3), (3, 1, 3)),
+)
+
+
+def _hypot(s: Scalars, x: Value, y: Value) -> Value:
+    """The longer one times sqrt(1 + ratio^2), which does not overflow before the result."""
+    a, b = s.abs(x), s.abs(y)
+    less = s.lt(a, b)
+    ratio = s.select(less, a, b) / s.select(less, b, a)
+    found = s.select(less, b, a) * s.sqrt(1 + ratio * ratio)
+    found = s.select(s.eq(a + b, 0), 0, found)
+    infinite = s.either(s.eq(a, math.inf), s.eq(b, math.inf))
+    return s.select(infinite, math.inf, found)
+
+
+def _hypot_slope(out: Node, x: Node) -> Node:
+    """x over the length, but 0 where that is 0; -length >= 0 only there."""
+    return if_else(-out, zero(out.dim), x / out)
+
+
+hypot = elementwise(
+    "Hypot",
+    "x y",
+    "The length Sqrt(x^2 + y^2) of the pair, component by component.",
+    value=_hypot,
+    slopes=lambda out, x, y: [_hypot_slope(out, x), _hypot_slope(out, y)],
+    method="hypot",
+    like=np.hypot,
+    domain={"x": (0.2, 3), "y": (-3, 3)},
+    known=((3, 4, 5), (0, 0, 0), (-5, 12, 13)),
+    derivative="x/Hypot(x, y) and y/Hypot(x, y)",
+    conventions="the derivative is 0 at (0, 0); infinite where one is, as in C99",
 )

@@ -1,4 +1,4 @@
-"""Exponentials, logarithms, powers, roots and the error function on SIMD vectors.
+"""Exponentials, logarithms, powers and roots on SIMD vectors.
 
 Where coefficients come from: each table was computed for this file by a Remez exchange in 260-bit
 arithmetic, rounding one coefficient at a time (lowest power first) and refitting the others;
@@ -231,6 +231,11 @@ def exp_of_negative(s: Arithmetic[V], x: V) -> V:
 def exp(s: Arithmetic[V], x: V) -> V:
     """e^x."""
     return _exp(s, x)
+
+
+def exp_of_pair(s: Arithmetic[V], x: V, low: V) -> V:
+    """e^(x + low), where low is what rounding took from x."""
+    return _exp(s, x, low)
 
 
 def exp2(s: Arithmetic[V], x: V) -> V:
@@ -520,81 +525,3 @@ def _rsqrt_neon(s: Arithmetic[V], x: V) -> V:
         y = s.mul(y, s.lesser(step, s.constant(2)))
     e = s.fma(s.neg(s.mul(x, y)), y, s.constant(1))
     return s.fma(s.mul(y, s.lesser(e, s.constant(2.0**-10))), s.constant(0.5), y)
-
-
-# ---- the error function ------------------------------------------------------------------
-
-# erf(x) = x + x (c[0] + c[1] z + ...), z = x^2, on |x| <= 1: relative error 2^-28.6 and
-# 2^-55.4 (coefficients rounded all at once).
-_ERF_SMALL = {
-    "float32": (
-        0.12837916612625122,
-        -0.3761262595653534,
-        0.1128358542919159,
-        -0.026853812858462334,
-        0.005188327748328447,
-        -0.0008010191959328949,
-        7.853852002881467e-05,
-    ),
-    "float64": (
-        0.12837916709551256,
-        -0.3761263890318352,
-        0.11283791670944185,
-        -0.026866170643111375,
-        0.005223977606117625,
-        -0.000854832592927142,
-        0.00012055293575569572,
-        -1.4924712275907062e-05,
-        1.6447131245010192e-06,
-        -1.6206311241554742e-07,
-        1.371096948098858e-08,
-        -7.779448129042074e-10,
-    ),
-}
-
-# -log(erfc(x)) = c[0] + c[1] x + ... on [1, 4] and [1, 6], where erf becomes 1; error
-# weighted by erfc(x), because it is erf that must be accurate: 2^-30.7 and 2^-55.6.
-_ERF_LARGE = {
-    "float32": (
-        -0.0001880294003058225,
-        1.1295783519744873,
-        0.6332200169563293,
-        0.10841847211122513,
-        -0.02520819380879402,
-        0.0042045386508107185,
-        -0.00044133179471828043,
-        2.1686466425308026e-05,
-    ),
-    "float64": (
-        5.132420138450029e-07,
-        1.1283739917078934,
-        0.6366440551043433,
-        0.10270228981024446,
-        -0.01898804210135801,
-        -0.00041353642503076405,
-        0.001918945431110929,
-        -0.0007730428995924403,
-        0.00013655406495204469,
-        1.9523875207258245e-05,
-        -2.2533284448042244e-05,
-        8.578907655842928e-06,
-        -2.1148293504946973e-06,
-        3.695705676191985e-07,
-        -4.593385721903124e-08,
-        3.890068633301437e-09,
-        -2.0203719649435614e-10,
-        4.865172130591888e-12,
-    ),
-}
-
-
-def erf(s: Arithmetic[V], x: V) -> V:
-    """The error function."""
-    magnitude = s.abs(x)
-    z = s.mul(magnitude, magnitude)
-    small = s.fma(magnitude, polynomial(s, z, _ERF_SMALL[s.dtype]), magnitude)
-    bounded = s.lesser(s.constant(4 if s.dtype == "float32" else 6), magnitude)
-    exponent = s.neg(polynomial(s, bounded, _ERF_LARGE[s.dtype]))
-    large = s.sub(s.constant(1), _exp(s, exponent))
-    result = s.select(s.compare("<", magnitude, s.constant(1)), small, large)
-    return s.copysign(result, x)

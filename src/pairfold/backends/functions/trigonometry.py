@@ -87,6 +87,14 @@ def cos(s: Arithmetic[V], x: V) -> V:
     return s.rescue("cos", x, fast, _is_far(s, x))
 
 
+def half_wave(s: Arithmetic[V], r: V) -> V:
+    """|sin(pi r)| / pi, for |r| <= 1/2."""
+    size = s.abs(r)
+    turned = s.mul(size, s.constant(PI))
+    z = s.mul(turned, turned)
+    return s.mul(size, s.fma(horner(s, z, _SIN[s.dtype]), z, s.constant(1)))
+
+
 # atan(t) = t (1 + c[0] z + c[1] z^2 + ...), z = t^2, on |t| <= tan(pi/8), relative error
 # 2^-30.4 (float32) and 2^-59.1 (float64).
 _ATAN = {
