@@ -290,7 +290,7 @@ REDUCTIONS = {
     *("argmax_reduction", "min_argmin", "max_argmax", "min_argmin_reduction", "Kmin", "argKmin"),
     *("max_argmax_reduction", "Kmin_argKmin", "Kmin_reduction", "argKmin_reduction", "logsumexp"),
     *("Kmin_argKmin_reduction", "logsumexp_reduction", "sumsoftmaxweight"),
-    "sumsoftmaxweight_reduction",
+    *("sumsoftmaxweight_reduction", "mean", "prod", "any", "all", "count", "var", "softmax"),
 }
 OPERATORS = {"solve", "matvec", "rmatvec", "matmat", "rmatmat"}
 LINEAR = {"trace_operator", "adjoint_operator", "sum_lin_operator"}

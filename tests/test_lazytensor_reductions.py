@@ -161,7 +161,7 @@ def test_dim_wins_for_the_five_and_axis_for_the_others() -> None:
         (lambda f: f.sum_reduction(), TypeError),
         (lambda f: f.logsumexp(), TypeError),
         (lambda f: f.reduction("Sum"), TypeError),
-        (lambda f: f.sum(axis=-2), OptionError),
+        (lambda f: f.sum(axis=-4), OptionError),
         (lambda f: f.sum(axis=3), OptionError),
         (lambda f: f.sum(axis=True), OptionError),
         (lambda f: f.sum(axis="j"), OptionError),

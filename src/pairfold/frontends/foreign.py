@@ -27,22 +27,17 @@ if TYPE_CHECKING:
 
 _SPELLINGS = (
     "(0.5 < K) & (K < 2) for 0.5 < K < 2, ~(K > 0) for not; K.maximum(0) for max(K, 0);\n"
-    "where(K > 0, K, 0) for a choice; K.reduction('Any', axis=1) for one truth value a row;\n"
+    "where(K > 0, K, 0) for a choice; K.any(1) for one truth value a row;\n"
     "`K is None`, not `K == None`; any(K is L for L in ...), not `K in [...]`"
 )
 _SORTED = "K.argKmin(10, axis=1), K.Kmin_argKmin(10, axis=1); of -K for the largest"
 _HINTS = {
     **dict.fromkeys(("sort", "argsort", "topk", "partition", "argpartition", "kthvalue"), _SORTED),
-    **dict.fromkeys(
-        ("var", "std"), "(K**2).reduction('Mean', axis=1) - K.reduction('Mean', axis=1)**2"
-    ),
-    **dict.fromkeys(
-        ("softmax", "log_softmax"), "K.sumsoftmaxweight(V, axis=1), K.logsumexp(axis=1)"
-    ),
+    "std": "K.var(1) ** 0.5",
+    "log_softmax": "K - Vi(K.logsumexp(axis=1))",
     **dict.fromkeys(("logaddexp", "logaddexp2"), "K.logsumexp(axis=1) over columns"),
-    **dict.fromkeys(("mean", "nanmean", "average"), "K.reduction('Mean', axis=1)"),
-    **dict.fromkeys(("prod", "any", "all"), "K.reduction('Prod', axis=1), 'Any', 'All', 'Count'"),
-    "count_nonzero": "K.reduction('Count', axis=1)",
+    **dict.fromkeys(("nanmean", "average"), "K.mean(1)"),
+    "count_nonzero": "K.count(1)",
     **dict.fromkeys(
         ("nonzero", "argwhere", "take", "gather", "index_select"),
         "K[k], K[:, :, k] are components; where(mask, K, 0) selects pairs",
@@ -278,37 +273,25 @@ def _over(method: str) -> Callable[..., object]:
         axis = options.pop("dim", axis)
         keepdim = options.pop("keepdims", keepdim)
         options = {name: value for name, value in options.items() if value is not None}
-        if options:
+        if set(options) - _CORRECTIONS or (options and method != "var"):
             raise TypeError(", ".join(options))
         last = x.nbatchdims + 2
-        if axis is None or isinstance(axis, tuple) or (axis == -1 and x.ndim == 1):
+        listed = axis if isinstance(axis, (tuple, list)) else [axis]
+        hidden = len(x.shape) <= last and any(isinstance(a, int) and a < 0 for a in listed)
+        if hidden or (axis is None and method in ("argmin", "argmax", "logsumexp")):
             raise OptionError(
-                f"{method} of a lazy tensor needs one axis",
+                f"{method} of a lazy tensor needs {'axes from the start' if hidden else 'an axis'}",
                 found=f"axis={axis!r}, shape {x.shape}",
                 hint=f"{last - 2} over i, {last - 1} over j, {last} over the components",
             )
         if axis not in (last, -1) and keepdim is True:
-            return getattr(x, method)(axis=axis, keepdim=True)
-        return getattr(x, method)(axis=axis)
+            options["keepdim"] = True
+        return getattr(x, method)(axis=axis, **options)
 
     return apply
 
 
-def _named(reduction: str) -> Callable[..., object]:
-    """A reduction that is no method."""
-
-    def apply(
-        x: Lazy, axis: int | None = None, keepdim: int | None = False, **options: int | None
-    ) -> object:
-        axis = options.pop("dim", axis)
-        keepdim = options.pop("keepdims", keepdim)
-        if any(value is not None for value in options.values()):
-            raise TypeError(", ".join(options))
-        if keepdim is True:
-            return x.reduction(reduction, axis=axis, keepdim=True)
-        return x.reduction(reduction, axis=axis)
-
-    return apply
+_CORRECTIONS = {"ddof", "correction"}
 
 
 def _norm(x: Lazy, ord: object = None, dim: int | None = None, **options: int | None) -> Lazy:
@@ -330,6 +313,8 @@ def _extreme_pair(method: str, both: str) -> Callable[..., object]:
         if (args and isinstance(args[0], Foreign)) or not isinstance(x, LAZY):
             return _BOTH[f"{method}imum"](x, *args, **options)
         axis = options.pop("dim", options.pop("axis", args[0] if args else None))
+        if axis is None:
+            return _over(method)(x)
         if axis in (-1, x.nbatchdims + 2):
             return _over(method)(x, axis), _over(f"arg{method}")(x, axis)
         return getattr(x, both)(axis=axis, **options)
@@ -448,14 +433,12 @@ _BOTH: dict[str, Callable[..., object]] = {
     **dict.fromkeys(("clip", "clamp"), _clip),
     "clamp_min": lambda x, min: _clip(x, min),
     "clamp_max": lambda x, max: _clip(x, None, max),
-    **{name: _over(name) for name in ("sum", "argmin", "argmax", "logsumexp")},
+    **{name: _over(name) for name in ("sum", "argmin", "argmax", "logsumexp", "var")},
+    **{name: _over(name) for name in ("mean", "prod", "any", "all")},
+    "count_nonzero": _over("count"),
+    "softmax": lambda x, dim: x.softmax(dim),
     "amin": _over("min"),
     "amax": _over("max"),
-    "mean": _named("Mean"),
-    "prod": _named("Prod"),
-    "any": _named("Any"),
-    "all": _named("All"),
-    "count_nonzero": _named("Count"),
     **dict.fromkeys(("norm", "vector_norm"), _norm),
     **dict.fromkeys(("concatenate", "concat", "cat"), _joined),
     "real": lambda x: x.real,

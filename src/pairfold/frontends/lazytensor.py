@@ -43,7 +43,9 @@ from .lazy import (
 from .leaves import Leaf, alike, is_array, library_from
 from .methods import add_methods, whole
 from .recording import record_calls, recorded_as
-from .reducing import COMPONENTS, Reducing
+from .reducing import COMPONENTS
+from .softmax import SoftMax
+from .summaries import Summaries
 from .typed import RealMethods, binary, scaling
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ _OF_VARIABLES = {
 }
 
 
-class LazyTensor(Reducing, RealMethods):
+class LazyTensor(Summaries, RealMethods):
     """An array (..., M, N, D) that is a formula of arrays, computed only when it is reduced.
 
     Args:
@@ -186,6 +188,8 @@ class LazyTensor(Reducing, RealMethods):
 
     @scaling
     def __mul__(self, other: object) -> Lazy | int:
+        if isinstance(other, SoftMax):
+            return NotImplemented
         if is_number(other, 0):
             return 0
         if is_number(other, 1):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -43,8 +43,16 @@ if TYPE_CHECKING:
 
 _V = TypeVar("_V")
 
+# Reductions that may be reduced again, over one axis after the other; of truth values and counts
+# by a method of arrays.
+_REPEATED = {"Sum", "Mean", "Prod", "Min", "Max", "LogSumExp"}
+_OF_WHOLE_NUMBERS = {"Any": "any", "All": "all", "Count": "sum"}
+
 if TYPE_CHECKING:
     from .lazysolve import Solved
+
+
+Axes: TypeAlias = int | Sequence[int] | None
 
 
 class _Left(int):
@@ -73,8 +81,8 @@ class Reducing(Tensor):
         reduction_op: str,
         other: object = None,
         opt_arg: int | None = None,
-        axis: int | None = None,
-        dim: int | None = None,
+        axis: Axes = None,
+        dim: Axes = None,
         call: bool = True,
         is_complex: bool | None = None,
         **options: Unpack[ReductionOptions],
@@ -85,7 +93,8 @@ class Reducing(Tensor):
             reduction_op: a name of the table of reductions.
             other: the weight, a lazy tensor, for those that take one.
             opt_arg: K, for lists of the smallest.
-            axis, dim: the axis that is reduced; two names of one argument.
+            axis, dim: the axis that is reduced, also from the end: -3 is i, -2 is j. Two names of
+                one argument. Sums, means, extrema and their like may be over several: (0, 1).
             call: compute at once; False gives a callable.
             options: `keepdim=True` keeps the reduced axis, with size 1, so that results are
                 (..., M, 1, D) or (..., 1, N, D): what a LazyTensor is made of;
@@ -99,24 +108,20 @@ class Reducing(Tensor):
         Raises:
             OptionError, ArgumentError, ArrayTypeError, ShapeError: what does not fit.
         """
-        kept = self._kept(axis if axis is not None else dim)
+        axis = axis if axis is not None else dim
+        if isinstance(axis, (tuple, list)):
+            return self._over_several(reduction_op, axis, other=other, call=call, **options)
+        kept = self._kept(axis)
         accuracy, rest = _separated(_keepdim(options))
         checked_call(rest)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
-        if other is not None and not isinstance(other, Tensor):
-            raise ArrayTypeError(
-                "a weight is a LazyTensor", found=f"a {type(other).__name__}", hint="Vj(weights)"
-            )
-        if other is not None and other.is_complex:
-            raise ArrayTypeError(
-                "a weight cannot be complex", found=repr(other), hint="weight.real, weight.imag"
-            )
-        checked_weight(row, None if other is None else "a lazy tensor")
-        joined = self if other is None else self._like(self.node, other)
+        weight = None if other is None else _real_weight(other)
+        checked_weight(row, None if weight is None else "a lazy tensor")
+        joined = self if weight is None else self._like(self.node, weight)
         reduced = Reduced(
             joined,
-            None if other is None else other.node,
+            None if weight is None else weight.node,
             name,
             kept,
             length,
@@ -145,27 +150,123 @@ class Reducing(Tensor):
         axis = self.nbatchdims + 1 if axis is None else axis
         return self.reduction(reduction_op, axis=axis, call=False, **options).explain()
 
-    def _kept(self, axis: int | None) -> Axis:
+    def _kept(self, axis: object) -> Axis:
         """The index that a reduction over `axis` keeps."""
-        batches = self.nbatchdims
-        if isinstance(axis, bool) or axis not in (batches, batches + 1):
+        place = self._place(axis)
+        if place not in (0, 1):
+            batches = self.nbatchdims
             where = f"{batches} (over i) or {batches + 1} (over j)"
             if axis is None:
                 raise AxisError("a reduction needs an axis", hint=f"axis={where}")
             raise OptionError(f"axis must be {where}", found=f"axis={axis!r}")
-        return Axis.J if axis == batches else Axis.I
+        return Axis.J if place == 0 else Axis.I
+
+    def _place(self, axis: object) -> int | None:
+        """0 for the axis of i, 1 for j, 2 for components, from either end; None for no axis."""
+        if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+            return None
+        place = int(axis) + 3 if axis < 0 else int(axis) - self.nbatchdims
+        return place if place in range(3) else None
+
+    # -- several axes ---------------------------------------------------------------------------
+
+    def _over_several(
+        self,
+        name: str,
+        axes: Sequence[int] | None,
+        *,
+        other: object = None,
+        call: bool = True,
+        **options: Unpack[ReductionOptions],
+    ) -> Result:
+        """A reduction over several axes, or over all (None): of results, one after the other.
+
+        An axis of one component is dropped with the last of the others, as `shape` drops it.
+
+        Raises:
+            OptionError: axes that cannot be, a reduction that is no number to be reduced again,
+                options that are for one pass.
+        """
+        name, _ = checked_reduction(name)
+        places = self._places(name, axes)
+        accuracy, rest = _separated(_keepdim(options))
+        keepdim = rest.pop("keepdim", None)
+        if self.symbols or self.library is None or not call or rest.get("out") is not None:
+            raise OptionError(
+                "several axes are reduced one after the other: nothing can wait, nor be filled",
+                found=repr(self) if call else "call=False",
+                hint="over one axis, then over the other of the result",
+            )
+        ranges = self.ranges if rest.get("ranges") is None else rest["ranges"]
+        if ranges is not None and name == "Mean" and {0, 1} <= places:
+            raise OptionError("a mean over both axes cannot have ranges", hint="Sum and Count")
+        first = self.nbatchdims + max(places - {2})
+        found = self.reduction(name, other, axis=first, **accuracy, **rest)
+        dim = found.shape[-1]
+        if {0, 1} <= places:
+            found = self._again(name, found, accuracy)[..., None, :]
+        if 2 in places:
+            found = self._again(name, self.library.moved(found, -1, -2), accuracy)[..., None]
+        if axes is None and self.batch:
+            found = self._again(name, found.reshape(-1, 1), accuracy)
+        sizes = [1 if axes is None else n for n in self.batch]
+        pairs = [1 if k in places else (self.ni, self.nj)[k] or 1 for k in (0, 1)]
+        last = [] if 2 in places or (dim == 1 and {0, 1} <= places) else [dim]
+        if keepdim:
+            return found.reshape((*sizes, *pairs, 1 if 2 in places else dim))
+        kept = (
+            [] if axes is None else [*sizes, *(n for k, n in enumerate(pairs) if k not in places)]
+        )
+        return found.reshape((*kept, *last))[()]
+
+    def _places(self, name: str, axes: Sequence[int] | None) -> set[int]:
+        """The numbers of several axes; all of them where they are left out.
+
+        Raises:
+            OptionError: no axis, one that does not exist, one that is named twice; a reduction of
+                one axis.
+        """
+        found = [0, 1, 2] if axes is None else [self._place(axis) for axis in axes]
+        places = {place for place in found if place is not None}
+        first = self.nbatchdims
+        if name not in _REPEATED and name not in _OF_WHOLE_NUMBERS:
+            raise OptionError(
+                f"{name} is over one axis",
+                found=f"axis={axes!r}",
+                hint=f"axis={first} (over i) or {first + 1} (over j)",
+            )
+        if not places or len(places) < len(found) or places == {2}:
+            raise OptionError(
+                f"several axes are some of {first} (i), {first + 1} (j), {first + 2} (components)",
+                found=f"axis={axes!r}",
+            )
+        return places
+
+    def _again(self, name: str, array: Array, accuracy: Mapping[str, Any]) -> Array:
+        """The reduction of results (..., N, E) over their last axis but one: (..., E)."""
+        if name in _OF_WHOLE_NUMBERS:
+            return getattr(array, _OF_WHOLE_NUMBERS[name])(-2)
+        column = self._column_variable(array)
+        return column.reduction(name, axis=column.nbatchdims + 1, **accuracy)[..., 0, :]
 
     # -- reductions by name ---------------------------------------------------------------------
 
     def _either(
-        self, vector: str, name: str, axis: int | None, dim: int | None, options: MethodOptions
+        self,
+        vector: Callable[[], Result] | str,
+        name: str,
+        axis: Axes,
+        dim: Axes,
+        options: MethodOptions,
     ) -> Result:
-        """An operation on the components for the last axis, else a reduction.
+        """An operation on the components for the last axis, else a reduction; None for all axes.
 
         The last axis is kept, with size 1, whatever `keepdim`: `shape` does not show it.
         """
         axis = dim if dim is not None else axis
-        if isinstance(axis, bool) or axis not in (-1, self.nbatchdims + 2):
+        if axis is None:
+            return self._over_several(name, None, **options)  # pyright: ignore (all of them)
+        if isinstance(axis, (tuple, list)) or self._place(axis) != 2:
             return self.reduction(name, axis=axis, **options)
         if options:
             known = (*OPTIONS, *HINTS, *CALL_OPTIONS, "keepdim", "call", "axis", "dim")
@@ -173,9 +274,9 @@ class Reducing(Tensor):
             if error is not None:
                 raise error
         self._check_components(axis, name.lower())
-        return self._over_components(vector)
+        return self._over_components(vector) if isinstance(vector, str) else vector()
 
-    def _check_components(self, axis: int | None, method: str) -> None:
+    def _check_components(self, axis: Axes, method: str) -> None:
         """Raise where an axis was left out and there is but one component, by the formula.
 
         Raises:
@@ -201,12 +302,12 @@ class Reducing(Tensor):
     ) -> Self: ...
     @overload
     def sum(
-        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = -1, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result: ...
     def sum(
-        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = COMPONENTS, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
-        """The sum over the components (the default), or over i or j: an array."""
+        """The sum over the components (the default), or over i, j or several axes: an array."""
         return self._either("Sum", "Sum", axis, dim, options)
 
     @overload
@@ -215,12 +316,12 @@ class Reducing(Tensor):
     ) -> Self: ...
     @overload
     def min(
-        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = -1, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result: ...
     def min(
-        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = COMPONENTS, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
-        """The smallest of the components (the default), or over i or j: an array."""
+        """The smallest of the components (the default), or over i, j or several axes: an array."""
         return self._either("Min", "Min", axis, dim, options)
 
     @overload
@@ -229,12 +330,12 @@ class Reducing(Tensor):
     ) -> Self: ...
     @overload
     def max(
-        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = -1, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result: ...
     def max(
-        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = COMPONENTS, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
-        """The largest of the components (the default), or over i or j: an array."""
+        """The largest of the components (the default), or over i, j or several axes: an array."""
         return self._either("Max", "Max", axis, dim, options)
 
     @overload
@@ -243,10 +344,10 @@ class Reducing(Tensor):
     ) -> Self: ...
     @overload
     def argmin(
-        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = -1, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result: ...
     def argmin(
-        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = COMPONENTS, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """Where the smallest stands: among the components (the default), or over i or j."""
         return self._either("ArgMin", "ArgMin", axis, dim, options)
@@ -257,52 +358,62 @@ class Reducing(Tensor):
     ) -> Self: ...
     @overload
     def argmax(
-        self, axis: int = -1, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = -1, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result: ...
     def argmax(
-        self, axis: int = COMPONENTS, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = COMPONENTS, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """Where the largest stands: among the components (the default), or over i or j."""
         return self._either("ArgMax", "ArgMax", axis, dim, options)
 
+    def mean(
+        self, axis: Axes = COMPONENTS, dim: Axes = None, **options: Unpack[MethodOptions]
+    ) -> Result:
+        """The mean of the components (the default), or over i, j or several axes: an array."""
+
+        def of_components() -> Result:
+            return self._over_components("Sum") * (1 / (self.ndim // (1 + self.is_complex)))
+
+        return self._either(of_components, "Mean", axis, dim, options)
+
     def sum_reduction(
-        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = None, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """The sum over i or j."""
         return self.reduction("Sum", axis=axis, dim=dim, **options)
 
     def min_reduction(
-        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = None, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """The smallest value over i or j."""
         return self.reduction("Min", axis=axis, dim=dim, **options)
 
     def max_reduction(
-        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = None, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """The largest value over i or j."""
         return self.reduction("Max", axis=axis, dim=dim, **options)
 
     def argmin_reduction(
-        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = None, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """The index of the smallest value over i or j."""
         return self.reduction("ArgMin", axis=axis, dim=dim, **options)
 
     def argmax_reduction(
-        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = None, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """The index of the largest value over i or j."""
         return self.reduction("ArgMax", axis=axis, dim=dim, **options)
 
     def min_argmin(
-        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = None, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """The smallest value over i or j, and its index."""
         return self.reduction("Min_ArgMin", axis=axis, dim=dim, **options)
 
     def max_argmax(
-        self, axis: int | None = None, dim: int | None = None, **options: Unpack[MethodOptions]
+        self, axis: Axes = None, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
         """The largest value over i or j, and its index."""
         return self.reduction("Max_ArgMax", axis=axis, dim=dim, **options)
@@ -339,8 +450,8 @@ class Reducing(Tensor):
 
     def logsumexp(
         self,
-        axis: int | None = None,
-        dim: int | None = None,
+        axis: Axes = None,
+        dim: Axes = None,
         weight: object = None,
         **options: Unpack[WeightedOptions],
     ) -> Result:
@@ -432,7 +543,7 @@ class Reducing(Tensor):
             return self.t().__matmul__(v, **options)
         return self.t().__matmul__(rows.swapaxes(-1, -2), **options).swapaxes(-1, -2)
 
-    def _column_variable(self, columns: Array) -> Tensor:
+    def _column_variable(self, columns: Array) -> Reducing:
         """An array (..., N, E) as a variable indexed by j, also where N is 1."""
         is_complex = library_from(columns).dtype(columns) in COMPLEX
         found = object.__new__(self.class_for(is_complex))
@@ -514,6 +625,23 @@ class Reducing(Tensor):
         if NUMPY.dtype(v) not in COMPLEX:
             vectors = library.cast_like(vectors, like)
         return library.to_numpy(matrix @ vectors)
+
+
+def _real_weight(other: object) -> Tensor:
+    """The weight of a reduction.
+
+    Raises:
+        ArrayTypeError: it is no lazy tensor of real numbers.
+    """
+    if not isinstance(other, Tensor):
+        raise ArrayTypeError(
+            "a weight is a LazyTensor", found=f"a {type(other).__name__}", hint="Vj(weights)"
+        )
+    if other.is_complex:
+        raise ArrayTypeError(
+            "a weight cannot be complex", found=repr(other), hint="weight.real, weight.imag"
+        )
+    return other
 
 
 def _separated(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
