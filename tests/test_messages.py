@@ -310,9 +310,9 @@ def _options() -> dict[str, Case]:
             good,
         ),
         "weighted vectors": (
-            lambda: Genred("x-y", ALIASES, "LogSumExp", axis=1, formula2="b"),
+            lambda: Genred("x-y", ALIASES, "LogSumExp", axis=1, formula2="Concat(b,b)"),
             DimError,
-            "Sum(f), SqNorm2(f) or Elem(f, m) make a scalar of a vector; without formula2, Log",
+            "Sum(f), SqNorm2(f) or Elem(f, m) make a scalar of a vector",
             lambda: np.exp(
                 Genred("-SqNorm2(x-y)", ALIASES, "LogSumExp", axis=1, formula2="b")(X, Y, B)
             ),
@@ -482,12 +482,12 @@ def test_no_advice_loses_a_mask_or_a_part() -> None:
         assert not {"asarray", "astype"} & set(str(caught.value).replace("(", ".").split("."))
 
 
-def test_a_weighted_reduction_says_that_the_weight_asks_for_scalars() -> None:
+def test_a_weighted_reduction_says_what_the_weight_asks_for() -> None:
     for name in ("LogSumExp", "SumSoftMaxWeight"):
-        with pytest.raises(DimError, match=f"with a weight, {name} needs") as caught:
-            Genred("x-y", ALIASES, name, formula2="b")
-        assert "x-y has dimension 3" in str(caught.value)  # in the words of the formula
-        assert ("without formula2" in str(caught.value)) == (name == "LogSumExp")
+        with pytest.raises(DimError, match=f"{name} needs .* or of its weight's") as caught:
+            Genred("x-y", ALIASES, name, formula2="Concat(b,b)")
+        # In the words of the formula.
+        assert "x-y has dimension 3, the weight 2" in str(caught.value)
 
 
 def test_words_of_other_programs() -> None:

@@ -885,7 +885,7 @@ def test_options_that_cannot_be_are_refused_at_construction(
 def test_formulas_that_must_be_scalars_are_checked_at_construction(
     name: str, weighted: bool
 ) -> None:
-    options = {"formula2": "y"} if weighted else {}
+    options = {"formula2": "Concat(y,y)"} if weighted else {}
     with pytest.raises(DimError, match="dimension 1") as caught:
         Genred("v+y", XY, name, axis=1, **options)
     assert isinstance(caught.value, ValueError)

@@ -48,6 +48,9 @@ def differentiable(
     Raises:
         DerivativeError: a row names reductions that are not there, or that give something else.
     """
+    if fold.components:
+        parts = [differentiable(x, library, arrays, ranges, apply) for x in fold.components]
+        return tuple(library.concatenated(list(results)) for results in zip(*parts, strict=True))
     how = fold.row.differentiated
     if isinstance(how, PullBack):
         return apply(fold, library, arrays, ranges)

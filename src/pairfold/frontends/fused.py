@@ -47,6 +47,11 @@ class Several(FormulaReduction):
     """
 
     def __init__(self, folds: Sequence[FormulaReduction], kept: Axis | None = None) -> None:
+        if any(fold.components for fold in folds):
+            raise UnsupportedError(
+                "weighted reductions of vectors of exponents are passes of their own",
+                hint="one for each component: Elem(f, k) with the weight Elem(g, k)",
+            )
         first = folds[0]
         super().__init__(
             first.formula,

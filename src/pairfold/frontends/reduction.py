@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,17 @@ class FormulaReduction:
     beside: tuple[Hashable, ...] = ()
     # Whether the kernel is a fused one: see FusedReductions.
     fused = False
+    # Reductions that results are those of, one for each component: see Componentwise.
+    components: tuple[FormulaReduction, ...] = ()
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, formula: Node, *args: object, **named: object) -> FormulaReduction:
+            """Of vectors of exponents with weights, a `Componentwise` one."""
+            weight = named.get("weight", args[5] if len(args) > 5 else None)
+            if cls is FormulaReduction and weight is not None and formula.dim > 1:
+                from .componentwise import Componentwise as cls
+            return object.__new__(cls)
 
     def __init__(
         self,
@@ -652,17 +663,14 @@ def check_formulas(
     Raises:
         DimError: a formula that should be a scalar is not.
     """
-    if formula.dim == 1 or not (row.scalar or weight is not None):
+    fits = weight is None or weight.dim in (1, formula.dim)
+    if formula.dim == 1 or (fits and not row.scalar):
         return
-    found = f"{formula_text(formula, names or {})} has dimension {formula.dim}"
-    scalar = "Sum(f), SqNorm2(f) or Elem(f, m) make a scalar of a vector"
-    if weight is None or row.scalar:
-        raise DimError(f"{row.name} needs a formula of dimension 1", found=found, hint=scalar)
-    alone = f"; without formula2, {row.name} takes vectors" if row.weighted == "may" else ""
+    size = "" if weight is None else f", the weight {weight.dim}"
     raise DimError(
-        f"with a weight, {row.name} needs a formula of dimension 1; weights may be vectors",
-        found=found,
-        hint=scalar + alone,
+        f"{row.name} needs a formula of dimension 1" + ", or of its weight's" * (not row.scalar),
+        found=f"{formula_text(formula, names or {})} has dimension {formula.dim}{size}",
+        hint="Sum(f), SqNorm2(f) or Elem(f, m) make a scalar of a vector",
     )
 
 

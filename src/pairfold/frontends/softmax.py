@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ..core.node import Axis
-from ..errors import ArrayTypeError, ReducedError
+from ..errors import ArrayTypeError, ReducedError, ShapeError
 from .leaves import is_array
 from .typed import ReductionOptions, Result
 
@@ -59,6 +59,12 @@ class SoftMax:
                 "these weights add up to 1 along i, and a product sums over j",
                 found=repr(self),
                 hint="u @ K.softmax(0) sums over i; (K - Vj(K.logsumexp(axis=0))).exp() @ v over j",
+            )
+        if self._tensor.ndim != 1:
+            raise ShapeError(
+                "only weights that are one for each pair can be multiplied with vectors",
+                found=repr(self),
+                hint="(K.softmax(1) * V).sum(1) takes each component by its own weights",
             )
         flat = len(v.shape) == 1
         columns = v.reshape(-1, 1) if flat else v

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ..arrays.registry import TORCH
-from ..errors import OptionError, ShapeError
+from ..errors import OptionError
 from ..ops.table import OPERATIONS
 from .reducing import COMPONENTS, Axes, Reducing
 from .softmax import SoftMax
@@ -115,19 +115,13 @@ class Summaries(Reducing):
         """The soft-max along i or j: weights e^self / sum e^self, which are never computed.
 
         `K.softmax(1) @ v` is their mean of v, `(K.softmax(1) * V).sum(1)` that of a lazy tensor V,
-        whose values may depend on both i and j.
+        whose values may depend on both i and j. Of vectors, each component has weights of its own.
 
         Raises:
-            OptionError, AxisError: no such axis, or no scalars.
+            OptionError, AxisError: no such axis.
         """
         axis = dim if axis is None else axis
         kept = self._kept(axis)
-        if self.ndim != 1:
-            raise ShapeError(
-                "a soft-max is of scalars, one for each pair",
-                found=f"shape {self.shape}",
-                hint="x.sum(-1) makes scalars of vectors",
-            )
         return SoftMax(self, kept)
 
     # -- components -----------------------------------------------------------------------------

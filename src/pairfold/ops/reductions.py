@@ -494,7 +494,7 @@ reduction(
 
 reduction(
     "LogSumExpWeight",
-    "The same as LogSumExp with a weight: log sum_j e^F G.",
+    "The same as LogSumExp with a weight: log sum_j e^F G; of a vector F component by component.",
     **_SHIFTED,
     finish=lambda s, ends: [_log(s, ends, ends.state[0])],
     differentiated=Composition(("LogParts",)),
@@ -506,7 +506,7 @@ reduction(
 
 reduction(
     "SumSoftMaxWeight",
-    "Soft-max weighted mean: sum_j e^F G / sum_j e^F.",
+    "Soft-max weighted mean: sum_j e^F G / sum_j e^F; of a vector F component by component.",
     **_SHIFTED,
     totals=True,
     finish=lambda s, ends: [ends.state[0] / ends.total],
