@@ -20,7 +20,7 @@ class Componentwise(FormulaReduction):
     """log sum e^F G, sum e^F G / sum e^F and the like, of F and G component by component.
 
     The maximum that terms are measured from is a component's own, so each is a reduction of its
-    own, of a scalar: `components`. They are computed in one pass over the pairs, or in few.
+    own, of a scalar: `by_component`. They are computed in one pass over the pairs, or in few.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Componentwise(FormulaReduction):
         if self.weight.dim == 1:
             self.weight = OPERATIONS["SumT"](self.weight, formula.dim)
         pick = OPERATIONS["Elem"]
-        self.components = tuple(
+        self.by_component = tuple(
             self.with_formula(
                 pick(formula, k), self.variables, reduction, kept, pick(self.weight, k)
             )
@@ -65,13 +65,13 @@ class Componentwise(FormulaReduction):
 
     def folded(self) -> list[Folded]:
         """The reductions that a kernel for all components has."""
-        return [each for fold in self.components for each in fold.folded()]
+        return [each for fold in self.by_component for each in fold.folded()]
 
     def run(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
     ) -> tuple[Array, ...]:
         """New arrays of the results."""
-        together = self.derived("together", lambda: Several(self.components))
+        together = self.derived("together", lambda: Several(self.by_component))
         found = together.run(library, arrays, ranges)
         count = len(self.row.results)
         return tuple(library.concatenated(list(found[n::count])) for n in range(count))

@@ -48,8 +48,8 @@ def differentiable(
     Raises:
         DerivativeError: a row names reductions that are not there, or that give something else.
     """
-    if fold.components:
-        parts = [differentiable(x, library, arrays, ranges, apply) for x in fold.components]
+    if fold.by_component:
+        parts = [differentiable(x, library, arrays, ranges, apply) for x in fold.by_component]
         return tuple(library.concatenated(list(results)) for results in zip(*parts, strict=True))
     how = fold.row.differentiated
     if isinstance(how, PullBack):

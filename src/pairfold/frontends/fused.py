@@ -47,7 +47,7 @@ class Several(FormulaReduction):
     """
 
     def __init__(self, folds: Sequence[FormulaReduction], kept: Axis | None = None) -> None:
-        if any(fold.components for fold in folds):
+        if any(fold.by_component for fold in folds):
             raise UnsupportedError(
                 "weighted reductions of vectors of exponents are passes of their own",
                 hint="one for each component: Elem(f, k) with the weight Elem(g, k)",

@@ -43,7 +43,7 @@ from .lazy import (
 from .leaves import Leaf, alike, is_array, library_from
 from .methods import add_methods, whole
 from .recording import record_calls, recorded_as
-from .reducing import COMPONENTS
+from .reducing import COMPONENTS, Reducing
 from .softmax import SoftMax
 from .summaries import Summaries
 from .typed import RealMethods, binary, scaling
@@ -558,7 +558,7 @@ def _holds_complex(x: object) -> bool:
 
 
 add_methods(LazyTensor, for_complex=False)
-for _class in (Tensor, Reducing, LazyTensor):
+for _class in (Tensor, Reducing, Summaries, LazyTensor):
     record_calls(_class)
 
 

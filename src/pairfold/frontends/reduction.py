@@ -33,10 +33,8 @@ from ..core.cache import Cache, Limit
 from ..core.dtypes import DTYPES, RESULTS
 from ..core.library import Array, Device, NumpyArray, Results
 from ..core.node import Axis, Node
-from ..core.show import formula_text
 from ..errors import (
     DerivativeError,
-    DimError,
     InternalError,
     MemoryLimitError,
     ShapeError,
@@ -53,6 +51,7 @@ from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
 from .accuracy import Accuracy
+from .foldable import check_formulas
 from .ranges import Ranges
 
 T = TypeVar("T")
@@ -118,7 +117,7 @@ class FormulaReduction:
     # Whether the kernel is a fused one: see FusedReductions.
     fused = False
     # Reductions that results are those of, one for each component: see Componentwise.
-    components: tuple[FormulaReduction, ...] = ()
+    by_component: tuple[FormulaReduction, ...] = ()
 
     if not TYPE_CHECKING:
 
@@ -653,25 +652,6 @@ class FormulaReduction:
 
 def _dot(x: Node, y: Node) -> Node:
     return OPERATIONS["Sum"](x * y)
-
-
-def check_formulas(
-    row: Reduction, formula: Node, weight: Node | None, names: Mapping[int, str] | None = None
-) -> None:
-    """Raise unless the reduction can fold these formulas.
-
-    Raises:
-        DimError: a formula that should be a scalar is not.
-    """
-    fits = weight is None or weight.dim in (1, formula.dim)
-    if formula.dim == 1 or (fits and not row.scalar):
-        return
-    size = "" if weight is None else f", the weight {weight.dim}"
-    raise DimError(
-        f"{row.name} needs a formula of dimension 1" + ", or of its weight's" * (not row.scalar),
-        found=f"{formula_text(formula, names or {})} has dimension {formula.dim}{size}",
-        hint="Sum(f), SqNorm2(f) or Elem(f, m) make a scalar of a vector",
-    )
 
 
 def fill(library: ArrayLibrary, out: Results, found: Results, fold: FormulaReduction) -> Results:
