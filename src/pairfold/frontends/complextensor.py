@@ -276,12 +276,12 @@ class ComplexLazyTensor(Reducing, ComplexMethods):
     def cos(self) -> ComplexLazyTensor:
         """The cosine."""
         x, y = self.real, self.imag
-        return joined(x.cos() * _cosh(y), -x.sin() * _sinh(y))
+        return joined(x.cos() * y.cosh(), -x.sin() * y.sinh())
 
     def sin(self) -> ComplexLazyTensor:
         """The sine."""
         x, y = self.real, self.imag
-        return joined(x.sin() * _cosh(y), x.cos() * _sinh(y))
+        return joined(x.sin() * y.cosh(), x.cos() * y.sinh())
 
     def tanh(self) -> ComplexLazyTensor:
         """The hyperbolic tangent."""
@@ -338,15 +338,6 @@ def joined(x: LazyTensor, y: LazyTensor) -> ComplexLazyTensor:
 def polar(size: LazyTensor, angle: LazyTensor) -> ComplexLazyTensor:
     """The complex tensor of moduli and angles."""
     return joined(size * angle.cos(), size * angle.sin())
-
-
-def _cosh(y: LazyTensor) -> LazyTensor:
-    return (y.exp() + (-y).exp()) * 0.5
-
-
-def _sinh(y: LazyTensor) -> LazyTensor:
-    """By the hyperbolic tangent, which is exact near 0."""
-    return y.tanh() * _cosh(y)
 
 
 def _is_number(x: object) -> bool:
