@@ -322,6 +322,12 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "Cos": torch.cos,
     "Tanh": _Tanh.apply,
     "Abs": torch.abs,
+    "Sigmoid": torch.sigmoid,
+    "Softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    "Erf": torch.erf,
+    "Asinh": torch.asinh,
+    "Maximum": lambda x, y: torch.maximum(*torch.broadcast_tensors(x, y)),
+    "Minimum": lambda x, y: torch.minimum(*torch.broadcast_tensors(x, y)),
     "Sign": lambda x: torch.where(x.isnan(), 0.0, x.sign()),
     "Step": lambda x: torch.where(x < 0, 0.0, 1.0).to(x.dtype),
     "ReLU": lambda x: torch.where(x < 0, 0.0, x),
@@ -396,7 +402,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
 # What gives whole numbers, or operands themselves, for operands that are whole numbers.
 _WHOLE = set(
     words("""
-        Number Leaf Add Subtract Minus Mult Square Abs Sign Step ReLU LessThan LessOrEqual Equal
+        Number Leaf Add Subtract Minus Mult Square Abs Sign Step ReLU Maximum Minimum LessThan
+    LessOrEqual Equal
     NotEqual IfElse Where Clamp ClampInt Floor Sum SumT Scalprod SqNorm2 SqDist Concat Extract
     ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot MatVecMult VecMatMult TensorProd
     TensorDot Kron Tile Stretch SumOfBlocks BlockSums Diag Diagonal WeightedSqNorm
@@ -404,7 +411,8 @@ _WHOLE = set(
 )
 _ROUNDLESS = set(
     words("""
-        Leaf Minus Abs Sign Step ReLU LessThan LessOrEqual Equal NotEqual IfElse Where Clamp
+        Leaf Minus Abs Sign Step ReLU Maximum Minimum LessThan LessOrEqual Equal NotEqual IfElse
+    Where Clamp
         ClampInt
     Floor SumT Concat Extract ExtractT Elem ElemT Max Min ArgMax ArgMin OneHot Tile Stretch
     Diag Diagonal Complex ComplexReal ComplexImag Real2Complex Imag2Complex Conj""")

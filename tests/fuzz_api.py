@@ -512,7 +512,7 @@ class Judge:
         )
 
 
-NOT_SMOOTH = ("Atan2", "ComplexAngle", "ReLU", "Clamp", "ClampInt")
+NOT_SMOOTH = ("Atan2", "ComplexAngle", "ReLU", "Clamp", "ClampInt", "Maximum", "Minimum")
 SELECTIONS = {*programs.SELECTING, "ArgMin", "ArgMax", "ArgKMin"}
 REDUCTIONS_RESULTS = {"Min_ArgMin": (0, 1), "Max_ArgMax": (0, 1), "KMin_ArgKMin": (0, 1)}
 

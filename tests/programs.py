@@ -100,11 +100,11 @@ ACCURACY += (("sum_scheme", "kahan_scheme"), ("sum_scheme", "block_sum"))
 
 ANYWHERE = words("""
     Minus Square Sin Cos Tanh Abs Atan ReLU Exp Sign Step Floor SinXDivX Minus Square Exp
-    Sin""")
+    Sin Sigmoid Softplus Erf Asinh""")
 POSITIVE = ("Sqrt", "Rsqrt", "Log", "Inv", "XLogX")
 TWO = words("""
     Add Subtract Mult Add Subtract Mult Divide LessThan LessOrEqual Equal NotEqual Atan2
-    Powf""")
+    Powf Maximum Minimum""")
 FLAT = ("Sign", "Step", "Floor", "Round", "LessThan", "LessOrEqual", "Equal", "NotEqual")
 
 

@@ -113,11 +113,13 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "Imag2Complex": lambda x: x.imag2complex(),
     "ComplexDivide": operator.truediv,
     "Conj": lambda z: z.conj(),
+    "Maximum": lambda x, y: x.maximum(y) if isinstance(x, LazyTensor) else y.maximum(x),
+    "Minimum": lambda x, y: x.minimum(y) if isinstance(x, LazyTensor) else y.minimum(x),
 }
 _SAME_NAME = words("""
     Sqrt Rsqrt Exp Log Sin Cos Tanh Sign Step Asin Acos Atan Atan2 Floor Round SinXDivX
     XLogX SqNorm2 Norm2 SqDist Normalize MatVecMult VecMatMult TensorProd SoftDTW_SqDist
-    Grad Diff Divergence Laplacian""")
+    Grad Diff Divergence Laplacian Sigmoid Softplus Erf Asinh""")
 
 
 class NotLazy(Exception):
