@@ -123,6 +123,24 @@ def small(x: Any, y: Any, b: Any) -> Any:
 
 
 @FOLLOWED
+def test_soft_max_and_summaries_in_compiled_programs():
+    def program(x: Any, y: Any, b: Any) -> Any:
+        products = Vi(x) | Vj(y)
+        weights = products.softmax(1)
+        means = weights @ b, b[:, 0] @ products.T.softmax(0), (weights * Vj(y)).sum(1)
+        return *means, products.mean(1), products.var(0), (products > 0).count(1)
+
+    x, y, b = points(17, 23)
+    dense = x @ y.T
+    weights = dense.softmax(1)
+    want = weights @ b, weights @ b[:, 0], weights @ y, dense.mean(1), dense.var(0), (dense > 0)
+    found = torch.compile(program, fullgraph=True, backend="eager")(x, y, b)
+    same(
+        [each.squeeze() for each in found], [each.squeeze() for each in (*want[:5], want[5].sum(1))]
+    )
+
+
+@FOLLOWED
 def test_gradients_and_sizes_of_one_and_none():
     compiled = torch.compile(small, fullgraph=True, backend="aot_eager", dynamic=True)
     for rows, columns in ((17, 23), (1, 23), (17, 1), (0, 5)):

@@ -139,7 +139,7 @@ class Foreign:
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        name = _name_of(func)
+        name = name_of(func)
         return applied("torch", name, args, kwargs or {}, next(_tensors(args, kwargs or {}), None))
 
     # Type checkers would take any name for an attribute, and lazy tensors for arrays.
@@ -167,7 +167,7 @@ LAZY: type[Lazy] = Foreign  # pyright: ignore
 
 
 @constant
-def _name_of(function: Callable[..., object]) -> str:
+def name_of(function: Callable[..., object]) -> str:
     """The name of one of torch's functions or methods."""
     return function.__name__.strip("_")
 

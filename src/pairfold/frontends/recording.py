@@ -28,7 +28,7 @@ _PLAIN = {"__new__", "__getattr__", "__repr__", "__str__", "__bool__", "__len__"
     *("__array__", "__array_ufunc__", "__array_function__", "__torch_function__"),
     *("__deepcopy__", "__reduce__", "class_for", "restored", "dim"),
 }
-_LAZY = ("real", "imag")  # properties that are lazy tensors
+_LAZY = ("real", "imag", "T")  # properties that can be operands again
 
 
 def recorded_as(name: str) -> Callable[[Function], Function]:

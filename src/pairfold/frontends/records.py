@@ -35,6 +35,7 @@ from .lazytensor import where
 from .leaves import Leaf, array_leaf
 from .recording import Recorded
 from .reduced import Reduced
+from .softmax import SoftMax, multiplied
 from .traced import checked_in_graph
 
 _SIZE = 9973  # of every axis of a stand-in that is not 1 and whose size is no part of a formula
@@ -44,8 +45,9 @@ _OF_ROWS = {
     *("matmul", "rmatmul", "dot", "mv", "mm", "bmm"),
 }
 _CHANGED = ("ranges", "backend")  # what programs set of a lazy tensor
-_FUNCTIONS = {"where": where, "applied": applied}
+_FUNCTIONS = {"where": where, "applied": applied, "multiplied": multiplied}
 
+_RECORDED = (Lazy, Reduced, SoftMax, Genred)  # what may have a record
 _Operand = tuple[object, ...]  # what it is, and what that needs
 _Spec = tuple[torch.dtype, str, tuple[int, ...]]  # a stand-in
 _Made: TypeAlias = Any  # what calls take and give
@@ -102,7 +104,7 @@ class _Operands:
         """An operand in the words of a record."""
         if isinstance(x, Tensor):
             return "tensor", self.tensor(x)
-        if isinstance(x, (Lazy, Reduced, Genred)):
+        if isinstance(x, _RECORDED):
             self.classes.append(type(x))
             return self.part(_record_of(x))
         if isinstance(x, (list, tuple)):
@@ -128,9 +130,9 @@ class _Operands:
     def kinds(self) -> list[type]:
         """The classes of what a call makes of lazy tensors."""
         first = self.classes[0]
-        if first is Reduced:
-            return [Reduced]
-        return [first, first.class_for(False), first.class_for(True), Reduced]
+        if not issubclass(first, Lazy):
+            return [first]
+        return [first, first.class_for(False), first.class_for(True), Reduced, SoftMax]
 
     def record(self, name: str, *operands: _Operand) -> Record | None:
         """The call of these operands; None where one of them has no place in a record."""
@@ -152,8 +154,9 @@ def record_call(
 ) -> object:
     """What a call gives, as torch.compile sees it; NotImplemented where it cannot be recorded."""
     first: _Made = args[0] if args else None
-    rows = (args[1] if name == "applied" else name) in _OF_ROWS
-    if name == "applied" and rows:
+    by_torch = name in ("applied", "multiplied")
+    rows = (args[1] if by_torch else name) in _OF_ROWS
+    if by_torch and rows:
         _tell_sides()
     operands = _Operands(rows)
     if name == "__init__":
@@ -182,7 +185,7 @@ def record_call(
     return NotImplemented
 
 
-def _record_of(x: Lazy | Reduced | Genred) -> Record | None:
+def _record_of(x: Recorded) -> Record | None:
     """The record of an object: its own, with what was set since, or one of the graph it has."""
     record = x._record
     if not isinstance(x, Lazy):
@@ -379,7 +382,7 @@ def _kind(calls: str, specs: Sequence[_Spec]) -> str:
             found = _made(calls, _stand_ins(specs))
         except Exception:  # the program is run as it is, and a plain call raises it again
             return "lost"
-    if isinstance(found, (Lazy, Reduced, Genred)):
+    if isinstance(found, _RECORDED):
         return type(found).__name__
     if isinstance(found, Tensor):
         return "tensor"

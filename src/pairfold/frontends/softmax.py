@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..core.node import Axis
 from ..errors import ArrayTypeError, ReducedError, ShapeError
+from .foreign import name_of
 from .leaves import is_array
+from .recording import made_now, record_calls, recorded_as
 from .typed import ReductionOptions, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .foreign import Lazy
+    from .records import Record
     from .summaries import Summaries
 
 
@@ -26,6 +29,7 @@ class SoftMax:
     `kept` is the index that is not summed over. Sums are `SumSoftMaxWeight`.
     """
 
+    _record: Record | None = None  # where torch.compile traces: the calls that make it
     __array_ufunc__ = None  # NumPy leaves operators to us
     __hash__ = None  # type: ignore[assignment]
 
@@ -114,12 +118,7 @@ class SoftMax:
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Operators of tensors, which leave it to us."""
-        name = func.__name__.strip("_")
-        found = next(x for x in args if isinstance(x, SoftMax))
-        if name in ("matmul", "rmatmul") and len(args) == 2:
-            reflected = (name == "matmul") != (args[0] is found)
-            return found.__rmatmul__(args[args[0] is found]) if reflected else found @ args[1]
-        raise _unknown(name, found)
+        return multiplied("torch", name_of(func), args)
 
     def __bool__(self) -> NoReturn:
         raise _unknown("truth", self)
@@ -127,13 +126,33 @@ class SoftMax:
     # Type checkers would take any name for an attribute.
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> NoReturn:
+        def __getattr__(self, name: str) -> object:
+            if self._record is not None and name in ("_tensor", "_kept", "_weight"):
+                return made_now(self, name)
             if name.startswith("_"):
                 raise AttributeError(name)
             raise _unknown(name, self)
 
     def __repr__(self) -> str:
         return f"<soft-max along axis {self.axis} of {self._tensor!r}>"
+
+
+record_calls(SoftMax)
+
+
+@recorded_as("multiplied")
+def multiplied(library: str, name: str, args: Sequence[object]) -> object:
+    """A function of two operands, one of which is a soft-max, by its operators.
+
+    Raises:
+        ReducedError: another one than a product of matrices.
+    """
+    found = next(x for x in args if isinstance(x, SoftMax))
+    if name not in ("matmul", "rmatmul") or len(args) != 2:
+        raise _unknown(f"{library}.{name}", found)
+    other = args[args[0] is found]
+    reflected = (name == "matmul") != (args[0] is found)
+    return found.__rmatmul__(other) if reflected else found @ other
 
 
 def _unknown(what: str, found: SoftMax) -> ReducedError:
