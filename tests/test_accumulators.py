@@ -33,6 +33,7 @@ from pairfold.lower.kernel import COLUMN, ROW, Kernel, lower_all
 from pairfold.lower.schedule import Accumulation
 from pairfold.ops.reductions import REDUCTIONS
 from pairfold.ops.states import states_of
+from pairfold.ops.table import OPERATIONS
 from pairfold.settings import current, settings
 
 Array = Any
@@ -153,7 +154,7 @@ MIXTURES = {
     "selected": ("ArgMin", "Max", "Min_ArgMin", "Max_ArgMax"),
     "pair": ("Min_ArgMin", "Sum"),
     "nearest": ("ArgKMin", "Sum"),
-    "shifted": ("Max", "LogSumExp", "SumSoftMaxWeight"),
+    "shifted": ("Max", "LogSumExp", "SumSoftMaxWeight", "Max_SumShiftExp"),
     "three": ("SumSoftMaxWeight", "KMin_ArgKMin", "Count", "KMin"),
 }
 SEVERAL = list(MIXTURES)
@@ -522,6 +523,22 @@ def test_places_of_totals_lists_and_maxima() -> None:
     assert (kernel.lists, nearest.kept) == ((nearest,), 2 * 4)
     assert kernel.owner(6) is mean
     assert kernel.owner(7) is logarithm
+
+
+def test_the_same_exponents_have_the_same_maxima() -> None:
+    """Terms are then the same, too: one exponential for both, and a number more to add up."""
+    names = ("LogSumExp", "SumSoftMaxWeight", "Max_SumShiftExp", "Max_SumShiftExpWeight")
+    kernel = Several([fold_of(name, 1) for name in names]).kernel()
+    assert [each.top for each in kernel.accumulators] == [0, 3, 3, 3]
+    assert [each.shares for each in kernel.accumulators] == [False, False, True, True]
+    assert (kernel.maxima, len(kernel.logits)) == (4, 4)
+    exponentials = [v for v in reachable(kernel.outputs) if v.what == "exp"]
+    assert len(exponentials) == 4
+    log = [fold_of("SumSoftMaxWeight", 1).variant("LogSumExp").folded()[0] for _ in range(2)]
+    part = Folded(OPERATIONS["Elem"](fold_of("LogSumExp", 1).formula, 2), REDUCTIONS["LogSumExp"])
+    kernel = lower_all([fold_of("LogSumExp", 1).folded()[0], *log, part], Axis.I, 16)
+    assert [each.top for each in kernel.accumulators] == [0, 3, 3, 2]
+    assert kernel.maxima == 4
 
 
 def fused_kernel(columns: tuple[str, ...]) -> Kernel:

@@ -57,8 +57,10 @@ class Accumulator:
     They are those of its `count` components and, where it wants the sum of unweighted terms, of
     that `total`. Its results are those from number `result` on. `logits` are the exponents that
     terms of a max-shifted reduction are made of; `top` is the number of the first of their maxima
-    among all of the kernel. The rules read placeholders (see `PlaceholderName`): `steps` has one
-    for each value that is folded, the total's last; `finished` has one value per result.
+    among all of the kernel. Where an accumulator before it has the same exponents, it `shares`
+    these maxima, which are moved for that one. The rules read placeholders (see
+    `PlaceholderName`): `steps` has one for each value that is folded, the total's last; `finished`
+    has one value per result.
     """
 
     folded: Folded
@@ -66,6 +68,7 @@ class Accumulator:
     count: int
     result: int
     top: int
+    shares: bool
     logits: tuple[Value, ...]
     total: Value | None
     steps: tuple[tuple[Value, ...], ...]

@@ -170,8 +170,8 @@ class Kernel:
 
     @cached_property
     def maxima(self) -> int:
-        """Maxima kept per row, of all accumulators."""
-        return sum(each.folded.maxima for each in self.accumulators)
+        """Maxima kept per row: those of the same exponents are one."""
+        return sum(each.folded.maxima for each in self.accumulators if not each.shares)
 
     @cached_property
     def lists(self) -> tuple[Accumulator, ...]:
@@ -180,8 +180,9 @@ class Kernel:
 
     @property
     def logits(self) -> tuple[Value, ...]:
-        """The exponents that terms measured from maxima are made of, of all accumulators."""
-        return tuple(logit for each in self.accumulators for logit in each.logits)
+        """The exponents that terms measured from maxima are made of, one for each maximum."""
+        own = (each for each in self.accumulators if not each.shares)
+        return tuple(logit for each in own for logit in each.logits)
 
     # -- values ---------------------------------------------------------------------------------
 
@@ -433,14 +434,13 @@ def _accumulators(
 ) -> tuple[Accumulator, ...]:
     """The rules of all reductions, applied to those of `outputs` that each folds."""
     found: list[Accumulator] = []
-    first = result = top = 0
+    first = result = 0
     left = iter(outputs)
     for folded, own in zip(asked, values, strict=True):
         rules = rules_of(s, folded.rule, list(islice(left, len(own.outputs))))
-        given = (folded, first, folded.dim, result, top, own.logits, own.total)
+        given = (folded, first, folded.dim, result, own.top, own.shares, own.logits, own.total)
         found.append(Accumulator(*given, *rules))
         first, result = found[-1].stop, result + len(folded.rule.results)
-        top += len(own.logits)
     return tuple(found)
 
 
@@ -507,8 +507,13 @@ def _output_loop(s: Scalars, folded: Folded) -> Loop | None:
 
 @dataclass(frozen=True)
 class _Values:
-    """What an accumulator folds: exponents, one value per component, and the total after these."""
+    """What an accumulator folds: exponents, one value per component, and the total after these.
 
+    `top`: the number of the first maximum; whether it `shares` them with an accumulator before.
+    """
+
+    top: int
+    shares: bool
     logits: tuple[Value, ...]
     outputs: tuple[Value, ...]
     total: Value | None
@@ -519,15 +524,24 @@ def _all_values(
 ) -> list[_Values]:
     """What all fold; `formula` is all of their formulas joined."""
     found: list[_Values] = []
-    start = top = 0
+    logits: list[Value] = []
+    start = 0
     for folded in asked:
         own: Iterable[Index] = range(start, start + folded.formula.dim)
         if output_loop is not None and folded.weight is None:
             own = [output_loop.index]
         read = [lowering.component(formula, k) for k in own]
-        found.append(_values(lowering, folded, read, output_loop, top))
-        start, top = start + folded.formula.dim, top + len(found[-1].logits)
+        found.append(_values(lowering, folded, read, output_loop, logits))
+        start += folded.formula.dim
+        if not found[-1].shares:
+            logits += found[-1].logits
     return found
+
+
+def _place_in(logits: Sequence[Value], wanted: Sequence[Value]) -> int | None:
+    """Where exponents stand, one after the other, among those that have maxima already."""
+    places = range(len(logits) - len(wanted) + 1)
+    return next((n for n in places if [*logits[n : n + len(wanted)]] == [*wanted]), None)
 
 
 def _values(
@@ -535,24 +549,27 @@ def _values(
     folded: Folded,
     formula: Sequence[Value],
     output_loop: Loop | None,
-    first_top: int,
+    logits: Sequence[Value],
 ) -> _Values:
     """What is folded: F or, measured from maxima, e^(F - top), times the weight if there is one.
 
-    `formula`: the components of F; `first_top`: the number of the first maximum.
+    `formula`: the components of F; `logits`: the exponents that have maxima already. Terms of the
+    same exponents are measured from the same maxima, so that they are the same terms.
     """
     s, weight = lowering.scalars, folded.weight
     if not folded.rule.max_shifted:
-        return _Values((), tuple(formula), None)
-    tops = [s.placeholder("top", first_top + place) for place in range(len(formula))]
+        return _Values(len(logits), False, (), tuple(formula), None)
+    found = _place_in(logits, formula)
+    top, shares = (len(logits), False) if found is None else (found, True)
+    tops = [s.placeholder("top", top + place) for place in range(len(formula))]
     terms = [s.exp(s.apart(logit, top)) for logit, top in zip(formula, tops, strict=True)]
     if weight is None:
-        return _Values(tuple(formula), tuple(terms), None)
+        return _Values(top, shares, tuple(formula), tuple(terms), None)
     (term,) = terms
     indices: Iterable[Index] = range(weight.dim) if output_loop is None else [output_loop.index]
     weighted = [term * lowering.component(weight, k) for k in indices]
     total = (term,) if folded.rule.totals else ()
-    return _Values(tuple(formula), (*weighted, *total), term if total else None)
+    return _Values(top, shares, tuple(formula), (*weighted, *total), term if total else None)
 
 
 def _placed(kernel: Kernel) -> Kernel:

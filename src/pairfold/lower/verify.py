@@ -231,9 +231,12 @@ def _counts(kernel: Kernel) -> Faults:
     for each in kernel.accumulators:
         if each.first != first or each.count != each.folded.dim:
             yield f"{each.folded} has states {each.first}.. of {each.count}, not {first}.."
-        if each.top != top:
+        if not each.shares and each.top != top:
             yield f"{each.folded} has maxima {each.top}.., not {top}.."
-        first, top, end = each.stop, top + len(each.logits), end + _own(kernel, each)
+        if each.shares and kernel.logits[each.top : each.top + len(each.logits)] != each.logits:
+            yield f"{each.folded} shares maxima {each.top}.. of other exponents"
+        top += 0 if each.shares else len(each.logits)
+        first, end = each.stop, end + _own(kernel, each)
         if each.total is not None and each.total not in kernel.outputs[end - 1 : end]:
             yield f"the total of {each.folded} is not folded after its components"
         logits = min(each.folded.maxima, 1 if loop is not None else each.count)

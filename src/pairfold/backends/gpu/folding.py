@@ -319,8 +319,13 @@ class MaxShifted(Folding):
     """
 
     def maxima(self) -> list[tuple[str, list[str]]]:
-        """(name, the states measured from it)."""
-        return [maximum for each in self.accumulators for maximum in self._maxima_of(each)]
+        """(name, the states measured from it), which may be those of several accumulators."""
+        found: dict[str, list[str]] = {}
+        for top, names in (
+            maximum for each in self.accumulators for maximum in self._maxima_of(each)
+        ):
+            found.setdefault(top, []).extend(names)
+        return list(found.items())
 
     def _maxima_of(self, own: Accumulator) -> list[tuple[str, list[str]]]:
         names = [f"a{instance.number}" for instance in self.instances_of(own)]
@@ -337,14 +342,22 @@ class MaxShifted(Folding):
             self.text.line(f"t{top} = tl.full((ROWS, 1), {lowest}, {self.values.simd.triton})")
 
     def fold(self, known: Known) -> None:
-        """Exponents, maxima, then terms."""
+        """Exponents, maxima, then terms.
+
+        What several accumulators measure from one maximum is moved with it before any of them takes
+        the terms of this block in.
+        """
+        measured, moved = dict(self.maxima()), dict[str, Known]()
         for own in self.accumulators:
             instances = self.instances_of(own)
             for (top, states), instance in zip(self._maxima_of(own), instances, strict=False):
                 local = {**known, **instance.known}
                 # The components of a long output have one exponent for all turns of its loop.
                 place = instance.place - own.first if own.folded.weight is None else 0
-                self.maximum(local, own, place, top, states, instance.inside)
+                if top not in moved:
+                    given = local, own, place, top, measured[top], instance.inside
+                    moved[top] = self.maximum(*given)
+                local.update(moved[top])
                 if own.folded.weight is None:
                     output = self.kernel.outputs[instance.place]
                     (value,) = self.values.emit([output], local, instance.inside)
@@ -361,29 +374,31 @@ class MaxShifted(Folding):
         top: str,
         states: Sequence[str],
         inside: frozenset[Loop] = frozenset(),
-    ) -> None:
+    ) -> Known:
         """Exponent number `place` of an accumulator, and its maximum, moved if need be.
 
-        They are entered in `known`, as is the exponent measured from the maximum.
+        They are given, and entered in `known`, as is the exponent measured from the maximum.
         """
         exponent = own.logits[place]
         (logit,) = self.values.emit([exponent], known, inside)
         if self.values.mask:
             logit = self.text.let(f'tl.where(inside, {logit}, float("-inf"))')
-            known[exponent] = logit
-        over = self._move(own, top, logit, states)
+        over = self._move(top, logit, states)
         maximum = self.kernel.scalars.placeholder("top", own.top + place)
-        known[maximum] = top
-        known[self.kernel.scalars.apply("apart", exponent, maximum)] = over
+        apart = self.kernel.scalars.apply("apart", exponent, maximum)
+        found: Known = {exponent: logit, maximum: top, apart: over}
+        known.update(found)
+        return found
 
-    def _move(self, own: Accumulator, top: str, logit: str, measured: Sequence[str]) -> str:
+    def _move(self, top: str, logit: str, measured: Sequence[str]) -> str:
         """Move the maxima up to the exponents of this block, if one is far above.
 
         Returns the exponents measured from the maxima.
         """
         text, simd = self.text, self.values.simd
         # Where the maxima are results, they are the largest exponents at any time.
-        limit = simd.constant(0 if own.rule.joined else _AHEAD)
+        results = any(self.owner(name).rule.joined for name in measured)
+        limit = simd.constant(0 if results else _AHEAD)
         largest = simd.constant(to_float("largest", self.tiling.dtype))
         over = text.let(f"{logit} - {top}")
         with text.block(f"if tl.max(tl.ravel({over})) > {limit}:"):

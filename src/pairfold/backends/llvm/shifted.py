@@ -28,7 +28,8 @@ class Maxima:
     """The running maxima of a tile; they lie behind its states.
 
     An accumulator has one for each component, or one for all where a weight multiplies the terms.
-    Those of all accumulators of a kernel are numbered one after the other.
+    Those of all accumulators of a kernel are numbered one after the other; accumulators of the same
+    exponents share them, and the first of these moves them for all.
     """
 
     def __init__(self, code: Code, places: Places) -> None:
@@ -153,7 +154,8 @@ class MaxShifted:
 
     def merge(self, into: ir.Value, other: ir.Value) -> None:
         """Join the states of two tiles."""
-        self.maxima.merge(into, other, self.accumulator)
+        if not self.accumulator.shares:
+            self.maxima.merge(into, other, self.accumulator)
         self.states.merge(into, other, (self._scale("rescale"), self._scale("rescale other")))
 
     def begin(self, block: Block, outputs: Sequence[Output]) -> list[list[ir.Value]]:
@@ -181,7 +183,7 @@ class MaxShifted:
 
     def gather(self, state: ir.Value) -> None:
         """When lanes are columns: one maximum for all lanes of a row."""
-        if not self.code.row_major:
+        if not self.code.row_major and not self.accumulator.shares:
             self.maxima.gather(state, self.accumulator)
 
     def finish(self, state: ir.Value, columns: ir.Value) -> Iterator[Finished]:
