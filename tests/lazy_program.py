@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
 
-from pairfold import ComplexLazyTensor, LazyTensor, Vi, Vj, where
+from pairfold import ComplexLazyTensor, Genred, LazyTensor, Vi, Vj, together, where
 from pairfold.core.library import NumpyArray
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ def reductions(K: LazyTensor) -> None:
     assert_type(K.logsumexp(axis=1, weight=Vj(b)), Any)
     later = Vi(0, 2).sqdist(Vj(1, 2)).sum(axis=1)
     assert_type(later(np.ones((3, 2)), np.ones((4, 2))), Any)
+    total, most = together(K.sum(axis=1, call=False), K.max(axis=0, call=False))
+    assert_type(total, Any)
+    assert_type(most + most, Any)
+    scaled = Genred("2*x", ["x = Vi(2)"], axis=1)
+    assert_type(together(scaled, scaled)(np.ones((3, 2))), tuple[Any, ...])
 
 
 def main() -> None:
@@ -90,4 +95,6 @@ def refused(x: LazyTensor, z: ComplexLazyTensor) -> None:
     x.sum(axis=1, keepdim="yes")  # error
     x.elem("first")  # error
     np.linalg.cholesky(x)  # error
+    together(x)  # error
+    together(x.sum(axis=1, call=False), backend="CPU")  # error
     Vi(np.ones((3, 1)), dim="3")  # error

@@ -18,7 +18,7 @@ import numpy as np
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.arrays.registry import NUMPY
 from pairfold.frontends import solvederivatives
-from pairfold.frontends.derivatives import gradients, has_derivatives, tangents
+from pairfold.frontends.derivatives import all_tangents, gradients, has_derivatives
 from pairfold.frontends.ranges import Ranges
 from pairfold.frontends.reduction import FormulaReduction
 from pairfold.frontends.solve import Request, System
@@ -82,7 +82,7 @@ class Step:
     inputs: Sequence[Taped]
     outputs: Sequence[Taped]
     pull: Callable[[list[Taped]], Sequence[Taped | None]]
-    push: Callable[[list[Taped | None]], Sequence[Taped]] | None
+    push: Callable[[list[Taped | None]], Sequence[Taped | None]] | None
     number: int
 
 
@@ -287,7 +287,7 @@ def apply(
     results = tuple(map(Taped, found))
     if not has_derivatives(fold):
         return results
-    saved = [*arrays, *results] if fold.row.saves else list(arrays)
+    saved = [*arrays, *results] if fold.saves else list(arrays)
     followed = [n for n, array in enumerate(arrays) if array.followed]
 
     def pull(incoming: list[Taped]) -> list[Taped | None]:
@@ -297,10 +297,10 @@ def apply(
             sent[n] = gradient
         return sent
 
-    def push(moving: list[Taped | None]) -> Sequence[Taped]:
+    def push(moving: list[Taped | None]) -> Sequence[Taped | None]:
         positions = [n for n, tangent in enumerate(moving) if tangent is not None]
         along = [tangent for tangent in moving if tangent is not None]
-        return tangents(fold, library, positions, saved, along, ranges, apply)
+        return all_tangents(fold, library, positions, saved, along, ranges, apply)
 
     _recorded(results, arrays, pull, push)
     return results

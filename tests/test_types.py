@@ -159,5 +159,5 @@ def test_type_checkers_know_the_types_of_a_users_program(tmp_path):
     errors = {each["range"]["start"]["line"]: each["message"] for each in found}
     lines = PROGRAM.read_text().splitlines()
     wanted = {n for n, line in enumerate(lines) if line.endswith("# error")}
-    assert len(wanted) == 8
+    assert len(wanted) == 10
     assert set(errors) == wanted, errors

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Vj as Vj
     from .frontends.lazytensor import where as where
     from .frontends.solve import KernelSolve as KernelSolve
+    from .frontends.together import together as together
 
 _PLACES = {
     **LAZY,
@@ -64,6 +65,7 @@ __all__ = [
     "generic_logsumexp",
     "generic_sum",
     "settings",
+    "together",
     "where",
 ]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Vi as Vi
     from .frontends.lazytensor import Vj as Vj
     from .frontends.lazytensor import where as where
+    from .frontends.together import together as together
 
 
 class Genred(_signatures.Genred):
@@ -77,5 +78,6 @@ __all__ = [
     "generic_logsumexp",
     "generic_sum",
     "target_names",
+    "together",
     "where",
 ]

@@ -11,6 +11,7 @@ LAZY = {
     "ComplexLazyTensor": "frontends.complextensor",
     **dict.fromkeys(("LazyTensor", "Pm", "Var", "Vi", "Vj", "where"), "frontends.lazytensor"),
     "cluster": "cluster:",
+    "together": "frontends.together",
 }
 
 

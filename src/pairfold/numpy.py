@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Vi as Vi
     from .frontends.lazytensor import Vj as Vj
     from .frontends.lazytensor import where as where
+    from .frontends.together import together as together
 
 
 class Genred(_signatures.Genred):
@@ -100,5 +101,6 @@ __all__ = [
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
+    "together",
     "where",
 ]

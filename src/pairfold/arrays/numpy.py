@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import functools
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,6 +34,14 @@ def _dtype_name(dtype: np.dtype[np.generic]) -> str:
 # struct PyArrayObject, part of NumPy's binary interface). `__array_interface__` takes microseconds.
 _DATA = object.__basicsize__
 _word_at = ctypes.c_size_t.from_address
+
+
+def stand_in(shape: Sequence[int], dtype: DTypeLike) -> NumpyArray:
+    """An array that has a shape, strides and a dtype; none of its numbers is ever to be read."""
+    one = np.zeros(1, dtype)
+    sizes = [max(size, 1) for size in shape]
+    strides = [one.itemsize * math.prod(sizes[n + 1 :]) for n in range(len(shape))]
+    return np.lib.stride_tricks.as_strided(one, tuple(shape), strides, writeable=False)
 
 
 @functools.cache

@@ -2,14 +2,18 @@
 
 Which derivative a reduction has, its row says (`ops/differentiation.py`). A library needs
 the operations of `core/library.py`, and a function `apply` that calls one fold and
-tells the library that its derivatives are `gradients` and `tangents`, its batches `batched`. These
-call `apply` again, so derivatives of any order follow.
+tells the library that its derivatives are `gradients` and `all_tangents`, its batches `batched`.
+These call `apply` again, so derivatives of any order follow.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar, cast
+
+import numpy as np
 
 from ..arrays.checks import broadcast_shapes
 from ..arrays.library import ArrayLibrary
@@ -21,6 +25,8 @@ from ..errors import DerivativeError
 from ..ops.differentiation import Composition, PullBack, Selection
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, variable
+from .fused import Several
+from .passes import Joint, in_passes
 from .ranges import Ranges
 from .reduction import FormulaReduction
 
@@ -34,6 +40,7 @@ Apply = Callable[
 OnePass = Callable[
     [FormulaReduction, Sequence[int], ArrayLibrary, Sequence[Array]], "Sequence[Array] | None"
 ]
+T = TypeVar("T")
 
 
 def differentiable(
@@ -51,6 +58,8 @@ def differentiable(
     if fold.by_component:
         parts = [differentiable(x, library, arrays, ranges, apply) for x in fold.by_component]
         return tuple(library.concatenated(list(results)) for results in zip(*parts, strict=True))
+    if isinstance(fold, Joint):
+        return _together(fold, library, arrays, ranges, apply)
     how = fold.row.differentiated
     if isinstance(how, PullBack):
         return apply(fold, library, arrays, ranges)
@@ -67,9 +76,19 @@ def has_derivatives(fold: FormulaReduction) -> bool:
     """Whether `gradients` and `tangents` are to be asked for, be it to say that there are none.
 
     Compositions and selections call their parts instead, at constants where values are selected.
+    Of several reductions, some may have none.
     """
-    how = fold.row.differentiated
-    return isinstance(how, PullBack) or (how is None and not fold.row.constant)
+    ways = ((part.row.differentiated, part.row.constant) for part in fold.apart)
+    return any(isinstance(how, PullBack) or (how is None and not rest) for how, rest in ways)
+
+
+def by_part(
+    fold: FormulaReduction, results: Sequence[T]
+) -> Iterator[tuple[FormulaReduction, list[T]]]:
+    """Each reduction of a fold, with those of its results."""
+    left = iter(results)
+    for part in fold.apart:
+        yield part, list(islice(left, len(part.results)))
 
 
 # ----- derivatives of one call -------------------------------------------------------------------
@@ -80,7 +99,7 @@ def gradients(
     library: ArrayLibrary,
     positions: Sequence[int],
     saved: Sequence[Array],
-    incoming: Sequence[Array],
+    incoming: Sequence[Array | None],
     ranges: Ranges | None,
     apply: Apply,
     one_pass: OnePass | None,
@@ -88,16 +107,21 @@ def gradients(
     """Gradients to the arguments at some positions, in their shapes and dtypes.
 
     Args:
-        saved: the arguments, then the results if the row `saves` them.
-        incoming: the gradient of each result.
+        saved: the arguments, then the results if the fold `saves` them.
+        incoming: the gradient of each result; of several reductions some may be None, for zeros.
         one_pass: computes them from one pass where it can; None where a derivative of them
             may be asked for.
 
     Raises:
         DerivativeError: the reduction or an operation of the formula has no derivative.
     """
-    arguments = saved[: len(fold.variables)]
-    given = [*saved, *incoming]
+    arguments, asked = saved[: len(fold.variables)], positions
+    given = [*saved, *cast("Sequence[Array]", incoming)]
+    if isinstance(fold, Several):
+        numbers = _moved(fold, incoming)
+        given = _sent(fold, library, numbers, saved, incoming)
+        fold = fold.some(numbers)
+        positions = [position for position in asked if numbers and fold.reads(position)]
     dtype = library.dtype(saved[0])  # that of all arguments
     known = DTYPES.get(dtype)
     wide = known is not None and known.half
@@ -108,11 +132,59 @@ def gradients(
     if found is None:
         folds = (fold.pull_back(position) for position in positions)
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
-    results: list[Array] = []
+    results: dict[int, Array] = {}
     for position, gradient in zip(positions, found, strict=True):
         gradient = summed(library, fold, position, gradient, arguments[position])
-        results.append(library.cast(gradient, dtype) if wide else gradient)
-    return results
+        results[position] = library.cast(gradient, dtype) if wide else gradient
+    nothing = [position for position in asked if position not in results]
+    results |= {n: _zeros(library, arguments[n], arguments[n].shape) for n in nothing}
+    return [results[position] for position in asked]
+
+
+def _moved(fold: FormulaReduction, incoming: Sequence[Array | None]) -> list[int]:
+    """The numbers of the reductions that a gradient goes through."""
+    return [
+        number
+        for number, (part, own) in enumerate(by_part(fold, incoming))
+        if has_derivatives(part) and any(gradient is not None for gradient in own)
+    ]
+
+
+def _sent(
+    fold: FormulaReduction,
+    library: ArrayLibrary,
+    numbers: Sequence[int],
+    saved: Sequence[Array],
+    incoming: Sequence[Array | None],
+) -> list[Array]:
+    """What the pull-backs of some of several reductions take."""
+    found = _read(fold, numbers, saved)
+    for number, (part, own) in enumerate(by_part(fold, incoming)):
+        if number not in numbers:
+            continue
+        like = next(gradient for gradient in own if gradient is not None)
+        shapes = [(*like.shape[:-1], width) for width in part.widths]
+        found += [
+            _zeros(library, like, shape) if gradient is None else gradient
+            for gradient, shape in zip(own, shapes, strict=True)
+        ]
+    return found
+
+
+def _read(fold: FormulaReduction, numbers: Sequence[int], saved: Sequence[Array]) -> list[Array]:
+    """The arguments, and those results that the derivatives of some reductions read."""
+    count = len(fold.variables)
+    found = list(saved[:count])
+    if fold.saves:
+        for number, (part, own) in enumerate(by_part(fold, saved[count:])):
+            found += own if number in numbers and part.saves else []
+    return found
+
+
+def _zeros(library: ArrayLibrary, like: Array, shape: Sequence[int]) -> Array:
+    """Zeros of the dtype of an array, and beside it."""
+    zero = library.cast(library.constants(np.zeros((1,)), like), library.dtype(like))
+    return library.expanded(zero, tuple(shape)) + 0
 
 
 def tangents(
@@ -132,6 +204,28 @@ def tangents(
     given = [*saved, *along]
     folds = fold.push_forward(tuple(positions))
     return tuple(apply(pushed, library, given, ranges)[0] for pushed in folds)
+
+
+def all_tangents(
+    fold: FormulaReduction,
+    library: ArrayLibrary,
+    positions: Sequence[int],
+    saved: Sequence[Array],
+    along: Sequence[Array],
+    ranges: Ranges | None,
+    apply: Apply,
+) -> tuple[Array | None, ...]:
+    """The same of what may be several reductions, in few passes; None for those without any."""
+    if not isinstance(fold, Several):
+        return tangents(fold, library, positions, saved, along, ranges, apply)
+    numbers = [n for n, part in enumerate(fold.apart) if has_derivatives(part)]
+    folds = fold.some(numbers).push_forward(tuple(positions))
+    given = [*_read(fold, numbers, saved), *along]
+    left = iter(in_passes(folds, library, given, ranges, apply))
+    found: list[Array | None] = []
+    for number, part in enumerate(fold.apart):
+        found += [next(left)[0] if number in numbers else None for _ in part.results]
+    return tuple(found)
 
 
 def batched(
@@ -191,6 +285,57 @@ def summed(
     # Leading axes of size 1 that only a parameter has are not those of the result.
     missing = max(len(target.shape) - len(gradient.shape), 0)
     return library.sum_to(gradient, target.shape[missing:]).reshape(target.shape)
+
+
+# ----- several reductions ------------------------------------------------------------------------
+
+
+def _together(
+    fold: Joint,
+    library: ArrayLibrary,
+    arrays: Sequence[Array],
+    ranges: Ranges | None,
+    apply: Apply,
+) -> tuple[Array, ...]:
+    """The results of several reductions: what they are made of comes from few passes."""
+    others = fold.computed_alone(arrays)
+    parts = [part for number, part in enumerate(fold.folds) if number not in others]
+    half = DTYPES[library.dtype(arrays[0])].half
+    leaves = [leaf for part in parts for leaf in _leaves(part, False)]
+    known: dict[FormulaReduction, tuple[Array, ...]] = {}
+    for wide in (False, True):
+        own = [*dict.fromkeys(leaf for leaf, wider in leaves if (half and wider) == wide)]
+        given = [widened(library, array) for array in arrays] if wide else arrays
+        for leaf, results in zip(own, in_passes(own, library, given, ranges, apply), strict=True):
+            constant = not has_derivatives(leaf)
+            known[leaf] = tuple(map(library.detached, results)) if constant else results
+
+    def served(
+        each: FormulaReduction, library: ArrayLibrary, given: Sequence[Array], pairs: Ranges | None
+    ) -> tuple[Array, ...]:
+        return known[each] if each in known else apply(each, library, given, pairs)
+
+    found: list[Array] = []
+    for number, part in enumerate(fold.folds):
+        if number in others:
+            alone = fold.alone[number]
+            own = [arrays[position] for position in alone.positions]
+            found += differentiable(alone.fold, library, own, ranges, apply)
+        else:
+            found += differentiable(part, library, arrays, ranges, served)
+    return tuple(found)
+
+
+def _leaves(fold: FormulaReduction, wide: bool) -> Iterator[tuple[FormulaReduction, bool]]:
+    """The folds that `differentiable` calls first, and whether at widened arrays."""
+    how = fold.row.differentiated
+    if isinstance(how, Composition):
+        for name in how.parts:
+            yield from _leaves(_variant(fold, name), True)
+    elif isinstance(how, Selection):
+        yield _variant(fold, how.located), True
+    else:
+        yield fold, wide
 
 
 # ----- results made of others' -------------------------------------------------------------------

@@ -17,18 +17,19 @@ from ..backends.chosen import chosen
 from ..backends.interface import Fused
 from ..core.dtypes import DTYPES
 from ..core.library import Array, NumpyArray, Results
-from ..core.node import Axis
+from ..core.node import Axis, Node
 from ..errors import UnsupportedError
 from ..lower.accumulators import Folded
 from ..lower.fused import MOST_COMPONENTS
 from ..lower.kernel import COLUMN, ROW
 from ..lower.schedule import Accumulation
+from ..ops.reductions import MAXIMUM
 from ..settings import current
 from .ranges import Ranges
 from .reduction import Binding, FormulaReduction
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
-_SHORT = 128
+SHORT = 128
 # Components in one pass, which are all written out: more would not compile soon.
 MOST_TOGETHER = 64
 
@@ -46,20 +47,19 @@ class Several(FormulaReduction):
     computed before either.
     """
 
+    joint = True
+
     def __init__(self, folds: Sequence[FormulaReduction], kept: Axis | None = None) -> None:
-        if any(fold.by_component for fold in folds):
-            raise UnsupportedError(
-                "weighted reductions of vectors of exponents are passes of their own",
-                hint="one for each component: Elem(f, k) with the weight Elem(g, k)",
-            )
+        self._check(folds)
         first = folds[0]
+        accuracy = next((fold.accuracy for fold in folds if fold.row.additive), first.accuracy)
         super().__init__(
             first.formula,
             first.variables,
             first.reduction,
             first.kept if kept is None else kept,
             first.names,
-            first.accuracy,
+            accuracy,
             first.weight,
             first.length,
             first.asked,
@@ -86,6 +86,23 @@ class Several(FormulaReduction):
     def apart(self) -> tuple[FormulaReduction, ...]:
         """The reductions, one by one."""
         return tuple(self.folds)
+
+    @property
+    def saves(self) -> bool:
+        """Whether derivatives read some of the results."""
+        return any(fold.saves for fold in self.folds)
+
+    def _check(self, folds: Sequence[FormulaReduction]) -> None:
+        """Raise for reductions that no kernel has beside others.
+
+        Raises:
+            UnsupportedError: weighted reductions of vectors of exponents.
+        """
+        if any(fold.by_component for fold in folds):
+            raise UnsupportedError(
+                "weighted reductions of vectors of exponents are passes of their own",
+                hint="one for each component: Elem(f, k) with the weight Elem(g, k)",
+            )
 
     def of_states(self) -> FormulaReduction:
         """The states of all."""
@@ -130,7 +147,7 @@ class Several(FormulaReduction):
             return super().run(library, arrays, ranges)
         found: dict[int, tuple[Array, ...]] = {}
         for numbers in passes:
-            fold = self._pass(numbers)
+            fold = self.some(numbers)
             left = iter(fold.run(library, arrays, ranges))
             for n in numbers:
                 found[n] = tuple(islice(left, len(self.folds[n].results)))
@@ -149,12 +166,44 @@ class Several(FormulaReduction):
             room[place] -= fold.dim
         return found
 
-    def _pass(self, numbers: Sequence[int]) -> FormulaReduction:
-        """The reductions of one pass."""
+    def some(self, numbers: Sequence[int]) -> FormulaReduction:
+        """These of the reductions."""
+        if len(numbers) == len(self.folds):
+            return self
         folds = [self.folds[n] for n in numbers]
         if len(folds) == 1:
             return folds[0]
-        return self.derived(("pass", *numbers), lambda: Several(folds, self.kept))
+        return self.derived(("some", *numbers), lambda: Several(folds, self.kept))
+
+    # -- derivatives: sums of what each has ------------------------------------------------------
+
+    def _like_results(self, start: int, step: int = 1) -> list[Node]:
+        found: list[Node] = []
+        for fold in self.folds:
+            found += fold._like_results(start + step * len(found), step)
+        return found
+
+    def _saved(self, start: int) -> list[Node]:
+        found: list[Node] = []
+        for fold in self.folds:
+            found += fold._saved(start + len(found))
+        return found
+
+    def _sent(self, saved: Sequence[Node], incoming: Sequence[Node]) -> list[tuple[Node, Node]]:
+        left, also = iter(saved), iter(incoming)
+        # What is sent to one formula is added up first. Terms of the same exponents were measured
+        # from the same maxima, which are saved with each: read from the first of them, they are
+        # the same terms again.
+        found: dict[Node, Node] = {}
+        maxima: dict[tuple[Node, Axis], Node] = {}
+        for fold in self.folds:
+            count = len(fold.results)
+            own = list(islice(left, count if fold.saves else 0))
+            if own and fold.row.max_shifted:
+                own[MAXIMUM] = maxima.setdefault((fold.formula, fold.kept), own[MAXIMUM])
+            for formula, sent in fold._sent(own, list(islice(also, count))):
+                found[formula] = found[formula] + sent if formula in found else sent
+        return list(found.items())
 
     def reference(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None
@@ -265,7 +314,7 @@ def fused_pass(
     binding = found.fusing(library, arrays)
     if binding is None:
         return None
-    if binding.rows < _SHORT and binding.rows < binding.columns:
+    if binding.rows < SHORT and binding.rows < binding.columns:
         kept = Axis.I if found.kept == Axis.J else Axis.J
         key = ("fused", *positions, kept)
         found = fold.derived(key, lambda: _in_lanes(fold, positions, kept))

@@ -14,24 +14,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
 import jax
 import jax.core
-import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from numpy.lib.stride_tricks import as_strided
 
 from ..arrays.library import ArrayLibrary
+from ..arrays.numpy import stand_in
 from ..arrays.registry import JAX, NUMPY
 from ..backends.interface import CallForXla, XlaTarget
 from ..core.dtypes import RESULTS
 from ..core.library import Array, NumpyArray, Results
 from ..errors import DeviceError, DTypeError, InternalError, UnsupportedError
 from ..settings import Settings, current, settings
-from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
+from .derivatives import all_tangents, batched, by_part, differentiable, gradients, has_derivatives
 from .fused import fused_pass
 from .ranges import Ranges, checked_ranges
 from .reduction import Binding, FormulaReduction
@@ -88,8 +86,9 @@ def call(
         )
     _, sizes, _ = fold.check(arrays, library.name)
     pairs = None if ranges is None else checked_ranges(ranges)
-    if pairs is not None:
-        pairs.pattern(fold.kept, sizes.i, sizes.j)
+    for part in fold.apart:
+        if pairs is not None:
+            pairs.pattern(part.kept, sizes.i, sizes.j)
     return fold.shaped(library, differentiable(fold, library, arrays, pairs, apply_fold))
 
 
@@ -180,13 +179,8 @@ def _wanted(
 
 
 def _stand_in(shape: Sequence[int], dtype: str) -> Array:
-    """An array that has a shape, strides and a dtype; none of its numbers is ever read."""
-    one = np.zeros(1, jax.numpy.dtype(dtype))
-    sizes = [max(size, 1) for size in shape]
-    strides = [
-        one.itemsize * int(np.prod(sizes[n + 1 :], dtype=np.int64)) for n in range(len(shape))
-    ]
-    return as_strided(one, tuple(shape), strides, writeable=False)
+    """An array of NumPy in the place of one of JAX."""
+    return stand_in(shape, jax.numpy.dtype(dtype))
 
 
 def solve(
@@ -233,16 +227,14 @@ def _jvp(
     apply = partial(apply_with, options=params["options"])
     results = fold_p.bind(*primals, **params)
     moving = {n: t for n, t in enumerate(along) if type(t) is not ad.Zero}
-    found: list[object] = []
-    left = iter(results)
-    for part in fold.apart:
-        own = list(islice(left, len(part.results)))
-        if not has_derivatives(part):
-            found += [ad.Zero(jax.typeof(result).to_tangent_aval()) for result in own]
-            continue
-        saved = [*primals, *own] if part.row.saves else primals
-        found += tangents(part, JAX, [*moving], saved, [*moving.values()], ranges, apply)
-    return results, found
+    found: Sequence[Array | None] = [None] * len(results)
+    if has_derivatives(fold):
+        saved = [*primals, *results] if fold.saves else primals
+        found = all_tangents(fold, JAX, [*moving], saved, [*moving.values()], ranges, apply)
+    return results, [
+        ad.Zero(jax.typeof(result).to_tangent_aval()) if tangent is None else tangent
+        for result, tangent in zip(results, found, strict=True)
+    ]
 
 
 class Linear(Protocol):
@@ -258,16 +250,14 @@ def _transpose(incoming: Sequence[Array], *args: Linear, **params: Unpack[Params
     moving = [n for n, a in enumerate(args) if ad.is_undefined_primal(a)]
     known = undefined(args)
     found: list[object] = [ad.Zero(a.aval) if n in moving else None for n, a in enumerate(args)]
-    left = iter(incoming)
-    for part in fold.apart:
-        own = list(islice(left, len(part.results)))
-        if all(type(g) is ad.Zero for g in own):
-            continue
-        given = list(map(ad.instantiate_zeros, own))
-        one_pass = partial(_fused, options=options)
-        rest = (known, given, ranges, apply, one_pass)
-        for n, gradient in zip(moving, gradients(part, JAX, moving, *rest), strict=True):
-            found[n] = ad.add_tangents(found[n], gradient)
+    given: list[Array | None] = []
+    for _, own in by_part(fold, incoming):
+        nothing = all(type(g) is ad.Zero for g in own)
+        given += [None if nothing else ad.instantiate_zeros(g) for g in own]
+    if any(g is not None for g in given):
+        rest = (known, given, ranges, apply, partial(_fused, options=options))
+        for n, gradient in zip(moving, gradients(fold, JAX, moving, *rest), strict=True):
+            found[n] = gradient
     return found
 
 

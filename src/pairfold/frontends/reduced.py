@@ -65,8 +65,6 @@ class Reduced:
         nodes, self.order = numbered([tensor.node, weight], tensor.leaves)
         self.fold = fold_of(nodes, self.order, name, kept, length, accuracy)
         checked_keepdim(name, self.options.get("keepdim"))
-        numbers = [leaf.symbol for leaf in tensor.symbols if leaf.symbol is not None]
-        self.wanted = max(numbers, default=-1) + 1  # arrays of a call
 
     @property
     def ready(self) -> bool:
@@ -101,36 +99,21 @@ class Reduced:
         checked_call(options)
         self.options.update(options)
         checked_keepdim(self.reduction_op, self.options.get("keepdim"))
-        library, filled = self._filled(arrays)
-        call = self._call_options()
-        keep, out = bool(self.options.get("keepdim")), call.get("out")
+        library, filled = filled_from(self.order, self.tensor.symbols, arrays)
+        call = self.call_options()
         if self.tensor.is_complex:
             call["out"] = None
-            result = library.as_complex(self.tensor._compute(self.fold, filled, None, **call))
-            result = self._shaped(result, keep)
+        return self.as_users_see(library, self.tensor._compute(self.fold, filled, None, **call))
+
+    def as_users_see(self, library: ArrayLibrary, result: Result) -> Result:
+        """What the fold gives, with the axes and in the place that the options ask for."""
+        keep, out = bool(self.options.get("keepdim")), self.options.get("out")
+        if self.tensor.is_complex:
+            result = self._shaped(library.as_complex(result), keep)
             return result if out is None else _filled(library, out, result)
-        result = self.tensor._compute(self.fold, filled, None, **call)
         return result if out is not None else self._shaped(result, keep)
 
-    def _filled(self, arrays: Sequence[object]) -> tuple[ArrayLibrary, list[object]]:
-        """The library of a call's arrays, and one for every variable.
-
-        Raises:
-            ArgumentError: another number of arrays than there are symbols.
-        """
-        wanted = self.wanted
-        if len(arrays) != wanted:
-            symbols = self.tensor.symbols
-            raise ArgumentError(
-                f"this reduction takes {wanted} array{'s' * (wanted != 1)}, one for each symbol",
-                found=f"{len(arrays)} arrays",
-                hint=symbols_wanted(symbols) if wanted else "call it without arrays",
-            )
-        given = [self._array(leaf, arrays) for leaf in self.order]
-        library, like = _library(given)
-        return library, [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
-
-    def _call_options(self) -> CallOptions:
+    def call_options(self) -> CallOptions:
         """The options of a call, with what the tensor says of ranges and backend."""
         call = self.options.copy()
         call.pop("keepdim", None)
@@ -158,33 +141,12 @@ class Reduced:
         from .explain import explain_fold
 
         checked_call(options)
-        call = self._call_options()
+        call = self.call_options()
         call.update(options)
         waits = not arrays and not self.ready
-        filled = [] if waits else self._filled(arrays)[1]
+        filled = [] if waits else filled_from(self.order, self.tensor.symbols, arrays)[1]
         ranges = None if waits else call.get("ranges")
         return explain_fold(self.fold, filled, dtype, None, call.get("backend", "auto"), ranges)
-
-    @staticmethod
-    def _array(leaf: Leaf, arrays: Sequence[object]) -> object:
-        """The array of a leaf, or its numbers, as a tuple."""
-        if leaf.symbol is None:
-            return leaf.array if leaf.values is None else leaf.values
-        array = arrays[leaf.symbol]
-        if leaf.kind == Axis.PARAMETER and leaf.dim == 1 + leaf.pairs:
-            if plain_number(array):
-                return (as_float(array), 0.0)[: leaf.dim]
-            if leaf.pairs and isinstance(array, (complex, np.complexfloating)):
-                return (float(array.real), float(array.imag))
-        if not leaf.pairs or not is_array(array):
-            return array
-        library = library_from(array)
-        if library.dtype(array) not in COMPLEX:
-            raise DTypeError(
-                f"argument {leaf.symbol} must be an array of complex numbers",
-                found=f"dtype {library.dtype(array)}",
-            )
-        return library.as_real(array)
 
     def _shaped(self, result: Result, keep: bool) -> Result:
         """Results with all batch axes, and with the reduced axis where it is to be kept."""
@@ -330,6 +292,53 @@ def checked_keepdim(reduction_op: str, keepdim: object) -> None:
             found="keepdim=True",
             hint="result[..., None]",
         )
+
+
+def symbols_of_call(symbols: Sequence[Leaf]) -> int:
+    """How many arrays a call takes."""
+    # As torch.compile traces it: without `default`.
+    return 1 + max([-1, *(leaf.symbol for leaf in symbols if leaf.symbol is not None)])
+
+
+def filled_from(
+    order: Sequence[Leaf], symbols: Sequence[Leaf], arrays: Sequence[object]
+) -> tuple[ArrayLibrary, list[object]]:
+    """The library of a call's arrays, and one for every variable.
+
+    Raises:
+        ArgumentError: another number of arrays than there are symbols.
+    """
+    wanted = symbols_of_call(symbols)
+    if len(arrays) != wanted:
+        raise ArgumentError(
+            f"this reduction takes {wanted} array{'s' * (wanted != 1)}, one for each symbol",
+            found=f"{len(arrays)} arrays",
+            hint=symbols_wanted(symbols) if wanted else "call it without arrays",
+        )
+    given = [_array(leaf, arrays) for leaf in order]
+    library, like = _library(given)
+    return library, [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
+
+
+def _array(leaf: Leaf, arrays: Sequence[object]) -> object:
+    """The array of a leaf, or its numbers, as a tuple."""
+    if leaf.symbol is None:
+        return leaf.array if leaf.values is None else leaf.values
+    array = arrays[leaf.symbol]
+    if leaf.kind == Axis.PARAMETER and leaf.dim == 1 + leaf.pairs:
+        if plain_number(array):
+            return (as_float(array), 0.0)[: leaf.dim]
+        if leaf.pairs and isinstance(array, (complex, np.complexfloating)):
+            return (float(array.real), float(array.imag))
+    if not leaf.pairs or not is_array(array):
+        return array
+    library = library_from(array)
+    if library.dtype(array) not in COMPLEX:
+        raise DTypeError(
+            f"argument {leaf.symbol} must be an array of complex numbers",
+            found=f"dtype {library.dtype(array)}",
+        )
+    return library.as_real(array)
 
 
 def _library_traced(arrays: Sequence[object]) -> object:

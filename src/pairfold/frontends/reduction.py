@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,11 @@ from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
 from ..core.dtypes import DTYPES, RESULTS
 from ..core.library import Array, Device, NumpyArray, Results
-from ..core.node import Axis, Node
+from ..core.node import Axis, Node, topological
 from ..errors import (
     DerivativeError,
     InternalError,
     MemoryLimitError,
-    ShapeError,
 )
 from ..lower.accumulators import Folded
 from ..lower.bounds import assume_moderate
@@ -51,6 +50,7 @@ from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
 from .accuracy import Accuracy
+from .filling import fill
 from .foldable import check_formulas
 from .ranges import Ranges
 
@@ -128,6 +128,9 @@ class FormulaReduction:
                 from .componentwise import Componentwise as cls
             return object.__new__(cls)
 
+    # Whether it is several reductions, whose results are those of each: see Several.
+    joint = False
+
     def __init__(
         self,
         formula: Node,
@@ -172,6 +175,14 @@ class FormulaReduction:
         sizes = {"component": self.dim, "maximum": maxima, "list": self.dim * self.length}
         return tuple(sizes[result.per] for result in self.row.results)
 
+    def reads(self, position: int) -> bool:
+        """Whether a formula has that variable."""
+        return self.variables[position] in self.derived("read", self._read)
+
+    def _read(self) -> frozenset[Node]:
+        roots = [root for f in self.apart for root in (f.formula, f.weight) if root is not None]
+        return frozenset(topological(roots))
+
     # -- derived folds --------------------------------------------------------------------------
 
     def variant(self, reduction: str) -> FormulaReduction:
@@ -187,6 +198,11 @@ class FormulaReduction:
     def apart(self) -> tuple[FormulaReduction, ...]:
         """The reductions that its results are those of."""
         return (self,)
+
+    @property
+    def saves(self) -> bool:
+        """Whether derivatives read its results."""
+        return self.row.saves
 
     def of_states(self) -> FormulaReduction:
         """The fold whose results are the states of this one, see `ops.states`."""
@@ -209,12 +225,13 @@ class FormulaReduction:
         """What `make` gives, kept with this fold."""
         return self._derived.of(key, make)
 
-    def _saved(self) -> list[Node]:
+    def _like_results(self, start: int, step: int = 1) -> list[Node]:
+        """Variables of the form of the results, from a position on."""
+        return [variable(start + step * n, w, self.kept) for n, w in enumerate(self.widths)]
+
+    def _saved(self, start: int) -> list[Node]:
         """Variables for the results, where derivatives read them: passed after the arguments."""
-        if not self.row.saves:
-            return []
-        start = len(self.variables)
-        return [variable(start + n, width, self.kept) for n, width in enumerate(self.widths)]
+        return self._like_results(start) if self.saves else []
 
     def _sent(self, saved: Sequence[Node], incoming: Sequence[Node]) -> list[tuple[Node, Node]]:
         """(formula, what a gradient sends into it) for the formula and the weight."""
@@ -236,9 +253,8 @@ class FormulaReduction:
 
     def _pull_back(self, position: int) -> FormulaReduction:
         target = self.variables[position]
-        saved = self._saved()
-        start = len(self.variables) + len(saved)
-        incoming = [variable(start + n, width, self.kept) for n, width in enumerate(self.widths)]
+        saved = self._saved(len(self.variables))
+        incoming = self._like_results(len(self.variables) + len(saved))
         total: Node | None = None
         for formula, gradient in self._sent(saved, incoming):
             part = pull_back(formula, [target], gradient)[0]
@@ -257,14 +273,14 @@ class FormulaReduction:
         return self.derived(("push", positions), lambda: self._push_forward(positions))
 
     def _push_forward(self, positions: tuple[int, ...]) -> tuple[FormulaReduction, ...]:
-        saved = self._saved()
+        saved = self._saved(len(self.variables))
         start = len(self.variables) + len(saved)
         moved: dict[Node, Node] = {}
         for place, position in enumerate(positions):
             _, dim, kind = self.variables[position].params
             moved[self.variables[position]] = variable(start + place, dim, kind)
         # A gradient's path is linear in it: transposed, it is the path of tangents.
-        incoming = [variable(-2 - n, width, self.kept) for n, width in enumerate(self.widths)]
+        incoming = self._like_results(-2, -1)
         paired: Node | None = None
         for formula, gradient in self._sent(saved, incoming):
             part = _dot(gradient, push_forward(formula, moved))
@@ -272,9 +288,10 @@ class FormulaReduction:
         assert paired is not None
         found: list[FormulaReduction] = []
         for n, node in enumerate(pull_back(paired, incoming, constant(1))):
-            formula = zero(self.widths[n]) if node is None else node
+            _, width, kept = incoming[n].params
+            formula = zero(width) if node is None else node
             variables = (*self.variables, *saved, *moved.values())
-            found.append(self.with_formula(formula, variables, "Sum", self.kept))
+            found.append(self.with_formula(formula, variables, "Sum", kept))
         return tuple(found)
 
     # -- kernels --------------------------------------------------------------------------------
@@ -446,6 +463,14 @@ class FormulaReduction:
                 found=f"results of shape {' and '.join(map(str, binding.out_shapes))}, "
                 f"of dtype {binding.dtype}",
             ) from error
+
+    def sizes(self, library: ArrayLibrary, arrays: Sequence[Array]) -> Sizes:
+        """The sizes of a call's arrays.
+
+        Raises:
+            ArgumentError, ArrayTypeError, DTypeError, DeviceError, ShapeError: what does not fit.
+        """
+        return self.binding(library, arrays).sizes
 
     def binding(self, library: ArrayLibrary, arrays: Sequence[Array]) -> Binding:
         """What is known of such arrays, under the settings in force."""
@@ -652,36 +677,3 @@ class FormulaReduction:
 
 def _dot(x: Node, y: Node) -> Node:
     return OPERATIONS["Sum"](x * y)
-
-
-def fill(library: ArrayLibrary, out: Results, found: Results, fold: FormulaReduction) -> Results:
-    """Copy results that are more than one plain array into the user's.
-
-    Raises:
-        ShapeError, DTypeError: what does not fit.
-    """
-    for array, target in targets_of(library, out, found, fold):
-        target[...] = array
-    return out
-
-
-def targets_of(
-    library: ArrayLibrary, out: Results, found: Results, fold: FormulaReduction
-) -> list[tuple[Array, Array]]:
-    """Each result and the user's array for it.
-
-    Raises:
-        ShapeError, DTypeError: what does not fit.
-    """
-    arrays = cast("tuple[Array, ...]", found if isinstance(found, tuple) else (found,))
-    targets = cast("tuple[Array, ...]", out if isinstance(out, tuple) else (out,))
-    if len(arrays) != len(targets):
-        shapes = ", ".join(str(tuple(array.shape)) for array in arrays)
-        raise ShapeError(
-            f"out must be a tuple of {len(arrays)} arrays",
-            found=f"{len(targets)} arrays",
-            hint=f"arrays of shapes {shapes}",
-        )
-    for array, target in zip(arrays, targets, strict=True):
-        check_out(library, target, tuple(array.shape), library.dtype(array), array)
-    return list(zip(arrays, targets, strict=True))

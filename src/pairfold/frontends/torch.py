@@ -24,15 +24,18 @@ from ..errors import ArrayTypeError, DerivativeError, DeviceError, PairfoldError
 from .derivatives import (
     Apply,
     OnePass,
+    all_tangents,
     batched,
+    by_part,
     differentiable,
     gradients,
     has_derivatives,
-    tangents,
 )
+from .filling import fill
 from .fused import computed_gradients
+from .passes import Joint
 from .ranges import Ranges, checked_ranges
-from .reduction import FormulaReduction, fill
+from .reduction import FormulaReduction
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -67,6 +70,7 @@ class _Context(Protocol):
     def save_for_backward(self, *tensors: Array) -> None: ...
     def save_for_forward(self, *tensors: Array) -> None: ...
     def mark_non_differentiable(self, *tensors: Array) -> None: ...
+    def set_materialize_grads(self, value: bool) -> None: ...
 
 
 class FoldFunction(torch.autograd.Function):
@@ -85,19 +89,25 @@ class FoldFunction(torch.autograd.Function):
         """Keep the arguments, and the results where derivatives read them."""
         ctx.fold, ctx.library, ctx.ranges, *tensors = inputs
         results = output if isinstance(output, tuple) else (output,)
-        if not has_derivatives(ctx.fold):
-            ctx.mark_non_differentiable(*results)
-        kept = (*tensors, *results) if ctx.fold.row.saves else tensors
+        parts = by_part(ctx.fold, results)
+        constant = [result for part, own in parts if not has_derivatives(part) for result in own]
+        if constant:
+            ctx.mark_non_differentiable(*constant)
+        if ctx.fold.joint:
+            ctx.set_materialize_grads(False)
+        kept = (*tensors, *results) if ctx.fold.saves else tensors
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
 
     @staticmethod
-    def backward(ctx: _Context, *grads: Array) -> tuple[Array | None, ...]:  # pyright: ignore
+    def backward(  # pyright: ignore
+        ctx: _Context, *grads: Array | None
+    ) -> tuple[Array | None, ...]:
         """Gradients to tensors that ask for one; in one pass where they have none themselves."""
         saved = ctx.saved_tensors  # hooks may give them away once
         wanted = ctx.needs_input_grad[3:]
         positions = [position for position, needed in enumerate(wanted) if needed]
-        incoming = list(map(ctx.library.plain, grads))
+        incoming = [None if g is None else ctx.library.plain(g) for g in grads]
         one_pass = None
         if is_final([*saved, *incoming]) and not _in_older_vmap():
             one_pass = operators().one_pass if _is_recorded() else computed_gradients
@@ -125,12 +135,14 @@ class FoldFunction(torch.autograd.Function):
         return None, None, None, *found
 
     @staticmethod
-    def jvp(ctx: _Context, *given: Array | None) -> Results:  # pyright: ignore
+    def jvp(  # pyright: ignore
+        ctx: _Context, *given: Array | None
+    ) -> Array | tuple[Array | None, ...] | None:
         """The derivative along the tangents that are given."""
         saved = ctx.saved_tensors
         moved = {n: t for n, t in enumerate(given[3:]) if t is not None}
         positions, along = list(moved), list(map(ctx.library.plain, moved.values()))
-        found = tangents(ctx.fold, ctx.library, positions, saved, along, ctx.ranges, apply_fold)
+        found = all_tangents(ctx.fold, ctx.library, positions, saved, along, ctx.ranges, apply_fold)
         return found[0] if len(found) == 1 else found
 
     @staticmethod
@@ -207,6 +219,13 @@ def _all(results: Any) -> tuple[Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
+def _flat(out: object) -> list[Tensor]:
+    """The tensors to be filled, of all results of all reductions."""
+    if isinstance(out, tuple):
+        return [tensor for part in cast("tuple[object, ...]", out) for tensor in _flat(part)]
+    return [out] if _is(out) else []
+
+
 def call(
     fold: FormulaReduction,
     library: ArrayLibrary,
@@ -222,6 +241,9 @@ def call(
     Raises:
         DerivativeError: `out` together with tensors that need gradients.
     """
+    if isinstance(fold, Joint) and (_is_recorded() or any(map(is_dispatched, tensors))):
+        operators().checked(fold, tensors)
+        return fold.one_by_one(call, library, tensors, out, ranges)
     if _is_recorded():
         return operators().call(fold, library, tensors, out, ranges)
     pairs = None if ranges is None else checked_ranges(ranges)
@@ -249,6 +271,10 @@ class Operators(Protocol):
 
     apply: Apply
     one_pass: OnePass
+
+    def checked(self, fold: FormulaReduction, tensors: Sequence[Tensor]) -> object:
+        """The sizes that tensors agree on, which may be symbols."""
+        ...
 
     def call(
         self,
@@ -292,17 +318,18 @@ def _computed(
     wrapped = inside._functorch.is_functorch_wrapped_tensor
     if _in_older_vmap() or (transformed and any(map(wrapped, filter(_is, tensors)))):
         fold.check(tensors, library.name)
-    elif transformed or ranges is not None or not has_derivatives(fold):
-        sizes = fold.binding(library, tensors).sizes
-        if ranges is not None:
-            ranges.pattern(fold.kept, sizes.i, sizes.j)
+    elif transformed or ranges is not None or fold.joint or not has_derivatives(fold):
+        sizes = fold.sizes(library, tensors)
+        for part in fold.apart:
+            if ranges is not None:
+                ranges.pattern(part.kept, sizes.i, sizes.j)
     if out is None:
         return fold.shaped(library, differentiable(fold, library, tensors, ranges, apply_fold))
-    if _in_older_vmap() or any(wrapped(given) for given in (*tensors, *_all(out)) if _is(given)):
+    targets = _flat(out)
+    if _in_older_vmap() or any(wrapped(given) for given in (*tensors, *targets) if _is(given)):
         raise DerivativeError("out is not filled inside a transform of torch", hint="out=None")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         found = fold.shaped(library, differentiable(fold, library, tensors, ranges, apply_fold))
-        targets = _all(out)
         if any(target.requires_grad and target.is_leaf for target in targets):
             raise DerivativeError("out must not require gradients itself", hint="out.detach()")
         return fill(library, out, found, fold)

@@ -30,10 +30,11 @@ from ..core.node import Axis
 from ..errors import ArrayTypeError, DTypeError, PairfoldError, ShapeError
 from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
 from .devices import OnGpu, device_for_programs
+from .filling import fill
 from .fused import computed_gradients
 from .identity import identity, rebuilt
 from .ranges import NAMES, Ranges, all_pairs, six
-from .reduction import FormulaReduction, fill
+from .reduction import FormulaReduction
 from .torch import BatchAxis, inside, is_final
 
 if TYPE_CHECKING:
@@ -201,15 +202,19 @@ def _gradients_shapes(key: str, positions: Sequence[int], tensors: Sequence[Arra
     return [_empty(fold.pull_back(position), tensors)[0] for position in positions]
 
 
-def _checked(fold: FormulaReduction, tensors: Sequence[Array]) -> Sizes:
-    """The sizes that tensors agree on, which may be symbols."""
+def checked(fold: FormulaReduction, tensors: Sequence[Array]) -> Sizes:
+    """The sizes that tensors agree on, which may be symbols.
+
+    Raises:
+        ArgumentError, DTypeError, DeviceError, ShapeError: they do not agree.
+    """
     check_count(len(fold.variables), len(tensors), fold.names)
     check_dtypes(_DISPATCHED, tensors, fold.names)
     return check_shapes(fold.variables, [tuple(array.shape) for array in tensors], fold.names)
 
 
 def _empty(fold: FormulaReduction, tensors: Sequence[Array]) -> list[Array]:
-    sizes, like = _checked(fold, tensors), tensors[0]
+    sizes, like = checked(fold, tensors), tensors[0]
     shapes = zip(fold.out_shapes(sizes), fold.results, strict=True)
     return [_DISPATCHED.empty(shape, like, result.kind) for shape, result in shapes]
 
@@ -274,7 +279,7 @@ class ReduceFunction(_SingleLevelFunction):
         fold = named(ctx.key).fold
         if not has_derivatives(fold):
             ctx.mark_non_differentiable(*output)
-        kept = (*given, *output) if fold.row.saves else given
+        kept = (*given, *output) if fold.saves else given
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
 
@@ -307,7 +312,7 @@ def _saved(
     fold: FormulaReduction, kept: Sequence[Array]
 ) -> tuple[list[Array], TensorRanges | None]:
     """The arguments and results that were kept, and the ranges between them."""
-    count, results = len(fold.variables), len(fold.results) if fold.row.saves else 0
+    count, results = len(fold.variables), len(fold.results) if fold.saves else 0
     end = len(kept) - results
     between = kept[count:end]
     return [*kept[:count], *kept[end:]], TensorRanges(between) if between else None
@@ -396,7 +401,7 @@ def call(
             does not fit, and classes of tensors that do not compute reductions.
     """
     library_of(tensors, fold.names, TORCH.name)
-    _checked(fold, tensors)
+    checked(fold, tensors)
     pairs = None if all_pairs(ranges) else TensorRanges(ranges)
     shown = _named_by(fold, library).shown
     try:

@@ -19,9 +19,9 @@ from ..arrays.opaque import constant, follows_operators
 from ..arrays.torch_gate import recorder
 from ..core.library import Array
 from ..errors import PairfoldError
+from .filling import targets_of
 from .genred import call_fold
 from .ranges import Ranges, all_pairs, six
-from .reduction import targets_of
 from .torchops import named, text_of
 
 if TYPE_CHECKING:

@@ -519,6 +519,7 @@ reduction(
 
 # What derivatives need besides: the maximum, and the sum of what was measured from it.
 _PARTS = (Result(), Result("value", "maximum"))
+MAXIMUM = 1  # the place of the maximum among them
 
 reduction(
     "LogParts",

@@ -12,7 +12,7 @@ from ...core.scalars import STAGES
 from ...lower.cost import Estimate, registers
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
 from ...lower.pattern import sparse_partition
-from ...lower.schedule import Plan, frontier, partition
+from ...lower.schedule import Plan, frontier
 from ...settings import Settings
 from ..shown import Explained, Subject, flops, operations, states
 from .launch import Launcher
@@ -50,6 +50,7 @@ class Explanation(Explained):
     estimates: tuple[Estimate, ...]
     native: Native
     shared: int
+    across: int
     forms: tuple[str, ...]
 
     @property
@@ -127,6 +128,8 @@ class Explanation(Explained):
             lines.append("        for column in block: accumulate in registers")
         else:
             lines += [f"        {_TAKEN_IN[form]}" for form in self.forms]
+        if self.across:
+            lines.append(f"        {self.across} values for columns: into their states, in memory")
         if self.forms != ("top-k",):
             lines.append("      add the block to the row's state")
         return lines
@@ -139,7 +142,7 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
     estimates = launcher.alternatives(*subject.sizes, options)
     plan = estimates[0].plan
     if pattern is None:
-        parts = partition(plan, max(1, rows), max(1, columns), batches, launcher.work, options)
+        parts = launcher.parts(plan, max(1, rows), max(1, columns), batches, options)
     else:
         parts = sparse_partition(plan, pattern, rows, batches)
     reread = kernel.stages[COLUMN].raw_size * DTYPES[dtype].bytes / parts.rows_per_task
@@ -155,7 +158,8 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
         registers=registers(kernel, plan),
         estimates=tuple(estimates),
         native=launcher.native(plan),
-        shared=len(frontier(kernel)),
+        shared=0 if kernel.fused else len(frontier(kernel)),
+        across=kernel.across,
         forms=tuple(dict.fromkeys(each.rule.form for each in kernel.accumulators)),
     )
 

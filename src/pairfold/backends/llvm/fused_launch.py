@@ -50,7 +50,8 @@ class FusedLauncher(Launcher):
 
         return self._plans.of(options, only)
 
-    def _parts(
+    def parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
     ) -> Partition:
+        """The same for rows and columns that are both kept."""
         return fused_partition(plan, self.kernel, (rows, columns, batches), self.work, options)

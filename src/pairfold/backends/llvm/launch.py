@@ -199,9 +199,10 @@ class Launcher:
         which = machine(options.target)
         return make_plan(self.kernel, which, self.dtype, self.accumulation, options, self.stored)
 
-    def _parts(
+    def parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
     ) -> Partition:
+        """How sizes are cut into tasks under a plan."""
         return partition(plan, rows, columns, batches, self.work, options)
 
     def native(self, plan: Plan) -> Native:
@@ -221,7 +222,7 @@ class Launcher:
         bound = self._bound.get(key)
         if bound is None:
             plan = self.plan(rows, columns, options)
-            parts = self._parts(plan, rows, columns, batches, options)
+            parts = self.parts(plan, rows, columns, batches, options)
             seconds = rows * columns * batches * self.work / plan.width * _SECONDS_PER_OPERATION
             bound = Bound(self.native(plan), parts, seconds, options)
             bound = self._bound.put(key, bound)
