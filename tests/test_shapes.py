@@ -220,7 +220,7 @@ def test_numbers_are_taken_nowhere_else() -> None:
     with pytest.raises(ArrayTypeError, match="argument 0"):
         Genred("Sum(s)*x", ["s = Pm(2)", "x = Vi(1)"])(2.0, x[:, :1])
     with pytest.raises(DTypeError, match="argument 2"):
-        sums(x, y, np.array(1.0, "float32"), b)
+        sums(x, y, np.array([1.0], "float32"), b)
 
 
 @both
