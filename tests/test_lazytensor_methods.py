@@ -293,6 +293,7 @@ REDUCTIONS = {
     *("sumsoftmaxweight_reduction", "mean", "prod", "any", "all", "count", "var", "softmax"),
 }
 OPERATORS = {"solve", "matvec", "rmatvec", "matmat", "rmatmat"}
+TABLES = {"dense", "toarray", "diag", "trace"}  # test_lazytensor_tables.py
 LINEAR = {"trace_operator", "adjoint_operator", "sum_lin_operator"}
 ATTRIBUTES = {
     *("shape", "ndim", "dim", "dtype", "device", "batchdims", "nbatchdims", "is_complex"),
@@ -302,7 +303,7 @@ INTERNALS = {"binary_with_real", "with_arrays", "on_leaves", "restored"}
 
 
 def test_every_public_name_has_a_case() -> None:
-    known = set(METHODS) | REDUCTIONS | OPERATORS | LINEAR | ATTRIBUTES | INTERNALS
+    known = set(METHODS) | REDUCTIONS | OPERATORS | LINEAR | TABLES | ATTRIBUTES | INTERNALS
     public = {name for name in dir(LazyTensor) if not name.startswith("_")}
     assert public - {"binary_with_real"} == known - {"binary_with_real"}
     assert all(METHODS.values())

@@ -48,7 +48,7 @@ _HINTS = {
     ),
     **dict.fromkeys(
         ("numpy", "tolist", "item", "cpu", "cuda", "detach", "requires_grad"),
-        "reduce first, K.sum(axis=1) or K @ v: results are arrays",
+        "reduce first, K.sum(axis=1) or K @ v: results are arrays; so is K.dense(), or K.toarray()",
     ),
     **dict.fromkeys(("size", "len"), "K.shape"),
     **dict.fromkeys(("mm", "mv", "dot", "matmul"), "K @ v"),
@@ -65,7 +65,7 @@ _DATA = {
     *("node", "leaves", "batch", "ni", "nj", "library", "real_dtype"),
     *("axis", "ranges", "backend"),
 }
-_DENSE = "reduce it, K.sum(axis=1) or K.argmin(axis=1); K @ np.eye(N) is all of a small one"
+_DENSE = "reduce it, K.sum(axis=1) or K.argmin(axis=1); K.dense() is all of a small one"
 _NO_TABLE = "a lazy tensor has no table of its numbers"
 
 
@@ -441,6 +441,8 @@ _BOTH: dict[str, Callable[..., object]] = {
     "amax": _over("max"),
     **dict.fromkeys(("norm", "vector_norm"), _norm),
     **dict.fromkeys(("concatenate", "concat", "cat"), _joined),
+    **dict.fromkeys(("diag", "diagonal"), lambda x: x.diag()),
+    "trace": lambda x: x.trace(),
     "real": lambda x: x.real,
     "imag": lambda x: x.imag,
     "shape": lambda x: x.shape,

@@ -46,6 +46,7 @@ from .recording import record_calls, recorded_as
 from .reducing import COMPONENTS, Reducing
 from .softmax import SoftMax
 from .summaries import Summaries
+from .tables import Tabled
 from .typed import RealMethods, binary, scaling
 
 if TYPE_CHECKING:
@@ -558,7 +559,7 @@ def _holds_complex(x: object) -> bool:
 
 
 add_methods(LazyTensor, for_complex=False)
-for _class in (Tensor, Reducing, Summaries, LazyTensor):
+for _class in (Tensor, Tabled, Reducing, Summaries, LazyTensor):
     record_calls(_class)
 
 

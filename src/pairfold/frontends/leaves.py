@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 from ..arrays.library import COMPLEX, ArrayLibrary
@@ -162,7 +162,11 @@ def viewed(owner: Array, form: Axis) -> Array:
     """An array as a fold wants it: without the axis of the index that it does not have."""
     library = library_from(owner)
     library.check_traced()  # sizes would be tensors
-    x = library.as_real(owner)
+    return placed(library.as_real(owner), form)
+
+
+def placed(x: Array, form: Axis) -> Array:
+    """An array given as a variable of this kind, as (..., rows, dim), or (..., dim)."""
     if len(x.shape) >= 3:
         if form == Axis.I:
             return x[..., 0, :]
@@ -170,6 +174,18 @@ def viewed(owner: Array, form: Axis) -> Array:
     if form == Axis.PARAMETER:
         return x.reshape(1) if not len(x.shape) else x[0] if len(x.shape) == 2 else x
     return x
+
+
+def moved_leaves(
+    node: Node, leaves: Sequence[Leaf], move: Callable[[Leaf], Leaf]
+) -> tuple[Node, tuple[Leaf, ...]]:
+    """A graph on other leaves: `move` says which, of equal leaves once."""
+    found: dict[tuple[object, ...], Leaf] = {}
+    for leaf in leaves:
+        if leaf.key not in found:
+            found[leaf.key] = move(leaf)
+    others = {leaf.node: found[leaf.key].node for leaf in leaves}
+    return substitute(node, others), tuple(found.values())
 
 
 def alike(leaves: Iterable[Leaf], wanted: Leaf) -> list[Leaf]:

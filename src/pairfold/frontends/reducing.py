@@ -26,6 +26,7 @@ from .genred import (
 from .lazy import Tensor, is_scalar
 from .leaves import is_array, library_from
 from .reduced import Reduced, checked_call
+from .tables import Tabled
 from .typed import (
     ExplainOptions,
     MethodOptions,
@@ -62,7 +63,7 @@ class _Left(int):
 COMPONENTS = _Left(-1)
 
 
-class Reducing(Tensor):
+class Reducing(Tabled):
     """A lazy tensor that can be reduced."""
 
     # How reductions are computed; a class that derives from these may fill `out` another way.
@@ -76,7 +77,7 @@ class Reducing(Tensor):
     # -- the general form -----------------------------------------------------------------------
 
     @brief
-    def reduction(
+    def reduction(  # pyright: ignore[reportIncompatibleMethodOverride] (takes more)
         self,
         reduction_op: str,
         other: object = None,
