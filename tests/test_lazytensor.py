@@ -411,6 +411,16 @@ INDICES: dict[str, tuple[Any, Any]] = {
     "all": (np.s_[:], np.s_[..., :]),
     "slices": (np.s_[:, :, 0:2], np.s_[..., 0:2]),
     "step 1": (np.s_[0:3:1], np.s_[...]),
+    "last": (-1, np.s_[..., -1:]),
+    "from the end": (np.s_[-2:], np.s_[..., -2:]),
+    "but the last": (np.s_[:-1], np.s_[..., :-1]),
+    "every other": (np.s_[::2], np.s_[..., ::2]),
+    "backwards": (np.s_[::-1], np.s_[..., ::-1]),
+    "list": ([2, 0, 1], np.s_[..., [2, 0, 1]]),
+    "array": (np.array([0, 2, 2, -1]), np.s_[..., [0, 2, 2, 2]]),
+    "mask": (np.array([True, False, True]), np.s_[..., [0, 2]]),
+    "dots": (np.s_[..., -1], np.s_[..., -1:]),
+    "dots alone": (..., np.s_[...]),
 }
 
 
@@ -423,8 +433,9 @@ def test_components(name: str) -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        *(-1, D, 1.0, True, None, ..., "k", [0], np.s_[-1:], np.s_[:-1], np.s_[1:1], np.s_[:4]),
-        *(np.s_[::2], np.s_[2:1], np.s_[0, :, 0], np.s_[:, 0], np.s_[..., 0], np.s_[:, None, 0]),
+        *(-D - 1, D, 1.0, True, None, "k", [D], [[0]], [0.5], [], [True], np.s_[1:1], np.s_[:4]),
+        *(np.s_[-4:], np.s_[::0], np.s_[2:1], np.s_[0, :, 0], np.s_[:, 0], np.s_[:, None, 0]),
+        *(np.s_[..., ..., 0], np.s_[:, :, :, 0], np.s_[..., None]),
     ],
 )
 def test_other_indices_are_refused(key: Any) -> None:

@@ -204,7 +204,7 @@ def test_diagonals_of_batches_and_of_complex_numbers():
 
 def test_diagonals_are_of_square_matrices():
     x, y = numbers((M, 3), (N, 3))
-    for tensor in (gauss(x, y), gauss(y, x), Vi(x), Vj(x)):
+    for tensor in (gauss(x, y), gauss(y, x), Vi(x), Vj(x), Vi(x[:0]), gauss(x[:0], y[:1])):
         for method in ("diag", "trace"):
             with pytest.raises(ShapeError, match=rf"{method}\(\) is of a square matrix"):
                 getattr(tensor, method)()

@@ -18,7 +18,8 @@ from ..errors import ArrayTypeError, OptionError
 from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import zero
 from .given import numbers_in, plain_number
-from .lazy import check_kind, check_last, component_part, number_leaf, symbol_leaf
+from .indexing import indexed
+from .lazy import check_kind, check_last, number_leaf, symbol_leaf
 from .lazytensor import LazyTensor, is_number, where
 from .leaves import is_array
 from .methods import add_methods, add_refusals, whole
@@ -241,8 +242,12 @@ class ComplexLazyTensor(Reducing, ComplexMethods):
         return self[whole("i", i) : i + whole("d", d)]
 
     def __getitem__(self, key: object) -> Self:
-        start, count = component_part(key, self.nbatchdims + 2, self.ndim // 2)
-        return self._apply("Extract", self, 2 * start, 2 * (count or 1))
+        """Complex numbers of the vectors, rows and columns, as of a `LazyTensor`.
+
+        Raises:
+            ShapeError, UnsupportedError, ArgumentError: what cannot be chosen.
+        """
+        return indexed(self, key)
 
     def __iter__(self) -> NoReturn:
         raise TypeError("a LazyTensor cannot be iterated over; z[k] is its number k")

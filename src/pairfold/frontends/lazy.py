@@ -188,7 +188,7 @@ class Tensor(Foreign):
     @property
     def _shape(self) -> tuple[int, ...]:
         """(..., M, N, D), with 1 for an axis that the formula does not depend on."""
-        return (*self.batch, self.ni or 1, self.nj or 1, self.ndim)
+        return (*self.batch, *(1 if n is None else n for n in (self.ni, self.nj)), self.ndim)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -556,45 +556,6 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Axis:
             else "Pm(x): a number is a parameter",
         )
     return Axis.PARAMETER
-
-
-def component_part(key: object, last: int, dim: int) -> tuple[int, int | None]:
-    """The first component of an index, and how many, None for a single one, of `dim`.
-
-    Full slices may stand before it, one for each of the axes before the last.
-
-    Raises:
-        ShapeError: another axis is indexed, by something else, or beyond the components.
-    """
-    found = key
-    if isinstance(key, tuple):
-        if len(key) != last + 1 or any(
-            not isinstance(k, slice) or k != slice(None) for k in key[:-1]
-        ):
-            raise ShapeError(
-                "only the last axis, that of components, can be indexed",
-                found=f"[{', '.join(map(str, key))}]",
-                hint=f"x[{':, ' * last}k]",
-            )
-        found = key[-1]
-    if isinstance(found, slice):
-        start, stop = found.start or 0, dim if found.stop is None else found.stop
-        if found.step not in (None, 1) or not 0 <= start < stop <= dim:
-            raise ShapeError(
-                "a slice of components goes from start to stop, without step",
-                found=f"{found} of {dim} components",
-                hint=f"0 <= start < stop <= {dim}",
-            )
-        return start, stop - start
-    if isinstance(found, bool) or not isinstance(found, (int, np.integer)):
-        raise ShapeError(
-            "components are indexed by a whole number or a slice", found=repr(found), hint="x[0]"
-        )
-    if not 0 <= found < dim:
-        raise ShapeError(
-            f"components are numbered from 0 to {dim - 1}", found=repr(found), hint="x[0]"
-        )
-    return int(found), None
 
 
 def check_last(tensor: Tensor, axis: int | None) -> None:

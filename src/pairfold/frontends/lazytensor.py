@@ -31,12 +31,11 @@ from ..ops.truth import is_truth
 from ..ops.vectors import zero
 from .foreign import LAZY
 from .given import numbers_in, plain_number
+from .indexing import indexed
 from .lazy import (
     Tensor,
     check_kind,
     check_last,
-    component_part,
-    is_scalar,
     number_leaf,
     symbol_leaf,
 )
@@ -332,17 +331,14 @@ class LazyTensor(Summaries, RealMethods):
 
     # -- components -----------------------------------------------------------------------------
 
-    def __getitem__(self, key: object) -> LazyTensor:
-        start, count = component_part(key, self.nbatchdims + 2, self.ndim)
-        if not isinstance(key, tuple) and key != slice(None) and is_scalar(self.node):
-            raise ShapeError(
-                "indices choose components, and this tensor has one for each pair",
-                found=f"[{key}] of {self!r}",
-                hint="index the arrays that it is made of: x[:5], y[:5]; x[:, :, 0] is the tensor",
-            )
-        if count is None:
-            return self._call("Elem", self, start)
-        return self._call("Extract", self, start, count)
+    def __getitem__(self, key: object) -> Self:
+        """Components, x[k], x[1:3], x[-1]; rows of one number for each pair, K[10:20]; by a tuple,
+        K[:, columns], x[..., k], parts of the axes of `shape`.
+
+        Raises:
+            ShapeError, UnsupportedError, ArgumentError: what cannot be chosen.
+        """
+        return indexed(self, key)
 
     def __iter__(self) -> NoReturn:
         raise TypeError("a LazyTensor cannot be iterated over; x[k] is its component k")

@@ -172,8 +172,8 @@ def _turned(leaf: Leaf) -> Leaf:
 def _diagonal(tensor: Tabled, method: str) -> Tabled:
     """The tensor on the diagonal alone: nothing in it is indexed by j."""
     _check_given(tensor, method)
-    rows, columns = tensor.ni or 1, tensor.nj or 1
-    if (tensor.ni, tensor.nj) != (rows, rows) and (rows, columns) != (1, 1):
+    rows, columns = tensor._shape[-3:-1]
+    if rows != columns:
         raise ShapeError(
             f"{method}() is of a square matrix",
             found=f"shape {tensor.shape}",
@@ -204,8 +204,9 @@ def _numbers(result: Result) -> Result:
 
 
 def _checked(tensor: Tabled) -> tuple[Ranges, int, int]:
-    found, rows, columns = checked_ranges(tensor.ranges), tensor.ni or 1, tensor.nj or 1
+    found = checked_ranges(tensor.ranges)
     assert found is not None
+    rows, columns = tensor._shape[-3:-1]
     found.pattern(Axis.I, rows, columns)
     return found, rows, columns
 
