@@ -260,7 +260,7 @@ def _places(library: ArrayLibrary, like: Array, size: int, key: object, kind: Ax
                 _whole(bound, key)
         if _checked_step(key).step is None or key.step > 0:
             return key
-        return library.constants(np.arange(size)[key].copy(), like)
+        return library.constants(np.arange(operator.index(size))[key].copy(), like)
     if isinstance(key, (bool, int, np.integer, float, str)):
         row = isinstance(key, (int, np.integer)) and not isinstance(key, bool)
         part = f"{key}:{key + 1 or ''}" if row else "3:4"  # pyright: ignore

@@ -39,6 +39,7 @@ from .softmax import SoftMax, multiplied
 from .traced import checked_in_graph
 
 _SIZE = 9973  # of every axis of a stand-in that is not 1 and whose size is no part of a formula
+_ELSEWHERE = -2  # a size that no tensor has: that of some of its rows
 # Operands of these are vectors of numbers for rows: their last axis is no dimension of a formula.
 _OF_ROWS = {
     *("__matmul__", "__rmatmul__", "matvec", "rmatvec", "matmat", "rmatmat", "solve"),
@@ -221,6 +222,8 @@ def told(x: Recorded, name: str) -> object:
         return _attribute(calls, specs, name)
     if name in ("ni", "nj"):
         place = _axis(calls, specs, name)
+        if place == _ELSEWHERE:
+            return NotImplemented
         return None if place < 0 else tensors[place // 4].shape[-(place % 4)]
     if name == "batch":
         return tuple(torch.broadcast_shapes(*[x.shape[:-3] for x in tensors]))
@@ -410,7 +413,7 @@ def _attribute(calls: str, specs: Sequence[_Spec], name: str) -> object:
 @constant
 def _axis(calls: str, specs: Sequence[_Spec], name: str) -> int:
     """Where the size `ni` or `nj` stands: 4 times the number of a tensor, plus the axis from the
-    end; -1 where there is no such size.
+    end; -1 where there is no such size, `_ELSEWHERE` where it is that of no tensor.
     """
     with FakeTensorMode():
         tensors = _stand_ins(specs)
@@ -422,7 +425,7 @@ def _axis(calls: str, specs: Sequence[_Spec], name: str) -> int:
         for number, x in enumerate(tensors):
             if leaf.kind == wanted and leaf.owner is x:
                 return 4 * number + (3 if leaf.form == Axis.I and x.dim() > 2 else 2)
-    return -1
+    return _ELSEWHERE
 
 
 # ----- graphs ------------------------------------------------------------------------------------
