@@ -32,7 +32,7 @@ LEVELS = [
     {"backends"},
     {"arrays"},
     {"frontends"},
-    {"__init__", "cluster", "signatures", "numpy", "torch", "jax"},
+    {"__init__", "cluster", "linalg", "signatures", "numpy", "torch", "jax"},
     {"dropin", "doctor", "catalogue", "__main__"},
 ]
 

@@ -332,7 +332,7 @@ def test_products_are_differentiable_in_the_vector() -> None:
         (lambda: kernel(np.asarray), np.ones((M, 2)), ShapeError),
         (lambda: kernel(np.asarray), np.array(1.0), ArrayTypeError),
         (lambda: kernel(np.asarray), [1.0] * N, ArrayTypeError),
-        (lambda: kernel(np.asarray), kernel(np.asarray), ArrayTypeError),
+        (lambda: kernel(np.asarray), kernel(np.asarray), ShapeError),
         (lambda: kernel(np.asarray), torch.ones(N).double(), ArrayTypeError),
         (lambda: kernel(np.asarray), np.ones(N, "float32"), DTypeError),
     ],

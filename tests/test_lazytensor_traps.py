@@ -383,7 +383,6 @@ BAILED_OUT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a slip of the pen": (lambda k: k.sqdits(k), "sqdist"),
     "truth of a reduction": (lambda k: bool(k.sum(axis=1, call=False)), "a result to come"),
     "array of a reduction": (lambda k: np.asarray(k.sum(axis=1, call=False)), "a result to come"),
-    "product of two": (lambda k: np.dot(k, k), "K @"),
 }
 
 

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import cluster as cluster
+    from . import linalg as linalg
     from .core.cache import cache_info as cache_info
     from .core.cache import clear_cache as clear_cache
     from .errors import PairfoldError as PairfoldError
@@ -45,6 +46,7 @@ _PLACES = {
     "generic_argmin": "frontends.generic",
     "generic_logsumexp": "frontends.generic",
     "generic_sum": "frontends.generic",
+    "linalg": "linalg:",
 }
 __all__ = [
     "ComplexLazyTensor",
@@ -64,6 +66,7 @@ __all__ = [
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
+    "linalg",
     "settings",
     "together",
     "where",

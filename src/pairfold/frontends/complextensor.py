@@ -22,6 +22,7 @@ from .indexing import indexed
 from .lazy import check_kind, check_last, number_leaf, symbol_leaf
 from .lazytensor import LazyTensor, is_number, where
 from .leaves import is_array
+from .linearoperators import LinearOperator
 from .methods import add_methods, add_refusals, whole
 from .recording import record_calls
 from .reducing import Reducing
@@ -124,12 +125,16 @@ class ComplexLazyTensor(Reducing, ComplexMethods):
         return self._complex(f"Complex{name}", self, other)
 
     def __add__(self, other: object) -> ComplexLazyTensor:
+        if isinstance(other, LinearOperator):
+            return NotImplemented
         return self if is_number(other, 0) else self._binary("Add", other)
 
     def __radd__(self, other: object) -> ComplexLazyTensor:
         return self + other
 
     def __sub__(self, other: object) -> ComplexLazyTensor:
+        if isinstance(other, LinearOperator):
+            return NotImplemented
         return self if is_number(other, 0) else self._binary("Subtract", other)
 
     def __rsub__(self, other: object) -> ComplexLazyTensor:

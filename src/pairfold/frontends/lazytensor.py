@@ -40,6 +40,7 @@ from .lazy import (
     symbol_leaf,
 )
 from .leaves import Leaf, alike, is_array, library_from
+from .linearoperators import LinearOperator
 from .methods import add_methods, whole
 from .recording import record_calls, recorded_as
 from .reducing import COMPONENTS, Reducing
@@ -172,6 +173,8 @@ class LazyTensor(Summaries, RealMethods):
 
     @binary
     def __add__(self, other: object) -> Lazy:
+        if isinstance(other, LinearOperator):
+            return NotImplemented
         return self if is_number(other, 0) else self._binary("Add", other)
 
     @binary
@@ -180,6 +183,8 @@ class LazyTensor(Summaries, RealMethods):
 
     @binary
     def __sub__(self, other: object) -> Lazy:
+        if isinstance(other, LinearOperator):
+            return NotImplemented
         return self if is_number(other, 0) else self._binary("Subtract", other)
 
     @binary

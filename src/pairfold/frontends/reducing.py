@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 import numpy as np
 
 from ..arrays.library import COMPLEX
-from ..arrays.registry import NUMPY, library_for
+from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
 from ..core.library import Array
 from ..core.node import Axis
@@ -25,6 +25,7 @@ from .genred import (
 )
 from .lazy import Tensor, is_scalar
 from .leaves import is_array, library_from
+from .linearoperators import LinearOperator, numpy_product, product_of
 from .reduced import Reduced, checked_call
 from .tables import Tabled
 from .typed import (
@@ -499,8 +500,16 @@ class Reducing(Tabled):
         """The transposed matrix."""
         return self.t()
 
-    def __matmul__(self, v: _V, **options: Unpack[ReductionOptions]) -> _V:
+    @overload
+    def __matmul__(  # pyright: ignore[reportOverlappingOverload]
+        self, v: Tensor | LinearOperator, **options: Unpack[ReductionOptions]
+    ) -> LinearOperator: ...
+    @overload
+    def __matmul__(self, v: _V, **options: Unpack[ReductionOptions]) -> _V: ...
+    def __matmul__(self, v: Result, **options: Unpack[ReductionOptions]) -> Result:
         """The matrix (..., M, N) times a vector (N,) or vectors (..., N, E).
+
+        Times another matrix, it is a linear operator, which is applied part by part.
 
         Raises:
             ShapeError, ArrayTypeError: what cannot be multiplied.
@@ -511,11 +520,12 @@ class Reducing(Tabled):
                 found=f"shape {self.shape}",
                 hint="x.sum(-1) makes scalars of vectors",
             )
+        if isinstance(v, (Tensor, LinearOperator)):
+            return product_of(self, v)
         if not is_array(v) or not len(v.shape):
             raise ArrayTypeError(
-                "a matrix can be multiplied with an array (N,) or (..., N, E)",
+                "a matrix can be multiplied with an array (N,) or (..., N, E), or with a matrix",
                 found=f"a {type(v).__name__}",
-                hint="K @ (L @ v) for a product of matrices",
             )
         flat = len(v.shape) == 1
         columns = v.reshape(-1, 1) if flat else v
@@ -542,7 +552,8 @@ class Reducing(Tabled):
         rows: Result = v
         if library_for(v) is None or len(rows.shape) < 2:
             return self.t().__matmul__(v, **options)
-        return self.t().__matmul__(rows.swapaxes(-1, -2), **options).swapaxes(-1, -2)
+        found: Result = self.t().__matmul__(rows.swapaxes(-1, -2), **options)
+        return found.swapaxes(-1, -2)
 
     def _column_variable(self, columns: Array) -> Reducing:
         """An array (..., N, E) as a variable indexed by j, also where N is 1."""
@@ -617,15 +628,8 @@ class Reducing(Tabled):
         return self.rmatvec(v)
 
     def _product(self, matrix: Self, v: object) -> Result:
-        library = self.library
-        other = library_for(v) is not NUMPY
-        if library is None or library is NUMPY or other or not isinstance(v, np.ndarray):
-            return matrix @ v
-        like = next(leaf.array for leaf in self.leaves if leaf.given)
-        vectors = library.constants(v, like)
-        if NUMPY.dtype(v) not in COMPLEX:
-            vectors = library.cast_like(vectors, like)
-        return library.to_numpy(matrix @ vectors)
+        like = next((leaf.owner for leaf in self.leaves if leaf.given), None)
+        return numpy_product(self.library, like, matrix, v)
 
 
 def _real_weight(other: object) -> Tensor:

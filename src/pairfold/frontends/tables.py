@@ -98,8 +98,12 @@ def dense(tensor: Tabled, limit: float) -> Result:
         MemoryLimitError: the array would have more than `limit` bytes.
         OptionError: a limit that is no number.
     """
+    check_limit(limit)
     _check_given(tensor, "dense")
-    _check_size(tensor, limit)
+    assert tensor.real_dtype is not None
+    wanted = math.prod(tensor._shape) * DTYPES[tensor.real_dtype].bytes
+    hint = "reduce it, K @ v or K.sum(axis=1); a part, K[:1000].dense()"
+    check_size(wanted, limit, tensor, hint)
     found = _on(tensor, *moved_leaves(tensor.node, tensor.leaves, _turned))
     if tensor.ranges is not None:
         found = _within(found, _pairs(_checked(tensor)))
@@ -142,18 +146,28 @@ def _check_given(tensor: Tabled, method: str) -> None:
         )
 
 
-def _check_size(tensor: Tabled, limit: float) -> None:
+def check_limit(limit: object) -> None:
+    """Raise unless a limit is a number of bytes.
+
+    Raises:
+        OptionError: it is none.
+    """
     if not plain_number(limit) or math.isnan(limit):
         raise OptionError("limit is a number of bytes", found=f"limit={limit!r}", hint="2**30")
-    assert tensor.real_dtype is not None
-    wanted = math.prod(tensor._shape) * DTYPES[tensor.real_dtype].bytes
+
+
+def check_size(wanted: int, limit: float, found: object, hint: str) -> None:
+    """Raise where an array would have more bytes than a limit.
+
+    Raises:
+        MemoryLimitError: it would; `hint` says what to do instead.
+    """
     if wanted > limit:
         raise MemoryLimitError(
             f"the array would have {wanted} bytes ({wanted / 2**30:.2f} GiB), "
             f"and the limit is {limit:.0f}",
-            found=repr(tensor),
-            hint=f"reduce it, K @ v or K.sum(axis=1); a part, K[:1000].dense(); "
-            f"limit={wanted} for all",
+            found=repr(found),
+            hint=f"{hint}; limit={wanted} for all of it",
         )
 
 
