@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
-from .frontends.blockoperators import block, hstack, vstack
-from .frontends.linearoperators import LinearOperator, aslinearoperator, identity, matrix_power
+from .frontends.blockoperators import block, hstack, identity, matrix_power, vstack
+from .frontends.linearoperators import LinearOperator, aslinearoperator
 
 __all__ = [
     "LinearOperator",

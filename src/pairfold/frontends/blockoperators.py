@@ -1,4 +1,4 @@
-"""Matrices of matrices: operators beside and below each other, with blocks of zeros."""
+"""Linear operators by their names: identities, powers, matrices of matrices."""
 
 # Operators are made of others.
 # pyright: reportPrivateUsage=false
@@ -6,14 +6,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..core.library import Array
+from ..errors import OptionError, ShapeError, attempted
 from .leaves import library_from
-from .linearoperators import LinearOperator, aslinearoperator, batch_of, common_batch, total_of
+from .linearoperators import (
+    Identity,
+    LinearOperator,
+    Product,
+    aslinearoperator,
+    batch_of,
+    common_batch,
+    total_of,
+)
 
 if TYPE_CHECKING:
     from .typed import Result
@@ -75,16 +85,54 @@ class _Block(LinearOperator):
         batch = self.shape[:-2]
         return xp.concatenate([xp.broadcast_to(x, (*batch, x.shape[-1])) for x in found], -1)
 
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        """The same blocks of other arrays."""
+        return _Block(
+            [[None if x is None else x.with_arrays(change) for x in row] for row in self.rows]
+        )
+
     def _text(self) -> str:
         rows = [", ".join("0" if x is None else x._text() for x in row) for row in self.rows]
         return f"[[{'], ['.join(rows)}]]"
+
+
+def identity(n: int) -> LinearOperator:
+    """The identity of n rows, of any dtype and library: `K + 0.1 * identity(n)`.
+
+    >>> import numpy as np
+    >>> (2.0 * identity(3) @ np.ones(3)).tolist()
+    [2.0, 2.0, 2.0]
+
+    Raises:
+        OptionError: n is no whole number from 0.
+    """
+    return Identity(_whole(n, "n"))
+
+
+def matrix_power(matrix: object, n: int) -> LinearOperator:
+    """The product of n copies of a square matrix; `K ** n` is the power of each entry.
+
+    >>> import numpy as np
+    >>> (matrix_power(np.array([[1.0, 1.0], [0.0, 1.0]]), 3) @ np.ones(2)).tolist()
+    [4.0, 1.0]
+
+    Raises:
+        ShapeError: the matrix is not square.
+        OptionError: n is no whole number from 0.
+    """
+    found = aslinearoperator(matrix)
+    if found.shape[-1] != found.shape[-2]:
+        raise ShapeError("powers are of a square matrix", found=repr(found))
+    count = _whole(n, "n")
+    if count == 1:
+        return found
+    return Product([found] * count) if count else Identity(found.shape[-1])
 
 
 def block(rows: Sequence[Sequence[object]]) -> LinearOperator:
     """A matrix of matrices, row by row; None is a block of zeros.
 
     >>> import numpy as np
-    >>> from pairfold.linalg import identity
     >>> A = block([[np.eye(2), None], [None, 3.0 * identity(1)]])
     >>> A, (A @ np.ones(3)).tolist()
     (<LinearOperator [[array, 0], [0, 3.0 * I]], shape (3, 3), dtype float64>, [1.0, 1.0, 3.0])
@@ -131,3 +179,10 @@ def _size(parts: Sequence[LinearOperator | None], axis: int, name: str) -> int:
             hint=None if sizes else "a block of zeros needs another beside it and below it",
         )
     return sizes.pop()
+
+
+def _whole(n: object, name: str) -> int:
+    found = -1 if isinstance(n, bool) else attempted(operator.index, n, -1)  # pyright: ignore
+    if found < 0:
+        raise OptionError(f"{name} is a whole number from 0", found=f"{name}={n!r}")
+    return found

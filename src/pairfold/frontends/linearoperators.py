@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from ..arrays.library import COMPLEX, ArrayLibrary
-from ..arrays.registry import NUMPY, library_for
-from ..core.library import NumpyArray
+from ..arrays.registry import NUMPY, TORCH, library_for
+from ..core.library import Array, NumpyArray
 from ..errors import (
     ArgumentError,
     ArrayTypeError,
     DTypeError,
-    OptionError,
     ShapeError,
     UnsupportedError,
-    attempted,
 )
 from .given import plain_number
 from .lazy import Tensor
@@ -36,6 +33,7 @@ from .leaves import library_from
 from .tables import check_limit, check_size
 
 if TYPE_CHECKING:
+    from .gpytorch import PairfoldLinearOperator
     from .reducing import Reducing
     from .typed import Result
 
@@ -243,6 +241,25 @@ class LinearOperator:
         found = self.diag()
         return library_from(found).sum(found, -1)
 
+    # -- other forms ----------------------------------------------------------------------------
+
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        """The same operator of other arrays: what `change` makes of each, of the same shape."""
+        raise NotImplementedError
+
+    def to_linear_operator(self) -> PairfoldLinearOperator:
+        """The operator of tensors as one of the package linear_operator, which has to be installed.
+
+        Raises:
+            ArrayTypeError: the operator is of another library, or of identities alone.
+            ImportError: the package is not installed.
+        """
+        if self.library is not TORCH:
+            raise ArrayTypeError("linear_operator has operators of tensors", found=repr(self))
+        from .gpytorch import wrapped
+
+        return wrapped(self)
+
     # -- what it is -----------------------------------------------------------------------------
 
     @property
@@ -320,6 +337,9 @@ class _OfLazy(LinearOperator):
     def _diagonal(self, like: Result) -> Result:
         return self.tensor.diag()
 
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        return _OfLazy(self.tensor.with_arrays(change))
+
     def _text(self) -> str:
         return "lazy"
 
@@ -351,11 +371,14 @@ class _OfArray(LinearOperator):
         assert self.library is not None
         return self.library.functions().diagonal(self.array, 0, -2, -1)
 
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        return _OfArray(change(self.array))
+
     def _text(self) -> str:
         return "array"
 
 
-class _Identity(LinearOperator):
+class Identity(LinearOperator):
     """The identity of n rows."""
 
     def __init__(self, rows: int) -> None:
@@ -375,6 +398,10 @@ class _Identity(LinearOperator):
     def _diagonal(self, like: Result) -> Result:
         library = library_from(like)
         return library.cast_like(library.constants(np.ones(self.shape[0]), like), like)
+
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        """The same operator of other arrays."""
+        return self
 
     def _text(self) -> str:
         return "I"
@@ -407,6 +434,9 @@ class _Sum(LinearOperator):
 
     def _diagonal(self, like: Result) -> Result:
         return total_of(part._diagonal(like) for part in self.parts)
+
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        return _Sum([part.with_arrays(change) for part in self.parts])
 
     def _text(self) -> str:
         return " + ".join(part._text() for part in self.parts)
@@ -457,17 +487,22 @@ class _Multiple(LinearOperator):
     def _diagonal(self, like: Result) -> Result:
         return self._times(self.part._diagonal(like), 1)
 
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        given = library_for(self.factor) is not None
+        factor = change(self.factor) if given else self.factor
+        return _Multiple(factor, self.part.with_arrays(change))
+
     def _text(self) -> str:
         text = self.part._text()
         factor = str(self.factor) if library_for(self.factor) is None else "array"
         return f"{factor} * {text}" if not _is(self.part, _Sum) else f"{factor} * ({text})"
 
 
-class _Product(LinearOperator):
+class Product(LinearOperator):
     """The product of operators."""
 
     def __init__(self, factors: Sequence[LinearOperator]) -> None:
-        flat = [part for x in factors for part in (x.parts if _is(x, _Product) else (x,))]
+        flat = [part for x in factors for part in (x.parts if _is(x, Product) else (x,))]
         for one, other in itertools.pairwise(flat):
             if one.shape[-1] != other.shape[-2]:
                 raise ShapeError(
@@ -483,14 +518,14 @@ class _Product(LinearOperator):
         return v
 
     def _turned(self, conjugate: bool) -> LinearOperator:
-        return _Product([part._turned(conjugate) for part in reversed(self.parts)])
+        return Product([part._turned(conjugate) for part in reversed(self.parts)])
 
     def _entries(self, like: Result, limit: float) -> Result:
         """The smaller end as a table, the others applied to it."""
         self._check_size(like, limit)
         first, last = self.parts[0], self.parts[-1]
         if math.prod(first.shape) < math.prod(last.shape):
-            turned = _Product([part.T for part in reversed(self.parts)])
+            turned = Product([part.T for part in reversed(self.parts)])
             return turned._from(like, limit).swapaxes(-1, -2)
         return self._from(like, limit)
 
@@ -513,9 +548,13 @@ class _Product(LinearOperator):
             return (one.array * other.array.swapaxes(-1, -2)).sum(-1)
         return super()._diagonal(like)
 
+    def with_arrays(self, change: Callable[[Array], Array]) -> LinearOperator:
+        """The same operator of other arrays."""
+        return Product([part.with_arrays(change) for part in self.parts])
+
     def _text(self) -> str:
         texts = [part._text() for part in self.parts]
-        simple = [_is(part, _OfLazy, _OfArray, _Identity) for part in self.parts]
+        simple = [_is(part, _OfLazy, _OfArray, Identity) for part in self.parts]
         return " @ ".join(t if plain else f"({t})" for t, plain in zip(texts, simple, strict=True))
 
 
@@ -545,46 +584,13 @@ def aslinearoperator(matrix: object) -> LinearOperator:
     return _OfArray(matrix)
 
 
-def identity(n: int) -> LinearOperator:
-    """The identity of n rows, of any dtype and library: `K + 0.1 * identity(n)`.
-
-    >>> import numpy as np
-    >>> (2.0 * identity(3) @ np.ones(3)).tolist()
-    [2.0, 2.0, 2.0]
-
-    Raises:
-        OptionError: n is no whole number from 0.
-    """
-    return _Identity(_whole(n, "n"))
-
-
 def product_of(*matrices: object) -> LinearOperator:
     """The product of matrices, each an operator or what `aslinearoperator` takes.
 
     Raises:
         ShapeError, ArrayTypeError, DTypeError: what cannot be multiplied.
     """
-    return _Product([aslinearoperator(matrix) for matrix in matrices])
-
-
-def matrix_power(matrix: object, n: int) -> LinearOperator:
-    """The product of n copies of a square matrix; `K ** n` is the power of each entry.
-
-    >>> import numpy as np
-    >>> (matrix_power(np.array([[1.0, 1.0], [0.0, 1.0]]), 3) @ np.ones(2)).tolist()
-    [4.0, 1.0]
-
-    Raises:
-        ShapeError: the matrix is not square.
-        OptionError: n is no whole number from 0.
-    """
-    found = aslinearoperator(matrix)
-    if found.shape[-1] != found.shape[-2]:
-        raise ShapeError("powers are of a square matrix", found=repr(found))
-    count = _whole(n, "n")
-    if count == 1:
-        return found
-    return _Product([found] * count) if count else _Identity(found.shape[-1])
+    return Product([aslinearoperator(matrix) for matrix in matrices])
 
 
 # -- what they share -------------------------------------------------------------------------------
@@ -670,10 +676,3 @@ def common_batch(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     except ValueError:
         listed = ", ".join(map(str, shapes))
         raise ShapeError("incompatible batch axes", found=listed) from None
-
-
-def _whole(n: object, name: str) -> int:
-    found = -1 if isinstance(n, bool) else attempted(operator.index, n, -1)  # pyright: ignore
-    if found < 0:
-        raise OptionError(f"{name} is a whole number from 0", found=f"{name}={n!r}")
-    return found
