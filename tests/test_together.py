@@ -615,7 +615,14 @@ def test_tensors_without_values_and_symbolic_sizes() -> None:
 # ----- derivatives in JAX ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mixture", ["running", "shifted", "both indices", "two passes"])
+# Each compiles a dozen programs: all forms meet in the last, the others are for `make test-all`.
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        *(pytest.param(name, marks=pytest.mark.product) for name in ("running", "both indices")),
+        *("shifted", "two passes"),
+    ],
+)
 def test_transforms_of_jax(mixture: str) -> None:
     jax = pytest.importorskip("jax", reason="JAX is not installed")
     jnp, names = jax.numpy, MIXTURES[mixture]
