@@ -18,7 +18,7 @@ import numpy as np
 from pairfold.arrays.numpy import NumpyArrays
 from pairfold.arrays.registry import NUMPY
 from pairfold.frontends import solvederivatives
-from pairfold.frontends.derivatives import all_tangents, gradients, has_derivatives
+from pairfold.frontends.derivatives import all_tangents, gradients
 from pairfold.frontends.ranges import Ranges
 from pairfold.frontends.reduction import FormulaReduction
 from pairfold.frontends.solve import Request, System
@@ -285,7 +285,7 @@ def apply(
     """The results of one fold, on the tape."""
     found = fold.run(NumpyArrays, [array.value for array in arrays], ranges)
     results = tuple(map(Taped, found))
-    if not has_derivatives(fold):
+    if not fold.has_derivatives:
         return results
     saved = [*arrays, *results] if fold.saves else list(arrays)
     followed = [n for n, array in enumerate(arrays) if array.followed]

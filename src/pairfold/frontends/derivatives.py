@@ -72,16 +72,6 @@ def differentiable(
     return apply(fold, library, arrays, ranges)
 
 
-def has_derivatives(fold: FormulaReduction) -> bool:
-    """Whether `gradients` and `tangents` are to be asked for, be it to say that there are none.
-
-    Compositions and selections call their parts instead, at constants where values are selected.
-    Of several reductions, some may have none.
-    """
-    ways = ((part.row.differentiated, part.row.constant) for part in fold.apart)
-    return any(isinstance(how, PullBack) or (how is None and not rest) for how, rest in ways)
-
-
 def by_part(
     fold: FormulaReduction, results: Sequence[T]
 ) -> Iterator[tuple[FormulaReduction, list[T]]]:
@@ -115,14 +105,32 @@ def gradients(
     Raises:
         DerivativeError: the reduction or an operation of the formula has no derivative.
     """
-    arguments, asked = saved[: len(fold.variables)], positions
-    given = [*saved, *cast("Sequence[Array]", incoming)]
-    if isinstance(fold, Several):
-        numbers = _moved(fold, incoming)
-        given = _sent(fold, library, numbers, saved, incoming)
-        fold = fold.some(numbers)
-        positions = [position for position in asked if numbers and fold.reads(position)]
-    dtype = library.dtype(saved[0])  # that of all arguments
+    if not isinstance(fold, Several):
+        given = [*saved, *cast("Sequence[Array]", incoming)]
+        return _gradients(fold, library, positions, given, ranges, apply, one_pass)
+    numbers = _moved(fold, incoming)
+    given = _sent(fold, library, numbers, saved, incoming)
+    some = fold.some(numbers)
+    reached = [position for position in positions if numbers and some.reads(position)]
+    found = _gradients(some, library, reached, given, ranges, apply, one_pass)
+    known = dict(zip(reached, found, strict=True))
+    return [
+        known[n] if n in known else _zeros(library, saved[n], saved[n].shape) for n in positions
+    ]
+
+
+def _gradients(
+    fold: FormulaReduction,
+    library: ArrayLibrary,
+    positions: Sequence[int],
+    given: list[Array],
+    ranges: Ranges | None,
+    apply: Apply,
+    one_pass: OnePass | None,
+) -> list[Array]:
+    """Gradients to the arguments at some positions, from what their pull-backs take."""
+    arguments = given[: len(fold.variables)]
+    dtype = library.dtype(given[0])  # that of all arguments
     known = DTYPES.get(dtype)
     wide = known is not None and known.half
     wide = wide and any(_is_shared(fold, position, arguments) for position in positions)
@@ -132,13 +140,11 @@ def gradients(
     if found is None:
         folds = (fold.pull_back(position) for position in positions)
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
-    results: dict[int, Array] = {}
+    results: list[Array] = []
     for position, gradient in zip(positions, found, strict=True):
         gradient = summed(library, fold, position, gradient, arguments[position])
-        results[position] = library.cast(gradient, dtype) if wide else gradient
-    nothing = [position for position in asked if position not in results]
-    results |= {n: _zeros(library, arguments[n], arguments[n].shape) for n in nothing}
-    return [results[position] for position in asked]
+        results.append(library.cast(gradient, dtype) if wide else gradient)
+    return results
 
 
 def _moved(fold: FormulaReduction, incoming: Sequence[Array | None]) -> list[int]:
@@ -146,7 +152,7 @@ def _moved(fold: FormulaReduction, incoming: Sequence[Array | None]) -> list[int
     return [
         number
         for number, (part, own) in enumerate(by_part(fold, incoming))
-        if has_derivatives(part) and any(gradient is not None for gradient in own)
+        if part.has_derivatives and any(gradient is not None for gradient in own)
     ]
 
 
@@ -218,7 +224,7 @@ def all_tangents(
     """The same of what may be several reductions, in few passes; None for those without any."""
     if not isinstance(fold, Several):
         return tangents(fold, library, positions, saved, along, ranges, apply)
-    numbers = [n for n, part in enumerate(fold.apart) if has_derivatives(part)]
+    numbers = [n for n, part in enumerate(fold.apart) if part.has_derivatives]
     folds = fold.some(numbers).push_forward(tuple(positions))
     given = [*_read(fold, numbers, saved), *along]
     left = iter(in_passes(folds, library, given, ranges, apply))
@@ -307,7 +313,7 @@ def _together(
         own = [*dict.fromkeys(leaf for leaf, wider in leaves if (half and wider) == wide)]
         given = [widened(library, array) for array in arrays] if wide else arrays
         for leaf, results in zip(own, in_passes(own, library, given, ranges, apply), strict=True):
-            constant = not has_derivatives(leaf)
+            constant = not leaf.has_derivatives
             known[leaf] = tuple(map(library.detached, results)) if constant else results
 
     def served(

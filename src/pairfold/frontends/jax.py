@@ -29,7 +29,7 @@ from ..core.dtypes import RESULTS
 from ..core.library import Array, NumpyArray, Results
 from ..errors import DeviceError, DTypeError, InternalError, UnsupportedError
 from ..settings import Settings, current, settings
-from .derivatives import all_tangents, batched, by_part, differentiable, gradients, has_derivatives
+from .derivatives import all_tangents, batched, by_part, differentiable, gradients
 from .fused import fused_pass
 from .ranges import Ranges, checked_ranges
 from .reduction import Binding, FormulaReduction
@@ -228,7 +228,7 @@ def _jvp(
     results = fold_p.bind(*primals, **params)
     moving = {n: t for n, t in enumerate(along) if type(t) is not ad.Zero}
     found: Sequence[Array | None] = [None] * len(results)
-    if has_derivatives(fold):
+    if fold.has_derivatives:
         saved = [*primals, *results] if fold.saves else primals
         found = all_tangents(fold, JAX, [*moving], saved, [*moving.values()], ranges, apply)
     return results, [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -182,6 +183,16 @@ class FormulaReduction:
     def _read(self) -> frozenset[Node]:
         roots = [root for f in self.apart for root in (f.formula, f.weight) if root is not None]
         return frozenset(topological(roots))
+
+    @cached_property
+    def has_derivatives(self) -> bool:
+        """Whether gradients and tangents are to be asked for, be it to say that there are none.
+
+        Compositions and selections call their parts instead, at constants for selected values.
+        Of several reductions, some may have none.
+        """
+        ways = ((part.row.differentiated, part.row.constant) for part in self.apart)
+        return any(isinstance(how, PullBack) or (how is None and not rest) for how, rest in ways)
 
     # -- derived folds --------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ from .derivatives import (
     by_part,
     differentiable,
     gradients,
-    has_derivatives,
 )
 from .filling import fill
 from .fused import computed_gradients
@@ -89,12 +88,11 @@ class FoldFunction(torch.autograd.Function):
         """Keep the arguments, and the results where derivatives read them."""
         ctx.fold, ctx.library, ctx.ranges, *tensors = inputs
         results = output if isinstance(output, tuple) else (output,)
-        parts = by_part(ctx.fold, results)
-        constant = [result for part, own in parts if not has_derivatives(part) for result in own]
-        if constant:
+        if ctx.fold.joint or not ctx.fold.has_derivatives:
+            ctx.set_materialize_grads(not ctx.fold.joint)
+            parts = by_part(ctx.fold, results)
+            constant = [result for part, own in parts if not part.has_derivatives for result in own]
             ctx.mark_non_differentiable(*constant)
-        if ctx.fold.joint:
-            ctx.set_materialize_grads(False)
         kept = (*tensors, *results) if ctx.fold.saves else tensors
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
@@ -318,7 +316,7 @@ def _computed(
     wrapped = inside._functorch.is_functorch_wrapped_tensor
     if _in_older_vmap() or (transformed and any(map(wrapped, filter(_is, tensors)))):
         fold.check(tensors, library.name)
-    elif transformed or ranges is not None or fold.joint or not has_derivatives(fold):
+    elif transformed or ranges is not None or fold.joint or not fold.has_derivatives:
         sizes = fold.sizes(library, tensors)
         for part in fold.apart:
             if ranges is not None:

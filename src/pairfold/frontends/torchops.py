@@ -28,7 +28,7 @@ from ..core.cache import Cache, Limit
 from ..core.library import Array, Results
 from ..core.node import Axis
 from ..errors import ArrayTypeError, DTypeError, PairfoldError, ShapeError
-from .derivatives import batched, differentiable, gradients, has_derivatives, tangents
+from .derivatives import batched, differentiable, gradients, tangents
 from .devices import OnGpu, device_for_programs
 from .filling import fill
 from .fused import computed_gradients
@@ -277,7 +277,7 @@ class ReduceFunction(_SingleLevelFunction):
         """Keep the arguments and ranges, and the results where derivatives read them."""
         ctx.key, _, *given = inputs
         fold = named(ctx.key).fold
-        if not has_derivatives(fold):
+        if not fold.has_derivatives:
             ctx.mark_non_differentiable(*output)
         kept = (*given, *output) if fold.saves else given
         ctx.save_for_backward(*kept)
