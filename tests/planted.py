@@ -307,6 +307,62 @@ FAULTS = [
         'symbol=Symbol("-", 40),',
         "parse",
     ),
+    Fault(
+        "sides of products in programs that are traced",
+        "frontends/records.py",
+        "reflected[operator.matmul] = Tensor.__rmatmul__",
+        "reflected[operator.matmul] = Tensor.__matmul__",
+        "compile_lazy",
+    ),
+    Fault(
+        "calls of a record that are taken for one",
+        "frontends/records.py",
+        "calls.setdefault(json.dumps(moved), len(calls))",
+        "calls.setdefault(json.dumps(moved[:1]), len(calls))",
+        "compile_lazy",
+    ),
+    Fault(
+        "a rotation that turns the wrong way",
+        "frontends/minres.py",
+        "above = sine * self.middle + older * cosine * self.length",
+        "above = sine * self.middle - older * cosine * self.length",
+        "minres",
+    ),
+    Fault(
+        "numbers without axes that keep their dtype",
+        "frontends/lazy.py",
+        "weak or dtype",
+        "dtype",
+        "promotion",
+    ),
+    Fault(
+        "the side that a soft-max is on",
+        "frontends/softmax.py",
+        'reflected = (name == "matmul") != (args[0] is found)',
+        'reflected = (name == "matmul") == (args[0] is found)',
+        "summaries",
+    ),
+    Fault(
+        "the correction of a variance",
+        "frontends/summaries.py",
+        "less = ddof if correction is None else correction",
+        "less = ddof",
+        "summaries",
+    ),
+    Fault(
+        "pairs outside of ranges in a table",
+        "frontends/tables.py",
+        "found = _within(found, _pairs(_checked(tensor)))",
+        "found = _within(found, _pairs(_checked(tensor))) if False else found",
+        "lazytensor_tables",
+    ),
+    Fault(
+        "the adjoint of a product of operators",
+        "frontends/linearoperators.py",
+        "return (self.T @ v.swapaxes(-1, -2)).swapaxes(-1, -2)",
+        "return (self @ v.swapaxes(-1, -2)).swapaxes(-1, -2)",
+        "linearoperators",
+    ),
 ]
 
 

@@ -92,7 +92,7 @@ def test_arrays_beside_lazy_tensors():
         kernel = gauss(x, y)
         both = kernel @ kernel.T
         return (
-            *(a @ kernel, a @ both, a[0] @ both, (both + a.T @ a) @ b),
+            *(a @ kernel, a @ (both @ kernel), a[0] @ (both @ kernel), (both + a.T @ a) @ b),
             *((aslinearoperator(a) @ kernel) @ y, (kernel.T @ aslinearoperator(a.T)).dense()),
         )
 
@@ -100,7 +100,7 @@ def test_arrays_beside_lazy_tensors():
         kernel = dense_gauss(x, y)
         both = kernel @ kernel.T
         return (
-            *(a @ kernel, a @ both, a[0] @ both, (both + a.T @ a) @ b),
+            *(a @ kernel, a @ both @ kernel, a[0] @ both @ kernel, (both + a.T @ a) @ b),
             *(a @ kernel @ y, kernel.T @ a.T),
         )
 

@@ -292,6 +292,8 @@ def test_what_a_soft_max_is_not_is_refused() -> None:
     assert (np.ones(3) @ k.softmax(0)).tolist() == [1, 1, 1, 1]
     tensors = LazyTensor(torch.ones(3, 1, 1)) * LazyTensor(torch.ones(1, 4, 1))
     assert (torch.ones(3) @ tensors.softmax(0)).tolist() == [1, 1, 1, 1]
+    assert torch.matmul(torch.ones(3), tensors.softmax(0)).tolist() == [1, 1, 1, 1]  # pyright: ignore
+    assert torch.matmul(tensors.softmax(1), torch.ones(4)).tolist() == [1, 1, 1]  # pyright: ignore
     assert weights.sum(1).tolist() == [[1.0]] * 3
     for wrong in (
         lambda: weights + 1,

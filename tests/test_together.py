@@ -615,12 +615,15 @@ def test_tensors_without_values_and_symbolic_sizes() -> None:
 # ----- derivatives in JAX ------------------------------------------------------------------------
 
 
-# Each compiles a dozen programs: all forms meet in the last, the others are for `make test-all`.
+# Each compiles a dozen programs; what the others add are forms that have tests without JAX.
 @pytest.mark.parametrize(
     "mixture",
     [
-        *(pytest.param(name, marks=pytest.mark.product) for name in ("running", "both indices")),
-        *("shifted", "two passes"),
+        "shifted",
+        *(
+            pytest.param(name, marks=pytest.mark.product)
+            for name in ("running", "both indices", "two passes")
+        ),
     ],
 )
 def test_transforms_of_jax(mixture: str) -> None:
