@@ -37,7 +37,7 @@ def evaluated(
         filled = [torch.zeros_like(x) if g is None else g for x, g in zip(given, gradients)]
         return found.detach().numpy(), [g.numpy() for g in filled]
     if jax is None:
-        pytest.skip("JAX is not installed")
+        pytest.skip("JAX is not installed")  # an extra
     with jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext():
         given = [jax.numpy.asarray(array.astype(dtype)) for array in arrays]
 
