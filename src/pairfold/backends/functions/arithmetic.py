@@ -144,10 +144,6 @@ class Arithmetic(ABC, Generic[V]):
         """The largest integer not above a."""
 
     @abstractmethod
-    def rint(self, a: V) -> V:
-        """The nearest integer, ties to even."""
-
-    @abstractmethod
     def copysign(self, magnitude: V, sign: V) -> V:
         """The magnitude of the one with the sign bit of the other."""
 

@@ -153,10 +153,6 @@ class Printed(Arithmetic[str]):
         """The largest integer not above a."""
         return self.let(f"tl.floor({a})")
 
-    def rint(self, a: str) -> str:
-        """The nearest integer, ties to even."""
-        return self.let(f"tl.rint({a})")
-
     def lesser(self, a: str, b: str) -> str:
         """a if a < b else b."""
         return self.select(self.compare("<", a, b), a, b)
