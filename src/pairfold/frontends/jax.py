@@ -369,7 +369,7 @@ def _refuse(
     )
 
 
-fold_p.def_abstract_eval(_abstract)
+fold_p.def_abstract_eval(_abstract)  # JAX's name for shapes; no text is evaluated
 fold_p.def_impl(_compiled)
 ad.primitive_jvps[fold_p] = _jvp
 ad.primitive_transposes[fold_p] = _transpose

@@ -156,7 +156,7 @@ def _batch(
     return batched(*where, _given(args, shifted), axes, size, asked.calls), 0
 
 
-solve_p.def_abstract_eval(_abstract)
+solve_p.def_abstract_eval(_abstract)  # JAX's name for shapes; no text is evaluated
 solve_p.def_impl(_at_once)
 ad.primitive_jvps[solve_p] = _jvp
 ad.primitive_transposes[solve_p] = _transpose
