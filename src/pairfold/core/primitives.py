@@ -18,19 +18,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# What a value is: a number, a truth value, the index of a component, or a vector in memory.
-ValueKind = Literal["real", "mask", "index", "table"]
+# What a value is: a number, a truth value, the index of a component, a vector in memory, or a whole
+# number that is made of the numbers of rows and columns, exactly.
+ValueKind = Literal["real", "mask", "index", "table", "whole"]
 
 # What a backend supplies: parts of running states (`acc`, `a`, `b`), the number of the column, an
 # maximum, the sum without weights, the number of columns.
 PlaceholderName = Literal["acc", "a", "b", "column", "top", "total", "count"]
 
 What = Literal[
-    "abs", "acos", "add", "apart", "asin", "atan", "atan2", "both", "carry", "const", "cos", "div",
-    "either", "entry", "eq", "erf", "erfc", "exp", "expm1", "floor", "index_add", "index_below",
-    "index_floordiv", "index_loop", "index_max", "index_min", "index_mod", "index_mul", "index_sub",
-    "le", "lgamma", "load", "log", "log1p", "lt", "memory", "mul", "ne", "neg", "placeholder",
-    "position", "pow", "result", "rsqrt", "select", "sin", "sqrt", "sub", "table", "tanh",
+    "abs", "acos", "add", "apart", "asin", "atan", "atan2", "both", "carry", "column_number",
+    "const", "cos", "div", "either", "entry", "eq", "erf", "erfc", "exp", "expm1", "floor",
+    "index_add", "index_below", "index_floordiv", "index_loop", "index_max", "index_min",
+    "index_mod", "index_mul", "index_sub", "le", "lgamma", "load", "log", "log1p", "lt", "memory",
+    "mul", "ne", "neg", "placeholder", "position", "pow", "real", "result", "row_number", "rsqrt",
+    "select", "sin", "sqrt", "sub", "table", "tanh", "whole", "whole_abs", "whole_add", "whole_eq",
+    "whole_le", "whole_lt", "whole_mul", "whole_ne", "whole_neg", "whole_select", "whole_sub",
 ]  # fmt: skip
 
 # Numbers or truth values of NumPy: one, or one for each row, column or pair.
@@ -99,9 +102,15 @@ def _lgamma(x: float) -> float:
         return math.inf
 
 
+def _numpy_real(x: Numbers) -> Numbers:
+    return np.asarray(x, np.float64)
+
+
 _ONE: tuple[ValueKind, ...] = ("real",)
 _TWO: tuple[ValueKind, ...] = ("real", "real")
 _MASKS: tuple[ValueKind, ...] = ("mask", "mask")
+_WHOLE: tuple[ValueKind, ...] = ("whole",)
+_WHOLES: tuple[ValueKind, ...] = ("whole", "whole")
 
 PRIMITIVES: dict[str, Primitive] = {
     row.name: row
@@ -139,7 +148,28 @@ PRIMITIVES: dict[str, Primitive] = {
         Primitive("both", _MASKS, "mask", np.logical_and, "mask_and"),
         Primitive("either", _MASKS, "mask", np.logical_or, "mask_or"),
         Primitive("select", ("mask", "real", "real"), "real", _numpy_select, "select"),
+        Primitive("whole_add", _WHOLES, "whole", np.add, "add", 2),
+        Primitive("whole_sub", _WHOLES, "whole", np.subtract, "sub", 2),
+        Primitive("whole_mul", _WHOLES, "whole", np.multiply, "mul", 4),
+        Primitive("whole_neg", _WHOLE, "whole", np.negative, "neg", 2),
+        Primitive("whole_abs", _WHOLE, "whole", np.abs, "abs", 2),
+        Primitive("whole_lt", _WHOLES, "mask", np.less, "<", 2),
+        Primitive("whole_le", _WHOLES, "mask", np.less_equal, "<=", 2),
+        Primitive("whole_eq", _WHOLES, "mask", np.equal, "==", 2),
+        Primitive("whole_ne", _WHOLES, "mask", np.not_equal, "!=", 2),
+        Primitive(
+            "whole_select", ("mask", "whole", "whole"), "whole", _numpy_select, "select", 2
+        ),
+        # A whole number rounded once.
+        Primitive("real", _WHOLE, "real", _numpy_real, "real", 2),
     )
+}
+
+# What operations on numbers are on whole numbers.
+WHOLE = {
+    row.name.removeprefix("whole_"): row
+    for row in PRIMITIVES.values()
+    if row.name.startswith("whole_")
 }
 
 
@@ -187,6 +217,10 @@ STRUCTURES: dict[str, Structure] = {
             Structure(row.what, "index", (_INDEX, ("index", "index")), "integer or operand")
             for row in INDEX_OPERATIONS.values()
         ),
+        # The number of the pair's row and column, and a whole constant.
+        Structure("row_number", "whole", ((),), ""),
+        Structure("column_number", "whole", ((),), ""),
+        Structure("whole", "whole", ((),), "integer"),
         Structure("index_below", "mask", (_INDEX,), "integer"),
         Structure("position", "real", (_INDEX,), ""),
         # Part of a loop's state inside the loop, and after it.

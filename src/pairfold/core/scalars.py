@@ -23,7 +23,8 @@ import numpy as np
 
 from ..errors import InternalError
 from .dtypes import DTYPES
-from .primitives import INDEX_OPERATIONS, PRIMITIVES, PlaceholderName, ValueKind, What
+from .node import Axis
+from .primitives import INDEX_OPERATIONS, PRIMITIVES, WHOLE, PlaceholderName, ValueKind, What
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
 
 Number = Fraction | str
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
+# Numbers of rows and columns are below; whole numbers that are made of them stay within the others.
+_MOST_ROWS, _MOST_WHOLE = 2**48, 2**62
 # The extremes of the finite numbers, whatever the dtype.
 EXTREMES = {"largest": 1, "lowest": -1}
 
@@ -248,7 +251,8 @@ class Scalars:
     Loops of at most `unroll` components are written out; longer ones stay loops, and so do sums
     of pairs over more than `unroll_pairs` components that read nothing but those components. With
     `separate`, exponentials of a sum of a row value and a column value become products; with
-    `invert`, what divides pairs without being a pair's value itself is inverted beforehand.
+    `invert`, what divides pairs without being a pair's value itself is inverted beforehand. Rows
+    are those of the axis that is `kept`.
     """
 
     def __init__(
@@ -257,8 +261,10 @@ class Scalars:
         separate: bool = False,
         invert: bool = False,
         unroll_pairs: int | None = None,
+        kept: Axis = Axis.I,
     ) -> None:
         self.unroll, self.separate, self.invert = unroll, separate, invert
+        self.kept = kept
         self.unroll_pairs = unroll if unroll_pairs is None else unroll_pairs
         self.guarded: set[Value] = set()
         self.inverses: set[Value] = set()
@@ -328,6 +334,14 @@ class Scalars:
         """A value that the backend supplies, number `place` of its kind; see `PlaceholderName`."""
         return self._make("placeholder", data=Placeholder(name, place), stage=PAIR)
 
+    def number_along(self, axis: Axis) -> Value:
+        """The number of the pair's row or column, a whole number.
+
+        It counts as a value of pairs: backends know it there, and nothing keeps it.
+        """
+        what: What = "row_number" if axis == self.kept else "column_number"
+        return self._make(what, kind="whole", stage=PAIR, bounds=(0, _MOST_ROWS))
+
     def as_value(self, operand: Operand) -> Value:
         """The operand itself, or the constant it stands for."""
         return operand if isinstance(operand, Value) else self.constant(operand)
@@ -338,6 +352,11 @@ class Scalars:
         """A primitive applied to values or plain numbers."""
         row = PRIMITIVES[name]
         args = tuple(self.as_value(operand) for operand in operands)
+        if any(arg.kind == "whole" for arg in args):
+            whole = self._whole(name, args)
+            if whole is not None:
+                return whole
+            args = tuple(map(self.as_real, args))
         if name == "exp" and self.separate and args[0].stage == PAIR:
             separated = self._separated(args[0])
             if separated is not None:
@@ -349,6 +368,36 @@ class Scalars:
         if len(args) != row.arity:
             raise InternalError(f"primitive {name} takes {row.arity} operands, got {len(args)}")
         return self._make(row.name, args, kind=row.kind)
+
+    def _whole(self, name: str, args: Sequence[Value]) -> Value | None:
+        """An operation on whole numbers, exactly; None where the result may be too large or not
+        whole.
+        """
+        row = WHOLE.get(name)
+        if row is None:
+            return None
+        wholes = [arg if arg.kind == "mask" else self._as_whole(arg) for arg in args]
+        if None in wholes:
+            return None
+        own = tuple(arg for arg in wholes if arg is not None)
+        bounds = _whole_bounds(name, [arg.bounds for arg in own if arg.kind == "whole"])
+        if max(map(abs, bounds)) > _MOST_WHOLE:
+            return None
+        return self._make(row.name, own, kind=row.kind, bounds=bounds)
+
+    def _as_whole(self, value: Value) -> Value | None:
+        """A whole number itself, or that which a constant is."""
+        if value.what != "const":
+            return value if value.kind == "whole" else None
+        found = value.number
+        if isinstance(found, str) or found.denominator != 1 or abs(found) > _MOST_WHOLE:
+            return None
+        bounds = (int(found), int(found))
+        return self._make("whole", data=int(found), kind="whole", bounds=bounds)
+
+    def as_real(self, value: Value) -> Value:
+        """A whole number rounded to the kernel's dtype; any other value itself."""
+        return self._make("real", (value,)) if value.kind == "whole" else value
 
     def _inverse(self, divisor: Value) -> Value | None:
         """1/divisor, where that is computed once per row, per column or in all.
@@ -484,7 +533,7 @@ class Scalars:
         step: Callable[..., Sequence[Value]],
     ) -> tuple[Value, ...]:
         """State after n steps: state = step(k, *state), k = 0..n-1."""
-        state = tuple(self.as_value(init) for init in inits)
+        state = tuple(self.as_real(self.as_value(init)) for init in inits)
         if n <= self.unroll:
             for k in range(n):
                 state = tuple(step(k, *state))
@@ -520,7 +569,7 @@ class Scalars:
             )
             for place in range(len(inits))
         )
-        loop.nexts = tuple(step(loop.index, *loop.carries))
+        loop.nexts = tuple(map(self.as_real, step(loop.index, *loop.carries)))
         return loop
 
     def _results(self, loop: Loop, stage: int) -> tuple[Value, ...]:
@@ -597,7 +646,7 @@ class Scalars:
             memory = self._make(
                 "memory", data=loop, kind="table", stage=stage, loops=inside, running=inside
             )
-            value = entry(loop.index, lambda k, memory=memory: self.entry(memory, k))
+            value = self.as_real(entry(loop.index, lambda k, memory=memory: self.entry(memory, k)))
             if value.stage | stage == stage or loop not in value.running:
                 break
             stage |= value.stage
@@ -621,6 +670,38 @@ class Scalars:
         if isinstance(k, int):
             return self._make("entry", (table,), k)
         return self._make("entry", (table, k))
+
+
+def mask_of(truth: Value) -> Value:
+    """The mask that holds where a number is not 0: where it was made of one, that one."""
+    s = truth.builder
+    bits = (s.constant(1), s.constant(0))
+    if truth.what == "select" and truth.args[1:] == bits:
+        return truth.args[0]
+    if truth.what == "mul" and all(
+        factor.what == "select" and factor.args[1:] == bits for factor in truth.args
+    ):
+        return s.both(*(factor.args[0] for factor in truth.args))
+    return s.ne(truth, 0)
+
+
+def _whole_bounds(name: str, given: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The interval of an operation on whole numbers that lie in theirs; (0, 0) of a mask."""
+    if PRIMITIVES[name].kind == "mask":
+        return 0, 0
+    if name == "abs":
+        return 0, max(map(abs, given[0]))
+    if name == "neg":
+        return -given[0][1], -given[0][0]
+    (a, b), (c, d) = given
+    if name == "add":
+        return a + c, b + d
+    if name == "sub":
+        return a - d, b - c
+    if name == "select":
+        return min(a, c), max(b, d)
+    corners = [x * y for x in (a, b) for y in (c, d)]
+    return min(corners), max(corners)
 
 
 class Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import cast
 
 from .node import Axis, Node, topological
 
@@ -60,8 +61,14 @@ def _one(node: Node, parts: list[tuple[str, int]], names: Mapping[int, str]) -> 
         text = f"{bracketed(0, left)}{op.symbol.text}{bracketed(1, binds + 1)}"
         return text, binds
     inner = [text for text, _ in parts]
-    inner += [str(list(p)) if isinstance(p, tuple) else str(p) for p in node.params]
+    inner += map(_param_text, node.params)
     return f"{op.name}({','.join(inner)})", _ATOM
+
+
+def _param_text(param: object) -> str:
+    if isinstance(param, Axis):
+        return param.name.lower()
+    return str(list(cast("tuple[int, ...]", param)) if isinstance(param, tuple) else param)
 
 
 def formula_text(root: Node, names: Mapping[int, str] | None = None, limit: int = 400) -> str:

@@ -25,6 +25,7 @@ from ..ops import table
 from ..ops.table import OPERATIONS, Op, Param
 
 KINDS = {"Vi": Axis.I, "Vj": Axis.J, "Pm": Axis.PARAMETER}
+_AXES = {"i": Axis.I, "j": Axis.J}
 _LEGACY = {"Vx": "Vi", "Vy": "Vj"}
 _HIDDEN = frozenset({"Constant"})
 _UNARY, _POWER, _COMPARISON, _WINDOW, _DIGITS = 50, 60, 10, 88, 18
@@ -572,6 +573,11 @@ class _Parser:
         token = self.tokens[self.at]
         if param.kind == "int":
             return self._whole(op, param, "a whole number")
+        if param.kind == "axis":
+            if token.text not in _AXES:
+                self._bad_param(op, param, "i or j")
+            self.at += 1
+            return _AXES[token.text]
         if token.text not in ("[", "("):
             self._bad_param(op, param, "a list of whole numbers such as [2,3]")
         close = "]" if token.text == "[" else ")"

@@ -28,7 +28,7 @@ _ALLOWED = {"exact": {EXACT}, "rounding": {EXACT, ROUNDING}, "all": {EXACT, ROUN
 
 @dataclass(frozen=True)
 class Param:
-    """A compile-time argument of an operation: a whole number, or a list of them."""
+    """A compile-time argument of an operation: a whole number, a list of them, or an axis."""
 
     name: str
     sample: int | Fraction | Sequence[int]
@@ -390,6 +390,9 @@ def build(op: Op, *operands: object) -> Node:
     if op.name == "Var":
         params = Variable(*cast("tuple[int, int, Axis]", params))  # as the row says
         kinds = 1 << params.kind
+    elif op.name == "Ind":
+        params = (Axis(params[0]),)
+        kinds = 1 << params[0]
     return intern_node(op, args, params, dim, kinds)
 
 

@@ -77,6 +77,18 @@ zero = operation(
     refuses=[((), (0,), "at least one component")],
 )
 
+ind = operation(
+    "Ind",
+    "",
+    "The number of the pair's row along `axis`, i or j, from 0.",
+    params=[Param("axis", Axis.J, kind="axis")],
+    dims=lambda axis: 1,
+    value=lambda s, k, axis: s.number_along(axis),
+    pullback=lambda g, out, axis: [],
+    sized=lambda d: ((), (Axis.J,)),
+    conventions="exact in sums, differences, whole multiples and comparisons, whatever the dtype",
+)
+
 int_cst = operation(
     "IntCst",
     "",
