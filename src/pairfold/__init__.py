@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Vi as Vi
     from .frontends.lazytensor import Vj as Vj
     from .frontends.lazytensor import where as where
+    from .frontends.masks import band as band
+    from .frontends.masks import causal as causal
+    from .frontends.masks import exclude_self as exclude_self
+    from .frontends.masks import i as i
+    from .frontends.masks import j as j
+    from .frontends.masks import lengths as lengths
+    from .frontends.masks import radius as radius
+    from .frontends.masks import same as same
     from .frontends.solve import KernelSolve as KernelSolve
     from .frontends.together import together as together
 

@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping
 LAZY = {
     "ComplexLazyTensor": "frontends.complextensor",
     **dict.fromkeys(("LazyTensor", "Pm", "Var", "Vi", "Vj", "where"), "frontends.lazytensor"),
+    **dict.fromkeys(
+        ("band", "causal", "exclude_self", "i", "j", "lengths", "radius", "same"),
+        "frontends.masks",
+    ),
     "cluster": "cluster:",
     "together": "frontends.together",
 }

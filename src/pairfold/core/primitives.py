@@ -157,9 +157,7 @@ PRIMITIVES: dict[str, Primitive] = {
         Primitive("whole_le", _WHOLES, "mask", np.less_equal, "<=", 2),
         Primitive("whole_eq", _WHOLES, "mask", np.equal, "==", 2),
         Primitive("whole_ne", _WHOLES, "mask", np.not_equal, "!=", 2),
-        Primitive(
-            "whole_select", ("mask", "whole", "whole"), "whole", _numpy_select, "select", 2
-        ),
+        Primitive("whole_select", ("mask", "whole", "whole"), "whole", _numpy_select, "select", 2),
         # A whole number rounded once.
         Primitive("real", _WHOLE, "real", _numpy_real, "real", 2),
     )

@@ -34,9 +34,10 @@ class Componentwise(FormulaReduction):
         weight: Node | None = None,
         length: int = 0,
         asked: Axis | None = None,
+        where: Node | None = None,
     ) -> None:
         super().__init__(
-            formula, variables, reduction, kept, names, accuracy, weight, length, asked
+            formula, variables, reduction, kept, names, accuracy, weight, length, asked, where
         )
         assert self.weight is not None
         if self.weight.dim == 1:

@@ -15,6 +15,8 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+import numpy as np
+
 from ..arrays.checks import broadcast_shapes
 from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute
@@ -360,7 +362,7 @@ def _composed(
     parts = [
         differentiable(_variant(fold, name), library, wide, ranges, apply) for name in how.parts
     ]
-    found = how.join(library, parts, lambda: _counts(fold, library, arrays, ranges))
+    found = how.join(library, parts, lambda: _counts(fold, library, arrays, ranges, apply))
     if len(found) != len(fold.row.results):
         raise _wrong(fold, f"{len(found)} results of {' and '.join(how.parts)}")
     return tuple(library.cast(result, library.dtype(arrays[0])) for result in found)
@@ -383,9 +385,16 @@ def _rows(fold: FormulaReduction, arrays: Sequence[Array], kind: Axis) -> int:
 
 
 def _counts(
-    fold: FormulaReduction, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None
+    fold: FormulaReduction,
+    library: ArrayLibrary,
+    arrays: Sequence[Array],
+    ranges: Ranges | None,
+    apply: Apply,
 ) -> Array | int:
-    """The number of columns of each row: one for all, or an array (rows, 1) of float64."""
+    """The number of columns of each row: one for all, or an array (..., rows, 1) of float64."""
+    if fold.where is not None:
+        counts = differentiable(fold.count(), library, arrays, ranges, apply)[0]
+        return library.cast(counts, "float64")
     i, j = (_rows(fold, arrays, kind) for kind in (Axis.I, Axis.J))
     if ranges is None:
         return j if fold.kept == Axis.I else i
@@ -459,8 +468,13 @@ def _component_at_pairs(fold: FormulaReduction, component: int) -> FormulaReduct
         if v.params[2] != Axis.PARAMETER
     }
     variables = [moved.get(v, v) for v in fold.variables]
+    if fold.counts_pairs:  # numbers of rows are what no row of one long axis has: they are given
+        first = len(variables)
+        for place, axis in enumerate((fold.kept, fold.kept.other)):
+            variables.append(variable(first + place, 1, fold.kept))
+            moved[OPERATIONS["Ind"](axis)] = variables[-1]
     formula = OPERATIONS["Elem"](substitute(fold.formula, moved), component)
-    return fold.with_formula(formula, variables, "Sum", fold.kept)
+    return fold.with_formula(formula, variables, "Sum", fold.kept, all_pairs=True)
 
 
 def _gathered(
@@ -478,4 +492,9 @@ def _gathered(
             array = array.reshape((*[1] * missing, *array.shape))
             array = library.taken(array, flat, -2)
         found.append(array)
+    if fold.counts_pairs:
+        rows = np.repeat(np.arange(places.shape[-2]), length)[:, None].astype(np.float64)
+        like = found[0]
+        numbers = library.constants(rows, like), flat
+        found += [library.cast(each, library.dtype(like)) for each in numbers]
     return found

@@ -11,13 +11,23 @@ from ..ops.reductions import Reduction
 
 
 def check_formulas(
-    row: Reduction, formula: Node, weight: Node | None, names: Mapping[int, str] | None = None
+    row: Reduction,
+    formula: Node,
+    weight: Node | None,
+    names: Mapping[int, str] | None = None,
+    where: Node | None = None,
 ) -> None:
     """Raise unless the reduction can fold these formulas.
 
     Raises:
         DimError: a formula that should be a scalar is not.
     """
+    if where is not None and where.dim != 1:
+        raise DimError(
+            "a mask has one component for each pair",
+            found=f"{formula_text(where, names or {})} has dimension {where.dim}",
+            hint="Elem(mask, k) is one component; min over the components, where all have to hold",
+        )
     fits = weight is None or weight.dim in (1, formula.dim)
     if formula.dim == 1 or (fits and not row.scalar):
         return

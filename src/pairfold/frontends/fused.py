@@ -63,6 +63,7 @@ class Several(FormulaReduction):
             first.weight,
             first.length,
             first.asked,
+            first.where,
         )
         self.folds = list(folds)
         self._widths = tuple(width for fold in folds for width in fold.widths)
@@ -98,6 +99,12 @@ class Several(FormulaReduction):
         Raises:
             UnsupportedError: weighted reductions of vectors of exponents.
         """
+        if len({fold.where for fold in folds}) > 1:
+            raise UnsupportedError(
+                "reductions of different pairs are passes of their own",
+                found=" and ".join(str(fold.where) for fold in folds),
+                hint="one mask for all of them",
+            )
         if any(fold.by_component for fold in folds):
             raise UnsupportedError(
                 "weighted reductions of vectors of exponents are passes of their own",
@@ -277,6 +284,8 @@ class FusedReductions(Several):
         options = current()
         fuses = chosen(options, library.device(arrays[0])).fuses
         if not fuses or library.elsewhere or ranges is not None or options.lanes == "column":
+            return None
+        if self.where is not None or self.counts_pairs:  # these passes have no masks
             return None
         # Others are not worth lowering as one.
         if self.components > MOST_COMPONENTS or self.longest > options.unroll:

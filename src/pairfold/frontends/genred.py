@@ -49,6 +49,10 @@ class Genred:
         axis: the index that is reduced: 0 for i (one row per j), 1 for j (one row per i).
         opt_arg: K, for KMin, ArgKMin and KMin_ArgKMin.
         formula2: the weight, for LogSumExp and SumSoftMaxWeight.
+        where: which pairs count, as NumPy's `where`: a formula of the same aliases, as
+            `"SqDist(x,y) <= 0.25"` or `"Ind(j) <= Ind(i)"`, which holds where it is not 0, or a
+            mask without arrays, as `pairfold.causal()`. The others are absent: a mean counts the
+            rest, a minimum of nothing is inf, and no NaN comes out of them.
         dtype_acc: dtype of the accumulators: "auto", "float32" or "float64". "auto" sums float32
             data in float32 over short blocks and adds the blocks in float64; float64 data with
             compensation.
@@ -86,6 +90,7 @@ class Genred:
         dtype_acc: str = "auto",
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
+        where: object = None,
     ) -> None:
         check_axis(axis)
         name, row = checked_reduction(reduction_op)
@@ -94,12 +99,20 @@ class Genred:
         accuracy = checked_accuracy(row, dtype_acc, use_double_acc, sum_scheme)
         aliases = listed_aliases(aliases)
         texts = [formula] if formula2 is None or not is_given(formula2) else [formula, formula2]
+        if isinstance(where, str):
+            texts.append(where)
         parsed, *weight = parse_many(texts, aliases)
+        mask = weight.pop().node if isinstance(where, str) else None
+        if where is not None and mask is None:
+            from .masks import mask_node
+
+            mask = mask_node(where, aliases)
         self._text = formula
         self.axis = axis
         self.reduction_op = reduction_op
         self.opt_arg = opt_arg
         self.formula2 = formula2
+        self.where = where
         self.aliases = aliases
         self.accuracy = accuracy
         self.nargs = len(parsed.variables)
@@ -112,6 +125,7 @@ class Genred:
             accuracy,
             weight[0].node if weight else None,
             length,
+            where=mask,
         )
 
     @property
@@ -198,7 +212,7 @@ class Genred:
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        names = ("aliases", "reduction_op", "axis", "opt_arg", "formula2")
+        names = ("aliases", "reduction_op", "axis", "opt_arg", "formula2", "where")
         options = {"formula": self._text, **{name: getattr(self, name) for name in names}}
         accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
         return _rebuild, (type(self), {**options, **accuracy})

@@ -18,7 +18,7 @@ from ..ops.table import variable
 from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
 from .reduction import FormulaReduction
 
-_VERSION = 1
+_VERSION = 2
 
 
 class _Written(TypedDict):
@@ -33,6 +33,7 @@ class _Written(TypedDict):
     asked: int
     length: int
     accuracy: tuple[str | None, str | None]
+    masked: bool
 
 
 def identity(fold: FormulaReduction) -> str:
@@ -47,7 +48,8 @@ def identity(fold: FormulaReduction) -> str:
 
 
 def _identity(fold: FormulaReduction) -> str:
-    roots = [fold.formula] if fold.weight is None else [fold.formula, fold.weight]
+    given = (fold.formula, fold.weight, fold.where)
+    roots = [root for root in given if root is not None]
     return written(
         {
             "version": _VERSION,
@@ -59,6 +61,7 @@ def _identity(fold: FormulaReduction) -> str:
             "asked": fold.asked,
             "length": fold.length,
             "accuracy": (fold.accuracy.dtype, fold.accuracy.scheme),
+            "masked": fold.where is not None,
         }
     )
 
@@ -90,6 +93,7 @@ def _rebuilt(found: _Written) -> FormulaReduction:
         variable(position, dim, Axis(kind)) for position, dim, kind in found["variables"]
     ]
     formula, *weight = graphs_of(found["formulas"], variables)
+    where = weight.pop() if found["masked"] else None
     row, length, (dtype, scheme) = row_of(found["reduction"]), found["length"], found["accuracy"]
     if dtype not in ACCUMULATORS or scheme not in SCHEMES:
         raise ValueError(f"accuracy {dtype}, {scheme}")
@@ -109,4 +113,5 @@ def _rebuilt(found: _Written) -> FormulaReduction:
         weight[0] if weight else None,
         length,
         Axis(found["asked"]),
+        where,
     )

@@ -13,6 +13,8 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from ..arrays.library import COMPLEX, ArrayLibrary
 from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
@@ -72,6 +74,11 @@ class Leaf:
     def given(self) -> bool:
         """Whether the leaf stands for an array."""
         return self.owner is not None
+
+    @property
+    def coded(self) -> bool:
+        """Whether the array are codes of a NumPy array, for data of whatever library and dtype."""
+        return isinstance(self.owner, np.ndarray) and self.owner.dtype == np.uint8
 
     @property
     def key(self) -> tuple[object, ...]:

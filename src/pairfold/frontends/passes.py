@@ -28,9 +28,10 @@ from .ranges import Ranges
 from .reduction import FormulaReduction
 
 _PLANS = Limit("passes of several reductions", 1024)
-_APART, _SIZES, _ACCURACY, _AXES, _LONG, _COPIED = (
+_APART, _SIZES, _MASK, _ACCURACY, _AXES, _LONG, _COPIED = (
     "each component of its exponents has a maximum of its own",
     "its index or batch axes have other sizes",
+    "its mask leaves other pairs",
     "its sums are accumulated otherwise",
     "it keeps the other index: one pass keeps there sums, products, extrema and truth values, in "
     "machine code, without ranges",
@@ -111,7 +112,8 @@ class Joint(Several):
         for number, alone in enumerate(self.alone):
             own = [shapes[position] for position in alone.positions]
             other = check_shapes(alone.fold.variables, own, alone.fold.names) != sizes
-            if other or alone.fold.by_component:
+            masked = self.folds[number].where is not self.folds[0].where
+            if other or masked or alone.fold.by_component:
                 found.add(number)
         return frozenset(found)
 
@@ -144,7 +146,8 @@ class Joint(Several):
         ]
         for number in sorted(others):
             alone = self.alone[number]
-            why = _APART if alone.fold.by_component else _SIZES
+            masked = self.folds[number].where is not self.folds[0].where
+            why = _APART if alone.fold.by_component else _MASK if masked else _SIZES
             found.append(Pass((number,), alone.fold, why if found else "", alone.positions))
         return tuple(found)
 

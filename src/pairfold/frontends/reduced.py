@@ -59,10 +59,12 @@ class Reduced:
         length: int,
         accuracy: Accuracy,
         options: ReducedOptions,
+        where: Node | None = None,
     ) -> None:
         self.tensor, self.weight, self.reduction_op, self.kept = tensor, weight, name, kept
         self.length, self.accuracy, self.options = length, accuracy, options.copy()
-        nodes, self.order = numbered([tensor.node, weight], tensor.leaves)
+        self.where = where
+        nodes, self.order = numbered([tensor.node, weight, where], tensor.leaves)
         self.fold = fold_of(nodes, self.order, name, kept, length, accuracy)
         checked_keepdim(name, self.options.get("keepdim"))
 
@@ -174,18 +176,24 @@ class Reduced:
         return self._on(*with_owners(self._nodes(), self.tensor.leaves, change))
 
     def _nodes(self) -> list[Node]:
-        return [self.tensor.node] if self.weight is None else [self.tensor.node, self.weight]
+        given = (self.tensor.node, self.weight, self.where)
+        return [node for node in given if node is not None]
 
     def _on(self, nodes: Sequence[Node], leaves: Sequence[Leaf]) -> Reduced:
-        tensor = self.tensor.on_leaves(nodes[0], leaves)
-        weight = None if self.weight is None else nodes[1]
+        left = iter(nodes)
+        tensor = self.tensor.on_leaves(next(left), leaves)
+        weight = None if self.weight is None else next(left)
+        where = None if self.where is None else next(left)
         rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
-        return Reduced(tensor, weight, *rest)
+        return Reduced(tensor, weight, *rest, where)
 
     def __reduce__(self) -> tuple[object, ...]:
-        steps = None if self.weight is None else packed([self.weight], self.tensor.leaves)
+        weight, where = (
+            None if node is None else packed([node], self.tensor.leaves)
+            for node in (self.weight, self.where)
+        )
         rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
-        return _unpickled, (self.tensor, steps, *rest)
+        return _unpickled, (self.tensor, weight, *rest, where)
 
     # -- what it is not -------------------------------------------------------------------------
 
@@ -214,6 +222,9 @@ class Reduced:
         if self.weight is not None:
             (_, weight), _ = numbered([self.tensor.node, self.weight], self.tensor.leaves)
             lines.append(f"        formula2: {weight}")
+        if self.where is not None:
+            nodes, _ = numbered([self.tensor.node, self.weight, self.where], self.tensor.leaves)
+            lines.append(f"        where: {nodes[2]}")
         if self.length:
             lines.append(f"        opt_arg: {self.length}")
         return "\n".join(lines)
@@ -252,9 +263,11 @@ def _unpickled(
     length: int,
     accuracy: Accuracy,
     options: ReducedOptions,
+    mask: Steps | None = None,
 ) -> Reduced:
     weight = None if steps is None else unpacked(steps, tensor.leaves)[0]
-    return Reduced(tensor, weight, name, kept, length, accuracy, options)
+    where = None if mask is None else unpacked(mask, tensor.leaves)[0]
+    return Reduced(tensor, weight, name, kept, length, accuracy, options, where)
 
 
 def symbols_wanted(symbols: Sequence[Leaf]) -> str:
@@ -316,8 +329,15 @@ def filled_from(
             hint=symbols_wanted(symbols) if wanted else "call it without arrays",
         )
     given = [_array(leaf, arrays) for leaf in order]
-    library, like = _library(given)
-    return library, [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
+    codes = [leaf.coded for leaf in order]
+    library, like = _library([x for x, coded in zip(given, codes, strict=True) if not coded])
+    found = [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
+    if any(codes):
+        found = [
+            library.cast(library.constants(x, like), library.dtype(like)) if coded else x
+            for x, coded in zip(found, codes, strict=True)
+        ]
+    return library, found
 
 
 def _array(leaf: Leaf, arrays: Sequence[object]) -> object:
@@ -378,11 +398,9 @@ def fold_of(
     accuracy: Accuracy,
 ) -> FormulaReduction:
     """The fold of numbered graphs; equal ones are one, with what it learnt of sizes."""
-    formula, weight = nodes
+    formula, weight, where = nodes
     assert formula is not None
     variables = tuple(placed_variable(k, leaf.dim, leaf.kind) for k, leaf in enumerate(order))
-    key = (formula, weight, variables, name, kept, length, accuracy)
-    return _folds.of(
-        key,
-        lambda: FormulaReduction(formula, variables, name, kept, None, accuracy, weight, length),
-    )
+    key = (formula, weight, where, variables, name, kept, length, accuracy)
+    rest = (name, kept, None, accuracy, weight, length, None, where)
+    return _folds.of(key, lambda: FormulaReduction(formula, variables, *rest))

@@ -25,6 +25,7 @@ from .genred import (
 )
 from .lazy import Tensor, is_scalar
 from .leaves import is_array, library_from
+from .masks import checked_mask, index_node
 from .linearoperators import LinearOperator, numpy_product, product_of
 from .reduced import Reduced, checked_call
 from .tables import Tabled
@@ -87,6 +88,7 @@ class Reducing(Tabled):
         dim: Axes = None,
         call: bool = True,
         is_complex: bool | None = None,
+        where: object = None,
         **options: Unpack[ReductionOptions],
     ) -> Result:
         """Any reduction by its name, over i (axis = number of batch axes) or j (one more).
@@ -98,6 +100,10 @@ class Reducing(Tabled):
             axis, dim: the axis that is reduced, also from the end: -3 is i, -2 is j. Two names of
                 one argument. Sums, means, extrema and their like may be over several: (0, 1).
             call: compute at once; False gives a callable.
+            where: which pairs count, as NumPy's `where`: a lazy tensor of truth values (or of
+                numbers, which hold where they are not 0), as `x < y`, `pairfold.causal()`,
+                `pairfold.radius(x, y, r)`. The others are absent: a mean counts the rest, a
+                minimum of nothing is inf, and no NaN comes out of them.
             options: `keepdim=True` keeps the reduced axis, with size 1, so that results are
                 (..., M, 1, D) or (..., 1, N, D): what a LazyTensor is made of;
                 `dtype_acc`, `use_double_acc`, `sum_scheme` as for `Genred`; `backend`,
@@ -112,7 +118,10 @@ class Reducing(Tabled):
         """
         axis = axis if axis is not None else dim
         if isinstance(axis, (tuple, list)):
-            return self._over_several(reduction_op, axis, other=other, call=call, **options)
+            given = {} if where is None else {"where": where}
+            return self._over_several(
+                reduction_op, axis, other=other, call=call, **given, **options
+            )
         kept = self._kept(axis)
         accuracy, rest = _separated(_keepdim(options))
         checked_call(rest)
@@ -120,7 +129,9 @@ class Reducing(Tabled):
         length = checked_length(row, opt_arg)
         weight = None if other is None else _real_weight(other)
         checked_weight(row, None if weight is None else "a lazy tensor")
-        joined = self if weight is None else self._like(self.node, weight)
+        mask = None if where is None else checked_mask(where)
+        others = [other for other in (weight, mask) if other is not None]
+        joined = self._like(self.node, *others) if others else self
         reduced = Reduced(
             joined,
             None if weight is None else weight.node,
@@ -129,6 +140,7 @@ class Reducing(Tabled):
             length,
             checked_accuracy(row, **accuracy),
             rest,  # pyright: ignore (checked)
+            None if mask is None else mask.node,
         )
         return reduced() if call and reduced.ready else reduced
 
@@ -200,10 +212,12 @@ class Reducing(Tabled):
                 hint="over one axis, then over the other of the result",
             )
         ranges = self.ranges if rest.get("ranges") is None else rest["ranges"]
-        if ranges is not None and name == "Mean" and {0, 1} <= places:
-            raise OptionError("a mean over both axes cannot have ranges", hint="Sum and Count")
+        where = rest.pop("where", None)
+        if (ranges is not None or where is not None) and name == "Mean" and {0, 1} <= places:
+            what = "ranges" if where is None else "a mask"
+            raise OptionError(f"a mean over both axes cannot have {what}", hint="Sum and Count")
         first = self.nbatchdims + max(places - {2})
-        found = self.reduction(name, other, axis=first, **accuracy, **rest)
+        found = self.reduction(name, other, axis=first, where=where, **accuracy, **rest)
         dim = found.shape[-1]
         if {0, 1} <= places:
             found = self._again(name, found, accuracy)[..., None, :]
@@ -488,6 +502,7 @@ class Reducing(Tabled):
         swapped = {Axis.I: Axis.J, Axis.J: Axis.I, Axis.PARAMETER: Axis.PARAMETER}
         leaves = [leaf.of_kind(swapped[leaf.kind]) for leaf in self.leaves]
         moved = {old.node: new.node for old, new in zip(self.leaves, leaves, strict=True)}
+        moved |= {index_node(axis): index_node(axis.other) for axis in (Axis.I, Axis.J)}
         found.leaves, found.node = tuple(leaves), substitute(self.node, moved)
         found.ni, found.nj = self.nj, self.ni
         found.axis = None if self.axis is None else int(swapped[Axis(self.axis)])

@@ -46,7 +46,7 @@ from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
 from ..ops.differentiation import PullBack
 from ..ops.reductions import Reduction, Result
-from ..ops.states import row_of, states_of
+from ..ops.states import masked, row_of, states_of
 from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
@@ -111,6 +111,7 @@ class FormulaReduction:
 
     `weight` multiplies the terms of a max-shifted reduction; `length` is the K of a list; `asked`
     is the index that the results of the user's reduction are kept on, whose derivative this may be.
+    Pairs for which the formula `where` is 0 are absent.
     """
 
     # What the kernel folds beside the formula: see Several.
@@ -143,11 +144,13 @@ class FormulaReduction:
         weight: Node | None = None,
         length: int = 0,
         asked: Axis | None = None,
+        where: Node | None = None,
     ) -> None:
         self.formula = formula
         self.variables = tuple(variables)
-        self.reduction = reduction
-        self.row = row_of(reduction)
+        self.where = where
+        self.reduction = reduction if where is None else masked(reduction)
+        self.row = row_of(self.reduction)
         self.results: tuple[Result, ...] = self.row.results
         self.kept = kept
         self.names = dict(names or {})
@@ -157,7 +160,7 @@ class FormulaReduction:
         self.asked = kept if asked is None else asked
         self._bindings: Cache[Binding] = Cache(_BINDINGS)
         self._derived: Cache[Any] = Cache(_DERIVED)
-        check_formulas(self.row, formula, weight, self.names)
+        check_formulas(self.row, formula, weight, self.names, where)
 
     def __reduce__(self) -> tuple[object, ...]:
         from .identity import identity, rebuilt
@@ -181,8 +184,13 @@ class FormulaReduction:
         return self.variables[position] in self.derived("read", self._read)
 
     def _read(self) -> frozenset[Node]:
-        roots = [root for f in self.apart for root in (f.formula, f.weight) if root is not None]
-        return frozenset(topological(roots))
+        roots = [root for f in self.apart for root in (f.formula, f.weight, f.where)]
+        return frozenset(topological([root for root in roots if root is not None]))
+
+    @cached_property
+    def counts_pairs(self) -> bool:
+        """Whether a formula has numbers of rows or columns, which parts of arrays would change."""
+        return any(node.op.name == "Ind" for node in self.derived("read", self._read))
 
     @cached_property
     def has_derivatives(self) -> bool:
@@ -215,6 +223,11 @@ class FormulaReduction:
         """Whether derivatives read its results."""
         return self.row.saves
 
+    def count(self) -> FormulaReduction:
+        """The fold that counts the pairs of each row that its mask leaves."""
+        given = (constant(1), self.variables, "Count", self.kept)
+        return self.derived("count", lambda: self.with_formula(*given))
+
     def of_states(self) -> FormulaReduction:
         """The fold whose results are the states of this one, see `ops.states`."""
         return self.variant(states_of(self.reduction))
@@ -227,9 +240,14 @@ class FormulaReduction:
         kept: Axis,
         weight: Node | None = None,
         length: int = 0,
+        all_pairs: bool = False,
     ) -> FormulaReduction:
-        """A fold of another formula with this one's names and accuracy."""
-        given = (self.names, self.accuracy, weight, length, self.asked)
+        """A fold of another formula over the same pairs, with this one's names and accuracy.
+
+        Over all of them, where it says so.
+        """
+        where = None if all_pairs else self.where
+        given = (self.names, self.accuracy, weight, length, self.asked, where)
         return FormulaReduction(formula, variables, reduction, kept, *given)
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -322,7 +340,7 @@ class FormulaReduction:
         row, length = self.row, self.length
         if length == 1:
             row, length = row_of(row.single), 0
-        return [Folded(self.formula, row, self.weight, length)]
+        return [Folded(self.formula, row, self.weight, length, where=self.where)]
 
     def accumulation(self, dtype: str) -> Accumulation:
         """How sums are accumulated for data of a dtype."""
@@ -339,6 +357,7 @@ class FormulaReduction:
         key = (
             self.formula,
             self.weight,
+            self.where,
             self.length,
             self.reduction,
             self.kept,

@@ -89,13 +89,13 @@ class ReducedTogether(Together[Reduced]):
         first, *others = (reduced.tensor for reduced in self.reductions)
         joined: Tensor = first._like(first.node, *others)  # pyright: ignore[reportPrivateUsage]
         self.symbols, self.library = joined.symbols, joined.library
-        nodes = [node for r in self.reductions for node in (r.tensor.node, r.weight)]
+        nodes = [node for r in self.reductions for node in (r.tensor.node, r.weight, r.where)]
         graphs, self.order = numbered(nodes, joined.leaves)
         places = {leaf.key: place for place, leaf in enumerate(self.order)}
         folds: list[FormulaReduction] = []
         alone: list[Alone] = []
         for n, r in enumerate(self.reductions):
-            own = graphs[2 * n : 2 * n + 2]
+            own = graphs[3 * n : 3 * n + 3]
             given = (r.reduction_op, r.kept, r.length, r.accuracy)
             folds.append(fold_of(own, self.order, *given))
             alone.append(Alone(r.fold, tuple(places[leaf.key] for leaf in r.order)))
@@ -310,7 +310,8 @@ def _moved(
     new = {old: variables[place] for old, place in zip(fold.variables, own, strict=True)}
     formula = substitute(fold.formula, new)
     weight = None if fold.weight is None else substitute(fold.weight, new)
-    rest = (fold.reduction, fold.kept, names, fold.accuracy, weight, fold.length)
+    where = None if fold.where is None else substitute(fold.where, new)
+    rest = (fold.reduction, fold.kept, names, fold.accuracy, weight, fold.length, None, where)
     return FormulaReduction(formula, variables, *rest)
 
 

@@ -142,6 +142,7 @@ class ReductionOptions(ReducedOptions, AccuracyOptions, total=False):
     """Options of a reduction beside its axis and its weight; two names of one, as NumPy's."""
 
     keepdims: bool | None
+    where: object
 
 
 class MethodOptions(ReductionOptions, total=False):

@@ -18,7 +18,8 @@ from ..ops.reductions import Ends, Reduction
 class Folded:
     """What is asked of an accumulator: a formula, its reduction, the stage that results belong to.
 
-    `weight` multiplies the terms of a max-shifted reduction; `length` is that of a list.
+    `weight` multiplies the terms of a max-shifted reduction; `length` is that of a list; pairs
+    for which `where` is 0 are absent.
     """
 
     formula: Node
@@ -26,6 +27,7 @@ class Folded:
     weight: Node | None = None
     length: int = 0
     axis: int = ROW
+    where: Node | None = None
 
     @property
     def dim(self) -> int:
@@ -47,7 +49,8 @@ class Folded:
 
     def __str__(self) -> str:
         weight = "" if self.weight is None else f" {self.weight}"
-        return f"{self.rule.name} {self.formula}{weight}"
+        where = "" if self.where is None else f" where {self.where}"
+        return f"{self.rule.name} {self.formula}{weight}{where}"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def assume_moderate(kernel: Kernel) -> None:
 
 def _bounds(kernel: Kernel) -> Bounds:
     magnitudes = _Magnitudes(kernel)
-    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
+    values = kernel.needed(kernel.pair_values, PAIR)
     for value in values:
         magnitudes.add(value)
     own = [v for v in values if v.what == "exp" and not kernel.is_leaf(v, PAIR)]

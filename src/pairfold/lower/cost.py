@@ -144,7 +144,7 @@ def _component_loops(kernel: Kernel) -> bool:
 def _reads(kernel: Kernel, stage: int) -> int:
     """Slots of a stage that one pair reads, components of loops included."""
     count = 0
-    for value in kernel.needed((*kernel.outputs, *kernel.logits), PAIR):
+    for value in kernel.needed(kernel.pair_values, PAIR):
         if value.kind == "real" and value.stage == stage and kernel.is_leaf(value, PAIR):
             count += _times(value.loops)
     return count

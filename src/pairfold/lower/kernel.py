@@ -24,6 +24,8 @@ from ..core.scalars import (
     Scalars,
     Table,
     Value,
+    mask_of,
+    reachable,
     reachable_through,
 )
 from ..errors import InternalError, UnsupportedError
@@ -42,6 +44,9 @@ _KERNEL_BYTES, _VALUE_BYTES = 24 * 1024, 640
 
 # Levels of a formula that are lowered at once, where what they read is short, and anywhere.
 _SHALLOW, _DEEP = 16, 32
+
+# Values that are read or made where they are needed.
+_NEVER_KEPT = {"const", "load", "placeholder", "carry", "row_number", "column_number", "whole"}
 
 _BOTH = 1 << Axis.I | 1 << Axis.J
 # The stage that is folded over, by the one that is kept.
@@ -94,7 +99,8 @@ class Kernel:
     `outputs` is all that is folded, accumulator after accumulator: one value per component, or one
     for all with `output_loop`, then the total, where a reduction wants one. Each has a factor that
     has left its sum, or None, in `factors`. Accumulators that are
-    kept on rows come first. `fused`: the code and the tasks are those of `lower.fused`, by which
+    kept on rows come first. Pairs for which the mask `keep` does not hold are absent, where there is
+    one. `fused`: the code and the tasks are those of `lower.fused`, by which
     columns may be kept, too.
     """
 
@@ -106,6 +112,7 @@ class Kernel:
     outputs: tuple[Value, ...]
     factors: tuple[Value | None, ...]
     output_loop: Loop | None
+    keep: Value | None = None
     fused: bool = False
     bounds: Bounds = Bounds()
 
@@ -185,6 +192,18 @@ class Kernel:
         return tuple(logit for each in own for logit in each.logits)
 
     # -- values ---------------------------------------------------------------------------------
+
+    @cached_property
+    def pair_values(self) -> tuple[Value, ...]:
+        """All that is computed of a pair before it is folded: outputs, exponents, the mask."""
+        keep = () if self.keep is None else (self.keep,)
+        return (*self.outputs, *self.logits, *keep)
+
+    @cached_property
+    def numbers(self) -> tuple[Value, ...]:
+        """The numbers of rows and columns that pairs are computed from."""
+        found = reachable(self.pair_values)
+        return tuple(value for value in found if value.what in ("row_number", "column_number"))
 
     @property
     def guarded(self) -> set[Value]:
@@ -368,9 +387,10 @@ def lower(
     weight: Node | None = None,
     length: int = 0,
     unroll_pairs: int | None = None,
+    where: Node | None = None,
 ) -> Kernel:
     """The kernel that folds `formula` over the index that is not `kept`; see `lower_all`."""
-    asked = Folded(formula, reduction, weight, length)
+    asked = Folded(formula, reduction, weight, length, where=where)
     return lower_all([asked], kept, unroll, rearrange, unroll_pairs)
 
 
@@ -396,14 +416,19 @@ def lower_all(
     axes = [folded.axis for folded in asked]
     if axes != sorted(axes) or (COLUMN in axes and not fused):
         raise InternalError("rows come first; columns are kept by fused kernels alone")
+    if len({folded.where for folded in asked}) > 1:
+        raise InternalError("a kernel has one mask for all that it folds")
     stage_of_kind = {Axis.I: COLUMN, Axis.J: COLUMN, Axis.PARAMETER: ONCE, kept: ROW}
     # The formulas, one after the other, are one vector.
     formula = reduce(OPERATIONS["Concat"], [folded.formula for folded in asked])
     roots = [formula, *(folded.weight for folded in asked if folded.weight is not None)]
+    where = asked[0].where
+    if where is not None:
+        roots.append(where)
     linear = all(folded.rule.linear for folded in asked)
     invert = rearrange and all(folded.rule.linear or folded.rule.max_shifted for folded in asked)
     rearrange = rearrange and linear
-    scalars = Scalars(unroll, rearrange and not _is_measured(formula), invert, unroll_pairs)
+    scalars = Scalars(unroll, rearrange and not _is_measured(formula), invert, unroll_pairs, kept)
     lowering = _Lowering(scalars, stage_of_kind, roots)
     output_loop = None
     if len(asked) == 1 and not fused:
@@ -415,6 +440,7 @@ def lower_all(
         counted = zip(asked, values, strict=True)
         over = [_OTHER[folded.axis] for folded, own in counted for _ in own.outputs]
         outputs, taken = take_factors(outputs, over)
+    keep = None if where is None else mask_of(lowering.component(where, 0))
     kernel = Kernel(
         _accumulators(scalars, asked, values, outputs),
         kept,
@@ -424,6 +450,7 @@ def lower_all(
         tuple(outputs),
         tuple(taken),
         output_loop,
+        keep,
         fused,
     )
     return _placed(kernel)
@@ -530,7 +557,7 @@ def _all_values(
         own: Iterable[Index] = range(start, start + folded.formula.dim)
         if output_loop is not None and folded.weight is None:
             own = [output_loop.index]
-        read = [lowering.component(formula, k) for k in own]
+        read = [lowering.scalars.as_real(lowering.component(formula, k)) for k in own]
         found.append(_values(lowering, folded, read, output_loop, logits))
         start += folded.formula.dim
         if not found[-1].shares:
@@ -567,7 +594,7 @@ def _values(
         return _Values(top, shares, tuple(formula), tuple(terms), None)
     (term,) = terms
     indices: Iterable[Index] = range(weight.dim) if output_loop is None else [output_loop.index]
-    weighted = [term * lowering.component(weight, k) for k in indices]
+    weighted = [term * s.as_real(lowering.component(weight, k)) for k in indices]
     total = (term,) if folded.rule.totals else ()
     return _Values(top, shares, tuple(formula), (*weighted, *total), term if total else None)
 
@@ -614,14 +641,14 @@ def _exported(kernel: Kernel) -> set[Value]:
     """
     exported: set[Value] = set()
     seen: set[tuple[Value, int]] = set()
-    todo = [(value, PAIR) for value in (*kernel.outputs, *kernel.logits)]
+    todo = [(value, PAIR) for value in kernel.pair_values]
     todo += [(factor, PAIR) for factor in kernel.factors if factor is not None]
     while todo:
         value, at = todo.pop()
         if (value, at) in seen:
             continue
         seen.add((value, at))
-        if value.what in ("const", "load", "placeholder", "carry") or value.kind == "index":
+        if value.what in _NEVER_KEPT or value.kind == "index":
             if value.what == "load":
                 todo.extend((arg, at) for arg in value.args)
             continue

@@ -193,7 +193,7 @@ def _computed_at(kernel: Kernel, at: int) -> list[Value]:
         steps = [step for each in kernel.accumulators for step in each.steps]
         targets += [value for step in steps for value in step]
         targets += [factor for factor in kernel.factors if factor is not None]
-        targets += kernel.logits
+        targets += kernel.pair_values
     else:
         targets += kernel.stages[at].computed
     return kernel.needed(targets, at)
@@ -230,7 +230,7 @@ def pair_loops(kernel: Kernel) -> int:
     return max(
         (
             value.loop.n
-            for value in kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
+            for value in kernel.needed(kernel.pair_values, PAIR)
             if value.what in ("result", "table") and not kernel.is_leaf(value, PAIR)
         ),
         default=0,
@@ -247,7 +247,7 @@ def _jam(loops: int, machine: Machine) -> int:
 def operations(kernel: Kernel, stage: int = PAIR) -> float:
     """Rough machine operations per evaluation of a stage (vector instructions, when in lanes)."""
     targets: Sequence[Value] = (
-        kernel.outputs if stage == PAIR else list(kernel.stages[stage].computed)
+        kernel.pair_values if stage == PAIR else list(kernel.stages[stage].computed)
     )
     count = 0.0
     for value in kernel.needed(targets, stage):
@@ -389,8 +389,8 @@ def _screen(
     kernel: Kernel, machine: Machine, width: int, lanes: str, options: Settings
 ) -> Distance | None:
     """The distance to compute bounds of, where that is possible and said to be worth while."""
-    if options.screen == "never" or lanes != "row":
-        return None
+    if options.screen == "never" or lanes != "row" or kernel.numbers or kernel.keep is not None:
+        return None  # a screen knows neither
     found = distance(kernel)
     least = 1
     if options.screen == "auto":

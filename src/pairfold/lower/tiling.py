@@ -152,7 +152,7 @@ def _groups(kernel: Kernel, product: Product | None, dtype: str) -> tuple[int, .
 
 def multiplies(kernel: Kernel, dtype: str) -> bool:
     """Whether pairs need sums over components that are products of tiles."""
-    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
+    values = kernel.needed(kernel.pair_values, PAIR)
     found = (scalar_product(value) or squared_distance(value) for value in values)
     return dtype == "float32" and any(found)
 
@@ -224,14 +224,14 @@ def _of_components(kernel: Kernel, tiling: Tiling) -> int:
     """Numbers of a row that the components of a long output read, each its own."""
     if kernel.output_loop is None or tiling.product is not None:
         return 0
-    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
+    values = kernel.needed(kernel.pair_values, PAIR)
     inside = (v for v in values if kernel.output_loop in v.loops and v.stage == ROW)
     return tiling.group * sum(v.kind == "real" for v in inside)
 
 
 def _own(kernel: Kernel, stage: int) -> int:
     """Numbers of a stage that pairs read and that are not read again for each component."""
-    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
+    values = kernel.needed(kernel.pair_values, PAIR)
     return sum(
         value.kind == "real" and value.stage == stage and not value.loops
         and value.what != "placeholder" and kernel.is_leaf(value, PAIR)
@@ -258,7 +258,7 @@ def _work(kernel: Kernel, tiling: Tiling) -> float:
     """
     loop, groups = kernel.output_loop, groups_of(kernel, tiling)
     count = float(kernel.dim)
-    for value in kernel.needed((*kernel.outputs, *kernel.logits), PAIR):
+    for value in kernel.needed(kernel.pair_values, PAIR):
         if value.what in PRIMITIVES and not kernel.is_leaf(value, PAIR):
             count += _instructions(value) * (1 if loop in value.loops else groups)
     return count

@@ -81,7 +81,7 @@ def faults(kernel: Kernel) -> list[str]:
 
 def _values(kernel: Kernel) -> list[Value]:
     """Every value of a kernel, operands first."""
-    targets = [*kernel.outputs]
+    targets = [*kernel.pair_values]
     for each in kernel.accumulators:
         targets += [*each.logits, *each.merges, *each.finished]
         targets += [value for step in each.steps for value in step]
@@ -260,6 +260,9 @@ def _outputs(kernel: Kernel) -> Faults:
             yield f"the output {value} is no number"
         if not value.loops <= around or value.running:
             yield f"the output {value} is inside a loop"
+    keep = kernel.keep
+    if keep is not None and (keep.kind != "mask" or keep.loops or keep.running):
+        yield f"the mask {keep} is none, or is inside a loop"
     over = [
         ROW if each.axis == COLUMN else COLUMN
         for each in kernel.accumulators
@@ -293,6 +296,7 @@ def _placeholders(kernel: Kernel) -> Faults:
     tops = {"top": len(kernel.logits)}
     yield from _given("an exponent", kernel.logits, {})
     yield from _given("an output", kernel.outputs, tops)
+    yield from _given("a mask", () if kernel.keep is None else (kernel.keep,), {})
     for each in kernel.accumulators:
         size = len(each.rule.identity)
         own = 2 * size if each.rule.top_k else size
@@ -353,7 +357,7 @@ def _apart(cells: Iterable[tuple[int, int, object]], first: int, end: int, at: i
 def _reads(kernel: Kernel) -> Faults:
     """What is computed at a stage reads slots that were filled before, and nothing later."""
     for at in (ONCE, ROW, COLUMN, PAIR):
-        targets: Sequence[Value] = (*kernel.outputs, *kernel.logits)
+        targets: Sequence[Value] = kernel.pair_values
         if at != PAIR:
             targets = [*kernel.stages[at].computed]
         for value in kernel.needed(targets, at):

@@ -78,7 +78,8 @@ class Reduction:
     `linear`: factors of the row may leave it. `additive`: states are summed, so a summation scheme
     applies. `weighted`: whether a second formula multiplies the terms ("no", "may", "must").
     `selects`: results are values of selected pairs. `single` is the reduction that a list of one
-    place is. `differentiated` is the way that derivatives
+    place is, `masked` that which stands for it where a mask leaves pairs out and that matters.
+    `differentiated` is the way that derivatives
     take, `derivative` the same in words.
     """
 
@@ -102,6 +103,7 @@ class Reduction:
     joined: bool = False
     wide: bool = False
     internal: bool = False
+    masked: str = ""
     differentiated: Differentiation | None = None
     shape: str = "(..., R, D)"
     derivative: str = "none"
@@ -152,6 +154,7 @@ class Fields(_Fold, total=False):
     joined: bool
     wide: bool
     internal: bool
+    masked: str
     differentiated: Differentiation | None
     shape: str
     derivative: str
@@ -211,6 +214,20 @@ reduction(
     differentiated=Composition(("Sum",), _divided),
     derivative="the mean of the formula's derivative",
     conventions="NaN without columns",
+    masked="Mean of some",
+)
+
+reduction(
+    "Mean of some",
+    "The mean of the pairs that a mask leaves.",
+    identity=(0.0, 0.0),
+    kinds=("value", "value"),
+    step=lambda s, state, x, j: [state[0] + x, state[1] + 1],
+    merge=_added,
+    additive=True,
+    finish=lambda s, ends: [ends.state[0] / ends.state[1]],
+    internal=True,
+    differentiated=Composition(("Sum",), _divided),
 )
 
 reduction(
@@ -514,7 +531,26 @@ reduction(
     weighted="must",
     shape="(..., R, dim G)",
     derivative="again soft-max weighted sums",
-    conventions="NaN without columns, where all F are -inf or some F is inf",
+    conventions="NaN without columns, where all F are -inf or some F is inf; 0 where a mask leaves"
+    " nothing of a row",
+    masked="SumSoftMaxWeight of some",
+)
+
+
+def _mean_of_some(s: Scalars, ends: Ends) -> Value:
+    """The weighted mean; 0 where the weights of the pairs that a mask leaves add up to nothing."""
+    return s.select(s.eq(ends.total, 0), 0, ends.state[0] / ends.total)
+
+
+reduction(
+    "SumSoftMaxWeight of some",
+    "The soft-max weighted mean of the pairs that a mask leaves.",
+    **_SHIFTED,
+    totals=True,
+    finish=lambda s, ends: [_mean_of_some(s, ends)],
+    weighted="must",
+    internal=True,
+    differentiated=Composition(("SoftMaxParts",)),
 )
 
 # What derivatives need besides: the maximum, and the sum of what was measured from it.
@@ -544,6 +580,23 @@ reduction(
     totals=True,
     finish=lambda s, ends: [
         ends.state[0] / ends.total,
+        _maximum(s, ends.top),
+        ends.total,
+    ],
+    results=(*_PARTS, Result("value", "maximum")),
+    weighted="must",
+    internal=True,
+    masked="SoftMaxParts of some",
+    differentiated=PullBack(_softmax_pullback, saves=True),
+)
+
+reduction(
+    "SoftMaxParts of some",
+    "The same of the pairs that a mask leaves.",
+    **_SHIFTED,
+    totals=True,
+    finish=lambda s, ends: [
+        _mean_of_some(s, ends),
         _maximum(s, ends.top),
         ends.total,
     ],

@@ -44,6 +44,17 @@ def row_of(name: str) -> Reduction:
     return _states_row(name.removesuffix(_SUFFIX)) if name.endswith(_SUFFIX) else REDUCTIONS[name]
 
 
+def masked(name: str) -> str:
+    """The name of the reduction that stands for one where a mask leaves pairs out.
+
+    >>> masked("Mean"), masked("Sum"), masked("Mean (states)")
+    ('Mean of some', 'Sum', 'Mean of some (states)')
+    """
+    plain = name.removesuffix(_SUFFIX)
+    found = REDUCTIONS[plain].masked or plain
+    return found + name[len(plain) :]
+
+
 @functools.cache
 def _states_row(name: str) -> Reduction:
     row = REDUCTIONS[name]

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from ..core.node import Node
-from ..core.scalars import Scalars, Value
+from ..core.scalars import Scalars, Value, made_of_masks
 from .table import (
     OPERATIONS,
     broadcast_dims,
@@ -86,20 +86,10 @@ def holds(s: Scalars, condition: Value) -> Value:
     """Where a condition is >= 0; for a truth value minus 1, where it is true."""
     one = s.constant(1)
     if condition.what == "sub" and condition.args[1] is one:
-        mask = _mask_of(s, condition.args[0])
+        mask = made_of_masks(condition.args[0])
         if mask is not None:
             return mask
     return s.le(0, condition)
-
-
-def _mask_of(s: Scalars, truth: Value) -> Value | None:
-    """The mask that a number 1 or 0 was made of, and for a product of two both."""
-    factors = truth.args if truth.what == "mul" else (truth,)
-    bits = (s.constant(1), s.constant(0))
-    if any(factor.what != "select" or factor.args[1:] != bits for factor in factors):
-        return None
-    masks = [factor.args[0] for factor in factors]
-    return masks[0] if len(masks) == 1 else s.both(*masks)
 
 
 def _where(mask: Node, x: Node, y: Node) -> Node:

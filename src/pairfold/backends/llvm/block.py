@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ...core.scalars import Loop, Value
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW
 from . import ir
+from .abi import FIRST_ROW
 from .context import Code, Places
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import I64, Carried, i64
@@ -74,7 +75,8 @@ class Block(NamedTuple):
     """A block of columns and the tile that it is folded into.
 
     `size` columns, the first of which is column number `base` of all; `state`: the address of the
-    tile's states; `vectors` of lanes are handled at once.
+    tile's states; `vectors` of lanes are handled at once. The tile begins with row number `row`.
+    `tested`: whether the kernel's mask, if it has one, says which pairs count; else all do.
     """
 
     code: Code
@@ -84,6 +86,8 @@ class Block(NamedTuple):
     size: ir.Value
     base: ir.Value
     vectors: int
+    row: ir.Value
+    tested: bool = True
 
     def narrowed(self, rows: ir.Value, state: ir.Value, picked: ir.Value) -> Block:
         """Some columns of the block, and one vector of rows of the tile."""
@@ -111,7 +115,23 @@ class Block(NamedTuple):
         inside: frozenset[Loop] = frozenset(),
     ) -> None:
         """Compute values of pairs; they are entered in `known`."""
+        for value in self.code.kernel.numbers:
+            number = self._row_lanes if value.what == "row_number" else self._column_lanes
+            for instance in instances:
+                known[value, self.key(value, instance)] = number(at, instance)
         self.emitter.emit(targets, instances, known, self.leaf(at), inside)
+
+    def emit_mask(
+        self,
+        instances: Sequence[Key],
+        known: Known,
+        at: ir.Value,
+        inside: frozenset[Loop] = frozenset(),
+    ) -> None:
+        """Find which of the pairs count, for `only_counted`."""
+        keep = self.code.kernel.keep
+        if keep is not None and self.tested:
+            self.emit([keep], instances, known, at, inside)
 
     def invariant(self, targets: Sequence[Value], instances: Sequence[Key], known: Known) -> None:
         """Read once, before the loop over columns, what does not vary in it."""
@@ -171,6 +191,24 @@ class Block(NamedTuple):
             return column
         return inner.add(column, inner.lanes(list(range(self.code.plan.width))))
 
+    def _wide_lanes(self, first: ir.Value) -> ir.Value:
+        """first, first + 1, first + 2 ... lane by lane."""
+        width, b = self.code.plan.width, self.code.builder
+        lanes = ir.Constant(ir.VectorType(I64, width), range(width))
+        return b.add(self.code.simd.splat(first), lanes)
+
+    def _row_lanes(self, at: ir.Value, instance: Key) -> ir.Value:
+        """The numbers of the rows of all lanes, 64 bits each."""
+        if not self.code.row_major:
+            return self.code.simd.splat(self.row)
+        shift = i64(instance[1] * self.code.plan.width)
+        return self._wide_lanes(self.code.builder.add(self.row, shift))
+
+    def _column_lanes(self, at: ir.Value, instance: Key) -> ir.Value:
+        """The numbers of the columns of all lanes, 64 bits each, counted from the first of all."""
+        first = self.code.builder.add(self.base, self.column_number(at, instance))
+        return self.code.simd.splat(first) if self.code.row_major else self._wide_lanes(first)
+
     def valid(self, at: ir.Value, r: int) -> ir.Value:
         """When lanes are columns: which of them lie within the block."""
         b, width = self.code.builder, self.code.plan.width
@@ -179,11 +217,21 @@ class Block(NamedTuple):
         bound = self.code.simd.splat(b.trunc(left, ir.IntType(32)))
         return b.icmp_signed("<", self.code.lane_numbers(), bound)
 
-    def only_valid(self, after: ir.Value, before: ir.Value, at: ir.Value, r: int) -> ir.Value:
-        """When lanes are columns, those past the end of the block change nothing."""
-        if self.code.row_major:
-            return after
-        return self.code.builder.select(self.valid(at, r), after, before)
+    def counted(self, at: ir.Value, instance: Key, known: Known) -> ir.Value | None:
+        """Which lanes count: those within the block, where the mask holds; None: all of them."""
+        keep = self.code.kernel.keep
+        inside = None if self.code.row_major else self.valid(at, instance[1])
+        if keep is None or not self.tested:
+            return inside
+        mask = known[keep, self.key(keep, instance)]
+        return mask if inside is None else self.code.builder.and_(mask, inside)
+
+    def only_counted(
+        self, after: ir.Value, before: ir.Value, at: ir.Value, instance: Key, known: Known
+    ) -> ir.Value:
+        """Lanes that do not count change nothing."""
+        counted = self.counted(at, instance, known)
+        return after if counted is None else self.code.builder.select(counted, after, before)
 
     # -- memory of a block ----------------------------------------------------------------------
 
@@ -200,7 +248,13 @@ class Block(NamedTuple):
         return flow.at(buffer, b.add(i64(start), shift))
 
 
-def open_block(code: Code, places: Places, scratch: ir.Value, given: Sequence[ir.Value]) -> Block:
+def open_block(
+    code: Code,
+    places: Places,
+    scratch: ir.Value,
+    given: Sequence[ir.Value],
+    tested: bool = True,
+) -> Block:
     """What a tile's function is given, (rows, state, count, base), as a block.
 
     Vectors of rows that read operands from memory see the columns at addresses of their own.
@@ -212,4 +266,18 @@ def open_block(code: Code, places: Places, scratch: ir.Value, given: Sequence[ir
             columns.append(code.flow.opaque(columns[-1]))
     slots = Slots(code, places["once"], rows, columns)
     emitter = code.emitter(PAIR, scratch)
-    return Block(code, slots, emitter, state, count, base, code.plan.vectors)
+    row = _first_row(code, places, scratch, rows)
+    return Block(code, slots, emitter, state, count, base, code.plan.vectors, row, tested)
+
+
+def _first_row(code: Code, places: Places, scratch: ir.Value, rows: ir.Value) -> ir.Value:
+    """The number of a tile's first row: tiles lie one after the other, from the task's first."""
+    b, flow = code.builder, code.flow
+    if not code.kernel.numbers:
+        return i64(0)
+    apart, lanes = (
+        (code.layout.row_group, code.plan.lane_count) if code.row_major else (code.item, 1)
+    )
+    shift = b.sub(b.ptrtoint(rows, I64), b.ptrtoint(places["rows"], I64))
+    tile = b.sdiv(shift, i64(apart))
+    return b.add(flow.word(scratch, FIRST_ROW), flow.times(tile, lanes))

@@ -16,7 +16,7 @@ from ...lower.schedule import Plan
 from ..functions import approximations
 from ..functions.exponentials import exp_of_bounded, exp_of_negative, exp_of_rounded, has_table
 from . import ir
-from .flow import Flow, i64
+from .flow import I64, Flow, i64
 from .outline import call
 from .simd import Simd
 from .tables import TableMemory
@@ -45,7 +45,7 @@ def operands(kernel: Kernel, plan: Plan) -> frozenset[Value]:
     """
     if plan.jam == 1 or plan.lanes != "row" or "avx512f" not in plan.machine.has:
         return frozenset()
-    values = kernel.needed((*kernel.outputs, *kernel.logits), PAIR)
+    values = kernel.needed(kernel.pair_values, PAIR)
     users: dict[Value, list[Value]] = {}
     for value in values:
         for arg in kernel.below(value, PAIR):
@@ -144,6 +144,12 @@ class Emitter:
             return s.constant(to_float(data, self.plan.dtype) if isinstance(data, str) else data)
         if what == "exp":
             return self._exponential(value, args[0], instance, known)
+        if what == "whole":
+            return ir.Constant(ir.VectorType(I64, s.width), value.integer)
+        if what == "real":
+            return b.sitofp(args[0], s.type)
+        if what.startswith("whole_"):
+            return self._whole(what, args)
         if what in PRIMITIVES:
             return self._primitive(what, args)
         if what == "entry":
@@ -229,6 +235,20 @@ class Emitter:
         if written is None:
             return getattr(s, spelling)(*args)
         return self._function(spelling, written, args)
+
+    def _whole(self, name: str, args: Sequence[ir.Value]) -> ir.Value:
+        """An operation on vectors of 64-bit integers."""
+        b, spelling = self.simd.builder, PRIMITIVES[name].llvm
+        zero = ir.Constant(ir.VectorType(I64, self.simd.width), 0)
+        if spelling == "select":
+            return b.select(*args)
+        if spelling == "neg":
+            return b.sub(zero, args[0])
+        if spelling == "abs":
+            return b.select(b.icmp_signed("<", args[0], zero), b.sub(zero, args[0]), args[0])
+        if spelling in ("add", "sub", "mul"):
+            return {"add": b.add, "sub": b.sub, "mul": b.mul}[spelling](*args)
+        return b.icmp_signed(spelling, *args)
 
     def _loop(
         self,

@@ -53,6 +53,7 @@ class Logits:
             if shared is not None:
                 shared.recall(local, instances, columns.index)
             block.emit(logits, instances, local, columns.index, loops)
+            block.emit_mask(instances, local, columns.index, loops)
             columns.next = list(columns.values)
             for n, logit in enumerate(logits):
                 for instance in instances:
@@ -61,8 +62,8 @@ class Logits:
                     place = n * vectors + instance[1]
                     before = columns.next[place]
                     larger = simd.select(simd.compare("<", before, value), value, before)
-                    columns.next[place] = block.only_valid(
-                        larger, before, columns.index, instance[1]
+                    columns.next[place] = block.only_counted(
+                        larger, before, columns.index, instance, local
                     )
 
         largest = block.columns([lowest] * (len(logits) * vectors), body)

@@ -66,6 +66,7 @@ class ShortOutputs:
             if logits is not None:
                 logits.recall(local, instances, columns.index)
             block.emit(kernel.outputs, instances, local, columns.index)
+            block.emit_mask(instances, local, columns.index)
             columns.next = []
             for output, carried in zip(outputs, alike(columns.values, begin), strict=True):
                 columns.next += form.step(block, output, carried, instances, local, columns.index)
@@ -130,6 +131,7 @@ class LongOutputs:
             if own is not None:
                 own.recall(shared, instances, columns.index)
             columns.next = []
+            block.emit_mask(instances, shared, columns.index)
             each = zip(outputs, starts, alike(columns.values, begin), strict=True)
             for component, start, own in each:
                 local = {**shared, **start}
@@ -145,6 +147,7 @@ class LongOutputs:
         with self.code.flow.loop(i64(0), stop, block.step(), begin, name="total") as columns:
             local: Known = {}
             self.shared.recall(local, instances, columns.index)
+            block.emit_mask(instances, local, columns.index)
             columns.next = form.step(
                 block, outputs[0], columns.values, instances, local, columns.index
             )

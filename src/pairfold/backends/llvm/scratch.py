@@ -81,7 +81,9 @@ class Layout:
         self.state_words = self.runs[-1].after if self.runs else 0
         self.tile_state = (self.state_words + kernel.maxima) * lanes * self.outer_item
         groups = plan.tiles if plan.lanes == "row" else 1
-        self.screen = ScreenPlaces(plan, kernel.stages[ROW].size * plan.row_group * self.item)
+        # Where pairs read the number of their row, tiles are told apart by where they are packed.
+        row_slots = max(kernel.stages[ROW].size, 1 if kernel.numbers else 0)
+        self.screen = ScreenPlaces(plan, row_slots * plan.row_group * self.item)
         self.row_group = self.screen.row_bytes
         self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
         self.across = (

@@ -275,7 +275,7 @@ class States:
             for n, step in enumerate(steps):
                 after = known[step, emitter.key(step, instance)]
                 before = current[n * vectors + r]
-                current[n * vectors + r] = block.only_valid(after, before, at, r)
+                current[n * vectors + r] = block.only_counted(after, before, at, instance, local)
         return current
 
     def end(

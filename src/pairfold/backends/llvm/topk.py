@@ -347,9 +347,8 @@ class TopK:
             r = instance[1]
             value = local[formula, block.key(formula, instance)]
             column = self.builder.add(block.base, block.column_number(at, instance))
-            if not self.code.row_major:
-                nothing = self.code.simd.constant(math.inf)
-                value = self.builder.select(block.valid(at, r), value, nothing)
+            nothing = self.code.simd.constant(math.inf)
+            value = block.only_counted(value, nothing, at, instance, local)
             lists = self._at(block.state, place, r)
             limits[r] = self._offer(limits[r], lists, value, column)
         return limits

@@ -28,8 +28,18 @@ Program = Callable[[dict[Value, Cell]], list[Numbers]]
 
 
 class _Interpreter:
-    def __init__(self, kernel: Kernel, arrays: Mapping[int, Array], dtype: str) -> None:
+    """Computes values; `rows` and `columns` are the numbers of those that there are."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        arrays: Mapping[int, Array],
+        dtype: str,
+        rows: Array,
+        columns: Array,
+    ) -> None:
         self.dtype = np.dtype(dtype)
+        self.numbers = {"row_number": rows[:, None], "column_number": columns[None, :]}
         self.loads: dict[int, Array] = {}
         for argument in kernel.arguments:
             array = np.asarray(arrays[argument.position], dtype=self.dtype)
@@ -63,6 +73,10 @@ class _Interpreter:
         primitive = PRIMITIVES.get(what)
         if primitive is not None:
             return primitive.numpy(*[known[arg] for arg in args])
+        if what in self.numbers:
+            return self.numbers[what]
+        if what == "whole":
+            return np.int64(value.integer)
         if what == "const":
             return self.dtype.type(to_float(value.number, self.dtype.name))
         if what == "load":
@@ -135,20 +149,23 @@ def evaluate_all(
     columns: int,
     dtype: str = "float64",
     numbers: Array | None = None,
+    first: int = 0,
 ) -> list[Array]:
     """All results of all accumulators, each (rows, components), for one batch element.
 
     Those that are kept on columns have columns for rows. Components of a list are ordered by place,
     then by the formula's component. `numbers` are those of the columns, where they are not 0, 1, 2
-    and so on.
+    and so on; `first` is that of the first row.
     """
-    interpreter = _Interpreter(kernel, arrays, dtype)
+    numbers = np.arange(columns) if numbers is None else numbers
+    own = np.arange(first, first + rows)
+    interpreter = _Interpreter(kernel, arrays, dtype, own, numbers)
     found: list[Array] = []
     with np.errstate(all="ignore"):
         for each in kernel.accumulators:
             outside: dict[Value, Cell] = {}
             folds = [
-                _Fold(kernel, each, interpreter, component, (rows, columns), outside, numbers)
+                _Fold(kernel, each, interpreter, component, (rows, columns), outside)
                 for component in range(each.count)
             ]
             found += _results(each, folds)
@@ -175,8 +192,7 @@ class _Fold:
     """One component of an accumulator, folded over all columns, one column after the other.
 
     Where it is kept on columns, those are its rows: pairs are transposed. `outside` are values of
-    the accumulator that are the same for all its components, as far as they are known. `numbers`
-    are those of what is folded over, where they are not 0, 1, 2 ...
+    the accumulator that are the same for all its components, as far as they are known.
     """
 
     def __init__(
@@ -187,17 +203,18 @@ class _Fold:
         component: int,
         sizes: tuple[int, int],
         outside: dict[Value, Cell],
-        numbers: Array | None = None,
     ) -> None:
         self.kernel, self.accumulator, self.interpreter = kernel, accumulator, interpreter
         self.across = accumulator.axis == COLUMN
         self.rows, self.columns = sizes[::-1] if self.across else sizes
-        self.numbers: Array = np.arange(self.columns) if numbers is None else numbers
+        which = "row_number" if self.across else "column_number"
+        self.numbers: Array = interpreter.numbers[which].reshape(-1)
         self.place = accumulator.first + component if kernel.output_loop is None else 0
         self.index: dict[Value, Cell] = {}
         if kernel.output_loop is not None:
             self.index[kernel.output_loop.index] = component
         self.outside = outside
+        self.keep = None if kernel.keep is None else self.pairs(kernel.keep)
 
     def pairs(self, value: Value) -> Array:
         """A value of every pair: (rows, columns)."""
@@ -238,7 +255,10 @@ class _Fold:
         """The largest exponent of every row, NaN apart, within the finite numbers."""
         which = component if self.accumulator.folded.weight is None else 0
         logit = self.accumulator.logits[which]
-        values = np.where(np.isnan(self.pairs(logit)), -np.inf, self.pairs(logit))
+        absent = np.isnan(self.pairs(logit))
+        if self.keep is not None:
+            absent = absent | ~self.keep.astype(bool)
+        values = np.where(absent, -np.inf, self.pairs(logit))
         limit = np.finfo(self.interpreter.dtype).max
         top = np.clip(values.max(axis=1, initial=-np.inf), -limit, limit)
         maximum = self.kernel.scalars.placeholder("top", self.accumulator.top + which)
@@ -266,7 +286,12 @@ class _Fold:
             given: dict[PlaceholderName, Sequence[Numbers]] = {
                 "acc": state, "column": [np.float64(self.numbers[j])]
             }  # fmt: skip
-            return run({**self.index, output: pairs[:, j], **_supplied(placeholders, given)})
+            after = run({**self.index, output: pairs[:, j], **_supplied(placeholders, given)})
+            if self.keep is None:
+                return after
+            before = state[-len(after) :]  # of a list, what the place holds itself
+            keep = self.keep[:, j]
+            return [np.where(keep, new, old) for new, old in zip(after, before, strict=True)]
 
         return step
 
@@ -297,7 +322,8 @@ def evaluate_sparse(
             which = {ONCE: ..., ROW: own, COLUMN: columns}[argument.stage]
             parts[argument.position] = whole[which]
         count = len(columns)
-        found.append(evaluate_all(kernel, parts, int(row_block[1]), count, "float64", columns))
+        sizes = int(row_block[1]), count
+        found.append(evaluate_all(kernel, parts, *sizes, "float64", columns, int(row_block[0])))
     if not found:
         return evaluate_all(kernel, arrays, rows, 0)
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -307,7 +333,7 @@ def pair_values(
     kernel: Kernel, arrays: Mapping[int, Array], rows: int, columns: int, dtype: str = "float64"
 ) -> Array:
     """The formula at every pair, shape (rows, columns, dim): the table that is never stored."""
-    interpreter = _Interpreter(kernel, arrays, dtype)
+    interpreter = _Interpreter(kernel, arrays, dtype, np.arange(rows), np.arange(columns))
     with np.errstate(all="ignore"):
         outside: dict[Value, Cell] = {}
         parts = [

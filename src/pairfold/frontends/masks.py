@@ -1,0 +1,290 @@
+"""Which pairs count: the numbers of rows and columns, and masks that are made of them or of data.
+
+Masks are lazy tensors of truth values: `&`, `|` and `~` join them, with comparisons of lazy tensors
+too, and every reduction takes one as `where=`. Pairs for which it does not hold are absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays.registry import library_for
+from ..core.node import Axis, Node
+from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
+from ..ops.table import OPERATIONS
+from .given import as_float, plain_number
+from .lazy import Tensor
+from .leaves import array_leaf
+
+if TYPE_CHECKING:
+    from .lazytensor import LazyTensor
+
+    i: LazyTensor
+    j: LazyTensor
+
+# Codes are digits to this base, which numbers of every dtype of data hold.
+_BASE = 256
+
+
+def index_node(axis: Axis) -> Node:
+    """The number of a pair's row along an axis."""
+    return OPERATIONS["Ind"](axis)
+
+
+def __getattr__(name: str) -> LazyTensor:
+    """`i` and `j`, made when they are first asked for."""
+    if name not in ("i", "j"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = _index(Axis.I if name == "i" else Axis.J)
+    return found
+
+
+def _index(axis: Axis) -> LazyTensor:
+    from .lazytensor import LazyTensor
+
+    return LazyTensor._of_leaves(index_node(axis), ())  # pyright: ignore[reportPrivateUsage]
+
+
+def causal() -> LazyTensor:
+    """The pairs with j <= i: what a position may look at, itself and those before it.
+
+    >>> import numpy as np
+    >>> from pairfold import Vi, causal
+    >>> x = np.ones((3, 1))
+    >>> (Vi(x) * Vi(x).T).sum(axis=1, where=causal())[:, 0]
+    array([1., 2., 3.])
+    """
+    return _index(Axis.J) <= _index(Axis.I)
+
+
+def band(width: float) -> LazyTensor:
+    """The pairs with |i - j| <= width: a window around each position.
+
+    >>> import numpy as np
+    >>> from pairfold import Vi, band
+    >>> x = np.ones((4, 1))
+    >>> (Vi(x) * Vi(x).T).sum(axis=1, where=band(1))[:, 0]
+    array([2., 3., 3., 2.])
+
+    Raises:
+        OptionError: a width that is no number, or is negative.
+    """
+    if not plain_number(width) or not width >= 0:
+        raise OptionError("the width of a band is a number from 0", found=f"{width!r}", hint="64")
+    return abs(_index(Axis.I) - _index(Axis.J)) <= width
+
+
+def exclude_self() -> LazyTensor:
+    """The pairs with i != j: all but a point with itself.
+
+    >>> import numpy as np
+    >>> from pairfold import Vi, Vj, exclude_self
+    >>> x = np.array([[0.0], [1.0], [3.0]])
+    >>> ((Vi(x) - Vj(x)) ** 2).sum(-1).min(axis=1, where=exclude_self())[:, 0]
+    array([1., 1., 4.])
+    """
+    return _index(Axis.I) != _index(Axis.J)
+
+
+def radius(x: object, y: object, r: object) -> LazyTensor:
+    """The pairs that are at most `r` apart: |x_i - y_j| <= r.
+
+    Args:
+        x, y: points (..., M, D) and (..., N, D), or lazy tensors.
+        r: a number, or a lazy tensor: a radius for each point.
+
+    >>> import numpy as np
+    >>> from pairfold import Vi, Vj, radius
+    >>> x = np.array([[0.0], [1.0], [3.0]])
+    >>> (Vi(x) - Vj(x)).sum(axis=1, where=radius(x, x, 1.5))[:, 0]
+    array([-1.,  1.,  0.])
+
+    Raises:
+        OptionError: an r that is neither.
+        ArrayTypeError, ShapeError, DTypeError: points that are no arrays, or do not fit.
+    """
+    if not isinstance(r, Tensor):
+        if not plain_number(r):
+            raise OptionError(
+                "a radius is a number or a lazy tensor", found=f"a {type(r).__name__}", hint="0.5"
+            )
+        r = as_float(r)
+    points = _points(x, Axis.I), _points(y, Axis.J)
+    return points[0].sqdist(points[1]) <= r * r  # pyright: ignore (numbers or lazy tensors)
+
+
+def _points(x: object, axis: Axis) -> LazyTensor:
+    """Points (..., R, D) as a variable; a lazy tensor itself."""
+    from .lazytensor import LazyTensor, Var
+
+    if isinstance(x, Tensor):
+        return x  # pyright: ignore[reportReturnType] (complex ones have no distance)
+    shape = getattr(x, "shape", ())
+    if len(shape) < 3:
+        return Var(x, None, int(axis))
+    found = object.__new__(LazyTensor)
+    found._blank()  # pyright: ignore[reportPrivateUsage]
+    rows: Any = x
+    placed = rows[..., :, None, :] if axis == Axis.I else rows[..., None, :, :]
+    found._set_owner(placed, axis)  # pyright: ignore[reportPrivateUsage]
+    return found
+
+
+def same(ids_i: object, ids_j: object) -> LazyTensor:
+    """The pairs with equal labels: of one document, one batch, one class.
+
+    Args:
+        ids_i, ids_j: labels (..., M) and (..., N), arrays of whole numbers or truth values.
+
+    >>> import numpy as np
+    >>> from pairfold import Vi, Vj, same
+    >>> x, ids = np.array([[1.0], [2.0], [4.0]]), np.array([7, 7, 9])
+    >>> (Vi(0 * x) + Vj(x)).sum(axis=1, where=same(ids, ids))[:, 0]
+    array([3., 3., 4.])
+
+    Raises:
+        ArrayTypeError, DTypeError, ShapeError: what is no array of labels.
+    """
+    first, second = _labels(ids_i, "ids_i"), _labels(ids_j, "ids_j")
+    found = np.unique(np.concatenate([first.ravel(), second.ravel()]), return_inverse=True)
+    codes = np.asarray(found[1]).reshape(-1)
+    digits = 1
+    while _BASE**digits < len(found[0]):
+        digits += 1
+    parts = codes[: first.size].reshape(first.shape), codes[first.size :].reshape(second.shape)
+    return _equal(*(_digits(part, digits) for part in parts))
+
+
+def lengths(li: object, lj: object | None = None) -> LazyTensor:
+    """The pairs of one cloud, where clouds of several sizes lie one after the other: a ragged batch.
+
+    Args:
+        li, lj: how many rows of i and of j each cloud has, (B,); `lj` is `li` where it is left
+            out. Offsets, as those of jagged tensors and `cu_seqlens`, are `np.diff(offsets)`.
+
+    >>> import numpy as np
+    >>> from pairfold import Vi, Vj, lengths
+    >>> x = np.array([[1.0], [2.0], [4.0]])
+    >>> (Vi(0 * x) + Vj(x)).sum(axis=1, where=lengths([2, 1]))[:, 0]
+    array([3., 3., 4.])
+
+    Raises:
+        ArrayTypeError, DTypeError, ShapeError: what is no list of sizes.
+    """
+    first = _sizes(li, "li")
+    second = first if lj is None else _sizes(lj, "lj")
+    if len(first) != len(second):
+        raise ShapeError(
+            "li and lj must have one size for each cloud",
+            found=f"{len(first)} and {len(second)} sizes",
+            hint="0 for a cloud without rows",
+        )
+    numbers = np.arange(len(first))
+    return same(np.repeat(numbers, first), np.repeat(numbers, second))
+
+
+def _sizes(given: object, name: str) -> NDArray[np.int64]:
+    sizes = _labels(given, name)
+    if sizes.ndim != 1 or (sizes < 0).any():
+        raise ShapeError(
+            f"{name} must be sizes (B,), from 0",
+            found=f"shape {sizes.shape}" if sizes.ndim != 1 else f"{sizes.min()}",
+        )
+    return sizes.astype(np.int64)
+
+
+def _labels(given: object, name: str) -> NDArray[np.integer]:
+    """Labels as a NumPy array of whole numbers."""
+    library = library_for(given)
+    if library is not None:
+        library.check_kind(given, name)
+        library.check_memory(given, name)
+        given = library.whole_numbers(given, name)
+    elif not isinstance(given, (list, tuple)):
+        raise ArrayTypeError(
+            f"{name} must be an array of whole numbers", found=f"a {type(given).__name__}"
+        )
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        raise ShapeError(f"{name} must be an array", found="rows of different lengths") from None
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iub":
+        raise DTypeError(
+            f"{name} must hold whole numbers",
+            found=f"dtype {array.dtype}",
+            hint=f"{name}.astype('int64')",
+        )
+    if array.ndim < 1:
+        raise ShapeError(f"{name} must have an axis", found="a single number")
+    return array
+
+
+def _digits(codes: NDArray[np.integer], digits: int) -> NDArray[np.uint8]:
+    """Codes (..., R) as their digits (..., R, digits), the highest first."""
+    powers = _BASE ** np.arange(digits)[::-1]
+    return (codes[..., None] // powers % _BASE).astype(np.uint8)
+
+
+def _equal(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> LazyTensor:
+    """Whether all digits of a row i and of a row j are equal."""
+    x, y = _coded(first[..., :, None, :], Axis.I), _coded(second[..., None, :, :], Axis.J)
+    return (x == y).min(-1)
+
+
+def _coded(codes: NDArray[np.uint8], axis: Axis) -> LazyTensor:
+    """Codes as a lazy tensor; they become numbers of the data's library and dtype in a call."""
+    from .lazytensor import LazyTensor
+
+    found = object.__new__(LazyTensor)
+    found._blank()  # pyright: ignore[reportPrivateUsage]
+    found._set_array_leaf(array_leaf(codes, axis))  # pyright: ignore[reportPrivateUsage]
+    return found
+
+
+def checked_mask(where: object) -> Tensor:
+    """The mask of a reduction.
+
+    Raises:
+        ArrayTypeError: it is no lazy tensor of real numbers.
+        ShapeError: it has several components.
+    """
+    if not isinstance(where, Tensor):
+        raise ArrayTypeError(
+            "a mask is a LazyTensor",
+            found=f"a {type(where).__name__}",
+            hint="x_i < y_j, pairfold.causal(), pairfold.same(ids_i, ids_j)",
+        )
+    if where.is_complex:
+        raise ArrayTypeError(
+            "a mask cannot be complex", found=repr(where), hint="mask.real, mask.imag"
+        )
+    if where.ndim != 1:
+        raise ShapeError(
+            "a mask has one component for each pair",
+            found=f"shape {where.shape}",
+            hint="mask.min(-1), where all components have to hold; mask.max(-1), where one has to",
+        )
+    return where
+
+
+def mask_node(where: object, aliases: Sequence[str]) -> Node:
+    """A mask without arrays, as a formula: what `Genred` takes beside text.
+
+    Raises:
+        ArrayTypeError, ShapeError: it is no mask.
+        OptionError: it has arrays, which a formula of aliases has not.
+    """
+    mask = checked_mask(where)
+    if mask.leaves:
+        raise OptionError(
+            "the mask of a formula is text, or has no arrays of its own",
+            found=repr(mask),
+            hint=f'where="Ind(j) <= Ind(i)", a formula of {", ".join(map(str, aliases))}',
+        )
+    return mask.node
