@@ -15,8 +15,6 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-import numpy as np
-
 from ..arrays.checks import broadcast_shapes
 from ..arrays.library import ArrayLibrary
 from ..calculus.substitute import substitute

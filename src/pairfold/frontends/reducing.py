@@ -25,8 +25,8 @@ from .genred import (
 )
 from .lazy import Tensor, is_scalar
 from .leaves import is_array, library_from
-from .masks import checked_mask, index_node
 from .linearoperators import LinearOperator, numpy_product, product_of
+from .masks import checked_mask, index_node
 from .reduced import Reduced, checked_call
 from .tables import Tabled
 from .typed import (

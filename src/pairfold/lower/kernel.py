@@ -98,10 +98,9 @@ class Kernel:
 
     `outputs` is all that is folded, accumulator after accumulator: one value per component, or one
     for all with `output_loop`, then the total, where a reduction wants one. Each has a factor that
-    has left its sum, or None, in `factors`. Accumulators that are
-    kept on rows come first. Pairs for which the mask `keep` does not hold are absent, where there is
-    one. `fused`: the code and the tasks are those of `lower.fused`, by which
-    columns may be kept, too.
+    has left its sum, or None, in `factors`. Accumulators that are kept on rows come first. Pairs
+    for which the mask `keep` does not hold are absent, where there is one. `fused`: the code and
+    the tasks are those of `lower.fused`, by which columns may be kept, too.
     """
 
     accumulators: tuple[Accumulator, ...]
