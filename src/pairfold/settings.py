@@ -99,6 +99,13 @@ class Settings:
         "Gradients to several arguments: in one pass over the pairs where it can be, or separate.",
         valid=("auto", "separate"),
     )
+    blocks: str = _option(
+        "auto",
+        "What is done with blocks of pairs under a mask: those where it surely holds nowhere are "
+        "skipped, and those where it holds everywhere are not tested (auto), or pairs are tested "
+        "everywhere.",
+        valid=("auto", "test"),
+    )
     tile: str = _option(
         "",
         "Pairs that a program on a GPU handles at a time, and its warps, as in 64x32x4; empty: by "

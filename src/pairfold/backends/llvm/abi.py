@@ -10,23 +10,28 @@ BAILED_OUT = 8
 SPARSE_ROW_BLOCKS, INTERVALS = range(9, 11)
 # Of a fused pass: where the partial sums of columns begin.
 ACROSS = 11
+# Of a fold with a mask, what is known of its blocks: see `lower.blocks`; 0 otherwise. How many
+# entries the table of row blocks has: those of one batch element, or of all.
+ANSWERS, PATTERN_BLOCKS = range(12, 14)
 # What drivers, which all kernels share, need to know of one: columns of a block, rows of a tile,
 # rows that are packed at a time; bytes of a tile's packed rows, of its states, of all states of a
 # task; where packed rows, packed columns, states and what is computed once lie in scratch memory.
-BLOCK, TILE, PACKED, TILE_ROWS, TILE_STATE, STATE_BYTES = range(12, 18)
-ROWS_AT, COLUMNS_AT, STATE_AT, ONCE_AT = range(18, 22)
+BLOCK, TILE, PACKED, TILE_ROWS, TILE_STATE, STATE_BYTES = range(14, 20)
+ROWS_AT, COLUMNS_AT, STATE_AT, ONCE_AT = range(20, 24)
 # The lists of what is packed: parameters, rows, columns.
-ONCE_LIST, ROWS_LIST, COLUMNS_LIST = range(22, 25)
+ONCE_LIST, ROWS_LIST, COLUMNS_LIST = range(24, 27)
 # Results and arguments together; how states of no columns are filled in, a list and its length.
-ARRAYS, FILLS, FILL_COUNT = range(25, 28)
-FIRST_RESULT = 28
+ARRAYS, FILLS, FILL_COUNT = range(27, 30)
+FIRST_RESULT = 30
 WORDS_PER_ARRAY = 3
 
 # What a task knows of its row block, at the start of its scratch memory: first row, rows, first
-# interval, the one after the last, columns in all; then, of a dense fold, its one interval.
-FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT = range(5)
-OWN_INTERVAL = 5
-ROW_BLOCK = 7
+# interval, the one after the last, columns in all, the next answer; then, of a dense fold, its one
+# interval, and the answer where nothing is known.
+FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT, NEXT_ANSWER = range(6)
+OWN_INTERVAL = 6
+NO_ANSWER = 8
+ROW_BLOCK = 9
 
 # The control block: the shared counter of tasks, the word that stops them, how many tasks there
 # are, how many are done, how many are taken off the counter at once, how many threads are inside.

@@ -9,6 +9,7 @@ from ..shown import Subject
 from .explained import Explanation, explain
 from .fused_launch import FusedLauncher
 from .launch import Launcher
+from .masked_launch import MaskedLauncher
 
 
 class Llvm:
@@ -25,6 +26,8 @@ class Llvm:
     def launcher(self, kernel: Kernel, dtype: str, accumulation: Accumulation) -> Launcher:
         """A launcher of a kernel."""
         made = FusedLauncher if kernel.fused else Launcher
+        if kernel.keep is not None:
+            made = MaskedLauncher
         return made(kernel, dtype, accumulation)
 
     def explain(self, subject: Subject, launcher: Launcher, options: Settings) -> Explanation:

@@ -39,6 +39,7 @@ from .abi import (
     INTERVALS,
     OFFSETS,
     PARTIALS,
+    PATTERN_BLOCKS,
     ROWS,
     SPARSE_ROW_BLOCKS,
     WORDS_PER_ARRAY,
@@ -54,7 +55,7 @@ Strides = tuple[int, int]
 # What is kept with each launcher: the plans thought of for sizes, the code of plans, and its tasks.
 _PLANS, _CODES, _SIZES = Limit("plans", 4096), Limit("compiled plans", 4096), Limit("sizes", 4096)
 
-_SECONDS_PER_OPERATION = 0.5e-9
+SECONDS_PER_OPERATION = 0.5e-9
 _SECONDS_PER_BYTE = 0.2e-9
 _ALIGNED = 64
 _MANY_ROWS, _MANY_COLUMNS = 2048, 2**17
@@ -64,7 +65,10 @@ _MOST_LISTED = 2**32  # indices in lists are as wide as values
 class Bound:
     """Machine code and a partition for given sizes, or for a pattern."""
 
-    __slots__ = ("native", "options", "parts", "pattern", "scratch", "seconds", "tasks")
+    __slots__ = ("asks", "native", "options", "parts", "pattern", "scratch", "seconds", "tasks")
+
+    # Whether calls ask which blocks of a mask can be skipped: see `masked_launch`.
+    asks: bool
 
     def __init__(
         self,
@@ -75,7 +79,7 @@ class Bound:
         pattern: Pattern | None = None,
     ) -> None:
         self.native, self.parts, self.seconds, self.options = native, parts, seconds, options
-        self.pattern = pattern
+        self.pattern, self.asks = pattern, False
         self.scratch, self.tasks = native.layout.total, parts.tasks
 
 
@@ -122,14 +126,19 @@ class Call:
 
         `alive` is what has the memory there, for threads that outlast an interrupted call.
         """
+        table = self.addressed(addresses)
+        self.work(table, (self, alive))
+        if table[BAILED_OUT]:
+            self.launcher.unrearranged(self)(addresses, alive)
+
+    def addressed(self, addresses: Sequence[int]) -> pool.Table:
+        """The words of a call with these addresses."""
         table = self.table.from_buffer_copy(self.words)
         place = FIRST_RESULT
         for address in addresses:
             table[place] = address
             place += WORDS_PER_ARRAY
-        self.work(table, (self, alive))
-        if table[BAILED_OUT]:
-            self.launcher.unrearranged(self)(addresses, alive)
+        return table
 
     def _left(self) -> Left:
         """What tasks leave to be merged."""
@@ -223,7 +232,7 @@ class Launcher:
         if bound is None:
             plan = self.plan(rows, columns, options)
             parts = self.parts(plan, rows, columns, batches, options)
-            seconds = rows * columns * batches * self.work / plan.width * _SECONDS_PER_OPERATION
+            seconds = rows * columns * batches * self.work / plan.width * SECONDS_PER_OPERATION
             bound = Bound(self.native(plan), parts, seconds, options)
             bound = self._bound.put(key, bound)
         return bound
@@ -239,7 +248,7 @@ class Launcher:
         """Machine code and tasks for a pattern; not kept, since a pattern belongs to its caller."""
         plan = self.plan(*pattern.typical, options)
         parts = sparse_partition(plan, pattern, rows, batches)
-        seconds = pattern.pairs * batches * self.work / plan.width * _SECONDS_PER_OPERATION
+        seconds = pattern.pairs * batches * self.work / plan.width * SECONDS_PER_OPERATION
         return Bound(self.native(plan), parts, seconds, options, pattern)
 
     def call(
@@ -272,6 +281,7 @@ class Launcher:
         if bound.pattern is not None:
             row_blocks = bound.pattern.row_blocks(rows, parts.rows_per_task)
             words[SPARSE_ROW_BLOCKS] = row_blocks.ctypes.data
+            words[PATTERN_BLOCKS] = len(row_blocks)
             words[INTERVALS] = bound.pattern.intervals.ctypes.data
         for pair in strides:
             words += (0, *pair)

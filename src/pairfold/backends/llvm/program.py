@@ -78,8 +78,11 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
 
             screen = Screen(context, plan.screen)
         tile_function(context, forms, screen)
+        if kernel.keep is not None:
+            tile_function(context, forms, None, tested=False)
         context.link(reset(context.format))
-        context.link(run_driver(machine, parts_of(packing, screen is not None)))
+        parts = parts_of(packing, screen is not None, kernel.keep is not None)
+        context.link(run_driver(machine, parts))
     else:
         refactored = any(factor is not None for factor in kernel.factors)
         packing = Packing(context, (ROW,) if refactored else ())
@@ -90,16 +93,19 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
     return Program(context.module, tuple(context.runtime), context.bails_out)
 
 
-def tile_function(context: Context, forms: Forms, screen: Screen | None = None) -> ir.Function:
+def tile_function(
+    context: Context, forms: Forms, screen: Screen | None = None, tested: bool = True
+) -> ir.Function:
     """tile(scratch, rows, state, count, base): fold a packed block into one tile's states.
 
     A tile is as many rows as there are lanes, or a single row where lanes are columns (`rows` then
-    points at its lane in the group). The block begins with column number `base`.
+    points at its lane in the group). The block begins with column number `base`. Where a mask holds
+    for all pairs it is not `tested`: that is a function of its own.
     """
-    code = context.entry("tile")
+    code = context.entry("tile" if tested else "tile_whole")
     scratch, *given = code.given
     places = code.places(scratch)
-    block, form = open_block(code, places, scratch, given), forms.form(code, places)
+    block, form = open_block(code, places, scratch, given, tested), forms.form(code, places)
     if screen is None:
         block_loop(block, form, places).fold()
     else:

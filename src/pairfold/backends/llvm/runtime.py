@@ -29,6 +29,8 @@ CALLED: dict[str, tuple[ir.Type, ...]] = {
     "screen_columns": (BYTES, I64),
     # tile(scratch, rows, state, count, base): a packed block of columns and one tile.
     "tile": (BYTES, BYTES, BYTES, I64, I64),
+    # The same of a block where a mask holds for every pair.
+    "tile_whole": (BYTES, BYTES, BYTES, I64, I64),
     # merge(scratch, into, other, tiles): the states of another split.
     "merge": (BYTES, BYTES, BYTES, I64),
     # finish(args, scratch, batch, first, count, columns, state)

@@ -10,15 +10,18 @@ its own functions are called by the names that `runtime.CALLED` lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ...lower.blocks import TESTED, TESTED_EVERYWHERE
+from ...lower.blocks import WHOLE as WHOLE_BLOCK
 from ...lower.kernel import ROW
 from ...lower.pattern import ROW_BLOCK_WORDS
 from ...lower.schedule import Machine
 from . import ir
 from .abi import (
     ACTIVE,
+    ANSWERS,
     ARGUMENT_WORDS,
     ARGUMENTS,
     AT_ONCE,
@@ -39,11 +42,14 @@ from .abi import (
     LAST_INTERVAL,
     LIST_HEAD,
     NEXT,
+    NEXT_ANSWER,
+    NO_ANSWER,
     ONCE_AT,
     ONCE_LIST,
     OWN_INTERVAL,
     PACKED,
     PARTIALS,
+    PATTERN_BLOCKS,
     RANGE_WORDS,
     RANGES,
     ROW_BLOCKS,
@@ -84,9 +90,10 @@ class Parts(NamedTuple):
     compute_columns: bool
     check: bool
     screen: bool
+    mask: bool
 
 
-def parts_of(packing: Packing, screen: bool = False) -> Parts:
+def parts_of(packing: Packing, screen: bool = False, mask: bool = False) -> Parts:
     """Which of them the module of a kernel has."""
     return Parts(
         ROW in packing.stages,
@@ -95,6 +102,7 @@ def parts_of(packing: Packing, screen: bool = False) -> Parts:
         packing.compute_columns is not None,
         packing.check is not None,
         screen,
+        mask,
     )
 
 
@@ -207,6 +215,21 @@ class Task:
                     b.call(called(self.body, "screen_columns"), [self.scratch, width])
                 fold(width, each.index)
 
+    def answers(self) -> ir.Value:
+        """What is known of a mask on the next block of columns, for each tile: see `lower.blocks`.
+
+        Where nothing is known, each tile tests its pairs.
+        """
+        flow, b = self.flow, self.builder
+        none = flow.at(self.scratch, i64(8 * NO_ANSWER))
+        flow.store(i64(TESTED_EVERYWHERE), none, 8)
+        place = flow.at(self.scratch, i64(8 * NEXT_ANSWER))
+        at = flow.load(I64, place, 8)
+        flow.store(b.add(at, i64(1)), place, 8)
+        given = flow.pointer(self.args, ANSWERS)
+        known = b.icmp_signed("!=", self.word(ANSWERS), i64(0))
+        return flow.word(b.select(known, flow.at(given, flow.times(at, 8)), none), 0)
+
     def block_of_columns(self, start: ir.Value, count: ir.Value) -> None:
         """Pack a block of columns."""
         columns = self.part(COLUMNS_AT)
@@ -295,9 +318,16 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     def fold(columns: ir.Value, base: ir.Value) -> None:
         apart = task.word(TILE_ROWS), task.word(TILE_STATE)
         begin = [task.part(ROWS_AT), state]
-        with flow.loop(i64(0), tiles, 1, begin, name="tiles") as each:
-            b.call(tile, [scratch, *each.values, columns, base])
-            each.next = [flow.at(here, n) for here, n in zip(each.values, apart, strict=True)]
+        answers = [task.answers()] if parts.mask else []
+        with flow.loop(i64(0), tiles, 1, [*begin, *answers], name="tiles") as each:
+            rows, states, *word = each.values
+            given = [scratch, rows, states, columns, base]
+            each.next = [flow.at(rows, apart[0]), flow.at(states, apart[1])]
+            if word:
+                _answered(body, word[0], given)
+                each.next.append(b.or_(b.lshr(word[0], i64(2)), b.shl(word[0], i64(62))))
+            else:
+                b.call(tile, given)
 
     low, high = flow.word(row_block, FIRST_INTERVAL), flow.word(row_block, LAST_INTERVAL)
     with flow.loop(low, high, name="intervals") as each:
@@ -307,6 +337,15 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
         columns = flow.word(row_block, COLUMN_COUNT)
         b.call(finish, [args, scratch, batch, first, count, columns, state])
     return body.done()
+
+
+def _answered(body: Body, word: ir.Value, given: Sequence[ir.Value]) -> None:
+    """Fold a block into a tile as the lowest bits of a word say."""
+    b = body.builder
+    answer = b.and_(word, i64(3))
+    for wanted, name in ((TESTED, "tile"), (WHOLE_BLOCK, "tile_whole")):
+        with body.flow.when(b.icmp_signed("==", answer, i64(wanted))):
+            b.call(called(body, name), given)
 
 
 def _row_block(
@@ -322,12 +361,13 @@ def _row_block(
     start = b.mul(split, flow.word(args, COLUMNS_PER_SPLIT))
     stop = b.add(start, flow.word(args, COLUMNS_PER_SPLIT))
     stop = flow.minimum(stop, flow.word(args, COLUMNS))
-    words = [first, count, i64(0), i64(1), flow.word(args, COLUMNS), start, stop]
+    columns = flow.word(args, COLUMNS)
+    words = [first, count, i64(0), i64(1), columns, i64(0), start, stop]
     for place, word in enumerate(words):
         flow.store(word, flow.at(row_block, i64(8 * place)), 8)
     sparse = b.icmp_signed("!=", flow.word(args, SPARSE_ROW_BLOCKS), i64(0))
     with flow.when(sparse):
-        number = b.srem(which, flow.word(args, ROW_BLOCKS))
+        number = b.srem(which, flow.word(args, PATTERN_BLOCKS))
         shift = flow.times(number, 8 * ROW_BLOCK_WORDS)
         source = flow.at(flow.pointer(args, SPARSE_ROW_BLOCKS), shift)
         for place in range(ROW_BLOCK_WORDS):

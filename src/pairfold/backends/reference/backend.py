@@ -17,12 +17,10 @@ from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
 from ...settings import Settings
 from ..interface import Strides
+from ..memory import Floats, Stored, view_of, widened
 from ..shown import Subject
 from . import interpreter
 from .explained import ReferenceExplanation, explain
-
-Floats = NDArray[np.float64]
-Stored = NDArray[np.generic]
 
 
 class ReferenceCall:
@@ -47,13 +45,13 @@ class ReferenceCall:
         count = len(kernel.results)
         for offsets in self.offsets:
             views = [
-                _view(address + int(offset), shape, strides, dtype)
+                view_of(address + int(offset), shape, strides, dtype)
                 for address, offset, shape, strides, dtype in zip(
                     addresses, offsets, shapes, self.strides, dtypes, strict=True
                 )
             ]
             given = {
-                argument.position: _widened(view[0] if argument.stage == ONCE else view)
+                argument.position: widened(view[0] if argument.stage == ONCE else view)
                 for argument, view in zip(kernel.arguments, views[count:], strict=True)
             }
             for view, values in zip(views, self._results(given), strict=False):
@@ -127,28 +125,6 @@ class Reference:
     ) -> ReferenceExplanation:
         """How a launcher's kernel is run for some sizes."""
         return explain(subject, launcher.kernel)
-
-
-def _view(address: int, shape: tuple[int, int], strides: Strides, dtype: str) -> Stored:
-    """The memory of one batch element as an array, bfloat16 as the bits it has."""
-    bits = np.dtype({"bfloat16": "uint16"}.get(dtype, dtype))
-    if not all(shape):
-        return np.empty(shape, bits)
-    where = {
-        "data": (address, False),
-        "shape": shape,
-        "strides": strides,
-        "typestr": bits.str,
-        "version": 3,
-    }
-    return np.asarray(type("Memory", (), {"__array_interface__": where})())
-
-
-def _widened(view: Stored) -> Floats:
-    """Values in float64; of bfloat16, whose bits are the upper half of a float32."""
-    if view.dtype != np.uint16:
-        return view.astype(np.float64)
-    return (view.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
 def _stored(values: Stored, dtype: np.dtype[np.generic]) -> Stored:

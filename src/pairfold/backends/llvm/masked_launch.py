@@ -1,0 +1,155 @@
+"""From a kernel with a mask and sizes to a call: which blocks it skips, and which it does not test.
+
+That is found before each call from the arrays that the mask reads, or once for all calls of a size
+where it reads none. Where it would take longer than it saves, every pair is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...core.library import Device, NumpyArray
+from ...lower.blocks import Answers, answers_of, grid_of, joined, read_positions
+from ...lower.kernel import ONCE, ROW, Kernel
+from ...lower.schedule import TASKS, Accumulation, Partition, Plan, partition
+from ...settings import Settings
+from ..memory import Floats, view_of, widened
+from .abi import (
+    ANSWERS,
+    BAILED_OUT,
+    INTERVALS,
+    PATTERN_BLOCKS,
+    SPARSE_ROW_BLOCKS,
+)
+from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
+
+# About how long it takes to find out which blocks are skipped, of one batch element.
+_SECONDS = 3e-4
+# Row blocks from which on all threads are busy, though columns are not split.
+_ROW_BLOCKS = 8
+
+
+class _Places(NamedTuple):
+    """Where the arrays of a call lie."""
+
+    addresses: Sequence[int]
+    strides: Sequence[Strides]
+    offsets: NumpyArray
+
+
+class MaskedCall(Call):
+    """A fold of the pairs that a mask leaves, with everything bound but its arrays."""
+
+    __slots__ = ("kept",)
+
+    launcher: MaskedLauncher
+    kept: Answers | None
+
+    def __init__(
+        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[NumpyArray, object]
+    ) -> None:
+        super().__init__(launcher, bound, words, alive)
+        self.kept = None
+
+    def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
+        """Fold the arrays at these addresses: results, then arguments."""
+        table = self.addressed(addresses)
+        answers = self.answers(addresses)
+        if answers is not None:
+            table[SPARSE_ROW_BLOCKS] = answers.row_blocks.ctypes.data
+            table[PATTERN_BLOCKS] = len(answers.row_blocks)
+            table[INTERVALS] = answers.intervals.ctypes.data
+            table[ANSWERS] = answers.words.ctypes.data
+        self.work(table, (self, alive, answers))
+        if table[BAILED_OUT]:
+            self.launcher.unrearranged(self)(addresses, alive)
+
+    def answers(self, addresses: Sequence[int]) -> Answers | None:
+        """What is known of the mask's blocks; None where every pair is to be tested."""
+        bound = self.bound
+        if not bound.asks:
+            return None
+        if self.kept is not None:
+            return self.kept
+        found = self.launcher.answers(
+            bound, self.sizes, _Places(addresses, self.strides, self.alive[0])
+        )
+        if not self.launcher.reads or bound.options.blocks == "test":
+            self.kept = found
+        return found
+
+
+class MaskedLauncher(Launcher):
+    """Runs a kernel with a mask on arrays of one dtype and any size."""
+
+    calls = MaskedCall
+
+    def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
+        super().__init__(kernel, stored, accumulation)
+        self.reads = read_positions(kernel)
+
+    def parts(
+        self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
+    ) -> Partition:
+        """How sizes are cut into tasks: columns are split only where blocks are not skipped."""
+        dense = partition(plan, rows, columns, batches, self.work, options)
+        unit = plan.lane_count if plan.lanes == "row" else 1
+        units = -(-rows // unit)
+        most = unit * max(1, min(plan.tiles, units * batches // TASKS))
+        row_blocks = -(-rows // most)
+        few = dense.splits > 1 and row_blocks * batches < _ROW_BLOCKS
+        if few or not self._asks(plan, rows, columns, batches):
+            return dense
+        whole = -(-columns // plan.block) * plan.block
+        return Partition(most, row_blocks, 1, whole, batches)
+
+    def _asks(self, plan: Plan, rows: int, columns: int, batches: int) -> bool:
+        """Whether it is worth while to find out which blocks are skipped."""
+        if not self.reads:
+            return columns > plan.block or rows > plan.lane_count
+        seconds = rows * columns * batches * self.work / plan.width * SECONDS_PER_OPERATION
+        return seconds > 2 * _SECONDS * batches
+
+    def bind(
+        self, rows: int, columns: int, batches: int, options: Settings, device: Device | None = None
+    ) -> Bound:
+        """Machine code and tasks for these sizes."""
+        bound = super().bind(rows, columns, batches, options, device)
+        parts, plan = bound.parts, bound.native.plan
+        bound.asks = parts.splits == 1 and self._asks(plan, rows, columns, batches)
+        return bound
+
+    def answers(self, bound: Bound, sizes: tuple[int, int], places: _Places) -> Answers:
+        """What is known of the mask for arrays at these places, of all batch elements."""
+        grid = grid_of(bound.native.plan, bound.parts, *sizes)
+        ask = bound.options.blocks == "auto"
+        count = len(self.kernel.results)
+        own = [place for place, a in enumerate(self.kernel.arguments) if a.position in self.reads]
+        offsets = places.offsets.reshape(-1, count + len(self.kernel.arguments))
+        columns = [count + place for place in own]
+        alike = not ask or not own or bool((offsets[:, columns] == offsets[:1, columns]).all())
+        found = [
+            answers_of(
+                self.kernel,
+                lambda position, k, each=each: self._component(position, k, sizes, places, each),
+                grid,
+                self.dtype,
+                ask,
+            )
+            for each in (offsets[:1] if alike else offsets)
+        ]
+        return found[0] if len(found) == 1 else joined(found)
+
+    def _component(
+        self, position: int, k: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
+    ) -> Floats:
+        """The numbers of a component of an argument, of one batch element."""
+        arguments = self.kernel.arguments
+        number = next(n for n, each in enumerate(arguments) if each.position == position)
+        argument, place = arguments[number], len(self.kernel.results) + number
+        rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
+        shape = rows, argument.dim
+        address = places.addresses[place] + int(offsets[place])
+        found = widened(view_of(address, shape, places.strides[place], self.stored)[:, k])
+        return found[0] if argument.stage == ONCE else found
