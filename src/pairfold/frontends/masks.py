@@ -152,15 +152,13 @@ def same(ids_i: object, ids_j: object) -> LazyTensor:
     first, second = _labels(ids_i, "ids_i"), _labels(ids_j, "ids_j")
     found = np.unique(np.concatenate([first.ravel(), second.ravel()]), return_inverse=True)
     codes = np.asarray(found[1]).reshape(-1)
-    digits = 1
-    while _BASE**digits < len(found[0]):
-        digits += 1
+    digits = _digits_of(len(found[0]))
     parts = codes[: first.size].reshape(first.shape), codes[first.size :].reshape(second.shape)
     return _equal(*(_digits(part, digits) for part in parts))
 
 
 def lengths(li: object, lj: object | None = None) -> LazyTensor:
-    """The pairs of one cloud, where clouds of several sizes lie one after the other: a ragged batch.
+    """The pairs of one cloud, where clouds lie one after the other: a ragged batch.
 
     Args:
         li, lj: how many rows of i and of j each cloud has, (B,); `lj` is `li` where it is left
@@ -183,8 +181,9 @@ def lengths(li: object, lj: object | None = None) -> LazyTensor:
             found=f"{len(first)} and {len(second)} sizes",
             hint="0 for a cloud without rows",
         )
-    numbers = np.arange(len(first))
-    return same(np.repeat(numbers, first), np.repeat(numbers, second))
+    numbers, digits = np.arange(len(first)), _digits_of(len(first))
+    parts = (np.repeat(_digits(numbers, digits), sizes, axis=0) for sizes in (first, second))
+    return _equal(*parts)
 
 
 def _sizes(given: object, name: str) -> NDArray[np.int64]:
@@ -225,6 +224,14 @@ def _labels(given: object, name: str) -> NDArray[np.integer]:
     return array
 
 
+def _digits_of(count: int) -> int:
+    """How many digits so many codes have."""
+    digits = 1
+    while _BASE**digits < count:
+        digits += 1
+    return digits
+
+
 def _digits(codes: NDArray[np.integer], digits: int) -> NDArray[np.uint8]:
     """Codes (..., R) as their digits (..., R, digits), the highest first."""
     powers = _BASE ** np.arange(digits)[::-1]
@@ -234,7 +241,10 @@ def _digits(codes: NDArray[np.integer], digits: int) -> NDArray[np.uint8]:
 def _equal(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> LazyTensor:
     """Whether all digits of a row i and of a row j are equal."""
     x, y = _coded(first[..., :, None, :], Axis.I), _coded(second[..., None, :, :], Axis.J)
-    return (x == y).min(-1)
+    found = x.elem(0) == y.elem(0)
+    for digit in range(1, first.shape[-1]):
+        found = found & (x.elem(digit) == y.elem(digit))
+    return found
 
 
 def _coded(codes: NDArray[np.uint8], axis: Axis) -> LazyTensor:

@@ -3,8 +3,8 @@
 Rows are cut into cells, columns into blocks, and the mask is bounded (`lower.intervals`) over boxes
 of what its pairs read: the numbers of rows and columns, and the slots of both. A block of a cell
 then has one of three answers: no pair counts (it is skipped), every pair does (the loop has no
-test), or pairs are tested. Where there are many blocks, groups of cells and blocks are asked first,
-and only those that are neither are looked into.
+test), or pairs are tested. Where there are many, groups of cells and blocks are asked first, groups
+of groups before these, and only those that are neither are looked into.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _FEW = 2**16  # blocks of cells that are asked one by one
 _AT_ONCE = 2**21  # blocks of cells that are bounded at once
 
 Integers = NDArray[np.int64]
+Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 # The numbers of a component of an argument: (rows,), or one of a parameter.
 Arguments = Callable[[int, int], Floats]
@@ -72,51 +73,63 @@ def grid_of(plan: Plan, parts: Partition, rows: int, columns: int) -> Grid:
     return Grid(rows, columns, parts.rows_per_task, 1, plan.block, tiles)
 
 
+class Runs(NamedTuple):
+    """Blocks `start` to `stop` of columns that a row block meets, with one answer for its tiles."""
+
+    row_block: Integers
+    start: Integers
+    stop: Integers
+    word: Words
+
+
+def _in_order(parts: Sequence[Runs]) -> Runs:
+    """All of these, in order, those joined that go on where others of the same answer end."""
+    found = Runs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    order = np.lexsort((found.start, found.row_block))
+    row_block, start, stop, word = (part[order] for part in found)
+    first = np.ones(len(order), bool)
+    first[1:] = (
+        (row_block[1:] != row_block[:-1]) | (start[1:] != stop[:-1]) | (word[1:] != word[:-1])
+    )
+    return Runs(row_block[first], start[first], stop[np.roll(first, -1)], word[first])
+
+
 class Answers:
     """What is known of the blocks of a mask, as tables for machine code.
 
     `row_blocks`: int64 (R, ROW_BLOCK_WORDS); `intervals`: int64 (K, 2), the columns that some row
-    of a row block meets; `words`: uint64, one for each block in them: two bits for each tile.
+    of a row block meets; `words`: uint64 (K,), the answers of such columns: two bits for each tile.
     """
 
-    def __init__(self, grid: Grid, keys: Integers, words: NDArray[np.uint64]) -> None:
-        self.grid, self.words = grid, words
-        row_blocks, columns = np.divmod(keys, max(1, grid.blocks))
-        first = np.ones(len(keys), bool)
-        first[1:] = (np.diff(keys) != 1) | (row_blocks[1:] != row_blocks[:-1])
-        last = np.roll(first, -1)
-        ends = np.minimum((columns[last] + 1) * grid.block, grid.columns)
-        self.intervals = np.ascontiguousarray(
-            np.stack([columns[first] * grid.block, ends], axis=1), np.int64
-        )
+    def __init__(self, grid: Grid, runs: Runs) -> None:
+        self.grid, self.words = grid, np.ascontiguousarray(runs.word)
+        ends = np.minimum(runs.stop * grid.block, grid.columns)
+        self.intervals = np.ascontiguousarray(np.stack([runs.start * grid.block, ends], axis=1))
         numbers = np.arange(grid.row_blocks + 1)
         height = grid.cell * grid.cells
         table = np.zeros((grid.row_blocks, ROW_BLOCK_WORDS), np.int64)
         table[:, 0] = numbers[:-1] * height
         table[:, 1] = np.minimum(height, grid.rows - table[:, 0])
-        starts = np.searchsorted(row_blocks[first], numbers)
+        starts = np.searchsorted(runs.row_block, numbers)
         table[:, 2], table[:, 3] = starts[:-1], starts[1:]
         table[:, 4] = grid.columns
-        table[:, 5] = np.searchsorted(row_blocks, numbers[:-1])
         self.row_blocks = table
 
     def counts(self) -> tuple[int, int, int]:
-        """How many blocks of cells are skipped, tested, and met whole."""
+        """How many blocks of cells are skipped, tested, and met whole, of all batch elements."""
         grid = self.grid
         found = [0, 0, 0]
         step = grid.tiles // grid.cells
+        lengths = -(-np.diff(self.intervals, axis=1)[:, 0] // grid.block)
+        owner = np.repeat(np.arange(len(self.row_blocks)), np.diff(self.row_blocks[:, 2:4])[:, 0])
+        cells = -(-self.row_blocks[:, 1] // grid.cell)
         for cell in range(grid.cells):
             answer = self.words >> np.uint64(2 * cell * step) & np.uint64(3)
+            there = cell < cells[owner]
             for which in (TESTED, WHOLE):
-                found[which] += int((answer == which).sum())
-        found[NONE] = grid.row_cells * grid.blocks - found[TESTED] - found[WHOLE]
+                found[which] += int(lengths[(answer == which) & there].sum())
+        found[NONE] = int(cells.sum()) * grid.blocks - found[TESTED] - found[WHOLE]
         return found[NONE], found[TESTED], found[WHOLE]
-
-    @property
-    def met(self) -> float:
-        """The share of blocks that are not skipped."""
-        skipped, tested, whole = self.counts()
-        return (tested + whole) / max(1, skipped + tested + whole)
 
 
 def joined(answers: Sequence[Answers]) -> Answers:
@@ -125,13 +138,12 @@ def joined(answers: Sequence[Answers]) -> Answers:
     found.grid = answers[0].grid
     found.words = np.concatenate([each.words for each in answers])
     found.intervals = np.concatenate([each.intervals for each in answers])
-    intervals = words = 0
+    before = 0
     tables: list[Integers] = []
     for each in answers:
         table = each.row_blocks.copy()
-        table[:, 2:4] += intervals
-        table[:, 5] += words
-        intervals, words = intervals + len(each.intervals), words + len(each.words)
+        table[:, 2:4] += before
+        before += len(each.intervals)
         tables.append(table)
     found.row_blocks = np.concatenate(tables)
     return found
@@ -154,98 +166,88 @@ def answers_of(
 ) -> Answers:
     """What is known of a kernel's mask for these arguments; unless `ask`, all is to be tested."""
     if not ask:
-        keys = np.arange(grid.row_blocks * grid.blocks)
-        return Answers(grid, keys, np.full(len(keys), TESTED_EVERYWHERE, np.uint64))
+        numbers = np.arange(grid.row_blocks)
+        word = np.full(grid.row_blocks, TESTED_EVERYWHERE, np.uint64)
+        return Answers(grid, Runs(numbers, 0 * numbers, 0 * numbers + grid.blocks, word))
     asked = _Boxes(kernel, arguments, grid, dtype)
-    cells, blocks = grid.row_cells, grid.blocks
-    if cells * blocks <= _FEW:
-        found = asked.fine(np.arange(cells)[:, None], np.arange(blocks)[None, :])
-        padded = np.zeros((grid.row_blocks * grid.cells, blocks), np.uint8)
-        padded[:cells] = found
-        words = _words(padded.reshape(grid.row_blocks, grid.cells, blocks), grid)
-        keys = np.flatnonzero(words)
-        return Answers(grid, keys, words.reshape(-1)[keys])
-    return _by_groups(asked, grid)
+    cells, blocks, answers = asked.everywhere()
+    runs: list[Runs] = []
+    for level in range(asked.top, 0, -1):
+        whole = answers == WHOLE
+        runs.append(asked.of_groups(level, cells[whole], blocks[whole]))
+        cells, blocks, answers = asked.within(level, cells[~whole], blocks[~whole])
+    return Answers(grid, _in_order([*runs, _of_cells(grid, cells, blocks, answers)]))
 
 
-def _by_groups(asked: _Boxes, grid: Grid) -> Answers:
-    """The answers of many blocks: of groups first."""
-    coarse = asked.coarse()
-    rows, columns = np.nonzero(coarse)
-    kinds = coarse[rows, columns]
-    height = asked.group_cells
-    all_keys: list[Integers] = []
-    all_words: list[NDArray[np.uint64]] = []
-    most = max(1, _AT_ONCE // (height * _GROUP))
-    for start in range(0, len(rows), most):
-        some = slice(start, start + most)
-        cells = rows[some, None] * height + np.arange(height)
-        blocks = columns[some, None] * _GROUP + np.arange(_GROUP)
-        fine = np.full((len(cells), height, _GROUP), WHOLE, np.uint8)
-        mixed = kinds[some] == TESTED
-        fine[mixed] = asked.fine(cells[mixed, :, None], blocks[mixed, None, :])
-        fine *= (cells < grid.row_cells)[:, :, None] & (blocks < grid.blocks)[:, None, :]
-        words = _words(fine.reshape(-1, grid.cells, _GROUP), grid).reshape(len(cells), -1, _GROUP)
-        row_blocks = cells[:, :: grid.cells] // grid.cells
-        keys = row_blocks[:, :, None] * grid.blocks + blocks[:, None, :]
-        some_met = words != 0
-        all_keys.append(keys[some_met])
-        all_words.append(words[some_met])
-    keys = np.concatenate([np.zeros(0, np.int64), *all_keys])
-    words = np.concatenate([np.zeros(0, np.uint64), *all_words])
-    order = np.argsort(keys, kind="stable")
-    return Answers(grid, keys[order], words[order])
-
-
-def _words(answers: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint64]:
-    """Answers (..., cells of a row block, blocks) as one word for each row block and block."""
+def _of_cells(grid: Grid, cells: Integers, blocks: Integers, answers: NDArray[np.uint8]) -> Runs:
+    """The runs of single blocks, of cells of which those of a row block have one word."""
     step = grid.tiles // grid.cells
-    found = np.zeros((*answers.shape[:-2], answers.shape[-1]), np.uint64)
-    for cell in range(grid.cells):
-        same = sum(1 << 2 * (cell * step + tile) for tile in range(min(step, 32)))
-        found |= answers[..., cell, :].astype(np.uint64) * np.uint64(same)
-    return found
+    same = sum(1 << 2 * tile for tile in range(min(step, 32)))
+    bits = answers.astype(np.uint64) * np.uint64(same)
+    bits <<= (cells % grid.cells * (2 * step)).astype(np.uint64)
+    keys = cells // grid.cells * grid.blocks + blocks
+    order = np.argsort(keys, kind="stable")
+    keys, bits = keys[order], bits[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    words = np.bitwise_or.reduceat(bits, first) if len(first) else bits
+    row_blocks, starts = np.divmod(keys[first], max(1, grid.blocks))
+    return Runs(row_blocks, starts, starts + 1, words)
+
+
+# Blocks of cells: their cells, their blocks of columns, their answers.
+_Found = tuple[Integers, Integers, NDArray[np.uint8]]
 
 
 class _Boxes:
-    """Boxes of what a mask reads: of cells of rows and blocks of columns, and of groups of them."""
+    """Boxes of what a mask reads, of cells of rows and blocks of columns, and of groups of them.
+
+    On level 0 are cells and blocks, on the next ones groups of those of the level before; `top` is
+    the level that has few.
+    """
 
     def __init__(self, kernel: Kernel, arguments: Arguments, grid: Grid, dtype: str) -> None:
         assert kernel.keep is not None
         self.kernel, self.keep, self.grid, self.dtype = kernel, kernel.keep, grid, dtype
         self.arguments = arguments
-        self.group_cells = -(-_GROUP // grid.cells) * grid.cells
-        self.known: dict[Value, tuple[int, Interval]] = {}
-        self.groups: dict[Value, tuple[int, Interval]] = {}
-        self._loads: dict[tuple[int, int], tuple[int, Interval]] = {}
-        self._exact: dict[tuple[int, int], tuple[int, Interval]] = {}
-        sizes = {ROW: grid.rows, COLUMN: grid.columns}
+        # Groups of the first level are made of whole row blocks.
+        self._first = -(-_GROUP // grid.cells) * grid.cells
         self._apart = {ROW: grid.cell, COLUMN: grid.block}
+        self._sizes = {ROW: grid.rows, COLUMN: grid.columns}
+        self.top = 0
+        while self._count(ROW, self.top) * self._count(COLUMN, self.top) > _FEW:
+            self.top += 1
+        self._loads: dict[tuple[int, int], _Leveled] = {}
+        self._known: dict[Value, _Leveled] = {}
         for value in _below(kernel):
             if value.what in ("row_number", "column_number"):
                 stage = ROW if value.what == "row_number" else COLUMN
-                self._enter(value, stage, _numbered(sizes[stage], self._apart[stage]))
-            elif value.kind == "real" and not value.loops and self._computed(value):
-                self._enter(value, value.stage, self._box(value.stage, self._slot(value)))
+                box = _numbered(self._sizes[stage], self._apart[stage])
+                self._known[value] = self._leveled(stage, box)
+            elif value.kind == "real" and not value.loops and self._is_computed(value):
+                box = self._box(value.stage, self._slot(value))
+                self._known[value] = self._leveled(value.stage, box)
 
-    def _enter(self, value: Value, stage: int, box: Interval) -> None:
-        self.known[value] = stage, box
-        self.groups[value] = stage, self._grouped(stage, box)
+    def _height(self, stage: int, level: int) -> int:
+        """How many cells or blocks a group of a level spans."""
+        if not level:
+            return 1
+        return (self._first if stage == ROW else _GROUP) * _GROUP ** (level - 1)
 
-    def _computed(self, value: Value) -> bool:
+    def _count(self, stage: int, level: int) -> int:
+        """How many cells, blocks or groups of them there are on a level."""
+        of_one = self._apart[stage] * self._height(stage, level)
+        return -(-self._sizes[stage] // of_one)
+
+    # -- boxes ------------------------------------------------------------------------------------
+
+    def _is_computed(self, value: Value) -> bool:
         """Whether a value is read from a slot that is computed for each row or column."""
-        return value.what != "load" and value.stage in (ONCE, ROW, COLUMN) and self._is_slot(value)
-
-    def _is_slot(self, value: Value) -> bool:
-        return value in self.kernel.stages[value.stage].computed
+        held = self.kernel.stages.get(value.stage)
+        return held is not None and value in held.computed
 
     def _slot(self, value: Value) -> Interval:
         """Bounds of a computed slot, row by row or column by column."""
-
-        def exact(position: int, component: int) -> Interval:
-            return self._argument(position, component)
-
-        (found,) = bounds([value], {}, self.dtype, exact)
+        (found,) = bounds([value], {}, self.dtype, self._argument)
         assert isinstance(found, Interval)
         return found
 
@@ -258,85 +260,102 @@ class _Boxes:
         """The boxes of cells or blocks of what has bounds row by row, or column by column."""
         if stage == ONCE:
             return each
-        count = self.grid.rows if stage == ROW else self.grid.columns
+        count = self._sizes[stage]
         low, high, nan = (np.broadcast_to(part, (count,)) for part in each)
-        places = np.arange(0, count, self._apart[stage])
         if nan.any():  # a box with NaN has no other bounds
             low, high = np.where(nan, -np.inf, low), np.where(nan, np.inf, high)
-        return Interval(
-            np.minimum.reduceat(low, places),
-            np.maximum.reduceat(high, places),
-            np.logical_or.reduceat(nan, places),
-        )
+        return _covering(Interval(low, high, nan), self._apart[stage])
 
-    def _grouped(self, stage: int, box: Interval) -> Interval:
-        """The boxes of groups."""
-        if stage == ONCE:
-            return box
-        places = np.arange(0, len(box.low), self.group_cells if stage == ROW else _GROUP)
-        return Interval(
-            np.minimum.reduceat(box.low, places),
-            np.maximum.reduceat(box.high, places),
-            np.logical_or.reduceat(box.nan, places),
-        )
+    def _leveled(self, stage: int, box: Interval) -> _Leveled:
+        """The boxes of all levels."""
+        found = [box]
+        for level in range(1, self.top + 1):
+            height = self._height(stage, level) // self._height(stage, level - 1)
+            found.append(box if stage == ONCE else _covering(found[-1], height))
+        return stage, found
 
-    def _load(self, position: int, component: int, groups: bool) -> tuple[int, Interval]:
-        stage = self.kernel.read_at[position]
-        kept = self._loads if groups else self._exact
-        found = kept.get((position, component))
+    def _load(self, position: int, component: int) -> _Leveled:
+        found = self._loads.get((position, component))
         if found is None:
-            if groups:
-                found = stage, self._grouped(stage, self._load(position, component, False)[1])
-            else:
-                found = stage, self._box(stage, self._argument(position, component))
-            kept[position, component] = found
+            stage = self.kernel.read_at[position]
+            box = self._box(stage, self._argument(position, component))
+            found = self._loads[position, component] = self._leveled(stage, box)
         return found
 
-    def _bounded(
-        self, groups: bool, placed: Callable[[tuple[int, Interval]], Interval]
-    ) -> NDArray[np.uint8]:
-        known = self.groups if groups else self.known
+    # -- answers ----------------------------------------------------------------------------------
 
-        def leaf(position: int, component: int) -> Interval:
-            return placed(self._load(position, component, groups))
+    def _answers(self, level: int, rows: Integers, columns: Integers) -> NDArray[np.uint8]:
+        """The answers of groups of a level, whose numbers broadcast."""
 
-        given = {value: placed(box) for value, box in known.items()}
-        (found,) = bounds([self.keep], given, self.dtype, leaf)
+        def placed(leveled: _Leveled) -> Interval:
+            stage, boxes = leveled
+            if stage == ONCE:
+                return boxes[level]
+            which = rows if stage == ROW else columns
+            return Interval(*(part[which] for part in boxes[level]))
+
+        given = {value: placed(leveled) for value, leveled in self._known.items()}
+        (found,) = bounds(
+            [self.keep], given, self.dtype, lambda position, k: placed(self._load(position, k))
+        )
         assert isinstance(found, Truth)
-        certain = found.certain.astype(np.uint8)
-        return np.where(found.possible, TESTED + certain, NONE).astype(np.uint8)
+        answers = np.where(found.possible, TESTED + found.certain.astype(np.uint8), NONE)
+        shape = np.broadcast_shapes(rows.shape, columns.shape)
+        return np.broadcast_to(answers.astype(np.uint8), shape)
 
-    def fine(self, cells: Integers, blocks: Integers) -> NDArray[np.uint8]:
-        """The answers of blocks of cells, numbers that broadcast; those beyond the last are any."""
-        cells = np.minimum(cells, self.grid.row_cells - 1)
-        blocks = np.minimum(blocks, self.grid.blocks - 1)
-        shape = np.broadcast_shapes(cells.shape, blocks.shape)
+    def everywhere(self) -> _Found:
+        """What is not skipped of the top level."""
+        rows, columns = (np.arange(self._count(stage, self.top)) for stage in (ROW, COLUMN))
+        answers = self._answers(self.top, rows[:, None], columns[None, :])
+        found = np.nonzero(answers)
+        return *found, answers[found]
 
-        def placed(box: tuple[int, Interval]) -> Interval:
-            stage, found = box
-            if stage == ONCE:
-                return found
-            which = cells if stage == ROW else blocks
-            return Interval(*(part[which] for part in found))
+    def within(self, level: int, cells: Integers, blocks: Integers) -> _Found:
+        """What is not skipped of the level below, in groups of a level."""
+        below = level - 1
+        height = self._height(ROW, level) // self._height(ROW, below)
+        parts: list[_Found] = []
+        most = max(1, _AT_ONCE // (height * _GROUP))
+        for start in range(0, max(1, len(cells)), most):
+            rows = cells[start : start + most, None] * height + np.arange(height)
+            columns = blocks[start : start + most, None] * _GROUP + np.arange(_GROUP)
+            last = self._count(ROW, below) - 1, self._count(COLUMN, below) - 1
+            there = (rows <= last[0])[:, :, None] & (columns <= last[1])[:, None, :]
+            rows, columns = np.minimum(rows, last[0]), np.minimum(columns, last[1])
+            answers = self._answers(below, rows[:, :, None], columns[:, None, :])
+            group, row, column = np.nonzero((answers != NONE) & there)
+            parts.append((rows[group, row], columns[group, column], answers[group, row, column]))
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))  # pyright: ignore[reportReturnType] (three)
 
-        return np.broadcast_to(self._bounded(False, placed), shape)
+    def of_groups(self, level: int, cells: Integers, blocks: Integers) -> Runs:
+        """The runs of groups where the mask holds everywhere."""
+        grid = self.grid
+        height = self._height(ROW, level) // grid.cells
+        width = self._height(COLUMN, level)
+        row_blocks = (cells[:, None] * height + np.arange(height)).reshape(-1)
+        start = np.repeat(blocks * width, height)
+        there = row_blocks < grid.row_blocks
+        row_blocks, start = row_blocks[there], start[there]
+        word = np.full(len(start), WHOLE * TESTED_EVERYWHERE, np.uint64)
+        return Runs(row_blocks, start, np.minimum(start + width, grid.blocks), word)
 
-    def coarse(self) -> NDArray[np.uint8]:
-        """The answers of all groups."""
-        rows = -(-self.grid.row_cells // self.group_cells)
-        columns = -(-self.grid.blocks // _GROUP)
 
-        def placed(box: tuple[int, Interval]) -> Interval:
-            stage, found = box
-            if stage == ONCE:
-                return found
-            shape = (-1, 1) if stage == ROW else (1, -1)
-            return Interval(*(part.reshape(shape) for part in found))
+# The stage of a value, and its boxes on each level.
+_Leveled = tuple[int, list[Interval]]
 
-        return np.broadcast_to(self._bounded(True, placed), (rows, columns))
+
+def _covering(each: Interval, height: int) -> Interval:
+    """Boxes of so many intervals, one after the other."""
+    places = np.arange(0, len(each.low), height)
+    return Interval(
+        np.minimum.reduceat(each.low, places),
+        np.maximum.reduceat(each.high, places),
+        np.logical_or.reduceat(each.nan, places),
+    )
 
 
 def _numbered(count: int, apart: int) -> Interval:
     """Boxes of the numbers of rows, so many in each."""
     first = np.arange(0, count, apart)
-    return Interval(first, np.minimum(first + apart, count) - 1, np.zeros(len(first), bool))  # pyright: ignore[reportArgumentType]
+    last = np.minimum(first + apart, count) - 1
+    return Interval(first, last, np.zeros(len(first), bool))  # pyright: ignore[reportArgumentType] (whole)

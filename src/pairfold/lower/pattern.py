@@ -17,9 +17,8 @@ from .schedule import TASKS, Partition, Plan
 
 Integers = NDArray[np.int64]
 
-# Words of a row block: first row, rows, first interval, the one after the last, columns in all,
-# and, where blocks of a mask are known, the first of its answers.
-ROW_BLOCK_WORDS = 6
+# Words of a row block: first row, rows, first interval, the one after the last, columns in all.
+ROW_BLOCK_WORDS = 5
 
 
 class Pattern:
@@ -46,7 +45,7 @@ class Pattern:
         self.intervals = np.ascontiguousarray(np.stack(joined, axis=1), np.int64)
         starts = np.searchsorted(owner[first], np.arange(len(blocks) + 1))
         total = np.concatenate([[0], np.cumsum(np.diff(self.intervals, axis=1))])
-        whole = np.zeros((len(blocks), ROW_BLOCK_WORDS), np.int64)
+        whole = np.empty((len(blocks), ROW_BLOCK_WORDS), np.int64)
         whole[:, 0], whole[:, 1] = blocks[:, 0], blocks[:, 1] - blocks[:, 0]
         whole[:, 2], whole[:, 3] = starts[:-1], starts[1:]
         whole[:, 4] = total[starts[1:]] - total[starts[:-1]]

@@ -37,6 +37,7 @@ _SCREENED_SHORT = 32
 # computed elsewhere, one product after the other.
 SHORT_PRODUCTS = {16: {"avx512bw"}, 8: {"avx2"}, 4: {"avx2", "sse2", "neon"}, 2: {"sse2", "neon"}}
 _SCREENED = 144
+_MASKED = 64
 _SCREENED_TASKS = 16
 _SCREEN_CACHE = 512 * 1024
 
@@ -321,6 +322,8 @@ def _block(
         block = max(16 if shared < _LONG_SHARED else 1, most)
     else:
         longest, cache = (256, 2 * _CACHE) if lanes == "row" else (1024, _CACHE)
+        if kernel.keep is not None:
+            longest = _MASKED  # smaller blocks are skipped more often
         block = max(32, min(longest, cache // (slots * item)))
         block = min(block, _MUCH // (shared * item)) if shared else block
     unit = count if lanes == "column" else max(width, 8)

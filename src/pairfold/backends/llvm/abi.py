@@ -26,12 +26,12 @@ FIRST_RESULT = 30
 WORDS_PER_ARRAY = 3
 
 # What a task knows of its row block, at the start of its scratch memory: first row, rows, first
-# interval, the one after the last, columns in all, the next answer; then, of a dense fold, its one
-# interval, and the answer where nothing is known.
-FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT, NEXT_ANSWER = range(6)
-OWN_INTERVAL = 6
-NO_ANSWER = 8
-ROW_BLOCK = 9
+# interval, the one after the last, columns in all; then, of a dense fold, its one interval, and
+# what is known of a mask where that is nothing.
+FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT = range(5)
+OWN_INTERVAL = 5
+NO_ANSWER = 7
+ROW_BLOCK = 8
 
 # The control block: the shared counter of tasks, the word that stops them, how many tasks there
 # are, how many are done, how many are taken off the counter at once, how many threads are inside.

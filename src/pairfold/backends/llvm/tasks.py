@@ -42,7 +42,6 @@ from .abi import (
     LAST_INTERVAL,
     LIST_HEAD,
     NEXT,
-    NEXT_ANSWER,
     NO_ANSWER,
     ONCE_AT,
     ONCE_LIST,
@@ -215,20 +214,17 @@ class Task:
                     b.call(called(self.body, "screen_columns"), [self.scratch, width])
                 fold(width, each.index)
 
-    def answers(self) -> ir.Value:
-        """What is known of a mask on the next block of columns, for each tile: see `lower.blocks`.
+    def answers(self, interval: ir.Value) -> ir.Value:
+        """What is known of a mask on an interval of columns, for each tile: see `lower.blocks`.
 
         Where nothing is known, each tile tests its pairs.
         """
         flow, b = self.flow, self.builder
         none = flow.at(self.scratch, i64(8 * NO_ANSWER))
         flow.store(i64(TESTED_EVERYWHERE), none, 8)
-        place = flow.at(self.scratch, i64(8 * NEXT_ANSWER))
-        at = flow.load(I64, place, 8)
-        flow.store(b.add(at, i64(1)), place, 8)
-        given = flow.pointer(self.args, ANSWERS)
+        given = flow.at(flow.pointer(self.args, ANSWERS), flow.times(interval, 8))
         known = b.icmp_signed("!=", self.word(ANSWERS), i64(0))
-        return flow.word(b.select(known, flow.at(given, flow.times(at, 8)), none), 0)
+        return flow.word(b.select(known, given, none), 0)
 
     def block_of_columns(self, start: ir.Value, count: ir.Value) -> None:
         """Pack a block of columns."""
@@ -315,10 +311,10 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     task.reset(state, tiles)
     task.rows(first, count)
 
-    def fold(columns: ir.Value, base: ir.Value) -> None:
+    def fold(columns: ir.Value, base: ir.Value, interval: ir.Value) -> None:
         apart = task.word(TILE_ROWS), task.word(TILE_STATE)
         begin = [task.part(ROWS_AT), state]
-        answers = [task.answers()] if parts.mask else []
+        answers = [task.answers(interval)] if parts.mask else []
         with flow.loop(i64(0), tiles, 1, [*begin, *answers], name="tiles") as each:
             rows, states, *word = each.values
             given = [scratch, rows, states, columns, base]
@@ -332,7 +328,8 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     low, high = flow.word(row_block, FIRST_INTERVAL), flow.word(row_block, LAST_INTERVAL)
     with flow.loop(low, high, name="intervals") as each:
         interval = flow.at(intervals, flow.times(each.index, 16))
-        task.columns(flow.word(interval, 0), flow.word(interval, 1), fold)
+        start, stop = flow.word(interval, 0), flow.word(interval, 1)
+        task.columns(start, stop, lambda *block: fold(*block, each.index))
     with flow.when(alone):
         columns = flow.word(row_block, COLUMN_COUNT)
         b.call(finish, [args, scratch, batch, first, count, columns, state])
@@ -362,7 +359,7 @@ def _row_block(
     stop = b.add(start, flow.word(args, COLUMNS_PER_SPLIT))
     stop = flow.minimum(stop, flow.word(args, COLUMNS))
     columns = flow.word(args, COLUMNS)
-    words = [first, count, i64(0), i64(1), columns, i64(0), start, stop]
+    words = [first, count, i64(0), i64(1), columns, start, stop]
     for place, word in enumerate(words):
         flow.store(word, flow.at(row_block, i64(8 * place)), 8)
     sparse = b.icmp_signed("!=", flow.word(args, SPARSE_ROW_BLOCKS), i64(0))
