@@ -268,7 +268,7 @@ FAULTS = [
     Fault(
         "columns beyond the last in lanes",
         "backends/llvm/states.py",
-        "current[n * vectors + r] = block.only_valid(after, before, at, r)",
+        "current[n * vectors + r] = block.only_counted(after, before, at, instance, local)",
         "current[n * vectors + r] = after",
         "backends reductions",
     ),

@@ -10,7 +10,7 @@ import pytest
 from pairfold.arrays.library import SUPPORTED
 from pairfold.backends.functions.arithmetic import round_to_format
 from pairfold.core.dtypes import DTYPES, RESULTS, result_bytes
-from pairfold.core.scalars import to_float
+from pairfold.core.numbers import to_float
 
 IN_NUMPY = [name for name in DTYPES if name != "bfloat16"]
 every_dtype = pytest.mark.parametrize("name", DTYPES)

@@ -161,7 +161,7 @@ GOOD = identity(Genred("x-y", ALIASES[:2], axis=1)._fold)
         ("{}", "no reduction"),
         ("[1, 2]", "no reduction"),
         (GOOD[:-9], "no reduction"),
-        (GOOD.replace('"version":1', '"version":99'), "version 99"),
+        (GOOD.replace('"version":2', '"version":99'), "version 99"),
         (GOOD.replace('"Sum"', '"__import__"'), "no reduction"),
         (GOOD.replace('"Subtract"', '"os.system"'), "no reduction"),
         (GOOD.replace('"kept":0', '"kept":7'), "no reduction"),

@@ -30,7 +30,7 @@ class Genred(_Hinted, _genred.Genred):
 
     Args:
         formula, aliases, reduction_op, axis, opt_arg, formula2, dtype_acc, use_double_acc,
-            sum_scheme: as for `pairfold.Genred`.
+            sum_scheme, where: as for `pairfold.Genred`.
         dtype, cuda_type: deprecated; the dtype is that of the arrays.
         enable_chunks, rec_multVar_highdim, use_fast_math: hints, without effect.
 
@@ -59,6 +59,7 @@ class Genred(_Hinted, _genred.Genred):
         enable_chunks: bool = True,
         rec_multVar_highdim: object = False,
         use_fast_math: bool = True,
+        where: object = None,
     ) -> None:
         if dtype or cuda_type:
             _warn("dtype and cuda_type are ignored: the dtype is that of the arrays")
@@ -72,6 +73,7 @@ class Genred(_Hinted, _genred.Genred):
             dtype_acc=dtype_acc,
             use_double_acc=use_double_acc,
             sum_scheme=sum_scheme,
+            where=where,
         )
         self.hints = {
             "enable_chunks": enable_chunks,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +55,25 @@ class Primitive:
     def arity(self) -> int:
         """The number of operands."""
         return len(self.operands)
+
+    def whole_bounds(self, given: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """The interval of an operation on whole numbers that lie in theirs; (0, 0) of a mask.
+
+        >>> PRIMITIVES["whole_sub"].whole_bounds([(0, 9), (2, 3)])
+        (-3, 7)
+        """
+        if self.kind == "mask":
+            return 0, 0
+        if len(given) == 1:
+            low, high = given[0]
+            least = 0 if low <= 0 <= high else min(abs(low), abs(high))
+            return (-high, -low) if self.llvm == "neg" else (least, max(abs(low), abs(high)))
+        (a, b), (c, d) = given
+        if self.llvm == "select":
+            return min(a, c), max(b, d)
+        meaning = INDEX_OPERATIONS[self.llvm].meaning
+        corners = [meaning(x, y) for x in (a, b) for y in (c, d)]
+        return min(corners), max(corners)
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,13 @@ What a value is made of is said by its row in `core.primitives`.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple, Protocol, TypeVar, cast
 
-import numpy as np
-
 from ..errors import InternalError
-from .dtypes import DTYPES
 from .node import Axis
+from .numbers import Number, number
 from .primitives import INDEX_OPERATIONS, PRIMITIVES, WHOLE, PlaceholderName, ValueKind, What
 
 T = TypeVar("T")
@@ -32,48 +29,8 @@ T = TypeVar("T")
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
 STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
 
-Number = Fraction | str
-SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
 # Numbers of rows and columns are below; whole numbers that are made of them stay within the others.
 _MOST_ROWS, _MOST_WHOLE = 2**48, 2**62
-# How deeply a mask's parts are looked for.
-_MOST_NESTED = 32
-# The extremes of the finite numbers, whatever the dtype.
-EXTREMES = {"largest": 1, "lowest": -1}
-
-
-def number(value: float | Fraction | str) -> Number:
-    """A constant in its one canonical form: an exact fraction, or one of nan, inf, -inf, -0.0.
-
-    >>> number(0.5), number(-0.0), number(3)
-    (Fraction(1, 2), '-0.0', Fraction(3, 1))
-    """
-    if isinstance(value, (str, Fraction)):
-        return value
-    if isinstance(value, float):
-        if math.isnan(value):
-            return "nan"
-        if math.isinf(value):
-            return "inf" if value > 0 else "-inf"
-        if value == 0 and math.copysign(1, value) < 0:
-            return "-0.0"
-    return Fraction(value)
-
-
-def to_float(value: Number, dtype: str = "float64") -> float:
-    """The constant rounded once to the dtype (not through a narrower one)."""
-    if isinstance(value, str):
-        if value in EXTREMES:
-            return EXTREMES[value] * DTYPES[dtype].largest
-        return SPECIAL[value]
-    try:
-        wide = float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-    if dtype == "float64":
-        return wide
-    with np.errstate(over="ignore", under="ignore"):
-        return float(np.float32(wide))
 
 
 class Loop:
@@ -382,7 +339,7 @@ class Scalars:
         if None in wholes:
             return None
         own = tuple(arg for arg in wholes if arg is not None)
-        bounds = _whole_bounds(name, [arg.bounds for arg in own if arg.kind == "whole"])
+        bounds = row.whole_bounds([arg.bounds for arg in own if arg.kind == "whole"])
         if max(map(abs, bounds)) > _MOST_WHOLE:
             return None
         return self._make(row.name, own, kind=row.kind, bounds=bounds)
@@ -672,67 +629,6 @@ class Scalars:
         if isinstance(k, int):
             return self._make("entry", (table,), k)
         return self._make("entry", (table, k))
-
-
-def mask_of(truth: Value) -> Value:
-    """The mask that holds where a number is not 0: where it was made of masks, those."""
-    made = made_of_masks(truth)
-    return truth.builder.ne(truth, 0) if made is None else made
-
-
-def made_of_masks(truth: Value, depth: int = _MOST_NESTED) -> Value | None:
-    """The mask that a number 1 or 0 was made of by comparisons, products and selections."""
-    s = truth.builder
-    one, zero = s.constant(1), s.constant(0)
-    if depth == 0:
-        return None
-    if truth.what == "mul":
-        both = [made_of_masks(factor, depth - 1) for factor in truth.args]
-        return None if None in both else s.both(*(mask for mask in both if mask is not None))
-    if truth.what == "sub" and truth.args[0] is one:
-        return _opposite(made_of_masks(truth.args[1], depth - 1))
-    if truth.what != "select":
-        return None
-    mask, x, y = truth.args
-    if x is one:
-        other = None if y is zero else made_of_masks(y, depth - 1)
-        return mask if y is zero else None if other is None else s.either(mask, other)
-    other = made_of_masks(x, depth - 1) if y is zero else None
-    return None if other is None else s.both(mask, other)
-
-
-_OPPOSITE = {"eq": "ne", "ne": "eq", "whole_eq": "ne", "whole_ne": "eq"}
-_SWAPPED = {"whole_lt": "le", "whole_le": "lt"}
-
-
-def _opposite(mask: Value | None) -> Value | None:
-    """The mask that holds where one does not, if a comparison says it, NaN or not."""
-    if mask is None:
-        return None
-    if mask.what in _OPPOSITE:
-        return mask.builder.apply(_OPPOSITE[mask.what], *mask.args)
-    if mask.what in _SWAPPED:
-        return mask.builder.apply(_SWAPPED[mask.what], *mask.args[::-1])
-    return None
-
-
-def _whole_bounds(name: str, given: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The interval of an operation on whole numbers that lie in theirs; (0, 0) of a mask."""
-    if PRIMITIVES[name].kind == "mask":
-        return 0, 0
-    if name == "abs":
-        return 0, max(map(abs, given[0]))
-    if name == "neg":
-        return -given[0][1], -given[0][0]
-    (a, b), (c, d) = given
-    if name == "add":
-        return a + c, b + d
-    if name == "sub":
-        return a - d, b - c
-    if name == "select":
-        return min(a, c), max(b, d)
-    corners = [x * y for x in (a, b) for y in (c, d)]
-    return min(corners), max(corners)
 
 
 class Table:

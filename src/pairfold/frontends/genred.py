@@ -102,9 +102,10 @@ class Genred:
         if isinstance(where, str):
             texts.append(where)
         parsed, *weight = parse_many(texts, aliases)
-        mask = weight.pop().node if isinstance(where, str) else None
-        if where is not None and mask is None:
-            from .masks import mask_node
+        if isinstance(where, str):
+            mask = weight.pop().node
+        else:
+            from .masks import mask_node  # of lazy tensors
 
             mask = mask_node(where, aliases)
         self._text = formula

@@ -7,18 +7,17 @@ too, and every reduction takes one as `where=`. Pairs for which it does not hold
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.registry import library_for
 from ..core.node import Axis, Node
 from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS
 from .given import as_float, plain_number
 from .lazy import Tensor
-from .leaves import array_leaf
+from .leaves import array_leaf, is_array, library_from
 
 if TYPE_CHECKING:
     from .lazytensor import LazyTensor
@@ -128,8 +127,9 @@ def _points(x: object, axis: Axis) -> LazyTensor:
         return Var(x, None, int(axis))
     found = object.__new__(LazyTensor)
     found._blank()  # pyright: ignore[reportPrivateUsage]
-    rows: Any = x
-    placed = rows[..., :, None, :] if axis == Axis.I else rows[..., None, :, :]
+    if not is_array(x):
+        return LazyTensor(x)  # which says what it takes
+    placed = x[..., :, None, :] if axis == Axis.I else x[..., None, :, :]
     found._set_owner(placed, axis)  # pyright: ignore[reportPrivateUsage]
     return found
 
@@ -198,8 +198,8 @@ def _sizes(given: object, name: str) -> NDArray[np.int64]:
 
 def _labels(given: object, name: str) -> NDArray[np.integer]:
     """Labels as a NumPy array of whole numbers."""
-    library = library_for(given)
-    if library is not None:
+    if is_array(given):
+        library = library_from(given)
         library.check_kind(given, name)
         library.check_memory(given, name)
         given = library.whole_numbers(given, name)
@@ -253,17 +253,20 @@ def _coded(codes: NDArray[np.uint8], axis: Axis) -> LazyTensor:
 
     found = object.__new__(LazyTensor)
     found._blank()  # pyright: ignore[reportPrivateUsage]
-    found._set_array_leaf(array_leaf(codes, axis))  # pyright: ignore[reportPrivateUsage]
+    leaf = array_leaf(codes, axis)  # pyright: ignore[reportArgumentType] (an array of NumPy)
+    found._set_array_leaf(leaf)  # pyright: ignore[reportPrivateUsage]
     return found
 
 
-def checked_mask(where: object) -> Tensor:
-    """The mask of a reduction.
+def checked_mask(where: object) -> Tensor | None:
+    """The mask of a reduction, if there is one.
 
     Raises:
         ArrayTypeError: it is no lazy tensor of real numbers.
         ShapeError: it has several components.
     """
+    if where is None:
+        return None
     if not isinstance(where, Tensor):
         raise ArrayTypeError(
             "a mask is a LazyTensor",
@@ -283,7 +286,7 @@ def checked_mask(where: object) -> Tensor:
     return where
 
 
-def mask_node(where: object, aliases: Sequence[str]) -> Node:
+def mask_node(where: object, aliases: Sequence[str]) -> Node | None:
     """A mask without arrays, as a formula: what `Genred` takes beside text.
 
     Raises:
@@ -291,6 +294,8 @@ def mask_node(where: object, aliases: Sequence[str]) -> Node:
         OptionError: it has arrays, which a formula of aliases has not.
     """
     mask = checked_mask(where)
+    if mask is None:
+        return None
     if mask.leaves:
         raise OptionError(
             "the mask of a formula is text, or has no arrays of its own",

@@ -574,10 +574,7 @@ class _Parser:
         if param.kind == "int":
             return self._whole(op, param, "a whole number")
         if param.kind == "axis":
-            if token.text not in _AXES:
-                self._bad_param(op, param, "i or j")
-            self.at += 1
-            return _AXES[token.text]
+            return self._axis(op, param)
         if token.text not in ("[", "("):
             self._bad_param(op, param, "a list of whole numbers such as [2,3]")
         close = "]" if token.text == "[" else ")"
@@ -591,6 +588,13 @@ class _Parser:
                 self._bad_param(op, param, "a list of whole numbers such as [2,3]")
         self.at += 1
         return tuple(values)
+
+    def _axis(self, op: Op, param: Param) -> Axis:
+        name = self.tokens[self.at].text
+        if name not in _AXES:
+            self._bad_param(op, param, "i or j")
+        self.at += 1
+        return _AXES[name]
 
     def _whole(self, op: Op, param: Param, wanted: str) -> int:
         sign = 1

@@ -334,8 +334,10 @@ def filled_from(
     found = [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
     if any(codes):
         found = [
-            library.cast(library.constants(x, like), library.dtype(like)) if coded else x
-            for x, coded in zip(found, codes, strict=True)
+            library.cast(library.constants(leaf.array, like), library.dtype(like))
+            if leaf.coded
+            else x
+            for x, leaf in zip(found, order, strict=True)
         ]
     return library, found
 

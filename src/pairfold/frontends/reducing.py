@@ -88,7 +88,6 @@ class Reducing(Tabled):
         dim: Axes = None,
         call: bool = True,
         is_complex: bool | None = None,
-        where: object = None,
         **options: Unpack[ReductionOptions],
     ) -> Result:
         """Any reduction by its name, over i (axis = number of batch axes) or j (one more).
@@ -100,14 +99,12 @@ class Reducing(Tabled):
             axis, dim: the axis that is reduced, also from the end: -3 is i, -2 is j. Two names of
                 one argument. Sums, means, extrema and their like may be over several: (0, 1).
             call: compute at once; False gives a callable.
-            where: which pairs count, as NumPy's `where`: a lazy tensor of truth values (or of
-                numbers, which hold where they are not 0), as `x < y`, `pairfold.causal()`,
-                `pairfold.radius(x, y, r)`. The others are absent: a mean counts the rest, a
-                minimum of nothing is inf, and no NaN comes out of them.
-            options: `keepdim=True` keeps the reduced axis, with size 1, so that results are
-                (..., M, 1, D) or (..., 1, N, D): what a LazyTensor is made of;
-                `dtype_acc`, `use_double_acc`, `sum_scheme` as for `Genred`; `backend`,
-                `device_id`, `ranges`, `out` as for its call.
+            options: `where`: which pairs count, a lazy tensor that is not 0 there, as `x < y`,
+                `pairfold.causal()`; the others are absent, as with NumPy's. `keepdim=True` keeps
+                the reduced axis, with size 1, so that results are (..., M, 1, D) or
+                (..., 1, N, D): what a LazyTensor is made of; `dtype_acc`, `use_double_acc`,
+                `sum_scheme` as for `Genred`; `backend`, `device_id`, `ranges`, `out` as for its
+                call.
 
         Returns:
             An array (..., M, D) or (..., N, D), or two; without call, for symbols, and for
@@ -118,20 +115,16 @@ class Reducing(Tabled):
         """
         axis = axis if axis is not None else dim
         if isinstance(axis, (tuple, list)):
-            given = {} if where is None else {"where": where}
-            return self._over_several(
-                reduction_op, axis, other=other, call=call, **given, **options
-            )
+            return self._over_several(reduction_op, axis, other=other, call=call, **options)
         kept = self._kept(axis)
         accuracy, rest = _separated(_keepdim(options))
+        mask = checked_mask(rest.pop("where", None))
         checked_call(rest)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
         weight = None if other is None else _real_weight(other)
         checked_weight(row, None if weight is None else "a lazy tensor")
-        mask = None if where is None else checked_mask(where)
-        others = [other for other in (weight, mask) if other is not None]
-        joined = self._like(self.node, *others) if others else self
+        joined = self._joined_with(weight, mask)
         reduced = Reduced(
             joined,
             None if weight is None else weight.node,
@@ -143,6 +136,11 @@ class Reducing(Tabled):
             None if mask is None else mask.node,
         )
         return reduced() if call and reduced.ready else reduced
+
+    def _joined_with(self, *others: Tensor | None) -> Self:
+        """This tensor, with the leaves of others too."""
+        given = [other for other in others if other is not None]
+        return self._like(self.node, *given) if given else self
 
     def explain(
         self,

@@ -31,12 +31,11 @@ from ..backends.chosen import REFERENCE, chosen
 from ..backends.interface import Backend, Call, Launcher, Strides
 from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
-from ..core.dtypes import DTYPES, RESULTS
+from ..core.dtypes import RESULTS
 from ..core.library import Array, Device, NumpyArray, Results
 from ..core.node import Axis, Node, topological
 from ..errors import (
     DerivativeError,
-    InternalError,
     MemoryLimitError,
 )
 from ..lower.accumulators import Folded
@@ -51,6 +50,7 @@ from ..ops.table import OPERATIONS, constant, fit, variable
 from ..ops.vectors import zero
 from ..settings import Settings, current, settings
 from .accuracy import Accuracy
+from .against import compare
 from .filling import fill
 from .foldable import check_formulas
 from .ranges import Ranges
@@ -437,7 +437,7 @@ class FormulaReduction:
             return out
         self._run(library, arrays, (out,), binding, ranges, foreign=True)
         if binding.checked:
-            self._compare(library, arrays, (out,), binding, ranges)
+            compare(self, library, arrays, (out,), binding, ranges)
         return out
 
     @property
@@ -466,7 +466,7 @@ class FormulaReduction:
         else:
             self._run(library, arrays, results, binding, ranges)
         if binding.checked:
-            self._compare(library, arrays, results, binding, ranges)
+            compare(self, library, arrays, results, binding, ranges)
         return results
 
     def empty(
@@ -663,36 +663,6 @@ class FormulaReduction:
     def _check_out(self, library: ArrayLibrary, out: object, binding: Binding, like: Array) -> None:
         wanted = RESULTS.get(self.row.results[0].kind, binding.dtype)
         check_out(library, out, binding.out_shapes[0], wanted, like)
-
-    def _compare(
-        self,
-        library: ArrayLibrary,
-        arrays: Sequence[Array],
-        results: Sequence[Array],
-        binding: Binding,
-        ranges: Ranges | None,
-    ) -> None:
-        """With `check=2`: against the reference."""
-        wanted = self.reference(library, arrays, ranges)
-        for result, array, want in zip(self.results, results, wanted, strict=True):
-            if result.kind != "value":
-                # Near ties may be decided by rounding; the values themselves are compared. States
-                # depend on how sums are cut.
-                continue
-            got = np.asarray(library.to_numpy(array), np.float64)
-            finite = np.abs(want[np.isfinite(want)])
-            scale = finite.max(initial=0) or 1.0
-            eps = DTYPES[binding.dtype].eps
-            bound = 100 * eps * (binding.columns**0.5 + 1) * scale
-            same = np.isclose(got, want, rtol=0, atol=bound, equal_nan=True)
-            if not same.all():
-                where = tuple(int(n[0]) for n in np.nonzero(~same))
-                raise InternalError(
-                    "this is a bug in pairfold: machine code and reference differ",
-                    where=str(self.formula),
-                    found=f"{got[where]} instead of {want[where]} at {where}, "
-                    f"dtype {binding.dtype}",
-                )
 
     def reference(
         self, library: ArrayLibrary, arrays: Sequence[Array], ranges: Ranges | None = None

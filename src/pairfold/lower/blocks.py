@@ -84,9 +84,12 @@ class Runs(NamedTuple):
 
 def _in_order(parts: Sequence[Runs]) -> Runs:
     """All of these, in order, those joined that go on where others of the same answer end."""
-    found = Runs(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-    order = np.lexsort((found.start, found.row_block))
-    row_block, start, stop, word = (part[order] for part in found)
+    row_block = np.concatenate([run.row_block for run in parts])
+    start = np.concatenate([run.start for run in parts])
+    stop = np.concatenate([run.stop for run in parts])
+    order = np.lexsort((start, row_block))
+    row_block, start, stop = row_block[order], start[order], stop[order]
+    word = np.concatenate([run.word for run in parts])[order]
     first = np.ones(len(order), bool)
     first[1:] = (
         (row_block[1:] != row_block[:-1]) | (start[1:] != stop[:-1]) | (word[1:] != word[:-1])
@@ -261,7 +264,8 @@ class _Boxes:
         if stage == ONCE:
             return each
         count = self._sizes[stage]
-        low, high, nan = (np.broadcast_to(part, (count,)) for part in each)
+        low, high = np.broadcast_to(each.low, (count,)), np.broadcast_to(each.high, (count,))
+        nan = np.broadcast_to(each.nan, (count,))
         if nan.any():  # a box with NaN has no other bounds
             low, high = np.where(nan, -np.inf, low), np.where(nan, np.inf, high)
         return _covering(Interval(low, high, nan), self._apart[stage])
@@ -291,8 +295,8 @@ class _Boxes:
             stage, boxes = leveled
             if stage == ONCE:
                 return boxes[level]
-            which = rows if stage == ROW else columns
-            return Interval(*(part[which] for part in boxes[level]))
+            which, box = rows if stage == ROW else columns, boxes[level]
+            return Interval(box.low[which], box.high[which], box.nan[which])
 
         given = {value: placed(leveled) for value, leveled in self._known.items()}
         (found,) = bounds(
@@ -307,8 +311,8 @@ class _Boxes:
         """What is not skipped of the top level."""
         rows, columns = (np.arange(self._count(stage, self.top)) for stage in (ROW, COLUMN))
         answers = self._answers(self.top, rows[:, None], columns[None, :])
-        found = np.nonzero(answers)
-        return *found, answers[found]
+        cells, blocks = np.nonzero(answers)
+        return cells, blocks, answers[cells, blocks]
 
     def within(self, level: int, cells: Integers, blocks: Integers) -> _Found:
         """What is not skipped of the level below, in groups of a level."""
@@ -325,7 +329,8 @@ class _Boxes:
             answers = self._answers(below, rows[:, :, None], columns[:, None, :])
             group, row, column = np.nonzero((answers != NONE) & there)
             parts.append((rows[group, row], columns[group, column], answers[group, row, column]))
-        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))  # pyright: ignore[reportReturnType] (three)
+        cells, blocks = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        return cells, blocks, np.concatenate([part[2] for part in parts])
 
     def of_groups(self, level: int, cells: Integers, blocks: Integers) -> Runs:
         """The runs of groups where the mask holds everywhere."""

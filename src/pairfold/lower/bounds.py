@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from ..core.scalars import Loop, Number, Value, to_float
+from ..core.numbers import Number, to_float
+from ..core.scalars import Loop, Value
 from .kernel import PAIR, Bounds, Kernel
 
 # The largest magnitude that is assumed of what pairs read.

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.dtypes import DTYPES
+from ..core.numbers import to_float
 from ..core.primitives import INDEX_OPERATIONS, PRIMITIVES
-from ..core.scalars import Load, Loop, Value, reachable, to_float
+from ..core.scalars import Load, Loop, Value, reachable
 from ..errors import InternalError
 from .distance import summed
 from .products import scalar_product, squared_distance
@@ -378,7 +379,7 @@ def _pow(f: _Format, a: Interval, b: Interval) -> Interval:
 
 
 def _atan2(f: _Format, y: Interval, x: Interval) -> Interval:
-    """Any angle where the cut, or 0, is met; else the corners have the extremes."""
+    """All angles where the cut, or 0, is met; else the corners have the extremes."""
     low, high, _ = _corners(np.arctan2, y, x)
     clear = (x.low > 0) | (y.low > 0) | (y.high < 0)
     low, high = np.where(clear, low, -math.pi), np.where(clear, high, math.pi)

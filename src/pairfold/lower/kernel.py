@@ -24,10 +24,10 @@ from ..core.scalars import (
     Scalars,
     Table,
     Value,
-    mask_of,
     reachable,
     reachable_through,
 )
+from ..core.truths import mask_of
 from ..errors import InternalError, UnsupportedError
 from ..ops.reductions import Reduction
 from ..ops.table import OPERATIONS
@@ -192,7 +192,7 @@ class Kernel:
 
     # -- values ---------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def pair_values(self) -> tuple[Value, ...]:
         """All that is computed of a pair before it is folded: outputs, exponents, the mask."""
         keep = () if self.keep is None else (self.keep,)
@@ -415,15 +415,10 @@ def lower_all(
     axes = [folded.axis for folded in asked]
     if axes != sorted(axes) or (COLUMN in axes and not fused):
         raise InternalError("rows come first; columns are kept by fused kernels alone")
-    if len({folded.where for folded in asked}) > 1:
-        raise InternalError("a kernel has one mask for all that it folds")
     stage_of_kind = {Axis.I: COLUMN, Axis.J: COLUMN, Axis.PARAMETER: ONCE, kept: ROW}
     # The formulas, one after the other, are one vector.
     formula = reduce(OPERATIONS["Concat"], [folded.formula for folded in asked])
-    roots = [formula, *(folded.weight for folded in asked if folded.weight is not None)]
-    where = asked[0].where
-    if where is not None:
-        roots.append(where)
+    roots = _roots(asked, formula)
     linear = all(folded.rule.linear for folded in asked)
     invert = rearrange and all(folded.rule.linear or folded.rule.max_shifted for folded in asked)
     rearrange = rearrange and linear
@@ -439,7 +434,7 @@ def lower_all(
         counted = zip(asked, values, strict=True)
         over = [_OTHER[folded.axis] for folded, own in counted for _ in own.outputs]
         outputs, taken = take_factors(outputs, over)
-    keep = None if where is None else mask_of(lowering.component(where, 0))
+    where = asked[0].where
     kernel = Kernel(
         _accumulators(scalars, asked, values, outputs),
         kept,
@@ -449,10 +444,22 @@ def lower_all(
         tuple(outputs),
         tuple(taken),
         output_loop,
-        keep,
+        None if where is None else mask_of(lowering.component(where, 0)),
         fused,
     )
     return _placed(kernel)
+
+
+def _roots(asked: Sequence[Folded], formula: Node) -> list[Node]:
+    """All formulas, those that are folded as one; the mask of all pairs is the last.
+
+    Raises:
+        InternalError: there are several masks.
+    """
+    if len({folded.where for folded in asked}) > 1:
+        raise InternalError("a kernel has one mask for all that it folds")
+    given = (formula, *(folded.weight for folded in asked), asked[0].where)
+    return [root for root in given if root is not None]
 
 
 def _accumulators(

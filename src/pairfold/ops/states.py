@@ -21,7 +21,8 @@ import numpy as np
 
 from ..core.dtypes import DTYPES
 from ..core.library import Array, ArrayOperations
-from ..core.scalars import Value, number, to_float
+from ..core.numbers import number, to_float
+from ..core.scalars import Value
 from .reductions import REDUCTIONS, Ends, Reduction, Result
 
 # The arrays of a partial state.

@@ -14,7 +14,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from ..core.node import Axis, Node, Variable, intern_node
-from ..core.scalars import Index, Reader, Scalars, Value, number
+from ..core.numbers import number
+from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import DimError, FormulaError, InternalError, Refusal, refuse
 from ..settings import current
 

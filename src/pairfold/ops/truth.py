@@ -13,7 +13,8 @@ from fractions import Fraction
 import numpy as np
 
 from ..core.node import Node
-from ..core.scalars import Scalars, Value, made_of_masks
+from ..core.scalars import Scalars, Value
+from ..core.truths import made_of_masks
 from .table import (
     OPERATIONS,
     broadcast_dims,

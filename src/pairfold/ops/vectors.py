@@ -12,7 +12,8 @@ from fractions import Fraction
 import numpy as np
 
 from ..core.node import Axis, Node
-from ..core.scalars import Index, Reader, Scalars, Value, number
+from ..core.numbers import number
+from ..core.scalars import Index, Reader, Scalars, Value
 from ..errors import refuse
 from .table import (
     OPERATIONS,
@@ -86,6 +87,7 @@ ind = operation(
     value=lambda s, k, axis: s.number_along(axis),
     pullback=lambda g, out, axis: [],
     sized=lambda d: ((), (Axis.J,)),
+    samples=(),
     conventions="exact in sums, differences, whole multiples and comparisons, whatever the dtype",
 )
 

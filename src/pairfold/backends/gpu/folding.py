@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ...core.scalars import Loop, Value, number, reachable, to_float
+from ...core.numbers import number, to_float
+from ...core.scalars import Loop, Value, reachable
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import Kernel
 from ...lower.tiling import Tiling

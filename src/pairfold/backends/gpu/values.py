@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Sequence
 
+from ...core.numbers import to_float
 from ...core.primitives import PRIMITIVES
-from ...core.scalars import Index, Loop, Value, reachable_through, to_float
+from ...core.scalars import Index, Loop, Value, reachable_through
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.products import Scalar, scalar_product, squared_distance

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from ...core.numbers import to_float
 from ...core.primitives import PRIMITIVES
-from ...core.scalars import Index, Loop, Value, reachable_through, to_float
+from ...core.scalars import Index, Loop, Value, reachable_through
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Plan

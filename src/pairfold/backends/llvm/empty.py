@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ...core import scalars
-from ...core.scalars import to_float
+from ...core.numbers import number, to_float
 from ...lower.kernel import Kernel
 from ...lower.schedule import Plan
 from . import ir
@@ -71,7 +70,7 @@ def _place(run: Run, plan: Plan, layout: Layout) -> Iterator[Fill]:
         yield Fill(2 * (held.places + held.aside) * row, row, 0)
         return
     row = plan.lane_count * layout.outer_item
-    values = [to_float(scalars.number(v), plan.dtype) for v in rule.identity]
+    values = [to_float(number(v), plan.dtype) for v in rule.identity]
     step = 2 if run.compensated else 1
     for n, value in enumerate(values):
         yield Fill(step * n * row, row, _pattern(value, layout.outer_item))

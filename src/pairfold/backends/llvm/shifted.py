@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from ...core.scalars import to_float
+from ...core.numbers import to_float
 from ...errors import InternalError
 from ...lower.accumulators import Accumulator
 from ..functions import approximations

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple, Protocol
 
-from ...core import scalars
-from ...core.scalars import reachable, to_float
+from ...core.numbers import number, to_float
+from ...core.scalars import reachable
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import PAIR
 from . import ir
@@ -134,7 +134,7 @@ class States:
 
     def identity(self) -> list[float]:
         """The states of no columns."""
-        return [to_float(scalars.number(v), self.plan.dtype) for v in self.rule.identity]
+        return [to_float(number(v), self.plan.dtype) for v in self.rule.identity]
 
     # -- memory ---------------------------------------------------------------------------------
 

@@ -329,7 +329,7 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     with flow.loop(low, high, name="intervals") as each:
         interval = flow.at(intervals, flow.times(each.index, 16))
         start, stop = flow.word(interval, 0), flow.word(interval, 1)
-        task.columns(start, stop, lambda *block: fold(*block, each.index))
+        task.columns(start, stop, lambda count, base: fold(count, base, each.index))
     with flow.when(alone):
         columns = flow.word(row_block, COLUMN_COUNT)
         b.call(finish, [args, scratch, batch, first, count, columns, state])

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.dtypes import RESULTS
+from ...core.numbers import number, to_float
 from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES, Numbers, PlaceholderName
-from ...core.scalars import Loop, Value, number, reachable, to_float
+from ...core.scalars import Loop, Value, reachable
 from ...errors import InternalError
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
