@@ -102,9 +102,9 @@ class Settings:
     blocks: str = _option(
         "auto",
         "What is done with blocks of pairs under a mask: those where it surely holds nowhere are "
-        "skipped, and those where it holds everywhere are not tested (auto), or pairs are tested "
-        "everywhere.",
-        valid=("auto", "test"),
+        "skipped, and those where it holds everywhere are not tested, where that is worth asking "
+        "(auto) or always; or pairs are tested everywhere.",
+        valid=("auto", "always", "test"),
     )
     tile: str = _option(
         "",

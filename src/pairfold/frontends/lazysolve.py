@@ -73,7 +73,7 @@ class Solved:
             node, leaves = tensor.node, tensor.leaves
         (formula,), self.order = numbered([node], leaves)
         self.place = next(n for n, leaf in enumerate(self.order) if leaf.same(unknown))
-        fold = fold_of([formula, None], self.order, "Sum", kept, 0, accuracy)
+        fold = fold_of([formula, None, None], self.order, "Sum", kept, 0, accuracy)
         self.system = fold.derived(("system", self.place), lambda: System(fold, self.place))
         self.tensor = tensor
         self.options: SolveOptions = {}

@@ -121,18 +121,6 @@ class Block(NamedTuple):
                 known[value, self.key(value, instance)] = number(at, instance)
         self.emitter.emit(targets, instances, known, self.leaf(at), inside)
 
-    def emit_mask(
-        self,
-        instances: Sequence[Key],
-        known: Known,
-        at: ir.Value,
-        inside: frozenset[Loop] = frozenset(),
-    ) -> None:
-        """Find which of the pairs count, for `only_counted`."""
-        keep = self.code.kernel.keep
-        if keep is not None and self.tested:
-            self.emit([keep], instances, known, at, inside)
-
     def invariant(self, targets: Sequence[Value], instances: Sequence[Key], known: Known) -> None:
         """Read once, before the loop over columns, what does not vary in it."""
         leaf, kernel = self.leaf(i64(0)), self.code.kernel
@@ -218,12 +206,15 @@ class Block(NamedTuple):
         return b.icmp_signed("<", self.code.lane_numbers(), bound)
 
     def counted(self, at: ir.Value, instance: Key, known: Known) -> ir.Value | None:
-        """Which lanes count: those within the block, where the mask holds; None: all of them."""
+        """Which lanes count: those within the block, where the mask holds; None: all of them.
+
+        `known` has what the loop has recalled of the mask.
+        """
         keep = self.code.kernel.keep
         inside = None if self.code.row_major else self.valid(at, instance[1])
         if keep is None or not self.tested:
             return inside
-        mask = known[keep, self.key(keep, instance)]
+        mask = known[keep, instance]
         return mask if inside is None else self.code.builder.and_(mask, inside)
 
     def only_counted(

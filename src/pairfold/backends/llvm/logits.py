@@ -10,6 +10,7 @@ from .block import Block
 from .context import Places
 from .emitter import Key, Known
 from .flow import Carried, i64
+from .masks import Mask
 from .shared import Shared
 from .shifted import Maxima
 
@@ -17,8 +18,9 @@ from .shifted import Maxima
 class Logits:
     """The exponents of the pairs of a block, one per component or one for all."""
 
-    def __init__(self, block: Block, places: Places) -> None:
+    def __init__(self, block: Block, places: Places, mask: Mask) -> None:
         self.block, self.code, self.kernel = block, block.code, block.code.kernel
+        self.mask = mask
         self.buffer = places["logits"]
         self.values = self.kernel.logits
         self.maxima = Maxima(block.code, places)
@@ -53,7 +55,7 @@ class Logits:
             if shared is not None:
                 shared.recall(local, instances, columns.index)
             block.emit(logits, instances, local, columns.index, loops)
-            block.emit_mask(instances, local, columns.index, loops)
+            self.mask.recall(local, instances, columns.index)
             columns.next = list(columns.values)
             for n, logit in enumerate(logits):
                 for instance in instances:

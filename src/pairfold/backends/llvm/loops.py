@@ -19,6 +19,7 @@ from .context import Places
 from .emitter import Key, Known
 from .flow import Carried, i64
 from .logits import Logits
+from .masks import Mask
 from .shared import Shared
 from .states import Form
 
@@ -48,12 +49,14 @@ class ShortOutputs:
 
     def __init__(self, block: Block, form: Form, places: Places) -> None:
         self.block, self.form, self.code = block, form, block.code
-        self.logits = Logits(block, places) if block.code.kernel.maxima else None
+        self.mask = Mask(block, places)
+        self.logits = Logits(block, places, self.mask) if block.code.kernel.maxima else None
 
     def fold(self) -> None:
         """Write the loop."""
         kernel, block, form, logits = self.code.kernel, self.block, self.form, self.logits
         known: Known = {}
+        self.mask.fill()
         if logits is not None:
             logits.begin(known)
         block.invariant(kernel.outputs, block.instances(self.code.plan.jam), known)
@@ -66,7 +69,7 @@ class ShortOutputs:
             if logits is not None:
                 logits.recall(local, instances, columns.index)
             block.emit(kernel.outputs, instances, local, columns.index)
-            block.emit_mask(instances, local, columns.index)
+            self.mask.recall(local, instances, columns.index)
             columns.next = []
             for output, carried in zip(outputs, alike(columns.values, begin), strict=True):
                 columns.next += form.step(block, output, carried, instances, local, columns.index)
@@ -82,9 +85,9 @@ class LongOutputs:
         loop = self.kernel.output_loop
         assert loop is not None
         self.loop: Loop = loop
-        self.shared = Shared(block, places)
+        self.shared, self.mask = Shared(block, places), Mask(block, places)
         # Exponents of all components, or one for each of them.
-        logits = Logits(block, places) if self.kernel.maxima else None
+        logits = Logits(block, places, self.mask) if self.kernel.maxima else None
         weighted = self.kernel.only.folded.weight is not None
         self.common = logits if weighted else None
         self.own = None if weighted else logits
@@ -92,6 +95,7 @@ class LongOutputs:
     def fold(self) -> None:
         """Write the loops."""
         known: Known = {}
+        self.mask.fill()
         if self.common is not None:
             self.common.fill([i64(0)], {})
             if self.shared.values:
@@ -131,7 +135,7 @@ class LongOutputs:
             if own is not None:
                 own.recall(shared, instances, columns.index)
             columns.next = []
-            block.emit_mask(instances, shared, columns.index)
+            self.mask.recall(shared, instances, columns.index)
             each = zip(outputs, starts, alike(columns.values, begin), strict=True)
             for component, start, own in each:
                 local = {**shared, **start}
@@ -147,7 +151,7 @@ class LongOutputs:
         with self.code.flow.loop(i64(0), stop, block.step(), begin, name="total") as columns:
             local: Known = {}
             self.shared.recall(local, instances, columns.index)
-            block.emit_mask(instances, local, columns.index)
+            self.mask.recall(local, instances, columns.index)
             columns.next = form.step(
                 block, outputs[0], columns.values, instances, local, columns.index
             )

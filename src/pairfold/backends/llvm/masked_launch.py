@@ -99,7 +99,8 @@ class MaskedLauncher(Launcher):
         most = unit * max(1, min(plan.tiles, units * batches // TASKS))
         row_blocks = -(-rows // most)
         few = dense.splits > 1 and row_blocks * batches < _ROW_BLOCKS
-        if few or not self._asks(plan, rows, columns, batches):
+        always = options.blocks == "always"
+        if not always and (few or not self._asks(plan, rows, columns, batches)):
             return dense
         whole = -(-columns // plan.block) * plan.block
         return Partition(most, row_blocks, 1, whole, batches)
@@ -117,13 +118,14 @@ class MaskedLauncher(Launcher):
         """Machine code and tasks for these sizes."""
         bound = super().bind(rows, columns, batches, options, device)
         parts, plan = bound.parts, bound.native.plan
-        bound.asks = parts.splits == 1 and self._asks(plan, rows, columns, batches)
+        asks = options.blocks == "always" or self._asks(plan, rows, columns, batches)
+        bound.asks = parts.splits == 1 and asks and rows > 0 and columns > 0
         return bound
 
     def answers(self, bound: Bound, sizes: tuple[int, int], places: _Places) -> Answers:
         """What is known of the mask for arrays at these places, of all batch elements."""
         grid = grid_of(bound.native.plan, bound.parts, *sizes)
-        ask = bound.options.blocks == "auto"
+        ask = bound.options.blocks != "test"
         count = len(self.kernel.results)
         own = [place for place, a in enumerate(self.kernel.arguments) if a.position in self.reads]
         offsets = places.offsets.reshape(-1, count + len(self.kernel.arguments))

@@ -86,6 +86,9 @@ class Layout:
         self.screen = ScreenPlaces(plan, row_slots * plan.row_group * self.item)
         self.row_group = self.screen.row_bytes
         self.shared_vector = plan.block * (lanes if plan.lanes == "row" else 1) * self.item
+        # The bits of a vector of pairs, in whole bytes; so many vectors belong to each column.
+        self.mask_vector = -(-plan.width // 8)
+        per_column = plan.vectors if plan.lanes == "row" else 1
         self.across = (
             kernel.across * plan.block * plan.width * DTYPES[plan.accumulation.inner].bytes
         )
@@ -97,6 +100,7 @@ class Layout:
             "columns": kernel.stages[COLUMN].size * plan.block * self.item,
             "shared": sum(map(cells, frontier(kernel))) * self.shared_vector,
             "tables": self.tables.total,
+            "mask": 0 if kernel.keep is None else self.mask_vector * plan.block * per_column,
             "logits": len(kernel.logits) * self.shared_vector,
             "maxima": kernel.maxima * lanes * self.item,
             "rescale": kernel.maxima * lanes * self.outer_item,
