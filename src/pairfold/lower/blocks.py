@@ -25,7 +25,7 @@ from .schedule import Partition, Plan
 NONE, TESTED, WHOLE = range(3)
 TESTED_EVERYWHERE = 0x5555555555555555
 
-_GROUP = 16  # cells, or blocks, of a group
+_GROUP = 8  # cells, or blocks, of a group
 _FEW = 2**16  # blocks of cells that are asked one by one
 _AT_ONCE = 2**21  # blocks of cells that are bounded at once
 

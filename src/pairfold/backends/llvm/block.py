@@ -76,7 +76,8 @@ class Block(NamedTuple):
 
     `size` columns, the first of which is column number `base` of all; `state`: the address of the
     tile's states; `vectors` of lanes are handled at once. The tile begins with row number `row`.
-    `tested`: whether the kernel's mask, if it has one, says which pairs count; else all do.
+    `tested`: whether the kernel's mask, if it has one, says which pairs count; else all do. Loops
+    begin with column `first` of the block.
     """
 
     code: Code
@@ -88,6 +89,7 @@ class Block(NamedTuple):
     vectors: int
     row: ir.Value
     tested: bool = True
+    first: ir.Value = i64(0)
 
     def narrowed(self, rows: ir.Value, state: ir.Value, picked: ir.Value) -> Block:
         """Some columns of the block, and one vector of rows of the tile."""
@@ -147,13 +149,14 @@ class Block(NamedTuple):
         code, state = self.code, list(carried)
         flow, b, plan = code.flow, code.builder, code.plan
         if not code.row_major:
-            with flow.loop(i64(0), self.stop(), self.step(), state, name="pairs") as columns:
+            with flow.loop(self.first, self.stop(), self.step(), state, name="pairs") as columns:
                 body(columns, 1)
             return columns.results
         jam = plan.jam
-        start: ir.Value = i64(0)
+        start = self.first
         if jam > 1:
-            jammed = b.mul(b.sdiv(self.size, i64(jam)), i64(jam))
+            left = b.sub(self.size, start)
+            jammed = b.add(start, b.mul(b.sdiv(left, i64(jam)), i64(jam)))
             with flow.loop(start, jammed, jam, state, name="pairs") as columns:
                 body(columns, jam)
             start, state = jammed, columns.results

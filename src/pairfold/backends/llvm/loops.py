@@ -41,22 +41,22 @@ class BlockLoop(Protocol):
 def block_loop(block: Block, form: Form, places: Places) -> BlockLoop:
     """The loop that suits the outputs of a kernel."""
     short = block.code.kernel.output_loop is None
-    return ShortOutputs(block, form, places) if short else LongOutputs(block, form, places)
+    mask = Mask(block, places)
+    kind = ShortOutputs if short else LongOutputs
+    return kind(mask.fill(), form, places, mask)
 
 
 class ShortOutputs:
     """All components at once, their accumulators in registers."""
 
-    def __init__(self, block: Block, form: Form, places: Places) -> None:
-        self.block, self.form, self.code = block, form, block.code
-        self.mask = Mask(block, places)
-        self.logits = Logits(block, places, self.mask) if block.code.kernel.maxima else None
+    def __init__(self, block: Block, form: Form, places: Places, mask: Mask) -> None:
+        self.block, self.form, self.code, self.mask = block, form, block.code, mask
+        self.logits = Logits(block, places, mask) if block.code.kernel.maxima else None
 
     def fold(self) -> None:
         """Write the loop."""
         kernel, block, form, logits = self.code.kernel, self.block, self.form, self.logits
         known: Known = {}
-        self.mask.fill()
         if logits is not None:
             logits.begin(known)
         block.invariant(kernel.outputs, block.instances(self.code.plan.jam), known)
@@ -80,12 +80,12 @@ class ShortOutputs:
 class LongOutputs:
     """Shared pair values to a buffer, then the components, a few at a time, as a product."""
 
-    def __init__(self, block: Block, form: Form, places: Places) -> None:
+    def __init__(self, block: Block, form: Form, places: Places, mask: Mask) -> None:
         self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
         loop = self.kernel.output_loop
         assert loop is not None
         self.loop: Loop = loop
-        self.shared, self.mask = Shared(block, places), Mask(block, places)
+        self.shared, self.mask = Shared(block, places), mask
         # Exponents of all components, or one for each of them.
         logits = Logits(block, places, self.mask) if self.kernel.maxima else None
         weighted = self.kernel.only.folded.weight is not None
@@ -95,7 +95,6 @@ class LongOutputs:
     def fold(self) -> None:
         """Write the loops."""
         known: Known = {}
-        self.mask.fill()
         if self.common is not None:
             self.common.fill([i64(0)], {})
             if self.shared.values:
@@ -129,7 +128,9 @@ class LongOutputs:
         outputs = [(0, component) for component in components]
         stop, begin = block.stop(), form.begin(block, outputs)
         carried = sum(begin, list[ir.Value]())
-        with self.code.flow.loop(i64(0), stop, block.step(), carried, name="product") as columns:
+        with self.code.flow.loop(
+            block.first, stop, block.step(), carried, name="product"
+        ) as columns:
             shared: Known = {}
             self.shared.recall(shared, instances, columns.index)
             if own is not None:
@@ -148,7 +149,7 @@ class LongOutputs:
         block, form, instances = self.block, self.form, self.block.instances()
         outputs = [(self.kernel.only.last, i64(self.kernel.dim))]
         stop, (begin,) = block.stop(), form.begin(block, outputs)
-        with self.code.flow.loop(i64(0), stop, block.step(), begin, name="total") as columns:
+        with self.code.flow.loop(block.first, stop, block.step(), begin, name="total") as columns:
             local: Known = {}
             self.shared.recall(local, instances, columns.index)
             self.mask.recall(local, instances, columns.index)

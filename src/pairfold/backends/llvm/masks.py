@@ -32,24 +32,36 @@ class Mask:
             number = b.add(b.sdiv(at, i64(plan.width)), i64(r))
         return flow.at(self.buffer, flow.times(number, self.code.layout.mask_vector))
 
-    def fill(self) -> None:
-        """Find which pairs of the block count."""
+    def fill(self) -> Block:
+        """Find which pairs count; the block without the columns before and after all of them."""
         block, code, keep = self.block, self.code, self.keep
         if keep is None or not block.tested:
-            return
+            return block
         known: Known = {}
+        b = code.builder
         block.invariant([keep], block.instances(code.plan.jam), known)
 
         def body(columns: Carried, jam: int) -> None:
             instances = block.instances(jam)
             local = dict(known)
             block.emit([keep], instances, local, columns.index)
+            some: dict[int, ir.Value] = {}
             for instance in instances:
                 bits = _bits(code, local[keep, block.key(keep, instance)])
                 code.flow.store(bits, self._place(columns.index, instance), 1)
-            columns.next = []
+                u = instance[0]
+                some[u] = b.or_(some[u], bits) if u in some else bits
+            first, stop = columns.values
+            for u, bits in some.items():
+                column = b.add(columns.index, i64(u))
+                met = b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+                first = b.select(met, code.flow.minimum(first, column), first)
+                stop = b.select(met, b.add(column, i64(block.step())), stop)
+            columns.next = [first, stop]
 
-        block.columns([], body)
+        first, stop = block.columns([block.size, i64(0)], body)
+        stop = code.flow.minimum(stop, block.size)
+        return block._replace(first=code.flow.minimum(first, stop), size=stop)
 
     def recall(self, local: Known, instances: Sequence[Key], at: ir.Value) -> None:
         """The bits as they were kept."""
