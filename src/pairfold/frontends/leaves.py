@@ -19,7 +19,8 @@ from ..arrays.library import COMPLEX, ArrayLibrary
 from ..arrays.registry import library_for
 from ..calculus.substitute import substitute
 from ..core.cache import cached
-from ..core.library import Array
+from ..core.constants import mark
+from ..core.library import Array, Device
 from ..core.node import Axis, Node
 from ..errors import DTypeError
 from ..ops.table import variable
@@ -37,7 +38,18 @@ class Leaf:
     array is one of complex numbers, or will be.
     """
 
-    __slots__ = ("_array", "dim", "form", "kind", "node", "owner", "pairs", "symbol", "values")
+    __slots__ = (
+        "_array",
+        "_constants",
+        "dim",
+        "form",
+        "kind",
+        "node",
+        "owner",
+        "pairs",
+        "symbol",
+        "values",
+    )
 
     def __init__(
         self,
@@ -53,6 +65,7 @@ class Leaf:
         self.kind, self.dim, self._array = kind, dim, array
         self.values = None if values is None else tuple(values)
         self.symbol, self.owner, self.form, self.pairs = symbol, owner, form, pairs
+        self._constants: dict[tuple[str, str, Device | None], Array] = {}
         self.node = placed_variable(_position(), dim, kind)
 
     def __del__(self) -> None:
@@ -79,6 +92,15 @@ class Leaf:
     def coded(self) -> bool:
         """Whether the array are codes of a NumPy array, for data of whatever library and dtype."""
         return isinstance(self.owner, np.ndarray) and self.owner.dtype == np.uint8
+
+    def codes_like(self, library: ArrayLibrary, like: Array) -> Array:
+        """The codes as numbers of the dtype of another array, beside it: made once for each."""
+        key = library.name, library.dtype(like), library.device(like)
+        found = self._constants.get(key)
+        if found is None:
+            found = mark(library.cast(library.constants(self.array, like), key[1]))
+            self._constants[key] = found
+        return found
 
     @property
     def key(self) -> tuple[object, ...]:

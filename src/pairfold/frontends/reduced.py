@@ -334,9 +334,7 @@ def filled_from(
     found = [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
     if any(codes):
         found = [
-            library.cast(library.constants(leaf.array, like), library.dtype(like))
-            if leaf.coded
-            else x
+            leaf.codes_like(library, like) if leaf.coded else x
             for x, leaf in zip(found, order, strict=True)
         ]
     return library, found

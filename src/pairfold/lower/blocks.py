@@ -25,15 +25,15 @@ from .schedule import Partition, Plan
 NONE, TESTED, WHOLE = range(3)
 TESTED_EVERYWHERE = 0x5555555555555555
 
-_GROUP = 8  # cells, or blocks, of a group
+_GROUP = 4  # cells, or blocks, of a group
 _FEW = 2**16  # blocks of cells that are asked one by one
 _AT_ONCE = 2**21  # blocks of cells that are bounded at once
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
-# The numbers of a component of an argument: (rows,), or one of a parameter.
-Arguments = Callable[[int, int], Floats]
+# The numbers of a component of an argument: (rows,), or one of a parameter; of some float type.
+Arguments = Callable[[int, int], NDArray[np.floating]]
 
 
 class Grid(NamedTuple):
@@ -250,25 +250,36 @@ class _Boxes:
 
     def _slot(self, value: Value) -> Interval:
         """Bounds of a computed slot, row by row or column by column."""
-        (found,) = bounds([value], {}, self.dtype, self._argument)
+
+        def each(position: int, component: int) -> Interval:
+            numbers = self.arguments(position, component).astype(np.float64)
+            return Interval(numbers, numbers, np.isnan(numbers))
+
+        (found,) = bounds([value], {}, self.dtype, each)
         assert isinstance(found, Interval)
         return found
 
     def _argument(self, position: int, component: int) -> Interval:
-        """The numbers of a component of an argument, each by itself."""
+        """The numbers of a component of an argument, each by itself; boxes tell which are NaN."""
         numbers = self.arguments(position, component)
-        return Interval(numbers, numbers, np.isnan(numbers))
+        return Interval(numbers, numbers, np.zeros((), bool))
 
     def _box(self, stage: int, each: Interval) -> Interval:
         """The boxes of cells or blocks of what has bounds row by row, or column by column."""
         if stage == ONCE:
-            return each
+            return Interval(
+                each.low.astype(np.float64), each.high.astype(np.float64), np.isnan(each.low)
+            )
         count = self._sizes[stage]
-        low, high = np.broadcast_to(each.low, (count,)), np.broadcast_to(each.high, (count,))
-        nan = np.broadcast_to(each.nan, (count,))
+        places = np.arange(0, count, self._apart[stage])
+        low = np.minimum.reduceat(np.broadcast_to(each.low, (count,)), places)
+        high = np.maximum.reduceat(np.broadcast_to(each.high, (count,)), places)
+        nan = np.isnan(low) | np.isnan(high)
+        if each.nan.any():
+            nan |= np.logical_or.reduceat(np.broadcast_to(each.nan, (count,)), places)
         if nan.any():  # a box with NaN has no other bounds
             low, high = np.where(nan, -np.inf, low), np.where(nan, np.inf, high)
-        return _covering(Interval(low, high, nan), self._apart[stage])
+        return Interval(low.astype(np.float64), high.astype(np.float64), nan)
 
     def _leveled(self, stage: int, box: Interval) -> _Leveled:
         """The boxes of all levels."""

@@ -6,15 +6,19 @@ where it reads none. Where it would take longer than it saves, every pair is tes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.constants import number_of
 from ...core.library import Device, NumpyArray
 from ...lower.blocks import Answers, answers_of, grid_of, joined, read_positions
 from ...lower.kernel import ONCE, ROW, Kernel
 from ...lower.schedule import TASKS, Accumulation, Partition, Plan, partition
 from ...settings import Settings
-from ..memory import Floats, view_of, widened
+from ..memory import view_of, widened
 from .abi import (
     ANSWERS,
     BAILED_OUT,
@@ -44,7 +48,7 @@ class MaskedCall(Call):
     __slots__ = ("kept",)
 
     launcher: MaskedLauncher
-    kept: Answers | None
+    kept: tuple[Hashable, Answers] | None
 
     def __init__(
         self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[NumpyArray, object]
@@ -55,7 +59,7 @@ class MaskedCall(Call):
     def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
         """Fold the arrays at these addresses: results, then arguments."""
         table = self.addressed(addresses)
-        answers = self.answers(addresses)
+        answers = self.answers(addresses, alive)
         if answers is not None:
             table[SPARSE_ROW_BLOCKS] = answers.row_blocks.ctypes.data
             table[PATTERN_BLOCKS] = len(answers.row_blocks)
@@ -65,18 +69,20 @@ class MaskedCall(Call):
         if table[BAILED_OUT]:
             self.launcher.unrearranged(self)(addresses, alive)
 
-    def answers(self, addresses: Sequence[int]) -> Answers | None:
-        """What is known of the mask's blocks; None where every pair is to be tested."""
-        bound = self.bound
+    def answers(self, addresses: Sequence[int], arrays: object = None) -> Answers | None:
+        """What is known of the mask's blocks; None where every pair is to be tested.
+
+        It is kept for arrays that nobody changes.
+        """
+        bound, kept = self.bound, self.kept
         if not bound.asks:
             return None
-        if self.kept is not None:
-            return self.kept
-        found = self.launcher.answers(
-            bound, self.sizes, _Places(addresses, self.strides, self.alive[0])
-        )
-        if not self.launcher.reads or bound.options.blocks == "test":
-            self.kept = found
+        key = self.launcher.constants(arrays)
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        places = _Places(addresses, self.strides, self.alive[0])
+        found = self.launcher.answers(bound, self.sizes, places)
+        self.kept = None if key is None else (key, found)
         return found
 
 
@@ -122,6 +128,17 @@ class MaskedLauncher(Launcher):
         bound.asks = parts.splits == 1 and asks and rows > 0 and columns > 0
         return bound
 
+    def constants(self, arrays: object) -> Hashable:
+        """What tells the arrays that the mask reads from all others; None where they may change."""
+        if not self.reads:
+            return ()
+        if not isinstance(arrays, list):
+            return None
+        given = cast("list[object]", arrays)[len(self.kernel.results) :]
+        pairs = zip(self.kernel.arguments, given, strict=True)
+        found = [number_of(array) for a, array in pairs if a.position in self.reads]
+        return None if None in found else tuple(found)
+
     def answers(self, bound: Bound, sizes: tuple[int, int], places: _Places) -> Answers:
         """What is known of the mask for arrays at these places, of all batch elements."""
         grid = grid_of(bound.native.plan, bound.parts, *sizes)
@@ -145,7 +162,7 @@ class MaskedLauncher(Launcher):
 
     def _component(
         self, position: int, k: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
-    ) -> Floats:
+    ) -> NDArray[np.floating]:
         """The numbers of a component of an argument, of one batch element."""
         arguments = self.kernel.arguments
         number = next(n for n, each in enumerate(arguments) if each.position == position)
@@ -153,5 +170,6 @@ class MaskedLauncher(Launcher):
         rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
         shape = rows, argument.dim
         address = places.addresses[place] + int(offsets[place])
-        found = widened(view_of(address, shape, places.strides[place], self.stored)[:, k])
-        return found[0] if argument.stage == ONCE else found
+        view = view_of(address, shape, places.strides[place], self.stored)[:, k]
+        found = view if self.stored in ("float32", "float64") else widened(view)
+        return found[0] if argument.stage == ONCE else found  # pyright: ignore (an array of one)
