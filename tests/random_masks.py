@@ -130,8 +130,8 @@ def compare(seed: int, layouts: int) -> tuple[list[Difference], int]:
         "block": make.one([16, 32]),
         "row_tiles": make.one([1, 2, 3]),
         "row_vectors": make.one([1, 2]),
-        # Where sums are rearranged, data are checked as they are packed, which skipped ones are not;
-        # those that fail are folded as they are written, and rounded otherwise.
+        # Where sums are rearranged, data are checked as they are packed, which skipped ones are
+        # not; those that fail are folded as they are written, and rounded otherwise.
         "rules": make.one(["exact", "rounding"]),
     }
     found: list[Difference] = []

@@ -8,7 +8,7 @@ among them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,15 @@ class XlaTarget(Protocol):
 
     name: str
     entry: object
+
+
+@runtime_checkable
+class MaskedCall(Protocol):
+    """A call of a reduction with a mask that knows blocks of pairs where none, or all, count."""
+
+    def blocks(self, addresses: Sequence[int], arrays: object, /) -> tuple[int, int, int] | None:
+        """How many blocks are skipped, tested, and met whole; None where all are tested."""
+        ...
 
 
 class CallForXla(Call, Protocol):

@@ -25,7 +25,8 @@ class Subject:
     """A reduction to explain, for some sizes.
 
     `formula` is what was written, `simplified` the same after expansions and rules; `names` are
-    those of the arguments. `pattern` are the pairs, None being all.
+    those of the arguments. `pattern` are the pairs, None being all; `where` is the mask, `blocks`
+    are how many of its blocks are skipped, tested, and met whole, None where nothing is known.
     """
 
     formula: str
@@ -40,6 +41,8 @@ class Subject:
     batches: int
     pattern: Pattern | None
     device: Device | None
+    where: str = ""
+    blocks: tuple[int, int, int] | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -118,6 +121,22 @@ class Explained:
         """How the backend computes it, line by line."""
         raise NotImplementedError
 
+    def _mask(self) -> list[str]:
+        """The mask, and what becomes of its blocks."""
+        subject = self.subject
+        if not subject.where:
+            return []
+        lines = [f"where      {subject.where}"]
+        if subject.blocks is not None:
+            total = max(1, sum(subject.blocks))
+            names = ("skipped", "tested", "met whole")
+            counts = zip(subject.blocks, names, strict=True)
+            shares = ", ".join(f"{100 * n / total:.3g} % {name}" for n, name in counts)
+            lines.append(f"blocks     {sum(subject.blocks)}: {shares}")
+        elif subject.pattern is None:
+            lines.append("blocks     all tested")
+        return lines
+
     @property
     def summary(self) -> str:
         """One line: what is reduced, over which sizes, and at what estimated cost."""
@@ -129,6 +148,7 @@ class Explained:
             f"formula    {self.formula}",
             f"by rules   {self.simplified}",
             f"reduction  {self.reduction}, dimension {self.dim}{self._counted}",
+            *self._mask(),
             *self._section(),
         ]
         return "\n".join(lines)

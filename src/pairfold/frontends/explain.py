@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypedDict
 
 from ..arrays.checks import Sizes
-from ..arrays.library import SUPPORTED
+from ..arrays.library import SUPPORTED, ArrayLibrary
 from ..arrays.numpy import stand_in
 from ..arrays.registry import NUMPY
 from ..backends.chosen import TRITON, asked
+from ..backends.interface import MaskedCall
 from ..backends.shown import Explained, Subject
 from ..core.dtypes import DTYPES
 from ..core.library import Array, Device
@@ -68,13 +69,15 @@ def explain_fold(
         raise ArgumentError(
             "ranges are explained for the arrays that they cut", hint="explain(x, y, ranges=...)"
         )
-    options, device, pattern = current(), None, None
+    options, device, pattern, blocks = current(), None, None, None
     sizes = Sizes(_LARGE, _LARGE, ())
     if arrays:
         given, (library, sizes, dtype) = checked(fold, arrays, None)
         device = library.device(given[0])
         pattern = None if pairs is None else fold.pattern(pairs, sizes)
-    subject = _subject(fold, sizes, device, pattern, text)
+        if pairs is None and device is None:
+            blocks = _blocks(fold, library, given)
+    subject = replace(_subject(fold, sizes, device, pattern, text), blocks=blocks)
     runs = asked(options, device, backend)
     return runs.explain(subject, fold.launcher(dtype, options, runs), options)
 
@@ -103,7 +106,24 @@ def _subject(
         batches=max(1, math.prod(sizes.batch)),
         pattern=pattern,
         device=device,
+        where="" if fold.where is None else formula_text(fold.where, fold.names),
     )
+
+
+def _blocks(
+    fold: FormulaReduction, library: ArrayLibrary, arrays: Sequence[Array]
+) -> tuple[int, int, int] | None:
+    """How many blocks of the mask are skipped, tested, and met whole, if that is asked at all."""
+    if fold.where is None or fold.joint or library.elsewhere is not None:
+        return None
+    binding = fold.binding(library, arrays)
+    if not binding.rows or not binding.columns or not binding.count:
+        return None
+    results = fold.empty(library, arrays, binding)
+    call, alive = fold.call(library, arrays, results, binding)
+    if not isinstance(call, MaskedCall):
+        return None
+    return call.blocks(library.addresses(alive, binding.needs), alive)
 
 
 def _reduction(fold: FormulaReduction) -> str:

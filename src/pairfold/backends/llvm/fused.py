@@ -34,6 +34,7 @@ from .flow import BYTES, I64, Carried, i64
 from .forms import Forms
 from .logits import Logits
 from .loops import alike
+from .masks import Mask
 from .outputs import Outputs
 from .packing import Packing
 from .scratch import Run
@@ -133,7 +134,7 @@ class FusedLoop:
     def __init__(self, block: Block, form: Form, places: Places, valid: ir.Value) -> None:
         self.block, self.form, self.code, self.kernel = block, form, block.code, block.code.kernel
         self.shared, self.sums = Shared(block, places), LaneStates(block.code, places)
-        self.logits = Logits(block, places) if self.kernel.maxima else None
+        self.logits = Logits(block, places, Mask(block, places)) if self.kernel.maxima else None
         self.valid = valid
 
     def fold(self) -> None:

@@ -85,6 +85,11 @@ class MaskedCall(Call):
         self.kept = None if key is None else (key, found)
         return found
 
+    def blocks(self, addresses: Sequence[int], arrays: object) -> tuple[int, int, int] | None:
+        """How many blocks are skipped, tested, and met whole; None where all are tested."""
+        found = self.answers(addresses, arrays)
+        return None if found is None else found.counts()
+
 
 class MaskedLauncher(Launcher):
     """Runs a kernel with a mask on arrays of one dtype and any size."""
