@@ -422,6 +422,7 @@ KEPT = {
     *("frontends/hooks.py: hooks_of", "core/cache.py: _limits", "core/node.py: _interned"),
     *("ops/table.py: OPERATIONS", "ops/reductions.py: REDUCTIONS"),
     "ops/states.py: _states_row",  # as many as there are reductions
+    "core/constants.py: _known",  # as long as the arrays
     "backends/llvm/xla_target.py: _targets",  # XLA may call what it was given until the end
 }
 

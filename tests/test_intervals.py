@@ -28,6 +28,7 @@ from pairfold.core.node import Axis, Node
 from pairfold.core.numbers import to_float
 from pairfold.core.primitives import INDEX_OPERATIONS, PRIMITIVES
 from pairfold.core.scalars import COLUMN, ROW, Scalars, Value, reachable
+from pairfold.core.wholes import whole_of
 from pairfold.errors import InternalError
 from pairfold.frontends.parse import parse
 from pairfold.frontends.reduction import FormulaReduction
@@ -102,6 +103,13 @@ def some_points(rng: np.random.Generator, box: Interval, dtype: str, points: int
     found = np.where(np.isnan(found), low, found).astype(dtype)
     found[box.nan, 2] = NAN
     return found
+
+
+def applied(s: Scalars, name: str, *operands: Value) -> Value:
+    """The primitive of a name, as rows of operations come by it."""
+    if name == "whole_of":
+        return whole_of(s, *operands)
+    return s.apply(name.removeprefix("whole_"), *operands)
 
 
 def some_whole_boxes(rng: np.random.Generator, cells: int = CELLS) -> Interval:
@@ -249,7 +257,7 @@ def test_a_rule_bounds_what_is_computed(name: str, dtype: str) -> None:
     s = Scalars()
     n = 60 if name in ("erf", "erfc", "lgamma", "pow") else 400
     operands, boxes, points = some_operands(s, name, rng, dtype, n)
-    value = s.apply(name.removeprefix("whole_"), *operands)
+    value = applied(s, name, *operands)
     if name == "real":
         value = s.as_real(operands[0])
     assert value.what == name
@@ -391,7 +399,7 @@ class Graph:
         if name == "real":
             value = self.scalars.as_real(operands[0])
         else:
-            value = self.scalars.apply(name.removeprefix("whole_"), *operands)
+            value = applied(self.scalars, name, *operands)
         if value not in self.made[value.kind]:
             self.made[value.kind].append(value)
             self.targets.append(value)

@@ -33,7 +33,8 @@ What = Literal[
     "index_mod", "index_mul", "index_sub", "le", "lgamma", "load", "log", "log1p", "lt", "memory",
     "mul", "ne", "neg", "placeholder", "position", "pow", "real", "result", "row_number", "rsqrt",
     "select", "sin", "sqrt", "sub", "table", "tanh", "whole", "whole_abs", "whole_add", "whole_eq",
-    "whole_le", "whole_lt", "whole_mul", "whole_ne", "whole_neg", "whole_select", "whole_sub",
+    "whole_le", "whole_lt", "whole_mul", "whole_ne", "whole_neg", "whole_of", "whole_select",
+    "whole_sub",
 ]  # fmt: skip
 
 # Numbers or truth values of NumPy: one, or one for each row, column or pair.
@@ -125,6 +126,15 @@ def _numpy_real(x: Numbers) -> Numbers:
     return np.asarray(x, np.float64)
 
 
+# Where whole numbers end that are made of others: beyond all that they are compared with.
+MOST_WHOLE = 2**61
+
+
+def _numpy_whole_of(x: Numbers) -> Numbers:
+    whole = np.floor(np.nan_to_num(np.asarray(x, np.float64), nan=0.0))
+    return np.clip(whole, -MOST_WHOLE, MOST_WHOLE).astype(np.int64)
+
+
 _ONE: tuple[ValueKind, ...] = ("real",)
 _TWO: tuple[ValueKind, ...] = ("real", "real")
 _MASKS: tuple[ValueKind, ...] = ("mask", "mask")
@@ -177,6 +187,8 @@ PRIMITIVES: dict[str, Primitive] = {
         Primitive("whole_eq", _WHOLES, "mask", np.equal, "==", 2),
         Primitive("whole_ne", _WHOLES, "mask", np.not_equal, "!=", 2),
         Primitive("whole_select", ("mask", "whole", "whole"), "whole", _numpy_select, "select", 2),
+        # The largest whole number below a number, within the limits; 0 for NaN.
+        Primitive("whole_of", _ONE, "whole", _numpy_whole_of, "floor", 4),
         # A whole number rounded once.
         Primitive("real", _WHOLE, "real", _numpy_real, "real", 2),
     )
@@ -186,7 +198,7 @@ PRIMITIVES: dict[str, Primitive] = {
 WHOLE = {
     row.name.removeprefix("whole_"): row
     for row in PRIMITIVES.values()
-    if row.name.startswith("whole_")
+    if row.name.startswith("whole_") and "real" not in row.operands
 }
 
 

@@ -21,7 +21,8 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 from ..errors import InternalError
 from .node import Axis
 from .numbers import Number, number
-from .primitives import INDEX_OPERATIONS, PRIMITIVES, WHOLE, PlaceholderName, ValueKind, What
+from .primitives import INDEX_OPERATIONS, PRIMITIVES, PlaceholderName, ValueKind, What
+from .wholes import on_wholes
 
 T = TypeVar("T")
 
@@ -29,8 +30,8 @@ T = TypeVar("T")
 ONCE, ROW, COLUMN, PAIR = 0, 1, 2, 3
 STAGES = {ONCE: "once", ROW: "row", COLUMN: "column", PAIR: "pair"}
 
-# Numbers of rows and columns are below; whole numbers that are made of them stay within the others.
-_MOST_ROWS, _MOST_WHOLE = 2**48, 2**62
+# Numbers of rows and columns are below.
+_MOST_ROWS = 2**48
 
 
 class Loop:
@@ -240,7 +241,7 @@ class Scalars:
         """Whether the value was made here."""
         return self._known.get((value.what, value.args, value.data)) is value
 
-    def _make(
+    def make(
         self,
         what: What,
         args: tuple[Value, ...] = (),
@@ -252,6 +253,7 @@ class Scalars:
         running: frozenset[Loop] | None = None,
         bounds: tuple[int, int] = (0, 0),
     ) -> Value:
+        """The value of a row of `core.primitives`, made once."""
         key = (what, args, data)
         value = self._known.get(key)
         if value is None:
@@ -276,7 +278,7 @@ class Scalars:
 
     def constant(self, value: float | Fraction | str) -> Value:
         """A constant, exact until it is rounded to the kernel's dtype."""
-        return self._make("const", data=number(value))
+        return self.make("const", data=number(value))
 
     def load(self, position: int, dim: int, stage: int, k: Index) -> Value:
         """Component `k` of the argument at `position`."""
@@ -286,12 +288,12 @@ class Scalars:
                 f"a formula reads components {low}..{high} of argument {position}, which has {dim}"
             )
         if isinstance(k, int):
-            return self._make("load", data=Load(position, k), stage=stage)
-        return self._make("load", (k,), Load(position, None), stage=stage | k.stage)
+            return self.make("load", data=Load(position, k), stage=stage)
+        return self.make("load", (k,), Load(position, None), stage=stage | k.stage)
 
     def placeholder(self, name: PlaceholderName, place: int) -> Value:
         """A value that the backend supplies, number `place` of its kind; see `PlaceholderName`."""
-        return self._make("placeholder", data=Placeholder(name, place), stage=PAIR)
+        return self.make("placeholder", data=Placeholder(name, place), stage=PAIR)
 
     def number_along(self, axis: Axis) -> Value:
         """The number of the pair's row or column, a whole number.
@@ -299,7 +301,7 @@ class Scalars:
         It counts as a value of pairs: backends know it there, and nothing keeps it.
         """
         what: What = "row_number" if axis == self.kept else "column_number"
-        return self._make(what, kind="whole", stage=PAIR, bounds=(0, _MOST_ROWS))
+        return self.make(what, kind="whole", stage=PAIR, bounds=(0, _MOST_ROWS))
 
     def as_value(self, operand: Operand) -> Value:
         """The operand itself, or the constant it stands for."""
@@ -312,7 +314,7 @@ class Scalars:
         row = PRIMITIVES[name]
         args = tuple(self.as_value(operand) for operand in operands)
         if any(arg.kind == "whole" for arg in args):
-            whole = self._whole(name, args)
+            whole = on_wholes(self, name, args)
             if whole is not None:
                 return whole
             args = tuple(map(self.as_real, args))
@@ -326,37 +328,11 @@ class Scalars:
                 return args[0] * inverse
         if len(args) != row.arity:
             raise InternalError(f"primitive {name} takes {row.arity} operands, got {len(args)}")
-        return self._make(row.name, args, kind=row.kind)
-
-    def _whole(self, name: str, args: Sequence[Value]) -> Value | None:
-        """An operation on whole numbers, exactly; None where the result may be too large or not
-        whole.
-        """
-        row = WHOLE.get(name)
-        if row is None:
-            return None
-        wholes = [arg if arg.kind == "mask" else self._as_whole(arg) for arg in args]
-        if None in wholes:
-            return None
-        own = tuple(arg for arg in wholes if arg is not None)
-        bounds = row.whole_bounds([arg.bounds for arg in own if arg.kind == "whole"])
-        if max(map(abs, bounds)) > _MOST_WHOLE:
-            return None
-        return self._make(row.name, own, kind=row.kind, bounds=bounds)
-
-    def _as_whole(self, value: Value) -> Value | None:
-        """A whole number itself, or that which a constant is."""
-        if value.what != "const":
-            return value if value.kind == "whole" else None
-        found = value.number
-        if isinstance(found, str) or found.denominator != 1 or abs(found) > _MOST_WHOLE:
-            return None
-        bounds = (int(found), int(found))
-        return self._make("whole", data=int(found), kind="whole", bounds=bounds)
+        return self.make(row.name, args, kind=row.kind)
 
     def as_real(self, value: Value) -> Value:
         """A whole number rounded to the kernel's dtype; any other value itself."""
-        return self._make("real", (value,)) if value.kind == "whole" else value
+        return self.make("real", (value,)) if value.kind == "whole" else value
 
     def _inverse(self, divisor: Value) -> Value | None:
         """1/divisor, where that is computed once per row, per column or in all.
@@ -365,7 +341,7 @@ class Scalars:
         """
         if divisor.stage == PAIR or divisor.loops or divisor.running or divisor.what == "const":
             return None
-        inverse = self._make("div", (self.constant(1), divisor))
+        inverse = self.make("div", (self.constant(1), divisor))
         self.inverses.add(inverse)
         return inverse
 
@@ -390,7 +366,7 @@ class Scalars:
                 term = -value if negative else value
                 side = value.stage & 2
                 groups[side] = groups[side] + term if side in groups else term
-        halves = [self._make("exp", (groups[side],)) for side in sorted(groups)]
+        halves = [self.make("exp", (groups[side],)) for side in sorted(groups)]
         self.guarded.update(halves)
         return halves[0] * halves[1]
 
@@ -414,11 +390,11 @@ class Scalars:
         row = INDEX_OPERATIONS[name]
         if isinstance(right, Value):
             bounds = row.bounds(left.bounds, right.bounds)
-            return self._make(row.what, (left, right), kind="index", bounds=bounds)
+            return self.make(row.what, (left, right), kind="index", bounds=bounds)
         if not isinstance(right, int):
             raise InternalError(f"component indices are integers, not {right!r}")
         bounds = row.bounds(left.bounds, (right, right))
-        return self._make(row.what, (left,), right, kind="index", bounds=bounds)
+        return self.make(row.what, (left,), right, kind="index", bounds=bounds)
 
     def _shifted(self, name: str, left: Value, right: int) -> Value | None:
         """An index in the one form min(max(i + shift, low), high), bounds only where they act.
@@ -463,7 +439,7 @@ class Scalars:
 
     def position(self, k: Index) -> Value:
         """A component index as a number, to compare or compute with."""
-        return self.constant(k) if isinstance(k, int) else self._make("position", (k,))
+        return self.constant(k) if isinstance(k, int) else self.make("position", (k,))
 
     def choose(
         self, k: Index, limit: int, below: Callable[[], Value], otherwise: Callable[[], Value]
@@ -481,7 +457,7 @@ class Scalars:
         """Whether a component index is below a limit."""
         if k.what == "index_add" and isinstance(k.data, int):
             k, limit = k.args[0], limit - k.data
-        return self._make("index_below", (k,), limit, kind="mask")
+        return self.make("index_below", (k,), limit, kind="mask")
 
     # -- component loops ------------------------------------------------------------------------
 
@@ -523,9 +499,7 @@ class Scalars:
         loop.index = self.loop_index(loop)
         loop.inits = inits
         loop.carries = tuple(
-            self._make(
-                "carry", data=Carried(loop, place), stage=stage, loops=inside, running=inside
-            )
+            self.make("carry", data=Carried(loop, place), stage=stage, loops=inside, running=inside)
             for place in range(len(inits))
         )
         loop.nexts = tuple(map(self.as_real, step(loop.index, *loop.carries)))
@@ -536,7 +510,7 @@ class Scalars:
         loops = _NO_LOOPS.union(*(arg.loops for arg in args)) - {loop}
         running = _NO_LOOPS.union(*(arg.running for arg in args)) - {loop}
         loop.results = tuple(
-            self._make(
+            self.make(
                 "result", args, Carried(loop, place), stage=stage, loops=loops, running=running
             )
             for place in range(len(loop.inits))
@@ -545,7 +519,7 @@ class Scalars:
 
     def loop_index(self, loop: Loop) -> Value:
         """The running index of a component loop."""
-        return self._make(
+        return self.make(
             "index_loop",
             data=loop,
             kind="index",
@@ -602,7 +576,7 @@ class Scalars:
             loop = Loop(n)
             inside = frozenset((loop,))
             loop.index = self.loop_index(loop)
-            memory = self._make(
+            memory = self.make(
                 "memory", data=loop, kind="table", stage=stage, loops=inside, running=inside
             )
             value = self.as_real(entry(loop.index, lambda k, memory=memory: self.entry(memory, k)))
@@ -611,7 +585,7 @@ class Scalars:
             stage |= value.stage
         loop.inits, loop.results = (), ()
         loop.carries, loop.nexts = (memory,), (value,)
-        return self._make(
+        return self.make(
             "table",
             (value,),
             loop,
@@ -627,8 +601,8 @@ class Scalars:
         if not 0 <= low <= high < n:
             raise InternalError(f"a formula reads components {low}..{high} of a table of {n}")
         if isinstance(k, int):
-            return self._make("entry", (table,), k)
-        return self._make("entry", (table, k))
+            return self.make("entry", (table,), k)
+        return self.make("entry", (table, k))
 
 
 class Table:

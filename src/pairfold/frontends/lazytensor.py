@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..ops.table import OPERATIONS, constant
 from ..ops.truth import is_truth
-from ..ops.vectors import zero
+from ..ops.vectors import is_whole, zero
 from .foreign import LAZY
 from .given import numbers_in, plain_number
 from .indexing import indexed
@@ -135,6 +135,10 @@ class LazyTensor(Summaries, RealMethods):
             return x
         if self.ndim == 1 and self.ni and self.nj:
             self._check_vector(*getattr(x, "shape", ()))
+        if isinstance(x, int) and is_whole(self.node):
+            from .masks import whole_number
+
+            return whole_number(x)
         return self._made(x)
 
     def _check_vector(self, *shape: int) -> None:

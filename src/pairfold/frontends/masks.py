@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..core.node import Axis, Node
 from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS
+from ..ops.vectors import DIGITS
 from .given import as_float, plain_number
 from .lazy import Tensor
 from .leaves import array_leaf, is_array, library_from
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     i: LazyTensor
     j: LazyTensor
 
-# Codes are digits to this base, which numbers of every dtype of data hold.
-_BASE = 256
+# The largest whole number that is given by digits.
+_LARGEST = DIGITS**6 - 1
 
 
 def index_node(axis: Axis) -> Node:
@@ -74,7 +75,22 @@ def band(width: float) -> LazyTensor:
     """
     if not plain_number(width) or not width >= 0:
         raise OptionError("the width of a band is a number from 0", found=f"{width!r}", hint="64")
-    return abs(_index(Axis.I) - _index(Axis.J)) <= width
+    return abs(_index(Axis.I) - _index(Axis.J)) <= int(min(width, _LARGEST))
+
+
+def whole_number(value: int) -> LazyTensor:
+    """A whole number beside index variables: exact, and an argument of the formula.
+
+    Raises:
+        OptionError: it has more than 48 bits.
+    """
+    if abs(value) > _LARGEST:
+        raise OptionError("index variables meet numbers of 48 bits", found=f"{value}")
+    count = 3 if abs(value) < DIGITS**3 else 6
+    codes = np.array(list(abs(value).to_bytes(count, "big")), np.uint8)
+    tensor = _coded(codes, Axis.PARAMETER)
+    found = tensor._apply("Digits", tensor)  # pyright: ignore[reportPrivateUsage]
+    return -found if value < 0 else found
 
 
 def exclude_self() -> LazyTensor:
@@ -227,15 +243,15 @@ def _labels(given: object, name: str) -> NDArray[np.integer]:
 def _digits_of(count: int) -> int:
     """How many digits so many codes have."""
     digits = 1
-    while _BASE**digits < count:
+    while DIGITS**digits < count:
         digits += 1
     return digits
 
 
 def _digits(codes: NDArray[np.integer], digits: int) -> NDArray[np.uint8]:
     """Codes (..., R) as their digits (..., R, digits), the highest first."""
-    powers = _BASE ** np.arange(digits)[::-1]
-    return (codes[..., None] // powers % _BASE).astype(np.uint8)
+    powers = DIGITS ** np.arange(digits)[::-1]
+    return (codes[..., None] // powers % DIGITS).astype(np.uint8)
 
 
 def _equal(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> LazyTensor:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.dtypes import DTYPES
-from ..core.primitives import PRIMITIVES
+from ..core.primitives import MOST_WHOLE, PRIMITIVES
 
 Numbers = NDArray[np.number]
 Bits = NDArray[np.bool_]
@@ -417,6 +417,13 @@ def _whole_mul(f: Format, a: Interval, b: Interval) -> Interval:
     return Interval(*_corners(np.multiply, a, b)[:2], NEVER)
 
 
+def _whole_of(f: Format, a: Interval) -> Interval:
+    """Rounded down; where NaN may occur, 0 may."""
+    low, high = (np.clip(np.floor(end), -MOST_WHOLE, MOST_WHOLE) for end in (a.low, a.high))
+    low, high = np.where(a.nan, np.minimum(low, 0), low), np.where(a.nan, np.maximum(high, 0), high)
+    return Interval(low.astype(np.int64), high.astype(np.int64), NEVER)
+
+
 def _real(f: Format, a: Interval) -> Interval:
     """Rounded once, or not at all by the interpreter, which computes in float64."""
     narrow = [end.astype(f.name).astype(np.float64) for end in (a.low, a.high)]
@@ -472,6 +479,7 @@ RULES: dict[str, Rule] = {
     "whole_eq": _eq,
     "whole_ne": _ne,
     "whole_select": _select,
+    "whole_of": _whole_of,
     "real": _real,
 }
 

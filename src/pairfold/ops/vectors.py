@@ -14,6 +14,7 @@ import numpy as np
 from ..core.node import Axis, Node
 from ..core.numbers import number
 from ..core.scalars import Index, Reader, Scalars, Value
+from ..core.wholes import whole_of
 from ..errors import refuse
 from .table import (
     OPERATIONS,
@@ -27,6 +28,9 @@ from .table import (
     guarded,
     operation,
 )
+
+# The base of whole numbers that are given by their digits, which every dtype holds.
+DIGITS = 256
 
 
 def _row(name: str, *operands: object) -> Node:
@@ -90,6 +94,49 @@ ind = operation(
     samples=(),
     conventions="exact in sums, differences, whole multiples and comparisons, whatever the dtype",
 )
+
+digits = operation(
+    "Digits",
+    "x",
+    "The whole number whose digits to base 256 are the components of x, the highest first.",
+    dims=lambda d: 1,
+    value=lambda s, k, x: _of_digits(s, x),
+    pullback=lambda g, out, x: [None],
+    known=((3, 3),),
+    derivative="0",
+    conventions="exact, as `Ind`",
+    samples=((1,),),
+    internal=True,
+)
+
+
+def _of_digits(s: Scalars, x: Reader) -> Value:
+    total = whole_of(s, x(0), (0, DIGITS - 1))
+    for k in range(1, x.dim):
+        total = total * DIGITS + whole_of(s, x(k), (0, DIGITS - 1))
+    return total
+
+
+def _is_whole_number(value: Fraction | str) -> bool:
+    return isinstance(value, Fraction) and value.denominator == 1
+
+
+_WHOLE = {"Add", "Subtract", "Minus", "Mult", "Abs"}
+
+
+def is_whole(node: Node) -> bool:
+    """Whether a formula is made of numbers of rows and of whole numbers alone."""
+    todo, some = [node], False
+    while todo:
+        found = todo.pop()
+        if found.op.name in ("Ind", "Digits"):
+            some = True
+        elif found.op.name in _WHOLE:
+            todo += found.args
+        elif found.op.name != "Constant" or not _is_whole_number(found.params[0]):
+            return False
+    return some
+
 
 int_cst = operation(
     "IntCst",

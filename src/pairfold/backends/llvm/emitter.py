@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ...core.numbers import to_float
-from ...core.primitives import PRIMITIVES
+from ...core.primitives import MOST_WHOLE, PRIMITIVES
 from ...core.scalars import Index, Loop, Value, reachable_through
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
@@ -241,6 +241,8 @@ class Emitter:
         """An operation on vectors of 64-bit integers."""
         b, spelling = self.simd.builder, PRIMITIVES[name].llvm
         zero = ir.Constant(ir.VectorType(I64, self.simd.width), 0)
+        if spelling == "floor":
+            return self._whole_of(args[0], zero.type)
         if spelling == "select":
             return b.select(*args)
         if spelling == "neg":
@@ -250,6 +252,15 @@ class Emitter:
         if spelling in ("add", "sub", "mul"):
             return {"add": b.add, "sub": b.sub, "mul": b.mul}[spelling](*args)
         return b.icmp_signed(spelling, *args)
+
+    def _whole_of(self, x: ir.Value, kind: ir.Type) -> ir.Value:
+        """Numbers rounded down, kept within the limits; 0 for NaN."""
+        s = self.simd
+        most = s.constant(MOST_WHOLE)
+        whole = s.floor(s.select(s.compare("==", x, x), x, s.constant(0)))
+        whole = s.select(s.compare("<", most, whole), most, whole)
+        whole = s.select(s.compare("<", whole, s.neg(most)), s.neg(most), whole)
+        return s.builder.fptosi(whole, kind)
 
     def _loop(
         self,
