@@ -99,7 +99,7 @@ class Binding:
     count: int
     dtype: str
     out_shapes: tuple[tuple[int, ...], ...]
-    positions: tuple[tuple[int, bool], ...]
+    positions: tuple[tuple[int, Axis], ...]
     # Whether memory holds the values of all arguments as they are; what they need of it, after
     # the results: see `torch_gate.addresses`.
     ready: bool
@@ -529,7 +529,7 @@ class FormulaReduction:
         binding.device = library.device(arrays[0])
         binding.launcher = self.launcher(dtype, options, chosen(options, binding.device))
         binding.positions = tuple(
-            (a.position, self.variables[a.position].params[2] == Axis.PARAMETER)
+            (a.position, self.variables[a.position].variable.kind)
             for a in binding.launcher.kernel.arguments
         )
         binding.ready = all(map(library.is_ready, arrays))
@@ -632,7 +632,7 @@ class FormulaReduction:
         alive: Sequence[Array],
         binding: Binding,
     ) -> tuple[list[Strides], list[tuple[int, ...]]]:
-        """Byte strides of results, then arguments: of rows and components, and of batch axes."""
+        """Byte strides of results, then arguments: those of `Strides`, and of batch axes."""
         batch = binding.sizes.batch
         found: list[Strides] = []
         along: list[tuple[int, ...]] = []
@@ -640,14 +640,17 @@ class FormulaReduction:
             own = library.strides(array)
             found.append((own[-2], own[-1]))
             along.append(own[: len(batch)])
-        for array, (_, parameter) in zip(alive, binding.positions, strict=True):
+        for array, (_, kind) in zip(alive, binding.positions, strict=True):
             own = library.strides(array)
-            found.append((0 if parameter else own[-2], own[-1]))
+            if kind == Axis.PAIR:
+                kept = -3 if self.kept == Axis.I else -2
+                found.append((own[kept], own[-1], own[-5 - kept]))
+            else:
+                found.append((0 if kind == Axis.PARAMETER else own[-2], own[-1]))
             if not batch:  # as in most calls, which take microseconds
                 along.append(())
                 continue
-            least = 1 if parameter else 2
-            along.append(aligned_strides(tuple(array.shape), own, least, batch))
+            along.append(aligned_strides(tuple(array.shape), own, kind.axes, batch))
         return found, along
 
     def _offsets(self, binding: Binding, along: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..core.dtypes import DTYPES
 from ..ops.reductions import Reduction
 from ..settings import Settings
-from .kernel import COLUMN, ROW, Kernel
+from .kernel import COLUMN, PAIR, ROW, Kernel
 from .schedule import (
     TASKS,
     Accumulation,
@@ -42,9 +42,13 @@ _BLOCKS = 2
 
 
 def can_fuse(kernel: Kernel) -> bool:
-    """Whether columns may keep what they keep, and all that is folded are numbers without loops."""
+    """Whether columns may keep what they keep, and all that is folded are numbers without loops.
+
+    What every pair has is not read in these passes.
+    """
     columns = all(may_keep_columns(each.rule) for each in kernel.kept_on(COLUMN))
-    return columns and kernel.dim <= MOST_COMPONENTS and not pair_loops(kernel)
+    plain = not kernel.stages[PAIR].size and not pair_loops(kernel)
+    return columns and plain and kernel.dim <= MOST_COMPONENTS
 
 
 def may_keep_columns(rule: Reduction) -> bool:
