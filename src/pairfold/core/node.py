@@ -50,12 +50,22 @@ class Axis(enum.IntEnum):
         return _AXES[self]
 
     @property
+    def says(self) -> str:
+        """What messages call it.
+
+        >>> Axis.I.says
+        'indexed by i'
+        """
+        return _SAYS[self]
+
+    @property
     def bits(self) -> int:
         """What `Node.kinds` is of a variable of this kind."""
         return 1 << Axis.I | 1 << Axis.J if self == Axis.PAIR else 1 << self
 
 
 _AXES = (2, 2, 1, 3)
+_SAYS = ("indexed by i", "indexed by j", "a parameter", "indexed by i and j")
 
 
 class Variable(NamedTuple):

@@ -285,8 +285,8 @@ class FusedReductions(Several):
         fuses = chosen(options, library.device(arrays[0])).fuses
         if not fuses or library.elsewhere or ranges is not None or options.lanes == "column":
             return None
-        if self.where is not None or self.counts_pairs:  # these passes have no masks
-            return None
+        if self.where is not None or self.counts_pairs or self.has_pairs:
+            return None  # these passes have neither masks nor arrays of pairs
         # Others are not worth lowering as one.
         if self.components > MOST_COMPONENTS or self.longest > options.unroll:
             return None
@@ -317,7 +317,7 @@ def fused_pass(
 
     Not every backend has such passes.
     """
-    if len(positions) < 2 or current().fused == "separate":
+    if len(positions) < 2 or current().fused == "separate" or fold.has_pairs:
         return None
     found = fold.derived(("fused", *positions), lambda: _in_lanes(fold, positions, None))
     binding = found.fusing(library, arrays)

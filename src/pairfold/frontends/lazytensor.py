@@ -10,14 +10,14 @@ out below are those whose arguments need more than a row says.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
 from ..arrays.library import COMPLEX
 from ..arrays.opaque import traced_as
 from ..calculus.substitute import substitute
-from ..core.node import Node, topological
+from ..core.node import Axis, Node, topological
 from ..errors import (
     ArrayTypeError,
     OptionError,
@@ -66,10 +66,10 @@ class LazyTensor(Summaries, RealMethods):
     """An array (..., M, N, D) that is a formula of arrays, computed only when it is reduced.
 
     Args:
-        x: an array (..., M, 1, D), indexed by i; (..., 1, N, D), by j; (..., 1, 1, D), a parameter;
-            with two axes, (M, D) and axis=0 or (N, D) and axis=1; a vector, a number or a list of
-            numbers, a parameter; an int, a constant of the formula; a tuple (position, dim,
-            category), an argument to be given later.
+        x: an array (..., M, 1, D), indexed by i; (..., 1, N, D), by j; (..., M, N, D), by both;
+            (..., 1, 1, D), a parameter; with two axes, (M, D) and axis=0 or (N, D) and axis=1; a
+            vector, a number or a list of numbers, a parameter; an int, a constant of the formula; a
+            tuple (position, dim, category), an argument to be given later.
         axis: the index of an array with two axes.
         is_complex: a tensor of complex numbers, also where x does not show it.
 
@@ -657,3 +657,34 @@ def Pm(x_or_ind: object, dim: int | None = None) -> LazyTensor:
         ArrayTypeError, ShapeError, OptionError, ArgumentError: what cannot be one.
     """
     return Var(x_or_ind, dim, 2)
+
+
+def Vij(x_or_ind: object, dim: int | None = None) -> LazyTensor:
+    """A variable of pairs: of an array (..., M, N, D) or (M, N), or an argument of a later call.
+
+    It is read where pairs need it, and never copied as a whole.
+
+    >>> import numpy as np
+    >>> bias = np.array([[0.0, 1.0], [2.0, 3.0]])
+    >>> x = np.array([[1.0], [2.0]])
+    >>> (Vij(bias) * Vj(x)).sum(axis=1).tolist()
+    [[2.0], [8.0]]
+
+    Raises:
+        ArrayTypeError, ShapeError, ArgumentError: what cannot be one.
+    """
+    if dim is not None:
+        return Var(x_or_ind, dim, 3)
+    if not is_array(x_or_ind):
+        check_kind(x_or_ind)
+    x: Any = x_or_ind
+    if len(x.shape) < 2:
+        raise ShapeError(
+            "an array of pairs has shape (..., M, N, D) or (M, N)",
+            found=f"shape {tuple(x.shape)}",
+            hint="Vi(x) or Vj(x) for one number for each row",
+        )
+    found = object.__new__(LazyTensor.class_for(_holds_complex(x)))
+    found._blank()
+    found._set_owner(x[:, :, None] if len(x.shape) == 2 else x, Axis.PAIR)
+    return found  # pyright: ignore[reportReturnType] (one of complex numbers, of such an array)

@@ -25,13 +25,6 @@ from ..ops import table
 from ..ops.table import OPERATIONS, Op, Param
 
 KINDS = {"Vi": Axis.I, "Vj": Axis.J, "Pm": Axis.PARAMETER, "Vij": Axis.PAIR}
-# What is said of variables.
-INDEXED = {
-    Axis.I: "indexed by i",
-    Axis.J: "indexed by j",
-    Axis.PARAMETER: "a parameter",
-    Axis.PAIR: "indexed by i and j",
-}
 _AXES = {"i": Axis.I, "j": Axis.J}
 _LEGACY = {"Vx": "Vi", "Vy": "Vj"}
 _HIDDEN = frozenset({"Constant"})
@@ -702,8 +695,7 @@ class _Parser:
             said = f"{text} has dimension {node.dim}"
             if node.op.name == "Var":
                 position, _, kind = node.params
-                by = INDEXED[kind]
-                said += f" (argument {position}, {by})"
+                said += f" (argument {position}, {kind.says})"
             found.append(said)
         if op is not None:
             found += [f"{param.name} = {v}" for param, v in zip(op.params, params, strict=False)]

@@ -193,6 +193,14 @@ class FormulaReduction:
         return any(node.op.name == "Ind" for node in self.derived("read", self._read))
 
     @cached_property
+    def has_pairs(self) -> bool:
+        """Whether a formula has variables of pairs."""
+        return any(
+            v.op.name == "Var" and v.variable.kind == Axis.PAIR
+            for v in self.derived("read", self._read)
+        )
+
+    @cached_property
     def has_derivatives(self) -> bool:
         """Whether gradients and tangents are to be asked for, be it to say that there are none.
 
@@ -276,7 +284,7 @@ class FormulaReduction:
         reduction saves them, then the incoming gradients, one per result.
 
         Rows of the result belong to the argument; for a parameter they are kept as those of this
-        fold and must be summed.
+        fold and must be summed. For an argument of pairs, its formula is the gradient.
         """
         return self.derived(("pull", position), lambda: self._pull_back(position))
 
@@ -289,8 +297,8 @@ class FormulaReduction:
             part = pull_back(formula, [target], gradient)[0]
             if part is not None:
                 total = part if total is None else total + part
-        kind = target.params[2]
-        kept = self.kept if kind == Axis.PARAMETER else kind
+        kind = target.variable.kind
+        kept = kind if kind in (Axis.I, Axis.J) else self.kept
         formula = zero(target.dim) if total is None else total
         return self.with_formula(formula, (*self.variables, *saved, *incoming), "Sum", kept)
 

@@ -289,10 +289,11 @@ class GpuCall:
             "per_split": parts.per_split,
         }
         values.update(self._tables(program))
-        names = [name for name in program.source.arguments if name[0] in "oxyp"]
+        names = [name for name in program.source.arguments if name[0] in "oxypz"]
         pointers = [name for name in names if name[1:].isdigit()]
-        for name, array, (row, own) in zip(pointers, arrays, self.strides, strict=True):
-            values[name], values[f"{name}_r"], values[f"{name}_c"] = array, row, own
+        for name, array, own in zip(pointers, arrays, self.strides, strict=True):
+            values[name] = array
+            values.update(zip((f"{name}_r", f"{name}_c", f"{name}_j"), own, strict=False))
             if name[0] == "x" and int(name[1:]) in program.source.centres:
                 values[f"centre{name[1:]}"] = self.device.means(array)
         return values

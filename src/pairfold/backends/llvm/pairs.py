@@ -1,7 +1,7 @@
 """Arguments that have a vector for every pair: the part of a tile and a block, packed.
 
 What a tile of rows needs of them for a block of columns is brought to scratch memory just before
-they are folded. Where lanes are rows, numbers of an argument lie as [column][component][lane]; where
+they are folded. An argument lies there as [column][component][lane] where lanes are rows; where
 lanes are columns, and a tile is one row, as [component][column]. User arrays are read within the
 rows and columns given; lanes past the end repeat the last one.
 """
