@@ -225,6 +225,22 @@ def test_what_depends_on_masks_reads_them():
     assert_close(got, np.where(inside, b - x[:, None, :1], np.inf).min(1))
 
 
+@LANES
+def test_blocks_that_masks_skip_are_skipped(lanes):
+    x, y = points(300, 1100)
+    b = layout("columns", 300, 1100, 2, "float64")
+    inside = (np.arange(1100) <= np.arange(300)[:, None])[..., None]
+    given = [alias.format(dim=2) for alias in ALIASES]
+    for where, kept in (
+        ("Ind(j) <= Ind(i)", inside),
+        ("(Ind(j) <= Ind(i))*(Elem(b,1) < 0)", inside & (b[..., 1:] < 0)),
+    ):
+        fold = Genred(FORMULA, given, axis=1, where=where)
+        for blocks in ("auto", "test"):
+            with settings(lanes=lanes, blocks=blocks):
+                assert_close(fold(x, y, b), (table(x, y, b) * kept).sum(1), terms=1100)
+
+
 def test_ranges_read_them_at_the_numbers_of_rows_and_columns():
     rows, columns = 40, 90
     x, y = points(rows, columns)
@@ -576,7 +592,7 @@ def test_lazy_arrays_that_do_not_fit_are_refused():
     x, y = points(7, 5)
     K = ((Vi(x) - Vj(y)) ** 2).sum(-1)
     said = refused(lambda: K + np.ones((7, 6)), OptionError)
-    assert "Vij(x), if its axes are i and j" in said
+    assert "Vij(x), if they are i and j" in said
     said = refused(lambda: K + np.ones((3, 7, 5)), ShapeError)
     assert "b[..., None], if its last two axes are i and j" in said
     assert_close(

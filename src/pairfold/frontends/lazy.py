@@ -542,7 +542,7 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Axis:
             raise OptionError(
                 "an array with two axes needs axis=0 (indexed by i) or axis=1 (by j)",
                 found=f"axis={axis!r}, shape {shape}",
-                hint="LazyTensor(x, axis=0), Vi(x) or x[:, None, :]; Vij(x), if its axes are i and j",
+                hint="LazyTensor(x, axis=0), Vi(x) or x[:, None, :]; Vij(x), if they are i and j",
             )
         if axis == 2 and shape[0] != 1:
             raise ShapeError(

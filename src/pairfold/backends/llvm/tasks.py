@@ -10,8 +10,8 @@ its own functions are called by the names that `runtime.CALLED` lists.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from ...lower.blocks import TESTED, TESTED_EVERYWHERE
