@@ -336,6 +336,17 @@ def aligned_strides(
     )
 
 
+def kernel_strides(kind: Axis, strides: tuple[int, ...], kept: Axis) -> tuple[int, ...]:
+    """Those of byte strides that a kernel with an index for rows takes: see `Strides`.
+
+    >>> kernel_strides(Axis.PAIR, (400, 40, 8), Axis.J)
+    (40, 8, 400)
+    """
+    if kind == Axis.PAIR:
+        return (*strides[-3::2], strides[-2]) if kept == Axis.I else (*strides[-2:], strides[-3])
+    return (0 if kind == Axis.PARAMETER else strides[-2], strides[-1])
+
+
 def batch_offsets(batch: tuple[int, ...], per_argument: Sequence[tuple[int, ...]]) -> NumpyArray:
     """Byte offsets of every batch element: int64 array (batches, arguments)."""
     table = np.zeros((math.prod(batch), len(per_argument)), np.int64)

@@ -10,7 +10,7 @@ out below are those whose arguments need more than a row says.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, cast, overload
 
 import numpy as np
 
@@ -52,6 +52,7 @@ from .typed import RealMethods, binary, scaling
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..core.library import Array
     from .complextensor import ComplexLazyTensor
     from .foreign import Lazy
 
@@ -677,7 +678,7 @@ def Vij(x_or_ind: object, dim: int | None = None) -> LazyTensor:
         return Var(x_or_ind, dim, 3)
     if not is_array(x_or_ind):
         check_kind(x_or_ind)
-    x: Any = x_or_ind
+    x = cast("Array", x_or_ind)
     if len(x.shape) < 2:
         raise ShapeError(
             "an array of pairs has shape (..., M, N, D) or (M, N)",

@@ -193,11 +193,7 @@ def _alias(alias: object, place: int) -> tuple[str | None, int, Node]:
     if category == "Var" and len(values) == 3 and values[2] <= Axis.PAIR:
         position, dim, kind = values[0], values[1], Axis(values[2])
     elif category == "Var":
-        fault(
-            "numbers",
-            "Var takes Var(position, dim, category)",
-            "category: 0 (i), 1 (j), 2, 3 (i, j)",
-        )
+        fault("numbers", "Var takes Var(position, dim, category)", "0 (i), 1 (j), 2, 3 (i, j)")
     elif category not in KINDS:
         hint = closest(category, [*KINDS, "Var"]) or f"write {_FORMS}"
         fault("type", f"there is no category of variables called {category}", hint)
@@ -226,9 +222,7 @@ class _Literals:
         elif dim < 1:
             why = "a vector has at least one component"
         elif category not in (0, 1, 2, 3):
-            why = (
-                "categories of variables are 0 (indexed by i), 1 (by j), 2 (parameter), 3 (by both)"
-            )
+            why = "categories are 0 (indexed by i), 1 (by j), 2 (parameter) and 3 (by both)"
         if why is not None:
             raise FormulaError(why, where=_where(text, [span]), hint="Var(position, dim, category)")
         node = table.variable(position, dim, Axis(category))

@@ -23,6 +23,7 @@ from ..arrays.checks import (
     check_dtypes,
     check_out,
     check_shapes,
+    kernel_strides,
     overlap,
 )
 from ..arrays.library import ArrayLibrary, Need
@@ -191,14 +192,6 @@ class FormulaReduction:
     def counts_pairs(self) -> bool:
         """Whether a formula has numbers of rows or columns, which parts of arrays would change."""
         return any(node.op.name == "Ind" for node in self.derived("read", self._read))
-
-    @cached_property
-    def has_pairs(self) -> bool:
-        """Whether a formula has variables of pairs."""
-        return any(
-            v.op.name == "Var" and v.variable.kind == Axis.PAIR
-            for v in self.derived("read", self._read)
-        )
 
     @cached_property
     def has_derivatives(self) -> bool:
@@ -650,11 +643,7 @@ class FormulaReduction:
             along.append(own[: len(batch)])
         for array, (_, kind) in zip(alive, binding.positions, strict=True):
             own = library.strides(array)
-            if kind == Axis.PAIR:
-                kept = -3 if self.kept == Axis.I else -2
-                found.append((own[kept], own[-1], own[-5 - kept]))
-            else:
-                found.append((0 if kind == Axis.PARAMETER else own[-2], own[-1]))
+            found.append(kernel_strides(kind, own, self.kept))
             if not batch:  # as in most calls, which take microseconds
                 along.append(())
                 continue
