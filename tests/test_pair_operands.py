@@ -17,6 +17,7 @@ from targets import NAMES, available
 import pairfold
 import pairfold.torch as pt
 from pairfold import Genred, LazyTensor, Vi, Vij, Vj, causal, settings
+from pairfold.arrays.registry import library_for
 from pairfold.core.node import Axis
 from pairfold.errors import (
     ArgumentError,
@@ -26,7 +27,7 @@ from pairfold.errors import (
     PairfoldError,
     ShapeError,
 )
-from pairfold.frontends.genred import Genred as GenredClass
+from pairfold.frontends.fused import fused_pass
 from pairfold.lower.kernel import PAIR
 
 Array = Any
@@ -535,22 +536,35 @@ def test_kernels_hold_them_at_the_stage_of_pairs():
     assert "pair   b[3]" in explained
 
 
-def test_plans_that_do_not_read_them_are_not_taken():
-    x, y, b = tensors(300, 300, 1)
-    squares = Genred(
-        "SqDist(x,y)+0*b", ["x=Vi(20)", "y=Vj(20)", "b=Vij(1)"], "KMin", axis=1, opt_arg=3
-    )
+def test_bounds_of_distances_do_not_decide_about_them():
+    fold = Genred("SqDist(x,y)+b", ["x=Vi(20)", "y=Vj(20)", "b=Vij(1)"], "KMin", axis=1, opt_arg=3)
     rng = np.random.default_rng(0)
-    p, q, zeros = rng.random((40, 20)), rng.random((90, 20)), np.zeros((40, 90, 1))
+    p, q, b = rng.random((40, 20)), rng.random((90, 20)), rng.random((40, 90, 1))
     with settings(screen="always"):
-        got = squares(p, q, zeros)
-    want = np.sort(((p[:, None] - q[None]) ** 2).sum(-1), 1)[:, :3]
+        got = fold(p, q, b)
+    want = np.sort(((p[:, None] - q[None]) ** 2).sum(-1) + b[..., 0], 1)[:, :3]
     assert_close(got.reshape(want.shape), want, terms=20)
-    with settings(fused="auto"):
-        slopes = torch.autograd.grad(genred()(x, y, b).sum(), (x, y, b))
-    want = torch.autograd.grad(torch_table(x, y, b).sum(), (x, y, b))
-    for slope, each in zip(slopes, want, strict=True):
-        assert_close(slope.numpy(), each.numpy(), terms=300, scale=10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_passes_that_keep_rows_and_columns_read_them(dtype):
+    for rows, columns, dim in [(300, 1100, 1), (37, 21, 3), (1100, 40, 2)]:
+        given = [x.detach().to(dtype).requires_grad_() for x in tensors(rows, columns, dim)]
+        fold = genred("Sum", dim)
+        arrays = [*(x.detach() for x in given), torch.ones((rows, dim), dtype=dtype)]
+        assert fused_pass(fold._fold, [0, 1], library_for(arrays[0]), arrays) is not None
+        slopes = torch.autograd.grad(fold(*given).sin().sum(), given)
+        wide = [x.detach().double().requires_grad_() for x in given]
+        wanted = torch.autograd.grad(torch_table(*wide).sum(-2).sin().sum(), wide)
+        for got, want in zip(slopes, wanted, strict=True):
+            scale = float(want.abs().max()) * 10
+            assert_close(
+                got.numpy(), want.numpy().astype(got.numpy().dtype), terms=columns, scale=scale
+            )
+    with settings(fused="separate"):
+        alone = torch.autograd.grad(fold(*given).sin().sum(), given)
+    for got, want in zip(slopes, alone, strict=True):
+        assert_close(got.numpy(), want.numpy(), terms=columns, scale=100)
 
 
 def refused(call: Callable[[], Any], kind: type[PairfoldError]) -> str:
@@ -600,4 +614,3 @@ def test_lazy_arrays_that_do_not_fit_are_refused():
 
 if sys.platform == "win32":
     del test_nothing_outside_of_them_is_read  # pages there are protected in another way
-assert GenredClass is Genred

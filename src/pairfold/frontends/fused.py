@@ -285,8 +285,8 @@ class FusedReductions(Several):
         fuses = chosen(options, library.device(arrays[0])).fuses
         if not fuses or library.elsewhere or ranges is not None or options.lanes == "column":
             return None
-        if self.where is not None or self.counts_pairs or _has_pairs(self):
-            return None  # these passes have neither masks nor arrays of pairs
+        if self.where is not None or self.counts_pairs:  # these passes have no masks
+            return None
         # Others are not worth lowering as one.
         if self.components > MOST_COMPONENTS or self.longest > options.unroll:
             return None
@@ -317,7 +317,7 @@ def fused_pass(
 
     Not every backend has such passes.
     """
-    if len(positions) < 2 or current().fused == "separate" or _has_pairs(fold):
+    if len(positions) < 2 or current().fused == "separate":
         return None
     found = fold.derived(("fused", *positions), lambda: _in_lanes(fold, positions, None))
     binding = found.fusing(library, arrays)
@@ -329,12 +329,6 @@ def fused_pass(
         found = fold.derived(key, lambda: _in_lanes(fold, positions, kept))
         binding = found.binding(library, arrays)
     return found, binding
-
-
-def _has_pairs(fold: FormulaReduction) -> bool:
-    """Whether an array of pairs is read."""
-    variables = enumerate(fold.variables)
-    return any(v.variable.kind == Axis.PAIR and fold.reads(n) for n, v in variables)
 
 
 def _in_lanes(
