@@ -51,12 +51,6 @@ def pair_list(kernel: Kernel, plan: Plan) -> list[int]:
     return [spacing, plan.lane_count, count, 0, *words]
 
 
-def memory(kernel: Kernel, plan: Plan) -> int:
-    """Bytes of scratch memory for what a tile needs of a block."""
-    lanes = plan.lane_count if plan.lanes == "row" else 1
-    return kernel.stages[PAIR].size * plan.block * lanes * DTYPES[plan.dtype].bytes
-
-
 def pack_pairs(format: Format, kernel: Kernel, row_major: bool) -> RuntimeFunction:
     """pack_pairs(args, batch, row, rows, column, columns, destination, list).
 

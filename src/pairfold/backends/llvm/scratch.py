@@ -10,7 +10,6 @@ from ...errors import MemoryLimitError
 from ...lower.accumulators import Accumulator
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.schedule import Plan, cells, frontier
-from . import pairs
 from .abi import ROW_BLOCK
 from .shorts import ScreenPlaces
 from .tables import TablePlaces
@@ -111,7 +110,7 @@ class Layout:
             **self.screen.sizes,
         }
         if kernel.stages[PAIR].size:
-            sizes["pairs"] = pairs.memory(kernel, plan)
+            sizes["pairs"] = kernel.stages[PAIR].size * self.shared_vector
         for number, (kind, size) in enumerate(zip(kernel.kinds, kernel.results, strict=True)):
             item = self.item if kind == "value" else 8
             sizes[f"result {number}"] = size * lanes * item
