@@ -415,6 +415,39 @@ def test_lazy_gradients_reach_a_bias():
         assert_close(slopes[0].numpy(), slopes[1].numpy(), terms=7)
 
 
+@pytest.mark.parametrize("preconditioner", [None, "pivoted-cholesky", "nystrom"])
+def test_systems_with_them_are_solved(preconditioner):
+    source = torch.Generator().manual_seed(0)
+    x, a = (torch.rand((20, n), generator=source, dtype=torch.float64) for n in (2, 20))
+    b = (a @ a.T / 20).requires_grad_()
+    right = torch.rand((20, 1), generator=source, dtype=torch.float64)
+    K = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp() + b
+    dense = torch.exp(-((x[:, None] - x[None]) ** 2).sum(-1)) + b
+    found = []
+    for solution in (
+        K.solve(right, alpha=0.1, eps=1e-12, preconditioner=preconditioner),
+        torch.linalg.solve(dense + 0.1 * torch.eye(20, dtype=torch.float64), right),
+    ):
+        found.append((solution, *torch.autograd.grad(solution.sin().sum(), b)))
+    for got, want in zip(*found, strict=True):
+        assert_close(got.detach().numpy(), want.detach().numpy(), rtol=1e-7, scale=10)
+
+
+def test_traced_programs_read_them():
+    _, y, bias, _, *_ = lazy("torch")
+    bias.requires_grad_()
+
+    def program(y: Any, bias: Any) -> Any:
+        return (Vij(bias) - (Vj(y) ** 2).sum(-1) + bias[..., None]).logsumexp(axis=1)
+
+    found = []
+    for function in (program, torch.compile(program, backend="aot_eager", fullgraph=True)):
+        result = function(y, bias)
+        found.append((result, *torch.autograd.grad(result.sin().sum(), bias)))
+    for got, want in zip(*found, strict=True):
+        assert_close(got.detach().numpy(), want.detach().numpy(), terms=5)
+
+
 def test_symbols_stand_for_arrays_of_pairs():
     _, y, _, b, *_ = lazy("numpy")
     waiting = (Vij(0, 2) * Vj(1, 2)).sum(axis=1, call=False)

@@ -17,7 +17,7 @@ import numpy as np
 from ..arrays.library import COMPLEX
 from ..arrays.opaque import traced_as
 from ..calculus.substitute import substitute
-from ..core.node import Axis, Node, topological
+from ..core.node import Node, topological
 from ..errors import (
     ArrayTypeError,
     OptionError,
@@ -676,16 +676,13 @@ def Vij(x_or_ind: object, dim: int | None = None) -> LazyTensor:
     """
     if dim is not None:
         return Var(x_or_ind, dim, 3)
-    if not is_array(x_or_ind):
-        check_kind(x_or_ind)
-    x = cast("Array", x_or_ind)
-    if len(x.shape) < 2:
+    axes = len(getattr(x_or_ind, "shape", ()))
+    if axes < 2:
+        if not is_array(x_or_ind):
+            check_kind(x_or_ind)
         raise ShapeError(
             "an array of pairs has shape (..., M, N, D) or (M, N)",
-            found=f"shape {tuple(x.shape)}",
+            found=f"{axes} axes",
             hint="Vi(x) or Vj(x) for one number for each row",
         )
-    found = object.__new__(LazyTensor.class_for(_holds_complex(x)))
-    found._blank()
-    found._set_owner(x[:, :, None] if len(x.shape) == 2 else x, Axis.PAIR)
-    return found  # pyright: ignore[reportReturnType] (one of complex numbers, of such an array)
+    return LazyTensor(cast("Array", x_or_ind)[:, :, None] if axes == 2 else x_or_ind)
