@@ -352,8 +352,8 @@ FAULTS = [
     Fault(
         "pairs outside of ranges in a table",
         "frontends/tables.py",
-        "found = _within(found, _pairs(_checked(tensor)))",
-        "found = _within(found, _pairs(_checked(tensor))) if False else found",
+        "found = _within(found, ranges.table(rows, columns))",
+        "found = _within(found, ranges.table(rows, columns)) if False else found",
         "lazytensor_tables",
     ),
     Fault(

@@ -105,6 +105,22 @@ def test_slabs_of_rows_and_columns_give_what_the_cpu_gives(
     assert [count for _, count in folded] == [pieces] * -(-rows // cut[0])
 
 
+@pytest.mark.parametrize("cut", [(9, 10), (7, 99), (99, 9)])
+@pytest.mark.parametrize("axis", [1, 0])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_slabs_of_arrays_of_pairs(forced, batch, axis, cut):
+    force, folded = forced
+    random = np.random.default_rng(0)
+    x, y = (random.standard_normal((n, 3)).astype(np.float32) for n in (17, 23))
+    bias = random.standard_normal((*batch, 23, 17, 2)).astype(np.float32).swapaxes(-3, -2)
+    aliases = ["x = Vi(3)", "y = Vj(3)", "b = Vij(2)"]
+    reduce = Genred("Exp(b - SqDist(x,y))", aliases, "LogSumExp", axis=axis)
+    want = reduce(x, y, bias)
+    force(*cut, *(2 for _ in batch))
+    same(reduce(x, y, bias, backend="GPU"), want)
+    assert len(folded) == (2 if batch else 1) * -(-(17 if axis == 1 else 23) // cut[0])
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 @pytest.mark.parametrize(("reduction", "formula", "options"), [CASES[0], CASES[16], CASES[17]])
 def test_slabs_of_other_dtypes(forced, reduction, formula, options, dtype):

@@ -127,7 +127,6 @@ def test_an_empty_shell_is_zero() -> None:
 
 
 BAILED_OUT: dict[str, tuple[Any, int | None, type[Exception]]] = {
-    "i and j": (np.zeros((3, 4, 2)), None, ShapeError),
     "axis of three axes": (X, 0, OptionError),
     "no axis of two": (X[:, 0], None, OptionError),
     "axis 3": (X[:, 0], 3, OptionError),
@@ -146,7 +145,7 @@ BAILED_OUT: dict[str, tuple[Any, int | None, type[Exception]]] = {
     "list with bool": ([True], None, ArrayTypeError),
     "masked array": (np.ma.zeros((3, 1, 2)), None, ArrayTypeError),
     "tuple of two": ((0, 3), None, ArgumentError),
-    "category 3": ((0, 3, 3), None, ArgumentError),
+    "category 4": ((0, 3, 4), None, ArgumentError),
     "dimension 0": ((0, 0, 1), None, ArgumentError),
     "negative position": ((-1, 3, 1), None, ArgumentError),
     "symbol with axis": ((0, 3, 1), 1, OptionError),

@@ -253,7 +253,7 @@ BAILED_OUT = {
     "Var(4,1,1)+Var(4,1,0)": (11, "declared differently", "Var(4,1,1) elsewhere"),
     "Var(-1,3,0)": (0, "position of an argument is at least 0"),
     "Var(4,0,0)": (0, "at least one component"),
-    "Var(4,3,3)": (0, "category"),
+    "Var(4,3,4)": (0, "categories"),
     "Var(4,3)": (0, "Var takes Var(position, dim, kind)"),
     "Var(4,x,0)": (6, "dim must be a whole number"),
 }
@@ -380,7 +380,7 @@ ALIAS_FAULTS = {
     "foreign-digits": (["x = Vi(٣)"], "whole numbers"),
     "three-numbers": (["x = Vi(0,1,2)"], "a position and a dimension"),
     "var-of-two": (["x = Var(0,1)"], "Var takes Var(position, dim, category)"),
-    "var-of-category-3": (["x = Var(0,1,3)"], "category"),
+    "var-of-category-4": (["x = Var(0,1,4)"], "category"),
     "dim-zero": (["x = Vi(0)"], "at least one component"),
     "not-a-name": (["2x = Vi(3)"], "'2x' is not a name"),
     "no-name": (["= Vi(3)"], "'' is not a name"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import LazyTensor as LazyTensor
     from .frontends.lazytensor import Pm as Pm
     from .frontends.lazytensor import Vi as Vi
+    from .frontends.lazytensor import Vij as Vij
     from .frontends.lazytensor import Vj as Vj
     from .frontends.lazytensor import where as where
     from .frontends.masks import band as band
@@ -64,6 +65,7 @@ __all__ = [
     "PairfoldError",
     "Pm",
     "Vi",
+    "Vij",
     "Vj",
     "__version__",
     "cache_info",

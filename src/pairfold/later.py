@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 # The names around lazy tensors, which `pairfold`, `pairfold.numpy` and `pairfold.torch` share.
 LAZY = {
     "ComplexLazyTensor": "frontends.complextensor",
-    **dict.fromkeys(("LazyTensor", "Pm", "Var", "Vi", "Vj", "where"), "frontends.lazytensor"),
+    **dict.fromkeys(
+        ("LazyTensor", "Pm", "Var", "Vi", "Vij", "Vj", "where"), "frontends.lazytensor"
+    ),
     **dict.fromkeys(
         ("band", "causal", "exclude_self", "i", "j", "lengths", "radius", "same"),
         "frontends.masks",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .frontends.lazytensor import Pm as Pm
     from .frontends.lazytensor import Var as Var
     from .frontends.lazytensor import Vi as Vi
+    from .frontends.lazytensor import Vij as Vij
     from .frontends.lazytensor import Vj as Vj
     from .frontends.lazytensor import where as where
     from .frontends.together import together as together
@@ -95,6 +96,7 @@ __all__ = [
     "Pm",
     "Var",
     "Vi",
+    "Vij",
     "Vj",
     "cluster",
     "generic_argkmin",

@@ -81,8 +81,9 @@ def check_shapes(
 ) -> Sizes:
     """The sizes that the shapes agree on.
 
-    Row and column variables: (..., rows, dim); parameters: (..., dim). Leading batch axes
-    broadcast as in NumPy; a parameter may carry leading axes of size 1 that nothing else has.
+    Row and column variables: (..., rows, dim); those of pairs: (..., rows, columns, dim);
+    parameters: (..., dim). Leading batch axes broadcast as in NumPy; a parameter may carry leading
+    axes of size 1 that nothing else has.
     Messages tell the shapes `shown`, those of the user's arrays.
 
     Raises:
@@ -91,27 +92,35 @@ def check_shapes(
     rows: dict[Axis, tuple[int, int]] = {}
     batches: list[tuple[int, ...]] = []
     deepest = max(
-        (len(s) - 2 for v, s in zip(variables, shapes, strict=True) if v.kinds & 3), default=0
+        (
+            len(s) - v.variable.kind.axes
+            for v, s in zip(variables, shapes, strict=True)
+            if v.kinds & Axis.PAIR.bits
+        ),
+        default=0,
     )
     for position, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
-        _, dim, kind = node.params
-        own = 1 if kind == Axis.PARAMETER else 2
+        _, dim, kind = node.variable
+        own = kind.axes
         if len(shape) < own or shape[-1] != dim:
             raise _bad_shape(position, node, shape, names)
         batch = tuple(shape[:-own])
         if kind == Axis.PARAMETER:
             while len(batch) > deepest and batch[0] == 1:
                 batch = batch[1:]
-        else:
-            known, where = rows.setdefault(kind, (shape[-2], position))
-            if shape[-2] != known:
-                letter = "i" if kind == Axis.I else "j"
+        for axis, size in _lengths(kind, shape):
+            known, where = rows.setdefault(axis, (size, position))
+            if size != known:
+                pairs = Axis.PAIR in (kind, variables[where].variable.kind)
+                given = (shown or shapes)[position], (shown or shapes)[where]
                 raise ShapeError(
-                    f"all variables indexed by {letter} must have the same number of rows",
-                    found=f"{label_of(position, names)} has {shape[-2]} "
-                    f"(shape {(shown or shapes)[position]}), "
-                    f"{label_of(where, names)} has {known}",
-                    hint=_other_index(position, kind, shape, variables, shapes, names),
+                    f"all variables indexed by {axis.name.lower()} must have the same number of "
+                    f"rows",
+                    found=f"{label_of(position, names)} has {size} (shape {given[0]}), "
+                    f"{label_of(where, names)} has {known}" + f" (shape {given[1]})" * pairs,
+                    hint=_other_pairs(position, where, variables, shapes, names)
+                    if pairs
+                    else _other_index(position, kind, shape, variables, shapes, names),
                 )
         batches.append(batch)
     try:
@@ -121,6 +130,15 @@ def check_shapes(
         raise ShapeError("batch axes do not broadcast together", found=listed) from None
     size = {kind: count for kind, (count, _) in rows.items()}
     return Sizes(size.get(Axis.I, 1), size.get(Axis.J, 1), tuple(batch))
+
+
+def _lengths(kind: Axis, shape: tuple[int, ...]) -> Sequence[tuple[Axis, int]]:
+    """The axes of pairs that an array has, and their lengths."""
+    if kind == Axis.PARAMETER:
+        return ()
+    if kind == Axis.PAIR:
+        return (Axis.I, shape[-3]), (Axis.J, shape[-2])
+    return ((kind, shape[-2]),)
 
 
 def broadcast_shapes(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -146,8 +164,8 @@ def _bad_shape(
     position: int, node: Node, shape: tuple[int, ...], names: Mapping[int, str]
 ) -> ShapeError:
     _, dim, kind = node.params
-    letter = {Axis.I: "M", Axis.J: "N"}.get(kind)
-    wanted = f"(..., {dim})" if letter is None else f"(..., {letter}, {dim})"
+    letters = {Axis.I: "M, ", Axis.J: "N, ", Axis.PAIR: "M, N, "}.get(kind, "")
+    wanted = f"(..., {letters}{dim})"
     name = names.get(position, "x")
     return ShapeError(
         f"{label_of(position, names)} must have shape {wanted}",
@@ -174,6 +192,31 @@ def _other_index(
     return f'the alias "{name} = {declared}({shape[-1]})", if it is indexed by {letter}'
 
 
+def _other_pairs(
+    position: int,
+    where: int,
+    variables: Sequence[Node],
+    shapes: Sequence[tuple[int, ...]],
+    names: Mapping[int, str],
+) -> str | None:
+    """What an array of pairs may have been meant to be, of two arrays of different sizes."""
+    place = position if variables[position].variable.kind == Axis.PAIR else where
+    name, (rows, columns) = names.get(place, "x"), shapes[place][-3:-1]
+    others = {
+        axis: length
+        for node, shape in zip(variables, shapes, strict=True)
+        if node.variable.kind != Axis.PAIR and len(shape) >= node.variable.kind.axes
+        for axis, length in _lengths(node.variable.kind, shape)
+    }
+    wanted = others.get(Axis.I, rows), others.get(Axis.J, columns)
+    if others.get(Axis.I, columns) == columns and others.get(Axis.J, rows) == rows:
+        return f"{name}.swapaxes(-3, -2), if its first axis is j"
+    if all(own in (1, size) for own, size in zip((rows, columns), wanted, strict=True)):
+        # A view that repeats a row or a column takes no memory.
+        return f"{name} as a view of shape (..., {wanted[0]}, {wanted[1]}, D) that repeats it"
+    return None
+
+
 def _other_shape(name: str, dim: int, kind: Axis, shape: tuple[int, ...]) -> str | None:
     """What may have been meant by an array of the wrong shape."""
     if kind == Axis.PARAMETER:
@@ -182,6 +225,8 @@ def _other_shape(name: str, dim: int, kind: Axis, shape: tuple[int, ...]) -> str
         if len(shape) == 1:
             return f"{name} = Pm({shape[0]}), if it has {shape[0]} components"
         return None
+    if kind == Axis.PAIR:
+        return f"{name}[:, :, None]" if dim == 1 and len(shape) == 2 else None
     if not shape:
         return f"{name}.reshape(1, 1)" if dim == 1 else None
     if len(shape) == 1:
@@ -289,6 +334,17 @@ def aligned_strides(
             )
         ]
     )
+
+
+def kernel_strides(kind: Axis, strides: tuple[int, ...], kept: Axis) -> tuple[int, ...]:
+    """Those of byte strides that a kernel with an index for rows takes: see `Strides`.
+
+    >>> kernel_strides(Axis.PAIR, (400, 40, 8), Axis.J)
+    (40, 8, 400)
+    """
+    if kind == Axis.PAIR:
+        return (*strides[-3::2], strides[-2]) if kept == Axis.I else (*strides[-2:], strides[-3])
+    return (0 if kind == Axis.PARAMETER else strides[-2], strides[-1])
 
 
 def batch_offsets(batch: tuple[int, ...], per_argument: Sequence[tuple[int, ...]]) -> NumpyArray:

@@ -20,7 +20,8 @@ from ..lower.schedule import Accumulation
 from ..settings import Settings
 from .shown import Explained, Subject
 
-Strides = tuple[int, int]
+# Of rows and of components; of what every pair has, of columns, too.
+Strides = tuple[int, ...]
 
 
 class Call(Protocol):
@@ -101,8 +102,8 @@ class Launcher(Protocol):
         """A reduction of these sizes.
 
         `strides`: (of rows, of components) in bytes, of the results, then of the arguments in the
-        order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
-        None for a single batch element.
+        order of `kernel.arguments`; what every pair has has one of columns, too. `offsets`: int64
+        array (batches, arrays) of byte offsets, or None for a single batch element.
         """
         ...
 

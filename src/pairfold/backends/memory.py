@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 Stored = NDArray[np.generic]
 
 
-def view_of(address: int, shape: tuple[int, int], strides: Strides, dtype: str) -> Stored:
+def view_of(address: int, shape: tuple[int, ...], strides: Strides, dtype: str) -> Stored:
     """The memory of one batch element as an array, bfloat16 as the bits it has."""
     bits = np.dtype({"bfloat16": "uint16"}.get(dtype, dtype))
     if not all(shape):

@@ -21,11 +21,15 @@ Params = tuple[Any, ...]  # the parameters of a node, of the types that its row 
 
 
 class Axis(enum.IntEnum):
-    """What a variable is indexed by; the numbers are PyKeOps' categories."""
+    """What a variable is indexed by; the numbers up to 2 are PyKeOps' categories.
+
+    A variable of kind `PAIR` has a vector for every pair: an array (..., M, N, D).
+    """
 
     I = 0  # noqa: E741 (the field's own letter)
     J = 1
     PARAMETER = 2
+    PAIR = 3
 
     @property
     def other(self) -> Axis:
@@ -35,6 +39,33 @@ class Axis(enum.IntEnum):
         'J'
         """
         return Axis(1 - self)
+
+    @property
+    def axes(self) -> int:
+        """How many axes an array of this kind has, besides those of batches.
+
+        >>> [kind.axes for kind in Axis]
+        [2, 2, 1, 3]
+        """
+        return _AXES[self]
+
+    @property
+    def says(self) -> str:
+        """What messages call it.
+
+        >>> Axis.I.says
+        'indexed by i'
+        """
+        return _SAYS[self]
+
+    @property
+    def bits(self) -> int:
+        """What `Node.kinds` is of a variable of this kind."""
+        return 1 << Axis.I | 1 << Axis.J if self == Axis.PAIR else 1 << self
+
+
+_AXES = (2, 2, 1, 3)
+_SAYS = ("indexed by i", "indexed by j", "a parameter", "indexed by i and j")
 
 
 class Variable(NamedTuple):
@@ -48,7 +79,8 @@ class Variable(NamedTuple):
 class Node:
     """A formula: `op` applied to `args` and `params`, with values of dimension `dim`.
 
-    `kinds` has bit `1 << Axis.I` set if the value depends on i, and likewise for j.
+    `kinds` has bit `1 << Axis.I` set if the value depends on i, and likewise for j; on both, if it
+    depends on a variable of pairs.
     """
 
     __slots__ = ("__weakref__", "args", "dim", "kinds", "op", "params")

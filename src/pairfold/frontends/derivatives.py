@@ -25,6 +25,7 @@ from ..errors import DerivativeError
 from ..ops.differentiation import Composition, PullBack, Selection
 from ..ops.reductions import REDUCTIONS
 from ..ops.table import OPERATIONS, variable
+from .everypair import at_every_pair
 from .fused import Several
 from .passes import Joint, in_passes
 from .ranges import Ranges
@@ -136,10 +137,15 @@ def _gradients(
     wide = wide and any(_is_shared(fold, position, arguments) for position in positions)
     if wide:
         given = [widened(library, array) for array in given]
-    found = one_pass(fold, positions, library, given) if one_pass and ranges is None else None
+    whole = [n for n in positions if fold.variables[n].variable.kind == Axis.PAIR]
+    sums = [n for n in positions if n not in whole]
+    known = {n: at_every_pair(fold.pull_back(n), library, given, ranges, apply) for n in whole}
+    found = one_pass(fold, sums, library, given) if one_pass and ranges is None else None
     if found is None:
-        folds = (fold.pull_back(position) for position in positions)
+        folds = (fold.pull_back(position) for position in sums)
         found = [apply(pulled, library, given, ranges)[0] for pulled in folds]
+    known.update(zip(sums, found, strict=True))
+    found = [known[position] for position in positions]
     results: list[Array] = []
     for position, gradient in zip(positions, found, strict=True):
         gradient = summed(library, fold, position, gradient, arguments[position])
@@ -244,7 +250,7 @@ def batched(
     apply: Apply,
 ) -> tuple[Array, ...]:
     """The results for arrays with an axis more (None: without it), which is their first axis."""
-    own = [1 if v.params[2] == Axis.PARAMETER else 2 for v in fold.variables]
+    own = [v.variable.kind.axes for v in fold.variables]
     given = list(zip(arrays, axes, own, strict=True))
     depth = max(len(array.shape) - (axis is not None) - least for array, axis, least in given)
     moved = [batch_first(library, array, axis, depth + least) for array, axis, least in given]
@@ -267,8 +273,8 @@ def batch_first(library: ArrayOperations, array: Array, axis: int | None, depth:
 
 def _is_shared(fold: FormulaReduction, position: int, arrays: Sequence[Array]) -> bool:
     """Whether a gradient is a sum over rows or batches."""
-    own = [1 if v.params[2] == Axis.PARAMETER else 2 for v in fold.variables]
-    if own[position] == 1:
+    own = [v.variable.kind.axes for v in fold.variables]
+    if fold.variables[position].variable.kind == Axis.PARAMETER:
         return True
     batches = [tuple(array.shape[:-n]) for array, n in zip(arrays, own, strict=True)]
     return math.prod(batches[position]) < math.prod(broadcast_shapes(batches))
@@ -378,8 +384,10 @@ def _wrong(fold: FormulaReduction, found: str) -> DerivativeError:
 
 def _rows(fold: FormulaReduction, arrays: Sequence[Array], kind: Axis) -> int:
     """The length of an axis of pairs; 1 where no array has it."""
-    pairs = zip(fold.variables, arrays, strict=True)
-    return next((array.shape[-2] for v, array in pairs if v.params[2] == kind), 1)
+    for v, array in zip(fold.variables, arrays, strict=True):
+        if v.variable.kind in (kind, Axis.PAIR):
+            return array.shape[-3 if v.variable.kind == Axis.PAIR and kind == Axis.I else -2]
+    return 1
 
 
 def _counts(
@@ -483,7 +491,9 @@ def _gathered(
     flat = places.reshape((*places.shape[:-2], math.prod(places.shape[-2:]), 1))
     found: list[Array] = []
     for v, array in zip(fold.variables, arrays, strict=True):
-        if v.params[2] == fold.kept:
+        if v.variable.kind == Axis.PAIR:
+            array = _of_pairs(fold, library, array, places)
+        elif v.params[2] == fold.kept:
             array = library.repeated(array, length, -2)
         elif v.params[2] != Axis.PARAMETER:
             missing = len(flat.shape) - len(array.shape)
@@ -496,3 +506,15 @@ def _gathered(
         numbers = library.constants(rows, like), flat
         found += [library.cast(each, library.dtype(like)) for each in numbers]
     return found
+
+
+def _of_pairs(
+    fold: FormulaReduction, library: ArrayOperations, array: Array, places: Array
+) -> Array:
+    """What an array of pairs has at rows r and columns places[..., r, :], row after row."""
+    if fold.kept == Axis.J:
+        array = library.moved(array, -2, -3)
+    missing = len(places.shape) + 1 - len(array.shape)
+    array = array.reshape((*[1] * missing, *array.shape))
+    found = library.taken(array, places.reshape((*places.shape, 1)), -2)
+    return found.reshape((*found.shape[:-3], math.prod(found.shape[-3:-1]), found.shape[-1]))

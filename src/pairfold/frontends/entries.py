@@ -115,14 +115,20 @@ class Entries:
         depth, width = len(b.shape) - 2, self.unknown.dim
         points = list(places) if self.apart else [place // width for place in places]
 
-        def picked(array: Array) -> Array:
-            found = xp.moveaxis(array[..., points, :], -2, 0)
-            batch = found.shape[1:-1]
+        moved = self.unknown.variable.kind
+
+        def picked(array: Array, kind: Axis) -> Array:
+            axis = -3 if kind == Axis.PAIR and moved == Axis.I else -2
+            rest = [slice(None)] * (-1 - axis)
+            found = xp.moveaxis(array[(..., points, *rest)], axis, 0)
+            batch = found.shape[1 : 1 + len(array.shape) - kind.axes]
+            own = [*found.shape[1 + len(batch) :]]
+            own.insert(len(own) + 1 + axis, 1)
             missing = [1] * (depth - len(batch))
-            return found.reshape(len(points), *missing, *batch, 1, found.shape[-1])
+            return found.reshape(len(points), *missing, *batch, *own)
 
         given = [
-            picked(array) if v.params[2] == self.unknown.params[2] else array
+            picked(array, v.variable.kind) if v.variable.kind in (moved, Axis.PAIR) else array
             for v, array in zip(self.fold.variables, args, strict=True)
         ]
         if self.apart:
@@ -140,7 +146,12 @@ class Entries:
         """The diagonal (..., M, E), as a sum over the unknown alone."""
         xp = library.functions()
         depth, width = len(b.shape) - 2, self.unknown.dim
-        given = list(args)
+        given = [
+            xp.moveaxis(xp.diagonal(array, 0, -3, -2), -1, -2)
+            if v.variable.kind == Axis.PAIR
+            else array
+            for v, array in zip(self.fold.variables, args, strict=True)
+        ]
         if self.apart:
             given[self.position] = xp.ones_like(b[..., :1, :]).reshape(-1, width)[:1]
             return xp.broadcast_to(call_fold(self._own(), given, library.name, **call), b.shape)
@@ -155,7 +166,7 @@ class Entries:
             moved, kept = self.unknown.params[2], self.fold.kept
             variables = [
                 variable(v.params[0], v.dim, kept)
-                if v.params[2] == moved and n != self.position
+                if v.variable.kind in (moved, Axis.PAIR) and n != self.position
                 else v
                 for n, v in enumerate(self.fold.variables)
             ]

@@ -179,7 +179,7 @@ def explain_joint(
     pairs = None if ranges is None else checked_ranges(ranges)
     given: Sequence[Array] = [
         stand_in(
-            [_LARGE] * (v.params[2] != Axis.PARAMETER) + [v.params[1]],
+            [_LARGE] * (v.variable.kind.axes - 1) + [v.dim],
             "float16" if DTYPES[dtype].half else dtype,
         )
         for v in fold.variables

@@ -83,11 +83,11 @@ def _category(output: str) -> tuple[int, int]:
     """(0 for i or 1 for j, dimension) of the alias of a result."""
     (declared,) = parse_aliases([output]).variables
     _, dim, kind = declared.params
-    if kind == Axis.PARAMETER:
+    if kind not in (Axis.I, Axis.J):
         raise FormulaError(
             "a result is indexed by i or by j",
             where=output,
-            found="a parameter",
+            found=kind.says,
             hint=f"Vi({dim}), one row per i, or Vj({dim})",
         )
     return int(kind), dim

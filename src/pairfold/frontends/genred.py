@@ -43,7 +43,7 @@ class Genred:
     Args:
         formula: what to reduce, for example `"Square(p-a)*Exp(x+y)"`.
         aliases: one declaration per array, for example `["x = Vi(3)", "y = Vj(3)"]`: `Vi(d)` is
-            indexed by i, `Vj(d)` by j, `Pm(d)` by neither.
+            indexed by i, `Vj(d)` by j, `Pm(d)` by neither, `Vij(d)` by both.
         reduction_op: the name of a reduction: "Sum", "LogSumExp", "ArgKMin" ...; all of them are
             in the documentation of operations and reductions.
         axis: the index that is reduced: 0 for i (one row per j), 1 for j (one row per i).
@@ -147,9 +147,10 @@ class Genred:
 
         Args:
             args: one array per variable: `Vi(d)`: (..., M, d); `Vj(d)`: (..., N, d);
-                `Pm(d)`: (..., d). The last axis may be left out where d is 1; a parameter is then
-                a number or an array without axes. Leading batch axes broadcast. Any strides;
-                float32, float64, float16 or bfloat16 (the latter two are computed with in float32).
+                `Pm(d)`: (..., d); `Vij(d)`: (..., M, N, d). The last axis may be left out where d
+                is 1; a parameter is then a number or an array without axes. Leading batch axes
+                broadcast. Any strides; float32, float64, float16 or bfloat16 (the latter two are
+                computed with in float32).
             backend: "auto": the device that holds the arrays; "CPU"; "GPU": arrays of the host
                 are copied to a GPU, in slabs where they do not fit, and the results back.
                 PyKeOps' longer names, as "GPU_1D", mean "GPU".

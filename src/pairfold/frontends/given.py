@@ -203,8 +203,8 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
     batches: list[Shape] = []
     depth = 0
     for place, (node, shape) in enumerate(zip(variables, shapes, strict=True)):
-        _, dim, kind = node.params
-        own = 1 if kind == Axis.PARAMETER else 2
+        _, dim, kind = node.variable
+        own = kind.axes
         if len(shape) < own or shape[-1] != dim:
             if dim == 1 and len(shape) >= own - 1:
                 short.append(place)
@@ -212,7 +212,7 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
                     rows.setdefault(kind, shape[0])
             continue
         depth = max(depth, len(shape) - own)
-        if dim == 1 and len(shape) > 1:
+        if dim == 1 and len(shape) > 1 and kind != Axis.PAIR:
             unsure.append(place)
             continue
         batches.append(shape[:-own])
@@ -236,8 +236,8 @@ def lacking(variables: Sequence[Node], shapes: Sequence[Shape]) -> list[int]:
 
 def _confirmed(node: Node, shape: Shape, rows: dict[Axis, int], depth: int) -> bool:
     """Whether other arguments have the batch axes, or the rows, that an array would have."""
-    kind = node.params[2]
-    batch = len(shape) - (0 if kind == Axis.PARAMETER else 1)
+    kind = node.variable.kind
+    batch = len(shape) + 1 - kind.axes
     return batch <= depth or (kind in rows and rows[kind] == shape[-1])
 
 

@@ -294,7 +294,7 @@ def _chosen_pairs(tensor: _T, keys: dict[Axis, object]) -> _T:
         size = tensor.ni if kind == Axis.I else tensor.nj
         if _is_all(key):
             continue
-        leaves = [leaf for leaf in tensor.leaves if leaf.kind == kind]
+        leaves = [leaf for leaf in tensor.leaves if leaf.kind in (kind, Axis.PAIR)]
         if any(leaf.symbol is not None for leaf in leaves):
             raise ArgumentError(
                 f"rows of an argument that is to come cannot be chosen: it is indexed by "
@@ -313,6 +313,12 @@ def _chosen_pairs(tensor: _T, keys: dict[Axis, object]) -> _T:
         places[kind] = _places(tensor.library, like, size, key, kind)
 
     def part(leaf: Leaf) -> Leaf:
+        if leaf.kind == Axis.PAIR:
+            owner = leaf.owner
+            for place, kind in enumerate((Axis.I, Axis.J)):
+                if kind in places:
+                    owner = owner[(..., places[kind], *[_ALL] * (2 - place))]
+            return leaf.of_owner(owner)
         if leaf.kind not in places:
             return leaf
         assert leaf.form is not None

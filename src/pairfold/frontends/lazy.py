@@ -48,6 +48,8 @@ _T = TypeVar("_T", bound="Tensor")
 _SHARED = ("library", "real_dtype", "ni", "nj", "backend", "ranges")
 
 _LONG = 160  # characters of a formula that are shown in one line
+# Numbers beside which a formula stays what it is: one for all pairs, or for each.
+_BESIDE = (Axis.PARAMETER, Axis.PAIR)
 # Operations whose result has one component, whatever their operand has.
 _ENDS = {"Sum", "Max", "Min", "ArgMax", "ArgMin"}
 
@@ -127,11 +129,13 @@ class Tensor(Foreign):
     def _set_array_leaf(self, leaf: Leaf) -> None:
         """The leaf of an array, and the sizes of that."""
         shape = tuple(leaf.array.shape)
-        self.batch = shape[: -1 if leaf.kind == Axis.PARAMETER else -2]
+        self.batch = shape[: -leaf.kind.axes]
         if leaf.kind == Axis.I:
             self.ni = shape[-2]
         elif leaf.kind == Axis.J:
             self.nj = shape[-2]
+        elif leaf.kind == Axis.PAIR:
+            self.ni, self.nj = shape[-3:-1]
         self._set_leaf(leaf)
 
     def _checked_dtype(self, x: Array, pairs: bool) -> str:
@@ -175,8 +179,10 @@ class Tensor(Foreign):
         dtype = library.dtype(x)
         weak = dtype in SUPPORTED and not len(x.shape)
         if dtype != self.real_dtype and (weak or dtype == "bool" or dtype in WHOLE):
-            return library.cast(x, self.real_dtype)
-        return x
+            x = library.cast(x, self.real_dtype)
+        # Beside numbers (M, N), an array (M, N) is one of pairs, as it is everywhere.
+        alike = not self.batch and self.ndim == 1 and tuple(x.shape) == (self.ni, self.nj)
+        return x[:, :, None] if alike else x
 
     # -- sizes ----------------------------------------------------------------------------------
 
@@ -451,10 +457,13 @@ def _check_common(name: str, first: Tensor, second: Tensor) -> None:
         names = ["a", "b"]
     if name in ("ni", "nj"):
         rows, index, other = ("rows", "i", "Vj") if name == "ni" else ("columns", "j", "Vi")
+        pairs = next((leaf for leaf in leaves if leaf and leaf.kind == Axis.PAIR), None)
         raise ShapeError(
             f"{values[0]} and {values[1]} {rows} cannot be combined: both are indexed by {index}",
             found=found,
-            hint=f"did you mean {other}(...) for one of them? Vi(x) and Vj(y) make all pairs",
+            hint=f"did you mean {other}(...) for one of them? Vi(x) and Vj(y) make all pairs"
+            if pairs is None
+            else f"{_named(pairs)}[..., None], if its last two axes are i and j",
         )
     if name == "real_dtype":
         raise DTypeError(
@@ -480,21 +489,20 @@ def _check_common(name: str, first: Tensor, second: Tensor) -> None:
 
 def _example(tensor: Tensor, name: str) -> Leaf | None:
     """An array of a tensor that gave it a size, dtype or library."""
-    kinds = {"ni": (Axis.I,), "nj": (Axis.J,)}.get(name, tuple(Axis))
+    kinds = {"ni": (Axis.I, Axis.PAIR), "nj": (Axis.J, Axis.PAIR)}.get(name, tuple(Axis))
     if name in ("ranges", "backend"):
         return None
     return next((leaf for leaf in tensor.leaves if leaf.given and leaf.kind in kinds), None)
 
 
 def _named(leaf: Leaf) -> str:
-    return {Axis.I: "x", Axis.J: "y", Axis.PARAMETER: "p"}[leaf.kind]
+    return {Axis.I: "x", Axis.J: "y", Axis.PARAMETER: "p", Axis.PAIR: "b"}[leaf.kind]
 
 
 def _array_text(leaf: Leaf) -> str:
     library = library_from(leaf.owner)
-    what = {Axis.I: "indexed by i", Axis.J: "indexed by j", Axis.PARAMETER: "a parameter"}
     dtype, shape = library.dtype(leaf.owner), tuple(leaf.owner.shape)
-    return f"{library.words.one} of shape {shape}, {dtype}, {what[leaf.kind]}"
+    return f"{library.words.one} of shape {shape}, {dtype}, {leaf.kind.says}"
 
 
 def is_scalar(node: Node) -> bool:
@@ -508,7 +516,7 @@ def is_scalar(node: Node) -> bool:
         found = todo.pop()
         if found.op.name in _ENDS and found.args[0].dim > 1:
             ends = True
-        elif found.op.name == "Var" and found.params[2] == Axis.PARAMETER and found.dim == 1:
+        elif found.op.name == "Var" and found.dim == 1 and found.variable.kind in _BESIDE:
             continue
         elif found.op.elementwise or found.op.name == "Constant":
             todo += [arg for arg in found.args if arg not in seen]
@@ -525,13 +533,7 @@ def _by_shape(shape: tuple[int, ...]) -> Axis:
         return Axis.PARAMETER
     if columns == 1:
         return Axis.I
-    if rows == 1:
-        return Axis.J
-    raise ShapeError(
-        "an array with three axes or more must be indexed by i or by j, not by both",
-        found=f"shape {shape}",
-        hint="x[:, None, :] for i, of shape (M, 1, D); y[None, :, :] for j, of shape (1, N, D)",
-    )
+    return Axis.J if rows == 1 else Axis.PAIR
 
 
 def _by_axis(shape: tuple[int, ...], axis: int | None) -> Axis:
@@ -540,7 +542,7 @@ def _by_axis(shape: tuple[int, ...], axis: int | None) -> Axis:
             raise OptionError(
                 "an array with two axes needs axis=0 (indexed by i) or axis=1 (by j)",
                 found=f"axis={axis!r}, shape {shape}",
-                hint="LazyTensor(x, axis=0), Vi(x) or x[:, None, :]",
+                hint="LazyTensor(x, axis=0), Vi(x) or x[:, None, :]; Vij(x), if they are i and j",
             )
         if axis == 2 and shape[0] != 1:
             raise ShapeError(
@@ -610,10 +612,11 @@ def symbol_leaf(x: tuple[int, ...], pairs: bool = False) -> Leaf:
         ArgumentError: another tuple.
     """
     whole = len(x) == 3 and all(isinstance(n, (int, np.integer)) for n in x)
-    if not whole or x[0] < 0 or x[1] < 1 or x[2] not in (0, 1, 2):
+    if not whole or x[0] < 0 or x[1] < 1 or x[2] not in (0, 1, 2, 3):
         raise ArgumentError(
             "a symbol is a tuple (position, dim, category)",
             found=repr(x),
-            hint="(0, 3, 0): argument 0, dimension 3, indexed by i; category 1: by j; 2: parameter",
+            hint="(0, 3, 0): argument 0, dimension 3, indexed by i; category 1: by j; 2: "
+            "parameter; 3: indexed by i and j",
         )
     return Leaf(Axis(x[2]), int(x[1]) * (2 if pairs else 1), symbol=int(x[0]), pairs=pairs)

@@ -181,7 +181,7 @@ def _right_hand_side(other: object) -> tuple[Leaf, bool]:
     """b as a leaf indexed by i or j, and whether it was a plain vector."""
     if isinstance(other, Tensor):
         leaf = other.leaves[0] if len(other.leaves) == 1 else None
-        if leaf is None or other.node is not leaf.node or leaf.kind == Axis.PARAMETER:
+        if leaf is None or other.node is not leaf.node or leaf.kind not in (Axis.I, Axis.J):
             raise ArrayTypeError(
                 "b must be an array or a variable", found=repr(other), hint="Vi(b) or Vj(b)"
             )

@@ -10,7 +10,7 @@ out below are those whose arguments need more than a row says.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, cast, overload
 
 import numpy as np
 
@@ -52,6 +52,7 @@ from .typed import RealMethods, binary, scaling
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..core.library import Array
     from .complextensor import ComplexLazyTensor
     from .foreign import Lazy
 
@@ -66,10 +67,10 @@ class LazyTensor(Summaries, RealMethods):
     """An array (..., M, N, D) that is a formula of arrays, computed only when it is reduced.
 
     Args:
-        x: an array (..., M, 1, D), indexed by i; (..., 1, N, D), by j; (..., 1, 1, D), a parameter;
-            with two axes, (M, D) and axis=0 or (N, D) and axis=1; a vector, a number or a list of
-            numbers, a parameter; an int, a constant of the formula; a tuple (position, dim,
-            category), an argument to be given later.
+        x: an array (..., M, 1, D), indexed by i; (..., 1, N, D), by j; (..., M, N, D), by both;
+            (..., 1, 1, D), a parameter; with two axes, (M, D) and axis=0 or (N, D) and axis=1; a
+            vector, a number or a list of numbers, a parameter; an int, a constant of the formula; a
+            tuple (position, dim, category), an argument to be given later.
         axis: the index of an array with two axes.
         is_complex: a tensor of complex numbers, also where x does not show it.
 
@@ -661,3 +662,31 @@ def Pm(x_or_ind: object, dim: int | None = None) -> LazyTensor:
         ArrayTypeError, ShapeError, OptionError, ArgumentError: what cannot be one.
     """
     return Var(x_or_ind, dim, 2)
+
+
+def Vij(x_or_ind: object, dim: int | None = None) -> LazyTensor:
+    """A variable of pairs: of an array (..., M, N, D) or (M, N), or an argument of a later call.
+
+    It is read where pairs need it, and never copied as a whole.
+
+    >>> import numpy as np
+    >>> bias = np.array([[0.0, 1.0], [2.0, 3.0]])
+    >>> x = np.array([[1.0], [2.0]])
+    >>> (Vij(bias) * Vj(x)).sum(axis=1).tolist()
+    [[2.0], [8.0]]
+
+    Raises:
+        ArrayTypeError, ShapeError, ArgumentError: what cannot be one.
+    """
+    if dim is not None:
+        return Var(x_or_ind, dim, 3)
+    axes = len(getattr(x_or_ind, "shape", ()))
+    if axes < 2:
+        if not is_array(x_or_ind):
+            check_kind(x_or_ind)
+        raise ShapeError(
+            "an array of pairs has shape (..., M, N, D) or (M, N)",
+            found=f"{axes} axes",
+            hint="Vi(x) or Vj(x) for one number for each row",
+        )
+    return LazyTensor(cast("Array", x_or_ind)[:, :, None] if axes == 2 else x_or_ind)

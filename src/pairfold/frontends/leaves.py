@@ -22,7 +22,7 @@ from ..core.cache import cached
 from ..core.constants import mark
 from ..core.library import Array, Device
 from ..core.node import Axis, Node
-from ..errors import DTypeError
+from ..errors import ArgumentError, DTypeError
 from ..ops.table import variable
 
 _positions = itertools.count(1)
@@ -122,6 +122,21 @@ class Leaf:
         found = (self._array, self.values, self.symbol, self.owner, self.form, self.pairs)
         return Leaf(kind, self.dim, *found)
 
+    def transposed(self) -> Leaf:
+        """The argument of this leaf, an array of pairs, with i and j the other way round.
+
+        Raises:
+            ArgumentError: the array is to come.
+        """
+        if self.form is None:
+            raise ArgumentError(
+                "an array of pairs that is to come cannot be transposed",
+                found=repr(self),
+                hint="the formula written with the other axis: axis=0 in place of axis=1",
+            )
+        axis = len(self.owner.shape) - 3
+        return array_leaf(library_from(self.owner).moved(self.owner, axis, axis + 1), Axis.PAIR)
+
     def of_owner(self, owner: Array) -> Leaf:
         """A leaf of another array of the same shape, seen in the same way.
 
@@ -196,7 +211,7 @@ def viewed(owner: Array, form: Axis) -> Array:
 
 def placed(x: Array, form: Axis) -> Array:
     """An array given as a variable of this kind, as (..., rows, dim), or (..., dim)."""
-    if len(x.shape) >= 3:
+    if len(x.shape) >= 3 and form != Axis.PAIR:
         if form == Axis.I:
             return x[..., 0, :]
         return x[..., 0, :, :] if form == Axis.J else x[..., 0, 0, :]

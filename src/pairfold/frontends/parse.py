@@ -24,12 +24,12 @@ from ..errors import DimError, FormulaError, PairfoldError, UnknownNameError, br
 from ..ops import table
 from ..ops.table import OPERATIONS, Op, Param
 
-KINDS = {"Vi": Axis.I, "Vj": Axis.J, "Pm": Axis.PARAMETER}
+KINDS = {"Vi": Axis.I, "Vj": Axis.J, "Pm": Axis.PARAMETER, "Vij": Axis.PAIR}
 _AXES = {"i": Axis.I, "j": Axis.J}
 _LEGACY = {"Vx": "Vi", "Vy": "Vj"}
 _HIDDEN = frozenset({"Constant"})
 _UNARY, _POWER, _COMPARISON, _WINDOW, _DIGITS = 50, 60, 10, 88, 18
-_FORMS = "'x = Vi(3)', 'y = Vj(3)', 'p = Pm(1)', 'x = Vi(0,3)' or 'Var(0,3,0)'"
+_FORMS = "'x = Vi(3)', 'y = Vj(3)', 'p = Pm(1)', 'b = Vij(1)', 'x = Vi(0,3)' or 'Var(0,3,0)'"
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,10 @@ def _alias(alias: object, place: int) -> tuple[str | None, int, Node]:
     if max(map(len, numbers)) > _DIGITS:
         fault("numbers", f"positions and dimensions have at most {_DIGITS} digits", _FORMS)
     values = [int(number) for number in numbers]
-    if category == "Var" and len(values) == 3 and values[2] <= 2:
+    if category == "Var" and len(values) == 3 and values[2] <= Axis.PAIR:
         position, dim, kind = values[0], values[1], Axis(values[2])
     elif category == "Var":
-        fault("numbers", "Var takes Var(position, dim, category)", "category: 0 (i), 1 (j), 2")
+        fault("numbers", "Var takes Var(position, dim, category)", "0 (i), 1 (j), 2, 3 (i, j)")
     elif category not in KINDS:
         hint = closest(category, [*KINDS, "Var"]) or f"write {_FORMS}"
         fault("type", f"there is no category of variables called {category}", hint)
@@ -221,8 +221,8 @@ class _Literals:
             why = "the position of an argument is at least 0"
         elif dim < 1:
             why = "a vector has at least one component"
-        elif category not in (0, 1, 2):
-            why = "the category of a variable is 0 (indexed by i), 1 (by j) or 2 (parameter)"
+        elif category not in (0, 1, 2, 3):
+            why = "categories are 0 (indexed by i), 1 (by j), 2 (parameter) and 3 (by both)"
         if why is not None:
             raise FormulaError(why, where=_where(text, [span]), hint="Var(position, dim, category)")
         node = table.variable(position, dim, Axis(category))
@@ -689,8 +689,7 @@ class _Parser:
             said = f"{text} has dimension {node.dim}"
             if node.op.name == "Var":
                 position, _, kind = node.params
-                by = "a parameter" if kind == Axis.PARAMETER else f"indexed by {kind.name.lower()}"
-                said += f" (argument {position}, {by})"
+                said += f" (argument {position}, {kind.says})"
             found.append(said)
         if op is not None:
             found += [f"{param.name} = {v}" for param, v in zip(op.params, params, strict=False)]

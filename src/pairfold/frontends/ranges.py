@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..arrays.library import ArrayLibrary
 from ..arrays.registry import LIBRARIES
-from ..core.library import Array
+from ..core.library import Array, NumpyArray
 from ..core.node import Axis
 from ..errors import DTypeError, OptionError, RangeError, ShapeError
 from ..lower.pattern import Pattern
@@ -68,6 +68,21 @@ class Ranges:
         if found is None:
             found = self._patterns[kept] = Pattern(*self.arrays[half])
         return found
+
+    def rectangles(self) -> tuple[NumpyArray, NumpyArray]:
+        """The pairs as rectangles: an interval (R, 2) of rows, and one of columns, each."""
+        blocks, ends, intervals = self.arrays[Ranges.half(Axis.I)]
+        return np.repeat(blocks, np.diff(ends, prepend=0), axis=0), intervals
+
+    def table(self, rows: int, columns: int) -> NumpyArray:
+        """The pairs that are meant, as a table (M, N) of truth values."""
+        (i, stop_i), (j, stop_j) = (pairs.T for pairs in self.rectangles())
+        # Each rectangle begins and ends in four corners; sums along both axes fill it.
+        corners = np.zeros((rows + 1, columns + 1), np.int32)
+        for row, column, value in ((i, j, 1), (stop_i, j, -1), (i, stop_j, -1)):
+            np.add.at(corners, (row, column), value)
+        np.add.at(corners, (stop_i, stop_j), 1)
+        return corners.cumsum(0).cumsum(1)[:rows, :columns] > 0
 
     def counts(self, kept: Axis, i: int, j: int, library: ArrayLibrary, like: Array) -> Array:
         """The number of columns of each row, as an array (rows, 1) of float64 beside another."""

@@ -423,8 +423,9 @@ def _axis(calls: str, specs: Sequence[_Spec], name: str) -> int:
     wanted = Axis.I if name == "ni" else Axis.J
     for leaf in found.leaves:
         for number, x in enumerate(tensors):
-            if leaf.kind == wanted and leaf.owner is x:
-                return 4 * number + (3 if leaf.form == Axis.I and x.dim() > 2 else 2)
+            if leaf.kind in (wanted, Axis.PAIR) and leaf.owner is x:
+                third = leaf.form == Axis.I or (leaf.kind == Axis.PAIR and wanted == Axis.I)
+                return 4 * number + (3 if third and x.dim() > 2 else 2)
     return _ELSEWHERE
 
 

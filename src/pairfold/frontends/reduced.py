@@ -272,7 +272,7 @@ def _unpickled(
 
 def symbols_wanted(symbols: Sequence[Leaf]) -> str:
     """What a call takes: the shape of the array for each symbol."""
-    rows = {Axis.I: "M, ", Axis.J: "N, ", Axis.PARAMETER: ""}
+    rows = {Axis.I: "M, ", Axis.J: "N, ", Axis.PARAMETER: "", Axis.PAIR: "M, N, "}
     parts = [
         f"array {leaf.symbol} of shape (..., {rows[leaf.kind]}{leaf.dim // (1 + leaf.pairs)})"
         for leaf in symbols

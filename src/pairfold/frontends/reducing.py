@@ -497,8 +497,11 @@ class Reducing(Tabled):
     def t(self) -> Self:
         """The transposed matrix: i and j trade places."""
         found = self._like(self.node)
-        swapped = {Axis.I: Axis.J, Axis.J: Axis.I, Axis.PARAMETER: Axis.PARAMETER}
-        leaves = [leaf.of_kind(swapped[leaf.kind]) for leaf in self.leaves]
+        swapped = {**{kind: kind for kind in Axis}, Axis.I: Axis.J, Axis.J: Axis.I}
+        leaves = [
+            leaf.transposed() if leaf.kind == Axis.PAIR else leaf.of_kind(swapped[leaf.kind])
+            for leaf in self.leaves
+        ]
         moved = {old.node: new.node for old, new in zip(self.leaves, leaves, strict=True)}
         moved |= {index_node(axis): index_node(axis.other) for axis in (Axis.I, Axis.J)}
         found.leaves, found.node = tuple(leaves), substitute(self.node, moved)

@@ -23,6 +23,7 @@ from ..arrays.checks import (
     check_dtypes,
     check_out,
     check_shapes,
+    kernel_strides,
     overlap,
 )
 from ..arrays.library import ArrayLibrary, Need
@@ -99,7 +100,7 @@ class Binding:
     count: int
     dtype: str
     out_shapes: tuple[tuple[int, ...], ...]
-    positions: tuple[tuple[int, bool], ...]
+    positions: tuple[tuple[int, Axis], ...]
     # Whether memory holds the values of all arguments as they are; what they need of it, after
     # the results: see `torch_gate.addresses`.
     ready: bool
@@ -276,7 +277,7 @@ class FormulaReduction:
         reduction saves them, then the incoming gradients, one per result.
 
         Rows of the result belong to the argument; for a parameter they are kept as those of this
-        fold and must be summed.
+        fold and must be summed. For an argument of pairs, its formula is the gradient.
         """
         return self.derived(("pull", position), lambda: self._pull_back(position))
 
@@ -289,8 +290,8 @@ class FormulaReduction:
             part = pull_back(formula, [target], gradient)[0]
             if part is not None:
                 total = part if total is None else total + part
-        kind = target.params[2]
-        kept = self.kept if kind == Axis.PARAMETER else kind
+        kind = target.variable.kind
+        kept = kind if kind in (Axis.I, Axis.J) else self.kept
         formula = zero(target.dim) if total is None else total
         return self.with_formula(formula, (*self.variables, *saved, *incoming), "Sum", kept)
 
@@ -529,7 +530,7 @@ class FormulaReduction:
         binding.device = library.device(arrays[0])
         binding.launcher = self.launcher(dtype, options, chosen(options, binding.device))
         binding.positions = tuple(
-            (a.position, self.variables[a.position].params[2] == Axis.PARAMETER)
+            (a.position, self.variables[a.position].variable.kind)
             for a in binding.launcher.kernel.arguments
         )
         binding.ready = all(map(library.is_ready, arrays))
@@ -632,7 +633,7 @@ class FormulaReduction:
         alive: Sequence[Array],
         binding: Binding,
     ) -> tuple[list[Strides], list[tuple[int, ...]]]:
-        """Byte strides of results, then arguments: of rows and components, and of batch axes."""
+        """Byte strides of results, then arguments: those of `Strides`, and of batch axes."""
         batch = binding.sizes.batch
         found: list[Strides] = []
         along: list[tuple[int, ...]] = []
@@ -640,14 +641,13 @@ class FormulaReduction:
             own = library.strides(array)
             found.append((own[-2], own[-1]))
             along.append(own[: len(batch)])
-        for array, (_, parameter) in zip(alive, binding.positions, strict=True):
+        for array, (_, kind) in zip(alive, binding.positions, strict=True):
             own = library.strides(array)
-            found.append((0 if parameter else own[-2], own[-1]))
+            found.append(kernel_strides(kind, own, self.kept))
             if not batch:  # as in most calls, which take microseconds
                 along.append(())
                 continue
-            least = 1 if parameter else 2
-            along.append(aligned_strides(tuple(array.shape), own, least, batch))
+            along.append(aligned_strides(tuple(array.shape), own, kind.axes, batch))
         return found, along
 
     def _offsets(self, binding: Binding, along: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:

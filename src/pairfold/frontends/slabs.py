@@ -66,14 +66,13 @@ class Slabs:
     # -- how much fits --------------------------------------------------------------------------
 
     def bytes(self, cut: Cut) -> tuple[int, int, int]:
-        """Memory for parameters, for what grows with rows, and for columns."""
-        found = {Axis.PARAMETER: 0, Axis.I: 0, Axis.J: 0}
+        """Memory for parameters, for what grows with rows (and columns), and for columns."""
+        found = dict.fromkeys(Axis, 0)
         dtype = self.binding.dtype
         item = DTYPES[dtype].bytes
         for position in self.alive:
             kind, shape = self.kinds[position], tuple(self.arrays[position].shape)
-            own = 1 if kind == Axis.PARAMETER else 2
-            lead = shape[: len(shape) - own]
+            lead = shape[: len(shape) - kind.axes]
             count = math.prod(map(min, lead[::-1], cut.batch[::-1]))
             found[kind] += count * shape[-1] * item
         kept = self.fold.kept
@@ -83,7 +82,8 @@ class Slabs:
             found[kept] += count * width * result_bytes(result.kind, dtype)
         if cut.columns < self.whole.columns:  # states so far, of a slab, and of both
             found[kept] += 3 * count * sum(widths(self.fold)) * result_bytes("state", dtype)
-        return found[Axis.PARAMETER], cut.rows * found[kept], cut.columns * found[reduced]
+        of_rows = cut.rows * (found[kept] + cut.columns * found[Axis.PAIR])
+        return found[Axis.PARAMETER], of_rows, cut.columns * found[reduced]
 
     def cut(self, free: int, ranges: Ranges | None) -> Cut:
         """The largest slabs, by halving, that fit into so much memory.
@@ -147,9 +147,11 @@ class Slabs:
 
             for box in batches:
                 fixed = self._there(box, self._reduced, columns[0]) if len(columns) == 1 else {}
-                fixed.update(self._there(box, Axis.PARAMETER, slice(None)))
+                fixed.update(self._there(box, Axis.PARAMETER))
                 for part in rows:
                     given = {**fixed, **self._there(box, self.fold.kept, part)}
+                    if len(columns) == 1:
+                        given.update(self._pairs(box, part, columns[0]))
                     found = self._folded(given, box, part, columns, ranges, step)
                     for tensor, into in zip(found, results, strict=True):
                         self.back(tensor, into[(*box, part)])
@@ -158,18 +160,22 @@ class Slabs:
     def _reduced(self) -> Axis:
         return Axis.J if self.fold.kept == Axis.I else Axis.I
 
-    def _there(self, box: Sequence[slice], kind: Axis, part: slice) -> dict[int, Array]:
-        """The arguments of a kind, cut, on the device."""
+    def _pairs(self, box: Sequence[slice], rows: slice, columns: slice) -> dict[int, Array]:
+        """The arguments that every pair has, cut, on the device."""
+        cut = (rows, columns) if self.fold.kept == Axis.I else (columns, rows)
+        return self._there(box, Axis.PAIR, *cut)
+
+    def _there(self, box: Sequence[slice], kind: Axis, *cut: slice) -> dict[int, Array]:
+        """The arguments of a kind on the device, cut along batch axes and those of pairs."""
         found: dict[int, Array] = {}
         for position, array in enumerate(self.arrays):
             if self.kinds[position] != kind:
                 continue
-            own = 1 if kind == Axis.PARAMETER else 2
-            lead = tuple(array.shape)[: len(array.shape) - own]
+            lead = tuple(array.shape)[: len(array.shape) - kind.axes]
             repeated = [slice(None)] * max(0, len(lead) - len(box))
             taken = box[max(0, len(box) - len(lead)) :]
             places = [slice(None) if n == 1 else s for n, s in zip(lead[::-1], taken[::-1])][::-1]
-            view = array[(*repeated, *places, *((part,) if own == 2 else ()))]
+            view = array[(*repeated, *places, *cut)]
             if position in self.alive:
                 found[position] = self.there(view)
             else:  # no kernel reads it
@@ -188,7 +194,7 @@ class Slabs:
     ) -> tuple[Array, ...]:
         """The results of some rows, on the device."""
         if len(columns) > 1:
-            return self._in_slabs(given, box, columns, step)
+            return self._in_slabs(given, box, part, columns, step)
         fold = self.fold
         tensors = [given[position] for position in range(len(self.arrays))]
         binding = fold.binding(self.tensors, tensors)
@@ -204,6 +210,7 @@ class Slabs:
         self,
         given: dict[int, Array],
         box: Sequence[slice],
+        rows: slice,
         columns: Sequence[slice],
         step: Callable[[], None],
     ) -> tuple[Array, ...]:
@@ -212,6 +219,7 @@ class Slabs:
         states: States | None = None
         for part in columns:
             here = {**given, **self._there(box, self._reduced, part)}
+            here.update(self._pairs(box, rows, part))
             tensors = [here[position] for position in range(len(self.arrays))]
             found = partial(fold, library, tensors, part.start)
             states = found if states is None else merged(fold, library, states, found)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 from ..arrays.library import ArrayLibrary
 from ..core.library import Array
-from ..core.node import Axis
 from . import derivatives
 from .derivatives import Apply, batch_first
 from .devices import ANY_DEVICE, AUTO, placed
@@ -123,7 +122,7 @@ def batched(
     b, axis = arrays[system.position], axes[1 + system.position]
     depth = len(b.shape) - (axis is not None)  # b has every batch axis
     moved = [
-        batch_first(library, array, axis, depth - (v.params[2] == Axis.PARAMETER))
+        batch_first(library, array, axis, depth + v.variable.kind.axes - 2)
         for array, axis, v in zip(arrays, axes[1:], system.fold.variables, strict=True)
     ]
     if axis is None:

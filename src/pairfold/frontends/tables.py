@@ -106,7 +106,8 @@ def dense(tensor: Tabled, limit: float) -> Result:
     check_size(wanted, limit, tensor, hint)
     found = _on(tensor, *moved_leaves(tensor.node, tensor.leaves, _turned))
     if tensor.ranges is not None:
-        found = _within(found, _pairs(_checked(tensor)))
+        ranges, rows, columns = _checked(tensor)
+        found = _within(found, ranges.table(rows, columns))
     return _numbers(found.reduction("Sum", axis=found.nbatchdims + 1))
 
 
@@ -180,6 +181,8 @@ def _turned(leaf: Leaf) -> Leaf:
         return array_leaf(x[..., :, None, None, :], Axis.J)
     if leaf.kind == Axis.J:
         return array_leaf(x[..., None, :, None, :], Axis.I)
+    if leaf.kind == Axis.PAIR:
+        return array_leaf(x[..., :, :, None, :], Axis.I)
     return array_leaf(x[..., None, None, None, :], Axis.PARAMETER)
 
 
@@ -195,6 +198,11 @@ def _diagonal(tensor: Tabled, method: str) -> Tabled:
         )
 
     def joined(leaf: Leaf) -> Leaf:
+        if leaf.kind == Axis.PAIR:
+            x = placed(leaf.owner, Axis.PAIR)
+            # Every entry whose two numbers are equal.
+            flat = x.reshape((*x.shape[:-3], rows * rows, x.shape[-1]))
+            return array_leaf(flat[..., :: rows + 1, None, :], Axis.I)
         return leaf.of_kind(Axis.I) if leaf.kind == Axis.J else leaf
 
     found = _on(tensor, *moved_leaves(tensor.node, tensor.leaves, joined))
@@ -239,27 +247,10 @@ def _within(tensor: Tabled, mask: NumpyArray) -> Tabled:
     return found
 
 
-def _rectangles(ranges: Ranges) -> tuple[NumpyArray, NumpyArray]:
-    """The pairs of ranges as rectangles: an interval (R, 2) of rows, and one of columns, each."""
-    blocks, ends, intervals = ranges.arrays[Ranges.half(Axis.I)]
-    return np.repeat(blocks, np.diff(ends, prepend=0), axis=0), intervals
-
-
-def _pairs(given: tuple[Ranges, int, int]) -> NumpyArray:
-    """The pairs that ranges mean, as a table (M, N) of truth values."""
-    ranges, rows, columns = given
-    (i, stop_i), (j, stop_j) = (pairs.T for pairs in _rectangles(ranges))
-    # Each rectangle begins and ends in four corners; sums along both axes fill it.
-    corners = np.zeros((rows + 1, columns + 1), np.int32)
-    for row, column, value in ((i, j, 1), (stop_i, j, -1), (i, stop_j, -1), (stop_i, stop_j, 1)):
-        np.add.at(corners, (row, column), value)
-    return corners.cumsum(0).cumsum(1)[:rows, :columns] > 0
-
-
 def _met(given: tuple[Ranges, int, int]) -> NumpyArray:
     """Which entries of the diagonal are among the pairs that ranges mean: (M,)."""
     ranges, rows, _ = given
-    (i, stop_i), (j, stop_j) = (pairs.T for pairs in _rectangles(ranges))
+    (i, stop_i), (j, stop_j) = (pairs.T for pairs in ranges.rectangles())
     start, stop = np.maximum(i, j), np.minimum(stop_i, stop_j)
     some = start < stop
     ends = np.zeros(rows + 1, np.int64)

@@ -317,7 +317,7 @@ def _moved(
 
 def _alias(v: Node) -> str:
     _, dim, kind = v.params
-    return f"{('Vi', 'Vj', 'Pm')[int(kind)]}({dim})"
+    return f"{('Vi', 'Vj', 'Pm', 'Vij')[int(kind)]}({dim})"
 
 
 # ----- the function ------------------------------------------------------------------------------

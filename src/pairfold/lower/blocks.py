@@ -29,6 +29,8 @@ _GROUP = 4  # cells, or blocks, of a group
 _FEW = 2**16  # blocks of cells that are asked one by one
 _AT_ONCE = 2**21  # blocks of cells that are bounded at once
 
+_ANYTHING = Interval(np.asarray(-np.inf), np.asarray(np.inf), np.asarray(True))
+
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
@@ -153,10 +155,11 @@ def joined(answers: Sequence[Answers]) -> Answers:
 
 
 def read_positions(kernel: Kernel) -> frozenset[int]:
-    """The positions of the arguments that a mask depends on."""
+    """The positions of the arguments of rows, columns and none that a mask depends on."""
     assert kernel.keep is not None
     found = (value for value in reachable([kernel.keep]) if value.what == "load")
-    return frozenset(value.loaded.position for value in found)
+    positions = frozenset(value.loaded.position for value in found)
+    return frozenset(n for n in positions if kernel.read_at[n] != PAIR)
 
 
 def _below(kernel: Kernel) -> list[Value]:
@@ -293,6 +296,8 @@ class _Boxes:
         found = self._loads.get((position, component))
         if found is None:
             stage = self.kernel.read_at[position]
+            if stage == PAIR:  # of which nothing is known before it is read
+                return ONCE, [_ANYTHING] * (self.top + 1)
             box = self._box(stage, self._argument(position, component))
             found = self._loads[position, component] = self._leveled(stage, box)
         return found

@@ -39,7 +39,7 @@ def _bounds(kernel: Kernel) -> Bounds:
     slots: dict[int, set[int]] = {}
     for read in kernel.needed(reads, PAIR):
         slot = None if read.kind == "index" else kernel.slot(read, PAIR)
-        if slot is not None:
+        if slot is not None and slot[0] != PAIR:  # of which nothing is assumed
             stage, offset, index = slot
             low, high = (index, index) if isinstance(index, int) else index.bounds
             slots.setdefault(stage, set()).update(range(offset + low, offset + high + 1))
@@ -82,7 +82,8 @@ class _Magnitudes:
         if value.kind != "real":
             return math.inf
         if self.kernel.is_leaf(value, PAIR):
-            return MODERATE
+            # To check numbers of pairs would cost more than it wins.
+            return math.inf if value.stage == PAIR else MODERATE
         if value.what == "result":
             return self._sum(*value.carried)
         # A value that is not a number needs no bound: whatever is made of it is none either.

@@ -161,7 +161,7 @@ def _loads(kernel: Kernel, plan: Plan) -> float:
     """Loads per vector of pairs: what columns hold, rows in loops, and buffers."""
     own, columns = _reads(kernel, ROW), _reads(kernel, COLUMN)
     looped = _component_loops(kernel)
-    kept = 2 * (len(frontier(kernel)) + len(kernel.logits))
+    kept = 2 * (len(frontier(kernel)) + len(kernel.logits)) + _reads(kernel, PAIR)
     if kernel.output_loop is not None:
         kept += len(frontier(kernel)) * kernel.output_loop.n / plan.output_jam
     if plan.lanes == "row":

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..core.dtypes import DTYPES
 from ..ops.reductions import Reduction
 from ..settings import Settings
-from .kernel import COLUMN, ROW, Kernel
+from .kernel import COLUMN, PAIR, ROW, Kernel
 from .schedule import (
     TASKS,
     Accumulation,
@@ -29,6 +29,7 @@ from .schedule import (
 MOST_COMPONENTS = 48
 # The sums of a block of columns should stay in the L2 cache, with much beside them.
 _BLOCK_BYTES = 48 * 1024
+_PAIR_BYTES = 32 * 1024  # of what a tile reads of arrays of pairs for a block
 # Operations written out in the inner loops: each vector of rows has its own copy of the formula.
 _MOST_CODE = 1000
 # Rows that are packed at a time.
@@ -75,6 +76,8 @@ def fused_plan(
     if not block:
         column = kernel.across * plan.width * DTYPES[accumulation.inner].bytes
         block = max(32, min(256, _BLOCK_BYTES // max(1, column)))
+        pairs = kernel.stages[PAIR].size * vectors * plan.width * DTYPES[dtype].bytes
+        block = min(block, max(16, _PAIR_BYTES // pairs)) if pairs else block
     unit = max(plan.width, 8)
     row = max(1, kernel.stages[ROW].size) * vectors * plan.width * DTYPES[dtype].bytes
     return replace(

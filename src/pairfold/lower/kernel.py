@@ -3,7 +3,8 @@
 Every value has a stage: *once* (parameters only), *row* (the kept index), *column* (the reduced
 index) or *pair*. Values below the pair stage that pairs need are *exported*: computed once per
 batch, row or column into numbered slots, so the inner loop holds pair work only. The kernel is the
-common text of all backends; `backends.reference.interpreter` is what it means.
+common text of all backends; `backends.reference.interpreter` is what it means. What pairs read of
+arrays of pairs has slots, too: one of its own for each pair.
 """
 
 from __future__ import annotations
@@ -415,7 +416,8 @@ def lower_all(
     axes = [folded.axis for folded in asked]
     if axes != sorted(axes) or (COLUMN in axes and not fused):
         raise InternalError("rows come first; columns are kept by fused kernels alone")
-    stage_of_kind = {Axis.I: COLUMN, Axis.J: COLUMN, Axis.PARAMETER: ONCE, kept: ROW}
+    stage_of_kind = {Axis.I: COLUMN, Axis.J: COLUMN, Axis.PARAMETER: ONCE, Axis.PAIR: PAIR}
+    stage_of_kind[kept] = ROW
     # The formulas, one after the other, are one vector.
     formula = reduce(OPERATIONS["Concat"], [folded.formula for folded in asked])
     roots = _roots(asked, formula)
@@ -440,7 +442,7 @@ def lower_all(
         kept,
         scalars,
         _arguments(roots, stage_of_kind),
-        {stage: Stage() for stage in (ONCE, ROW, COLUMN)},
+        {stage: Stage() for stage in (ONCE, ROW, COLUMN, PAIR)},
         tuple(outputs),
         tuple(taken),
         output_loop,

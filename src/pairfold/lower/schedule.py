@@ -311,9 +311,9 @@ def _block(
 ) -> int:
     """Columns of a block. `lane`: lanes of a vector, of all vectors, and bytes of a number."""
     width, count, item = lane
-    kept = sum(map(cells, frontier(kernel)))
-    shared = kept + len(kernel.logits)
-    slots = max(1, kernel.stages[COLUMN].size)
+    kept, pairs = sum(map(cells, frontier(kernel))), kernel.stages[PAIR].size
+    shared = kept + len(kernel.logits) + pairs
+    slots = max(1, kernel.stages[COLUMN].size + pairs)
     if options.block or accumulation.every:
         block = options.block or accumulation.every
     elif shared and lanes == "row":
@@ -348,7 +348,7 @@ def make_plan(
     """The plan for many rows and columns, by register and cache budget or as settings force it."""
     item = DTYPES[dtype].bytes
     width = max(1, machine.vector_bytes // item)
-    shared = sum(map(cells, frontier(kernel))) + len(kernel.logits)
+    shared = sum(map(cells, frontier(kernel))) + len(kernel.logits) + kernel.stages[PAIR].size
     lanes = _lanes(shared * width * max(width, 8) * item, options)
     loops = pair_loops(kernel)
     jam = options.column_jam or _jam(loops, machine)

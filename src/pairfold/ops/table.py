@@ -390,7 +390,7 @@ def build(op: Op, *operands: object) -> Node:
         kinds |= arg.kinds
     if op.name == "Var":
         params = Variable(*cast("tuple[int, int, Axis]", params))  # as the row says
-        kinds = 1 << params.kind
+        kinds = Axis(params.kind).bits
     elif op.name == "Ind":
         params = (Axis(params[0]),)
         kinds = 1 << params[0]

@@ -46,7 +46,7 @@ def _positive(dim: int) -> int:
 var = operation(
     "Var",
     "",
-    "Argument number `position`, a vector of `dim` components: row i, row j, or the whole.",
+    "Argument number `position`, a vector of `dim` components: row i, row j, the whole, or (i, j).",
     params=[Param("position", 0), Param("dim", 3), Param("kind", 0)],
     dims=lambda position, dim, kind: _positive(dim),
     derivative="identity with respect to itself",

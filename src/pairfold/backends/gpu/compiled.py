@@ -146,7 +146,7 @@ class Program:
         stored = _POINTERS[self.tiling.stored or self.tiling.dtype]
         found: dict[str, str] = {}
         for name in arguments:
-            if re.fullmatch(r"[xyp]\d+", name):
+            if re.fullmatch(r"[xypz]\d+", name):
                 found[name] = stored
             elif re.fullmatch(r"o\d+", name):
                 found[name] = _RESULTS.get(self.kernel.kinds[int(name[1:])], stored)
@@ -163,7 +163,7 @@ class Program:
 
         arguments = self.source.combine_arguments if combine else self.source.arguments
         # Strides of components are 1 and those of rows anything, as in most programs.
-        ones = {name: 1 for name in arguments if re.fullmatch(r"[xypo]\d+_c", name)}
+        ones = {name: 1 for name in arguments if re.fullmatch(r"[xypzo]\d+_c", name)}
         constants = {**self.constants, **ones}
         signature = {**self._signature(arguments), **dict.fromkeys(constants, "constexpr")}
         which = (

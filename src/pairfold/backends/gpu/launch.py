@@ -21,7 +21,7 @@ from ...lower.tiling import Grid, Tiling, grid, groups_of, tilings
 from ...settings import Settings
 from .compiled import Launched, Program, interpreting, triton
 
-Strides = tuple[int, int]
+Strides = tuple[int, ...]
 
 # What is kept with each launcher: the programs of tilings, and grids for sizes.
 _PROGRAMS, _SIZES = Limit("GPU programs", 4096), Limit("GPU sizes", 4096)
@@ -172,13 +172,14 @@ class GpuLauncher:
         """A fold of these sizes, to be called with arrays of the device.
 
         `strides`: (of rows, of components) in bytes, of the results, then of the arguments in the
-        order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
-        None for a single batch element.
+        order of `kernel.arguments`; what every pair has has one of columns, too. `offsets`: int64
+        array (batches, arrays) of byte offsets, or None for a single batch element.
         """
         items = [result_bytes(kind, self.stored) for kind in self.kernel.kinds]
         items += [DTYPES[self.stored].bytes] * len(self.kernel.arguments)
         given = [
-            (row // item, own // item) for (row, own), item in zip(strides, items, strict=True)
+            tuple(stride // item for stride in own)
+            for own, item in zip(strides, items, strict=True)
         ]
         steps = None if offsets is None else offsets // items
         return GpuCall(self, bound, (rows, columns), given, steps)
@@ -288,10 +289,11 @@ class GpuCall:
             "per_split": parts.per_split,
         }
         values.update(self._tables(program))
-        names = [name for name in program.source.arguments if name[0] in "oxyp"]
+        names = [name for name in program.source.arguments if name[0] in "oxypz"]
         pointers = [name for name in names if name[1:].isdigit()]
-        for name, array, (row, own) in zip(pointers, arrays, self.strides, strict=True):
-            values[name], values[f"{name}_r"], values[f"{name}_c"] = array, row, own
+        for name, array, own in zip(pointers, arrays, self.strides, strict=True):
+            values[name] = array
+            values.update(zip((f"{name}_r", f"{name}_c", f"{name}_j"), own, strict=False))
             if name[0] == "x" and int(name[1:]) in program.source.centres:
                 values[f"centre{name[1:]}"] = self.device.means(array)
         return values

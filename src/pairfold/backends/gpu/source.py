@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ...lower.accumulators import Accumulator
-from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Argument, Kernel
 from ...lower.pattern import ROW_BLOCK_WORDS
 from ...lower.tiling import Tiling
 from .folding import Folding, Foldings, Instance, MaxShifted, TopK, merge_functions
@@ -110,14 +110,20 @@ class _Program:
     # ---- arguments -------------------------------------------------------------------------
 
     def pointers(self) -> list[str]:
-        """Results, then arguments, each with its strides, in elements."""
+        """Results, then arguments, each with its strides, in elements; then those of columns."""
         names: list[str] = []
         for n in range(len(self.kernel.results)):
             names += [f"o{n}", f"o{n}_r", f"o{n}_c"]
         for argument in self.kernel.arguments:
             name = f"{LETTERS[argument.stage]}{argument.position}"
             names += [name, f"{name}_r", f"{name}_c"]
+        for argument in self._of_pairs():
+            names.append(f"{LETTERS[PAIR]}{argument.position}_j")
         return names
+
+    def _of_pairs(self) -> list[Argument]:
+        """The arguments that every pair has: they have a stride of columns, too."""
+        return [argument for argument in self.kernel.arguments if argument.stage == PAIR]
 
     def arguments(self) -> list[str]:
         """All arguments of the program."""
@@ -224,7 +230,7 @@ class _Program:
     def _bases(self) -> None:
         """Where this batch element's arrays begin, and the rows that are read."""
         line = self.text.line
-        names = self.pointers()[::3]
+        names = [name for name in self.pointers() if "_" not in name]
         for n, name in enumerate(names):
             start = f" + tl.load(offsets + batch * {len(names)} + {n})"
             base = name + start * self.tiling.batched
@@ -234,6 +240,8 @@ class _Program:
                 line(f"{name}_at = {base} + r * {name}_r")
             elif kind == LETTERS[ONCE]:
                 line(f"{name}_at = {base}")
+            elif kind == LETTERS[PAIR]:
+                line(f"{name}_of = {base} + r * {name}_r")
             else:
                 line(f"{name}_of = {base}")
 
@@ -296,6 +304,9 @@ class _Program:
             if argument.stage == COLUMN:
                 name = f"{LETTERS[COLUMN]}{argument.position}"
                 line(f"{name}_at = {name}_of + c * {name}_r")
+        for argument in self._of_pairs():
+            name = f"{LETTERS[PAIR]}{argument.position}"
+            line(f"{name}_at = {name}_of + c * {name}_j")
         self.foldings.fold(dict(self.values.prelude))
 
     # ---- what comes out ----------------------------------------------------------------------

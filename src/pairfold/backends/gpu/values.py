@@ -23,7 +23,7 @@ from .text import Printed, Text
 Known = dict[Value, str]
 
 SHAPES = {ONCE: "()", ROW: "(ROWS, 1)", COLUMN: "(1, COLUMNS)", PAIR: "(ROWS, COLUMNS)"}
-LETTERS = {ONCE: "p", ROW: "x", COLUMN: "y"}
+LETTERS = {ONCE: "p", ROW: "x", COLUMN: "y", PAIR: "z"}
 _ROUNDED = {"add", "sub", "apart", "mul", "div", "sqrt", "result", "memory"}
 _OPERATORS = {
     "add": "+", "sub": "-", "apart": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "ne": "!=",
@@ -183,7 +183,9 @@ class Values:
         """Component k of an argument, as a number to compute with."""
         stage = self.stages[position]
         name = f"{LETTERS[stage]}{position}"
-        mask = {ONCE: "", ROW: ", mask=own, other=0.0", COLUMN: self.mask}[stage]
+        inside = " & inside" if self.mask else ""
+        own = f", mask=own{inside if stage == PAIR else ''}, other=0.0"
+        mask = {ONCE: "", ROW: own, COLUMN: self.mask, PAIR: own}[stage]
         shift = "" if k == 0 else f" + {k} * {name}_c"
         read = f"tl.load({name}_at{shift}{mask})"
         return self.text.let(

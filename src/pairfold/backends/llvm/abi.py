@@ -1,7 +1,8 @@
 """The words of the tables that machine code is called with: shared by code generator and caller."""
 
 # The table of arguments: sizes and partition, then addresses, then three words per result and per
-# argument: address, stride of rows, stride of components.
+# argument: address, stride of rows, stride of components. Behind them are three more for each
+# argument that every pair has, of which the second is its stride of columns.
 ROWS, COLUMNS, ROWS_PER_TASK, ROW_BLOCKS, SPLITS, COLUMNS_PER_SPLIT = range(6)
 OFFSETS, PARTIALS = range(6, 8)
 # Set by machine code that meets inputs for which the kernel was not to be rearranged.
@@ -22,7 +23,9 @@ ROWS_AT, COLUMNS_AT, STATE_AT, ONCE_AT = range(20, 24)
 ONCE_LIST, ROWS_LIST, COLUMNS_LIST = range(24, 27)
 # Results and arguments together; how states of no columns are filled in, a list and its length.
 ARRAYS, FILLS, FILL_COUNT = range(27, 30)
-FIRST_RESULT = 30
+# Where the parts of arguments that every pair has are packed, in scratch memory; their list.
+PAIRS_AT, PAIRS_LIST = range(30, 32)
+FIRST_RESULT = 32
 WORDS_PER_ARRAY = 3
 
 # What a task knows of its row block, at the start of its scratch memory: first row, rows, first
@@ -43,7 +46,8 @@ AT_ONCE, SOON = 1, 2
 # A list of what is packed: bytes from a slot to the next; the lanes of which a packed row is made
 # of whole ones; how many arguments, and how many ranges of slots to check. Then of each argument:
 # its word in the table of arguments, its place in that of offsets, its components, the byte where
-# they begin; and of each range: the byte where it begins, its slots.
+# they begin; and of each range: the byte where it begins, its slots. In the list of what every pair
+# has, each argument has one more: its word behind all arrays.
 SPACING, WHOLE, ARGUMENTS, RANGES = range(4)
 LIST_HEAD, ARGUMENT_WORDS, RANGE_WORDS = 4, 4, 2
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ...core.scalars import Loop, Value
-from ...lower.kernel import COLUMN, ONCE, PAIR, ROW
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Argument
 from . import ir
 from .abi import FIRST_ROW
 from .context import Code, Places
@@ -22,7 +22,8 @@ class Slots(NamedTuple):
     """Reads the packed slots of one tile: what is computed once, rows, and columns.
 
     `columns` are the packed columns, as each vector of rows sees them. `picked`, if it is not
-    None, is the address of the numbers of the columns that are folded; else all are.
+    None, is the address of the numbers of the columns that are folded; else all are. `pairs` is
+    what the tile needs of arguments that every pair has: see `pairs`.
     """
 
     code: Code
@@ -30,6 +31,7 @@ class Slots(NamedTuple):
     rows: ir.Value
     columns: Sequence[ir.Value] = ()
     picked: ir.Value | None = None
+    pairs: ir.Value | None = None
 
     def column(self, at: ir.Value, u: int) -> ir.Value:
         """The number in the block of column u of a jam, where lanes are rows."""
@@ -45,6 +47,8 @@ class Slots(NamedTuple):
         flow, b, item, simd, plan = code.flow, code.builder, code.item, code.simd, code.plan
 
         def leaf(where: int, offset: int, index: ir.Value, key: Key) -> ir.Value:
+            if where == PAIR:
+                return flow.load(simd.type, self.of_pair(at, offset, index, key), 4)
             slot = b.add(i64(offset), index)
             if where == ONCE:
                 address = flow.at(self.once, flow.times(slot, item))
@@ -64,6 +68,24 @@ class Slots(NamedTuple):
             return flow.load(simd.type, flow.at(self.columns[0], b.add(place, shift)), 4)
 
         return leaf
+
+    def of_pair(self, at: ir.Value, offset: int, index: ir.Value, key: Key) -> ir.Value:
+        """Where a component of what an instance's pairs have is; `offset`: its argument's slot."""
+        code = self.code
+        flow, b, plan = code.flow, code.builder, code.plan
+        assert self.pairs is not None
+        if code.row_major:
+            dim = next(a.dim for a in code.kernel.arguments if self._is_at(a, offset))
+            first = b.add(flow.times(self.column(at, key[0]), dim), i64(offset * plan.block))
+            place = flow.times(b.add(first, index), plan.lane_count)
+        else:
+            place = b.add(flow.times(b.add(i64(offset), index), plan.block), at)
+        place = flow.times(place, code.item)
+        return flow.at(self.pairs, b.add(place, i64(code.vector(key))))
+
+    def _is_at(self, argument: Argument, offset: int) -> bool:
+        raw = self.code.kernel.stages[PAIR].raw
+        return argument.stage == PAIR and raw[argument.position] == offset
 
     def inner_leaf(self, at: ir.Value) -> Leaf:
         """The slots in the dtype of accumulators."""
@@ -258,7 +280,7 @@ def open_block(
     if code.context.spread:
         for _ in range(1, code.plan.vectors):
             columns.append(code.flow.opaque(columns[-1]))
-    slots = Slots(code, places["once"], rows, columns)
+    slots = Slots(code, places["once"], rows, columns, pairs=places.get("pairs"))
     emitter = code.emitter(PAIR, scratch)
     row = _first_row(code, places, scratch, rows)
     return Block(code, slots, emitter, state, count, base, code.plan.vectors, row, tested)

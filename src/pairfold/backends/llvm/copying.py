@@ -7,7 +7,8 @@ Packed memory is [slot][lane], `spacing` bytes from one slot to the next. A row 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import NamedTuple
 
 from ...lower.bounds import MODERATE
 from . import ir
@@ -133,6 +134,28 @@ def _vectors(body: Body, width: int) -> Generator[tuple[ir.Value, ir.Value, ir.V
         rows.next = [flow.at(rows.values[0], apart)]
 
 
+def adjacent(format: Format) -> RuntimeFunction:
+    """adjacent(source, step, dim, count, group, raw, apart, spacing): whole vectors of rows.
+
+    One group of rows that are one after the other; its components are `step` bytes apart.
+    """
+    return RuntimeFunction("adjacent", _VECTORS, _VOID, _adjacent, format.machine, format)
+
+
+def _adjacent(body: Body, own: RuntimeFunction) -> None:
+    source, step, dim, count, _, raw, _, spacing = body.given
+    this = _Numbers(body, own)
+    flow, b, kind = this.flow, this.builder, ir.VectorType(this.storage.element, this.width)
+    with flow.loop(i64(0), dim, 1, [source, raw], name="components") as component:
+        here, slot = component.values
+        with flow.loop(i64(0), b.and_(count, i64(-this.width)), this.width, name="vectors") as lane:
+            value = flow.load(kind, flow.at(here, flow.times(lane.index, this.stored)), 1)
+            to = flow.at(slot, flow.times(lane.index, this.item))
+            flow.store(this.storage.opened(b, value), to, 4)
+        component.next = [flow.at(here, step), flow.at(slot, spacing)]
+    body.done()
+
+
 def can_transpose(format: Format) -> bool:
     """Whether vectors are long enough for `transpose`."""
     return format.width >= _SHORT // format.item
@@ -214,26 +237,28 @@ def pack(format: Format, dims: Iterable[int]) -> RuntimeFunction:
     the one before. Lanes beyond the last row repeat it, up to whole vectors, as many as the list
     says. `dims`: the components that arguments may have.
     """
+    parts = splitting(format, dims)
+    detail, inner = tuple(parts), (copy(format), *parts.values())
+    return RuntimeFunction(
+        "pack", PACKING, _VOID, _pack, format.machine, format, detail, inner, rare=True
+    )
+
+
+def splitting(format: Format, dims: Iterable[int]) -> dict[int, RuntimeFunction]:
+    """What copies whole vectors of rows of these numbers of components; 0: of many."""
+    dims = [*dims]
     split_by = {dim for dim in dims if 2 <= dim <= MOST_SPLIT}
     if can_transpose(format) and any(dim > MOST_SPLIT for dim in dims):
         split_by.add(0)
-    detail = tuple(sorted(split_by))
-    parts = [transpose(format) if dim == 0 else split(format, dim) for dim in detail]
-    kinds, inner = PACKING, (copy(format), *parts)
-    return RuntimeFunction(
-        "pack", kinds, _VOID, _pack, format.machine, format, detail, inner, rare=True
-    )
+    return {dim: split(format, dim) if dim else transpose(format) for dim in sorted(split_by)}
 
 
 def _pack(body: Body, own: RuntimeFunction) -> None:
     assert own.format is not None
     args, batch, start, count, group, destination, apart, given = body.given
-    flow, b, module = body.flow, body.builder, body.function.module
-    copying, *splitting = (part.declared(module) for part in own.parts)
-    stored = own.format.storage.item
+    flow, b = body.flow, body.builder
     spacing, whole = flow.word(given, SPACING), flow.word(given, WHOLE)
     arrays = b.mul(batch, flow.word(args, ARRAYS))
-    even = b.or_(b.sub(whole, i64(1)), i64(own.format.width - 1))
     with flow.loop(i64(0), flow.word(given, ARGUMENTS), name="arguments") as each:
         entry = flow.at(given, i64(8 * LIST_HEAD))
         entry = flow.at(entry, flow.times(each.index, 8 * ARGUMENT_WORDS))
@@ -243,25 +268,66 @@ def _pack(body: Body, own: RuntimeFunction) -> None:
         array = flow.at(args, flow.times(word, 8))
         stride, step = flow.word(array, 1), flow.word(array, 2)
         source = flow.at(flow.at(flow.pointer(array, 0), offset), b.mul(start, stride))
-        to, done = flow.at(destination, raw), i64(0)
-        together = b.icmp_signed("==", step, i64(stored))
-        for known, function in zip(own.detail, splitting, strict=True):
-            if known == 0:
-                fits = b.icmp_signed(">", dim, i64(MOST_SPLIT))
-            else:
-                packed = b.icmp_signed("==", stride, i64(known * stored))
-                fits = b.and_(b.icmp_signed("==", dim, i64(known)), packed)
-            fits = b.and_(fits, together)
-            with flow.when(fits):
-                b.call(function, [source, stride, dim, count, group, to, apart, spacing])
-            done = b.select(fits, i64(-1), done)
-        left = b.or_(b.xor(done, i64(-1)), b.and_(b.or_(count, group), even))
-        components = b.select(b.icmp_signed("==", left, i64(0)), i64(0), dim)
-        with flow.loop(i64(0), components, 1, [source, to], name="components") as component:
-            row, slot = component.values
-            b.call(copying, [row, stride, done, count, group, whole, slot, apart])
-            component.next = [flow.at(row, step), flow.at(slot, spacing)]
+        to = flow.at(destination, raw)
+        numbers = Numbers(source, stride, step, dim, count, group, to, whole, spacing, apart)
+        copy_components(body, own, own.detail, numbers)
     body.done()
+
+
+class Numbers(NamedTuple):
+    """Components of rows of an array, and the packed memory that they go to.
+
+    `dim` components, `step` bytes apart, of `rows` rows, `stride` bytes apart; `group` of them go
+    together to slots from `to` on that are `spacing` bytes apart, each group `apart` bytes after
+    the one before. Lanes are filled up to multiples of `whole`.
+    """
+
+    source: ir.Value
+    stride: ir.Value
+    step: ir.Value
+    dim: ir.Value
+    rows: ir.Value
+    group: ir.Value
+    to: ir.Value
+    whole: ir.Value
+    spacing: ir.Value
+    apart: ir.Value = i64(0)
+
+
+def copy_components(
+    body: Body, own: RuntimeFunction, split_by: Sequence[int], numbers: Numbers
+) -> None:
+    """Pack all components of some rows.
+
+    `own`, the function being written, has `copy` and what copies whole vectors of rows for parts:
+    `splitting` for numbers of components in `split_by`, `adjacent` for 1.
+    """
+    assert own.format is not None
+    source, stride, step, dim, count, group, to, whole, spacing, apart = numbers
+    flow, b, module = body.flow, body.builder, body.function.module
+    copying, *splitters = (part.declared(module) for part in own.parts)
+    stored, done = own.format.storage.item, i64(0)
+    even = b.or_(b.sub(whole, i64(1)), i64(own.format.width - 1))
+    together = b.icmp_signed("==", step, i64(stored))
+    for known, function in zip(split_by, splitters, strict=True):
+        if known == 0:
+            fits = b.icmp_signed(">", dim, i64(MOST_SPLIT))
+        elif known == 1:
+            fits = b.icmp_signed("==", stride, i64(stored))
+        else:
+            packed = b.icmp_signed("==", stride, i64(known * stored))
+            fits = b.and_(b.icmp_signed("==", dim, i64(known)), packed)
+        fits = fits if known == 1 else b.and_(fits, together)
+        with flow.when(fits):
+            between = step if known == 1 else stride
+            b.call(function, [source, between, dim, count, group, to, apart, spacing])
+        done = b.select(fits, i64(-1), done)
+    left = b.or_(b.xor(done, i64(-1)), b.and_(b.or_(count, group), even))
+    components = b.select(b.icmp_signed("==", left, i64(0)), i64(0), dim)
+    with flow.loop(i64(0), components, 1, [source, to], name="components") as component:
+        row, slot = component.values
+        b.call(copying, [row, stride, done, count, group, whole, slot, apart])
+        component.next = [flow.at(row, step), flow.at(slot, spacing)]
 
 
 def rounded_up(body: Body, count: ir.Value, unit: ir.Value) -> ir.Value:

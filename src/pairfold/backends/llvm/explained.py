@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...core.dtypes import DTYPES
 from ...core.scalars import STAGES
 from ...lower.cost import Estimate, registers
-from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.pattern import sparse_partition
 from ...lower.schedule import Plan, frontier
 from ...settings import Settings
@@ -146,6 +146,7 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
     else:
         parts = sparse_partition(plan, pattern, rows, batches)
     reread = kernel.stages[COLUMN].raw_size * DTYPES[dtype].bytes / parts.rows_per_task
+    reread += kernel.stages[PAIR].size * DTYPES[dtype].bytes
     return Explanation(
         subject,
         stages=_stages(kernel, subject),
@@ -167,15 +168,12 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
 def _stages(kernel: Kernel, subject: Subject) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for stage in (ONCE, ROW, COLUMN):
-        names = [
-            f"{subject.names.get(a.position, f'#{a.position}')}[{a.dim}]"
-            for a in kernel.arguments
-            if a.stage == stage
-        ]
+        names = _arguments(kernel, subject, stage)
         counted = Counter(value.what for value in kernel.stages[stage].computed)
         names += [f"{what} x{count}" for what, count in counted.items()]
         found[STAGES[stage]] = names
-    found["pair"] = [f"{what} x{count}" for what, count in operations(kernel).items()]
+    found["pair"] = _arguments(kernel, subject, PAIR)
+    found["pair"] += [f"{what} x{count}" for what, count in operations(kernel).items()]
     if kernel.output_loop is not None:
         found["shared"] = [value.what for value in frontier(kernel)]
     found["leaves"] = (
@@ -184,6 +182,15 @@ def _stages(kernel: Kernel, subject: Subject) -> dict[str, list[str]]:
         else []
     )
     return found
+
+
+def _arguments(kernel: Kernel, subject: Subject, stage: int) -> list[str]:
+    """The arguments that a stage reads, and their components."""
+    return [
+        f"{subject.names.get(a.position, f'#{a.position}')}[{a.dim}]"
+        for a in kernel.arguments
+        if a.stage == stage
+    ]
 
 
 # Comments begin with one of these; on AArch64 "#12" is a number.

@@ -303,7 +303,11 @@ class FusedTasks:
                 rows = code.part(scratch, "rows")
                 with flow.loop(i64(0), tiles, name="tiles") as tile:
                     where = code.tile_rows(rows, tile.index), code.tile_state(own, tile.index)
-                    valid = b.sub(here, flow.times(tile.index, lanes))
+                    done = flow.times(tile.index, lanes)
+                    valid = b.sub(here, done)
+                    if task.parts.pairs:
+                        begin = flow.sum(first, group, done)
+                        task.pairs((begin, flow.minimum(valid, i64(lanes))), (base, columns))
                     b.call(self.tile, [scratch, *where, columns, base, valid])
                 shift = flow.times(b.sub(base, start), self.context.layout.outer_item)
                 b.call(self.gather, [scratch, columns, flow.at(sums, shift), sizes.stride])

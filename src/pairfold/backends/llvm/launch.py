@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .native import Native
     from .xla_target import XlaTarget
 
-Strides = tuple[int, int]
+Strides = tuple[int, ...]
 
 # What is kept with each launcher: the plans thought of for sizes, the code of plans, and its tasks.
 _PLANS, _CODES, _SIZES = Limit("plans", 4096), Limit("compiled plans", 4096), Limit("sizes", 4096)
@@ -115,8 +115,7 @@ class Call:
     ) -> None:
         self.launcher, self.bound, self.alive = launcher, bound, alive
         self.sizes = words[ROWS], words[COLUMNS]
-        pairs = zip(words[FIRST_RESULT + 1 :: 3], words[FIRST_RESULT + 2 :: 3], strict=True)
-        self.strides: list[Strides] = list(pairs)
+        self.strides: list[Strides] = []
         self.table = ctypes.c_int64 * len(words)
         self.words = bytes(self.table(*words))
         self.left = self._left()
@@ -262,8 +261,8 @@ class Launcher:
         """A fold of these sizes, to be called with addresses.
 
         `strides`: (of rows, of components) in bytes, of the results, then of the arguments in the
-        order of `kernel.arguments`. `offsets`: int64 array (batches, arrays) of byte offsets, or
-        None for a single batch element.
+        order of `kernel.arguments`; what every pair has has one of columns, too. `offsets`: int64
+        array (batches, arrays) of byte offsets, or None for a single batch element.
         """
         if columns > _MOST_LISTED and self.kernel.lists and self.dtype == "float32":
             raise UnsupportedError(
@@ -283,9 +282,14 @@ class Launcher:
             words[SPARSE_ROW_BLOCKS] = row_blocks.ctypes.data
             words[PATTERN_BLOCKS] = len(row_blocks)
             words[INTERVALS] = bound.pattern.intervals.ctypes.data
-        for pair in strides:
-            words += (0, *pair)
-        return self.calls(self, bound, words, (offsets, row_blocks))
+        for own in strides:
+            words += (0, *own[:2])
+        for own in strides:
+            if len(own) > 2:
+                words += (0, own[2], 0)
+        call = self.calls(self, bound, words, (offsets, row_blocks))
+        call.strides += strides
+        return call
 
     def unrearranged(self, call: Call) -> Call:
         """The same without rearrangement or assumption: inf, NaN, huge exponents in each term."""

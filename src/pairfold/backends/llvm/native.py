@@ -28,6 +28,7 @@ from .abi import FILL_WORDS
 from .empty import empty_states
 from .machine import new_target_machine, target_machine
 from .packing import packing_list
+from .pairs import pair_list
 from .probe import write_probe
 from .program import Program, write
 from .runtime import RuntimeFunction, shared_module
@@ -133,6 +134,9 @@ class Native:
         self.lists.append((ctypes.c_int64 * len(fills))(*fills))
         self.words.append(len(kernel.results) + len(kernel.arguments))
         self.words += ctypes.addressof(self.lists[-1]), len(fills) // FILL_WORDS
+        pairs = pair_list(kernel, plan)
+        self.lists.append((ctypes.c_int64 * len(pairs))(*pairs))
+        self.words += self.layout.offset.get("pairs", 0), ctypes.addressof(self.lists[-1])
         self._code: Cache[Entry] = Cache(_CODE)
         self._seconds = 0.0
         # What XLA calls, and whether that may bail out: see `xla_target`.

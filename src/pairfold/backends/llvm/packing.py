@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...core.dtypes import DTYPES
-from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.schedule import Plan
 from . import ir
 from .abi import ARGUMENT_WORDS, FIRST_RESULT, LIST_HEAD, RANGE_WORDS, WORDS_PER_ARRAY
@@ -19,6 +19,7 @@ from .context import Code, Context
 from .copying import excessive, moderate, pack
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import i64
+from .pairs import pack_pairs
 
 
 def packing_list(kernel: Kernel, plan: Plan, stage: int) -> list[int]:
@@ -57,6 +58,9 @@ class Packing:
         checked = any(self.kernel.bounds.slots.get(stage, ()) for stage in stages)
         self.check = context.link(moderate(self.format)) if checked else None
         context.bails_out |= checked
+        self.pairs = None
+        if COLUMN in stages and self.kernel.stages[PAIR].size:
+            self.pairs = context.link(pack_pairs(self.format, self.kernel, context.row_major))
         self.compute_once = self._once_function()
         self.compute_rows = self._compute_function(ROW)
         self.compute_columns = self._compute_function(COLUMN)

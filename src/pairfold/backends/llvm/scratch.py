@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...core.dtypes import DTYPES
 from ...errors import MemoryLimitError
 from ...lower.accumulators import Accumulator
-from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.schedule import Plan, cells, frontier
 from .abi import ROW_BLOCK
 from .shorts import ScreenPlaces
@@ -109,6 +109,8 @@ class Layout:
             "state": 0 if kernel.fused else plan.tiles * self.tile_state,
             **self.screen.sizes,
         }
+        if kernel.stages[PAIR].size:
+            sizes["pairs"] = kernel.stages[PAIR].size * self.shared_vector
         for number, (kind, size) in enumerate(zip(kernel.kinds, kernel.results, strict=True)):
             item = self.item if kind == "value" else 8
             sizes[f"result {number}"] = size * lanes * item

@@ -11,6 +11,7 @@ its own functions are called by the names that `runtime.CALLED` lists.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from ...lower.blocks import TESTED, TESTED_EVERYWHERE
@@ -47,6 +48,8 @@ from .abi import (
     ONCE_LIST,
     OWN_INTERVAL,
     PACKED,
+    PAIRS_AT,
+    PAIRS_LIST,
     PARTIALS,
     PATTERN_BLOCKS,
     RANGE_WORDS,
@@ -73,6 +76,7 @@ from .copying import CHECKING, PACKING, rounded_up
 from .empty import RESETTING
 from .flow import BYTES, I64, i64
 from .packing import Packing
+from .pairs import PACKING_PAIRS
 from .runtime import CALLED, Body, RuntimeFunction, begun, called, declared
 
 # Folds the block that was packed, (number of columns, first of them), into the rows of a task.
@@ -90,6 +94,7 @@ class Parts(NamedTuple):
     check: bool
     screen: bool
     mask: bool
+    pairs: bool
 
 
 def parts_of(packing: Packing, screen: bool = False, mask: bool = False) -> Parts:
@@ -102,6 +107,7 @@ def parts_of(packing: Packing, screen: bool = False, mask: bool = False) -> Part
         packing.check is not None,
         screen,
         mask,
+        packing.pairs is not None,
     )
 
 
@@ -239,6 +245,12 @@ class Task:
             self.builder.call(function, [self.args, self.scratch, columns, padded])
         self._check(count, count, columns, i64(0), COLUMNS_LIST)
 
+    def pairs(self, rows: tuple[ir.Value, ir.Value], columns: tuple[ir.Value, ir.Value]) -> None:
+        """Pack what a tile needs of a block: (first, how many) of its rows, and of its columns."""
+        function = declared(self.body, "pack_pairs", PACKING_PAIRS)
+        to, listed = self.part(PAIRS_AT), self.flow.pointer(self.args, PAIRS_LIST)
+        self.builder.call(function, [self.args, self.batch, *rows, *columns, to, listed])
+
     def _pack(
         self,
         start: ir.Value,
@@ -317,6 +329,12 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
         answers = [task.answers(interval)] if parts.mask else []
         with flow.loop(i64(0), tiles, 1, [*begin, *answers], name="tiles") as each:
             rows, states, *word = each.values
+            if parts.pairs:
+                done = b.mul(each.index, task.word(TILE))
+                here = flow.minimum(task.word(TILE), b.sub(count, done))
+                packed = (b.add(first, done), here), (base, columns)
+                with flow.when(_is_met(body, word[0])) if word else nullcontext():
+                    task.pairs(*packed)
             given = [scratch, rows, states, columns, base]
             each.next = [flow.at(rows, apart[0]), flow.at(states, apart[1])]
             if word:
@@ -334,6 +352,11 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
         columns = flow.word(row_block, COLUMN_COUNT)
         b.call(finish, [args, scratch, batch, first, count, columns, state])
     return body.done()
+
+
+def _is_met(body: Body, word: ir.Value) -> ir.Value:
+    """Whether the lowest bits of a word say that a block is not skipped."""
+    return body.builder.icmp_signed("!=", body.builder.and_(word, i64(3)), i64(0))
 
 
 def _answered(body: Body, word: ir.Value, given: Sequence[ir.Value]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.dtypes import RESULTS
-from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.pattern import Pattern
 from ...lower.schedule import Accumulation
 from ...settings import Settings
@@ -51,7 +51,7 @@ class ReferenceCall:
                 )
             ]
             given = {
-                argument.position: widened(view[0] if argument.stage == ONCE else view)
+                argument.position: widened(_placed(view, argument.stage))
                 for argument, view in zip(kernel.arguments, views[count:], strict=True)
             }
             for view, values in zip(views, self._results(given), strict=False):
@@ -72,15 +72,18 @@ class ReferenceLauncher:
         results = [RESULTS.get(kind, stored) for kind in kernel.kinds]
         self.dtypes = results + [stored] * len(kernel.arguments)
 
-    def shapes(self, rows: int, columns: int) -> list[tuple[int, int]]:
-        """Of one batch element of results and arguments."""
+    def shapes(self, rows: int, columns: int) -> list[tuple[int, ...]]:
+        """Of one batch element of results and arguments, in the order of their strides."""
         length = {ONCE: 1, ROW: rows, COLUMN: columns}
-        found = [
+        found: list[tuple[int, ...]] = [
             (length[each.axis], width)
             for each in self.kernel.accumulators
             for width in each.folded.results
         ]
-        return found + [(length[a.stage], a.dim) for a in self.kernel.arguments]
+        return found + [
+            (rows, a.dim, columns) if a.stage == PAIR else (length[a.stage], a.dim)
+            for a in self.kernel.arguments
+        ]
 
     def bind(
         self, rows: int, columns: int, batches: int, options: Settings, device: object = None
@@ -125,6 +128,13 @@ class Reference:
     ) -> ReferenceExplanation:
         """How a launcher's kernel is run for some sizes."""
         return explain(subject, launcher.kernel)
+
+
+def _placed(view: Stored, stage: int) -> Stored:
+    """An argument as the interpreter takes it."""
+    if stage == PAIR:
+        return view.swapaxes(1, 2)
+    return view[0] if stage == ONCE else view
 
 
 def _stored(values: Stored, dtype: np.dtype[np.generic]) -> Stored:

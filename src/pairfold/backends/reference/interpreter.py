@@ -17,7 +17,7 @@ from ...core.primitives import INDEX_OPERATIONS, PRIMITIVES, Numbers, Placeholde
 from ...core.scalars import Loop, Value, reachable
 from ...errors import InternalError
 from ...lower.accumulators import Accumulator
-from ...lower.kernel import COLUMN, ONCE, ROW, Kernel
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 from ...lower.pattern import Pattern
 
 Floats = NDArray[np.float64]
@@ -50,6 +50,7 @@ class _Interpreter:
                 ONCE: lambda a: a,
                 ROW: lambda a: a[:, None, :],
                 COLUMN: lambda a: a[None, :, :],
+                PAIR: lambda a: a,
             }[argument.stage](array)
 
     def run(self, targets: Sequence[Value], known: dict[Value, Cell]) -> list[Numbers]:
@@ -138,7 +139,8 @@ def evaluate(
 ) -> Array:
     """The reduction's first result, shape (rows, components), for one batch element.
 
-    `arrays[position]`: (rows, dim), (columns, dim) or (dim,) by the argument's stage.
+    `arrays[position]`: (rows, dim), (columns, dim), (dim,) or (rows, columns, dim) by the
+    argument's stage.
     """
     return evaluate_all(kernel, arrays, rows, columns, dtype)[0]
 
@@ -320,8 +322,10 @@ def evaluate_sparse(
         parts: dict[int, Array] = {}
         for argument in kernel.arguments:
             whole = np.asarray(arrays[argument.position])
-            which = {ONCE: ..., ROW: own, COLUMN: columns}[argument.stage]
+            which = {ONCE: ..., ROW: own, COLUMN: columns, PAIR: own}[argument.stage]
             parts[argument.position] = whole[which]
+            if argument.stage == PAIR:
+                parts[argument.position] = whole[own][:, columns]
         count = len(columns)
         sizes = int(row_block[1]), count
         found.append(evaluate_all(kernel, parts, *sizes, "float64", columns, int(row_block[0])))
