@@ -188,9 +188,15 @@ class FormulaReduction:
         return frozenset(topological([root for root in roots if root is not None]))
 
     @cached_property
+    def counted_axes(self) -> frozenset[Axis]:
+        """The axes whose numbers of rows a formula has, which parts of arrays would change."""
+        read = self.derived("read", self._read)
+        return frozenset(node.params[0] for node in read if node.op.name == "Ind")
+
+    @property
     def counts_pairs(self) -> bool:
-        """Whether a formula has numbers of rows or columns, which parts of arrays would change."""
-        return any(node.op.name == "Ind" for node in self.derived("read", self._read))
+        """Whether a formula has numbers of rows or columns."""
+        return bool(self.counted_axes)
 
     @cached_property
     def has_derivatives(self) -> bool:
