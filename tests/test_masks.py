@@ -408,7 +408,14 @@ def test_data_at_absent_pairs_poisons_nothing(
         want = genred(*given)
         given[1][9:] = given[2][9:] = poison  # columns that no row meets
         got = genred(*given)
-    for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, want)), strict=True):
+        few = program(name, weighted, 1, 1, "some rows")  # none of these
+        given = arrays(name, 1, 12, 9, "float32")
+        nothing = few(*given)
+        given[0][:] = given[3][:] = poison
+        same = few(*given)
+    results = (same, got), (nothing, want)
+    got, want = ([p for r in rs for p in (r if isinstance(r, tuple) else (r,))] for rs in results)
+    for a, b in zip(got, want, strict=True):
         assert_same_bits(a, b, formula=name)
 
 

@@ -404,7 +404,7 @@ class Tensor(Foreign):
         found = self._like(node)
         found.leaves, found.axis = tuple(leaves), self.axis
         for leaf in leaves:
-            if leaf.form is not None:
+            if leaf.form is not None and not leaf.coded:
                 found.real_dtype = found._checked_dtype(leaf.owner, leaf.pairs)
         return found
 

@@ -246,14 +246,9 @@ class FormulaReduction:
         kept: Axis,
         weight: Node | None = None,
         length: int = 0,
-        all_pairs: bool = False,
     ) -> FormulaReduction:
-        """A fold of another formula over the same pairs, with this one's names and accuracy.
-
-        Over all of them, where it says so.
-        """
-        where = None if all_pairs else self.where
-        given = (self.names, self.accuracy, weight, length, self.asked, where)
+        """A fold of another formula over the same pairs, with this one's names and accuracy."""
+        given = (self.names, self.accuracy, weight, length, self.asked, self.where)
         return FormulaReduction(formula, variables, reduction, kept, *given)
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:
