@@ -251,6 +251,8 @@ class Tensor(Foreign):
             part._blank()
             if leaf.form is None:
                 part._set_leaf(leaf)
+            elif leaf.coded:
+                part._set_array_leaf(leaf)
             else:
                 part.library = library_from(leaf.owner)
                 part.real_dtype = part._checked_dtype(leaf.owner, leaf.pairs)
@@ -500,13 +502,14 @@ def _array_text(leaf: Leaf) -> str:
 def is_scalar(node: Node) -> bool:
     """Whether a formula is a scalar by the way it is made, whatever its variables' dimensions.
 
-    Its parts that are not numbers or parameters then end in a sum or an extreme of components.
+    Its parts that are not numbers or parameters then are index variables, or end in a sum or an
+    extreme of components.
     """
     ends = False
     seen, todo = {node}, [node]
     while todo:
         found = todo.pop()
-        if found.op.name in _ENDS and found.args[0].dim > 1:
+        if found.op.name == "Ind" or (found.op.name in _ENDS and found.args[0].dim > 1):
             ends = True
         elif found.op.name == "Var" and found.params[2] == Axis.PARAMETER and found.dim == 1:
             continue

@@ -13,6 +13,8 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from ..arrays.library import COMPLEX, ArrayLibrary
 from ..arrays.registry import library_for
 from ..calculus.substitute import substitute

@@ -7,13 +7,13 @@ too, and every reduction takes one as `where=`. Pairs for which it does not hold
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.opaque import opaque
-from ..core.node import Axis, Node
+from ..core.node import Axis, Node, topological
 from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS
 from ..ops.vectors import DIGITS
@@ -37,6 +37,16 @@ _BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
 def index_node(axis: Axis) -> Node:
     """The number of a pair's row along an axis."""
     return OPERATIONS["Ind"](axis)
+
+
+def counts(node: Node, axis: Axis) -> bool:
+    """Whether a formula reads the numbers of the rows along an axis."""
+    return index_node(axis) in topological([node])
+
+
+def numbers_as_codes(count: int) -> NDArray[np.uint8]:
+    """The numbers 0, 1, 2 ... of rows, as codes (count, digits) that are exact in any dtype."""
+    return _digits(np.arange(count), 3 if count <= DIGITS**3 else 6)
 
 
 def __getattr__(name: str) -> LazyTensor:
