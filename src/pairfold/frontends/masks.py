@@ -7,12 +7,13 @@ too, and every reduction takes one as `where=`. Pairs for which it does not hold
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.opaque import opaque
+from ..core.library import Array, NumpyArray
 from ..core.node import Axis, Node, topological
 from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS
@@ -44,7 +45,7 @@ def counts(node: Node, axis: Axis) -> bool:
     return index_node(axis) in topological([node])
 
 
-def numbers_as_codes(count: int) -> NDArray[np.uint8]:
+def numbers_as_codes(count: int) -> NumpyArray:
     """The numbers 0, 1, 2 ... of rows, as codes (count, digits) that are exact in any dtype."""
     return _digits(np.arange(count), 3 if count <= DIGITS**3 else 6)
 
@@ -237,7 +238,7 @@ def _sizes(given: object, name: str) -> NDArray[np.int64]:
     return sizes.astype(np.int64)
 
 
-def _checked(given: Any, name: str) -> Any:
+def _checked(given: object, name: str) -> Array:
     """Labels as they are, once their dtype and shape are checked."""
     if not is_array(given):
         return _labels(given, name)
@@ -255,10 +256,10 @@ def _checked(given: Any, name: str) -> Any:
     return library.cast(given, "int32") if _BYTES[dtype] < 4 else given
 
 
-def _without_values(*given: Any) -> list[Any]:
+def _without_values(*given: Array) -> list[Array]:
     """The digits of labels of any library, as many of each."""
     bytes_of = [_BYTES[library_from(labels).dtype(labels)] for labels in given]
-    found: list[Any] = []
+    found: list[Array] = []
     for labels, own in zip(given, bytes_of, strict=True):
         library = library_from(labels)
         parts = [labels // DIGITS**k % DIGITS for k in range(own)]
@@ -268,7 +269,7 @@ def _without_values(*given: Any) -> list[Any]:
     return found
 
 
-def _labels(given: object, name: str) -> NDArray[np.integer]:
+def _labels(given: object, name: str) -> NumpyArray:
     """Labels as a NumPy array of whole numbers."""
     if is_array(given):
         library = library_from(given)
@@ -306,13 +307,13 @@ def _digits_of(count: int) -> int:
     return digits
 
 
-def _digits(codes: NDArray[np.integer], digits: int) -> NDArray[np.uint8]:
+def _digits(codes: NumpyArray, digits: int) -> NumpyArray:
     """Codes (..., R) as their digits (..., R, digits), the highest first."""
     powers = DIGITS ** np.arange(digits)[::-1]
     return (codes[..., None] // powers % DIGITS).astype(np.uint8)
 
 
-def _equal(first: Any, second: Any) -> LazyTensor:
+def _equal(first: Array, second: Array) -> LazyTensor:
     """Whether all digits of a row i and of a row j are equal."""
     x, y = _coded(first[..., :, None, :], Axis.I), _coded(second[..., None, :, :], Axis.J)
     found = x.elem(0) == y.elem(0)
@@ -321,7 +322,7 @@ def _equal(first: Any, second: Any) -> LazyTensor:
     return found
 
 
-def _coded(codes: Any, axis: Axis) -> LazyTensor:
+def _coded(codes: Array, axis: Axis) -> LazyTensor:
     """Codes as a lazy tensor; they become numbers of the data's library and dtype in a call."""
     from .lazytensor import LazyTensor
 

@@ -121,8 +121,8 @@ class SoftMax:
         weight = self._weight
         if weight is None:
             weight = self._tensor._operand(1.0)
-        how = "SumSoftMaxWeight"
-        return self._tensor.reduction(how, weight, axis=axis, where=self._where, **options)
+        options["where"] = self._where
+        return self._tensor.reduction("SumSoftMaxWeight", weight, axis=axis, **options)
 
     @classmethod
     def __torch_function__(

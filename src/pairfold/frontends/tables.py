@@ -18,7 +18,7 @@ import numpy as np
 
 from ..calculus.substitute import substitute
 from ..core.dtypes import DTYPES
-from ..core.library import Array, NumpyArray
+from ..core.library import NumpyArray
 from ..core.node import Axis, Node
 from ..errors import ArgumentError, MemoryLimitError, OptionError, ShapeError
 from ..ops.table import OPERATIONS
@@ -180,7 +180,7 @@ def _all_turned(tensor: Tabled) -> tuple[Node, tuple[Leaf, ...]]:
     own, others = index_node(Axis.I), index_node(Axis.J)
     moved = {others: own}
     if counts(node, Axis.I):
-        codes: Array = numbers_as_codes(tensor._shape[-3])  # pyright: ignore[reportAssignmentType]
+        codes = numbers_as_codes(tensor._shape[-3])
         leaf = array_leaf(codes[:, None, None, :], Axis.J)
         moved[own] = OPERATIONS["Digits"](leaf.node)
         leaves = (*leaves, leaf)

@@ -142,6 +142,7 @@ class ReductionOptions(ReducedOptions, AccuracyOptions, total=False):
     """Options of a reduction beside its axis and its weight; two names of one, as NumPy's."""
 
     keepdims: bool | None
+    where: object
 
 
 class MethodOptions(ReductionOptions, total=False):
@@ -149,7 +150,6 @@ class MethodOptions(ReductionOptions, total=False):
 
     call: bool
     is_complex: bool | None
-    where: object
 
 
 class WeightedOptions(MethodOptions, total=False):
@@ -164,7 +164,6 @@ class ExplainOptions(ReductionOptions, total=False):
     other: object
     opt_arg: int | None
     is_complex: bool | None
-    where: object
 
 
 class SystemOptions(AccuracyOptions, total=False):
