@@ -49,6 +49,7 @@ def folds() -> Iterator[tuple[str, FormulaReduction, str]]:
                 yield timed.case.name.rpartition(".")[0] + suffix, each, case.dtype
 
     yield "together", together(), "float32"
+    yield "masked", masked(), "float32"
 
 
 def together() -> FormulaReduction:
@@ -64,6 +65,13 @@ def together() -> FormulaReduction:
         (f"-2*{distance}", "SumSoftMaxWeight", {"formula2": "y"}),
     ]
     return Several([Genred(f, aliases, name, axis=1, **more)._fold for f, name, more in asked])
+
+
+def masked() -> FormulaReduction:
+    """Attention to what is at most so far back."""
+    aliases, mask = ["x = Vi(64)", "y = Vj(64)", "v = Vj(64)"], "Abs(2*(Ind(i)-Ind(j))-500) <= 500"
+    how: dict[str, Any] = {"formula2": "v", "where": mask}
+    return Genred("(x|y)", aliases, "SumSoftMaxWeight", axis=1, **how)._fold
 
 
 def programs(fold: FormulaReduction, dtype: str) -> tuple[Program, Program | None]:

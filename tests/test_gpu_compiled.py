@@ -51,13 +51,13 @@ BUDGETS = {
 # One kernel of each kind, which are compiled for every GPU, those with a budget for sm_90.
 EVERYWHERE = (
     "gaussian", "gaussian.float64", "gaussian.dim64", "gaussian.dim64.backward.x", "logsumexp",
-    "attention", "knn.dim3.k10", "knn.dim64.k10", "together",
+    "attention", "knn.dim3.k10", "knn.dim64.k10", "together", "masked",
 )  # fmt: skip
 # By default, for sm_90: a kernel whose arithmetic is counted by hand; one that makes assumptions,
 # and what follows it; one with products of components, and lists; one with products of matrices.
 # For the other GPUs: all forms of reductions in one program; other numbers.
 BRIEF = ("gaussian", "logsumexp.backward.x", "knn.dim64.k10", "attention")
-BRIEFLY = ("together:sm_80", "together:gfx942", "gaussian.float64:gfx942")
+BRIEFLY = ("masked:sm_80", "together:sm_80", "together:gfx942", "gaussian.float64:gfx942")
 
 
 @pytest.fixture(scope="module")

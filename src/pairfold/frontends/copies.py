@@ -12,7 +12,7 @@ from ..calculus.substitute import substitute
 from ..core.library import Array
 from ..core.node import Node
 from ..ops.steps import Steps, graphs_of, steps_of
-from .leaves import Leaf, library_from
+from .leaves import Leaf, is_coded, library_from
 
 
 def packed(roots: Sequence[Node], leaves: Sequence[Leaf]) -> Steps:
@@ -54,7 +54,11 @@ def copied(array: Array, memo: dict[int, object]) -> Array:
 def converted(array: Array, *args: object, **options: object) -> Array:
     """An array on another device or of another dtype, as its library's users ask for it.
 
+    Codes are for data of any dtype, and go with them.
+
     Raises:
         ArrayTypeError: what the library does not take.
     """
+    if is_coded(array):
+        return array
     return library_from(array).converted(array, args, options)

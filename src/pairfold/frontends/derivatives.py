@@ -397,10 +397,10 @@ def _counts(
     ranges: Ranges | None,
     apply: Apply,
 ) -> Array | int:
-    """The number of columns of each row: one for all, or an array (..., rows, 1) of float64."""
+    """The number of columns of each row: one for all, or an array (..., rows, 1)."""
     if fold.where is not None:
         counts = differentiable(fold.count(), library, arrays, ranges, apply)[0]
-        return library.cast(counts, "float64")
+        return library.cast(counts, DTYPES[library.dtype(arrays[0])].computed)
     i, j = (_rows(fold, arrays, kind) for kind in (Axis.I, Axis.J))
     if ranges is None:
         return j if fold.kept == Axis.I else i
@@ -454,7 +454,12 @@ def _at_selected(
     for component in range(fold.dim):
         places = index[..., component :: fold.dim]
         at_pairs = component_at_pairs(fold, component)
-        (part,) = apply(at_pairs, library, _gathered(fold, library, arrays, places), None)
+        given = _gathered(fold, library, arrays, places)
+        if fold.where is not None:  # what was not selected is absent, whatever its numbers are
+            selected = value[..., component :: fold.dim] != float(located.row.identity[0])
+            flat = selected.reshape((*places.shape[:-2], math.prod(places.shape[-2:]), 1))
+            given.append(library.cast(flat, library.dtype(value)))
+        (part,) = apply(at_pairs, library, given, None)
         # A formula of parameters has one row only.
         part = library.expanded(part, (*places.shape[:-2], math.prod(places.shape[-2:]), 1))
         parts.append(part.reshape(places.shape))
@@ -480,7 +485,12 @@ def _component_at_pairs(fold: FormulaReduction, component: int) -> FormulaReduct
             variables.append(variable(first + place, 1, fold.kept))
             moved[OPERATIONS["Ind"](axis)] = variables[-1]
     formula = OPERATIONS["Elem"](substitute(fold.formula, moved), component)
-    return fold.with_formula(formula, variables, "Sum", fold.kept, all_pairs=True)
+    selected = None
+    if fold.where is not None:
+        selected = variable(len(variables), 1, fold.kept)
+        variables.append(selected)
+    rest = (fold.names, fold.accuracy, None, 0, fold.asked, selected)
+    return FormulaReduction(formula, variables, "Sum", fold.kept, *rest)
 
 
 def _gathered(

@@ -28,10 +28,18 @@ class Entries:
         apart: whether each component of the unknown is a system of its own.
 
     Raises:
-        UnsupportedError: the unknown has the index that the sum keeps: there is no matrix.
+        UnsupportedError: the unknown has the index that the sum keeps: there is no matrix; or the
+            formula reads numbers of rows or columns.
     """
 
     def __init__(self, fold: FormulaReduction, position: int, apart: bool) -> None:
+        if fold.counts_pairs:
+            raise UnsupportedError(
+                "preconditioners with a name take entries of the matrix, by rows and columns of "
+                "its arrays: the numbers of these are others then",
+                found=f"index variables in {fold.formula}",
+                hint="preconditioner=None, or an array of the numbers in their place",
+            )
         self.fold, self.position, self.apart = fold, position, apart
         self.unknown = fold.variables[position]
         if self.unknown.params[2] == fold.kept:

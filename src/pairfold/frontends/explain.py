@@ -20,6 +20,7 @@ from ..core.node import Axis, topological
 from ..core.show import formula_text, tree_text
 from ..errors import ArgumentError, ArrayTypeError, check_option
 from ..lower.pattern import Pattern
+from ..ops.states import as_asked
 from ..settings import current
 from .devices import BACKENDS
 from .given import checked
@@ -128,7 +129,7 @@ def _blocks(
 
 def _reduction(fold: FormulaReduction) -> str:
     kept, reduced = ("i", "j") if fold.kept == Axis.I else ("j", "i")
-    return f"out_{kept} = {fold.reduction}_{reduced} F(x_{kept}, y_{reduced})"
+    return f"out_{kept} = {as_asked(fold.reduction)}_{reduced} F(x_{kept}, y_{reduced})"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

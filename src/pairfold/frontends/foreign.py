@@ -273,7 +273,8 @@ def _over(method: str) -> Callable[..., object]:
         axis = options.pop("dim", axis)
         keepdim = options.pop("keepdims", keepdim)
         options = {name: value for name, value in options.items() if value is not None}
-        if set(options) - _CORRECTIONS or (options and method != "var"):
+        corrected = _CORRECTIONS if method == "var" else set[str]()
+        if set(options) - corrected - {"where"}:
             raise TypeError(", ".join(options))
         last = x.nbatchdims + 2
         listed = axis if isinstance(axis, (tuple, list)) else [axis]

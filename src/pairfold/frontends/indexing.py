@@ -19,11 +19,14 @@ import numpy as np
 
 from ..arrays.library import WHOLE, ArrayLibrary
 from ..arrays.registry import library_for
+from ..calculus.substitute import substitute
 from ..core.library import Array
-from ..core.node import Axis
+from ..core.node import Axis, Node
 from ..errors import ArgumentError, PairfoldError, ShapeError, UnsupportedError, attempted, brief
+from ..ops.table import constant
 from .lazy import Tensor, is_scalar
 from .leaves import Leaf, moved_leaves
+from .masks import counts, index_node
 
 if TYPE_CHECKING:
     from .foreign import Lazy
@@ -287,9 +290,27 @@ def _places(library: ArrayLibrary, like: Array, size: int, key: object, kind: Ax
     return library.constants(_of_numbers(values, size, what, key), like)
 
 
+def _numbers_of(key: object, size: int, kind: Axis) -> Node:
+    """The number of a chosen row among all, exactly: start + step times its own.
+
+    Raises:
+        UnsupportedError: an array has chosen them.
+    """
+    if not isinstance(key, slice):
+        raise UnsupportedError(
+            f"rows of a formula that reads their numbers are chosen by slices: "
+            f"pairfold.{_LETTERS[kind]} has others where an array chooses",
+            found=_shown(key),
+            hint="K[10:20], K[::2]; an array of the numbers in the place of the index variable",
+        )
+    start, _, step = key.indices(operator.index(size))
+    return constant(start) + constant(step) * index_node(kind)
+
+
 def _chosen_pairs(tensor: _T, keys: dict[Axis, object]) -> _T:
     """Some of the rows and columns: of all arrays that have them."""
     places: dict[Axis, object] = {}
+    numbers: dict[Node, Node] = {}
     for kind, key in keys.items():
         size = tensor.ni if kind == Axis.I else tensor.nj
         if _is_all(key):
@@ -311,6 +332,8 @@ def _chosen_pairs(tensor: _T, keys: dict[Axis, object]) -> _T:
             )
         like = next(leaf.owner for leaf in leaves if leaf.given)
         places[kind] = _places(tensor.library, like, size, key, kind)
+        if counts(tensor.node, kind):
+            numbers[index_node(kind)] = _numbers_of(key, size, kind)
 
     def part(leaf: Leaf) -> Leaf:
         if leaf.kind == Axis.PAIR:
@@ -325,6 +348,7 @@ def _chosen_pairs(tensor: _T, keys: dict[Axis, object]) -> _T:
         after = 2 if leaf.form == Axis.I and len(leaf.owner.shape) > 2 else 1
         return leaf.of_owner(leaf.owner[(..., places[leaf.kind], *[_ALL] * after)])
 
-    found = tensor._of_leaves(*moved_leaves(tensor.node, tensor.leaves, part))
+    node, leaves = moved_leaves(tensor.node, tensor.leaves, part)
+    found = tensor._of_leaves(substitute(node, numbers), leaves)
     found.axis, found.backend = tensor.axis, tensor.backend
     return found

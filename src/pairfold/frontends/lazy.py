@@ -257,6 +257,8 @@ class Tensor(Foreign):
             part._blank()
             if leaf.form is None:
                 part._set_leaf(leaf)
+            elif leaf.coded:
+                part._set_array_leaf(leaf)
             else:
                 part.library = library_from(leaf.owner)
                 part.real_dtype = part._checked_dtype(leaf.owner, leaf.pairs)
@@ -410,7 +412,7 @@ class Tensor(Foreign):
         found = self._like(node)
         found.leaves, found.axis = tuple(leaves), self.axis
         for leaf in leaves:
-            if leaf.form is not None:
+            if leaf.form is not None and not leaf.coded:
                 found.real_dtype = found._checked_dtype(leaf.owner, leaf.pairs)
         return found
 
@@ -508,13 +510,14 @@ def _array_text(leaf: Leaf) -> str:
 def is_scalar(node: Node) -> bool:
     """Whether a formula is a scalar by the way it is made, whatever its variables' dimensions.
 
-    Its parts that are not numbers or parameters then end in a sum or an extreme of components.
+    Its parts that are not numbers or parameters then are index variables, or end in a sum or an
+    extreme of components.
     """
     ends = False
     seen, todo = {node}, [node]
     while todo:
         found = todo.pop()
-        if found.op.name in _ENDS and found.args[0].dim > 1:
+        if found.op.name == "Ind" or (found.op.name in _ENDS and found.args[0].dim > 1):
             ends = True
         elif found.op.name == "Var" and found.dim == 1 and found.variable.kind in _BESIDE:
             continue

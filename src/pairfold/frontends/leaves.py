@@ -22,7 +22,7 @@ from ..core.cache import cached
 from ..core.constants import mark
 from ..core.library import Array, Device
 from ..core.node import Axis, Node
-from ..errors import ArgumentError, DTypeError
+from ..errors import ArgumentError, ArrayTypeError, DTypeError
 from ..ops.table import variable
 
 _positions = itertools.count(1)
@@ -90,16 +90,22 @@ class Leaf:
 
     @property
     def coded(self) -> bool:
-        """Whether the array are codes of a NumPy array, for data of whatever library and dtype."""
-        return isinstance(self.owner, np.ndarray) and self.owner.dtype == np.uint8
+        """Whether the array holds codes."""
+        return self.owner is not None and is_coded(self.owner)
 
     def codes_like(self, library: ArrayLibrary, like: Array) -> Array:
-        """The codes as numbers of the dtype of another array, beside it: made once for each."""
+        """The codes as numbers of the dtype of another array, beside it: made once for each.
+
+        Where a program is traced, they are a part of it, and not kept.
+        """
+        if not isinstance(self.owner, np.ndarray):
+            return library.cast(self.array, library.dtype(like))
         key = library.name, library.dtype(like), library.device(like)
         found = self._constants.get(key)
         if found is None:
-            found = mark(library.cast(library.constants(self.array, like), key[1]))
-            self._constants[key] = found
+            found = library.cast(library.constants(self.array, like), key[1])
+            if _has_values(library, found):
+                self._constants[key] = mark(found)
         return found
 
     @property
@@ -184,6 +190,20 @@ def array_leaf(owner: Array, form: Axis) -> Leaf:
     shown = None if pairs else array
     # Where torch records, sizes may be symbols; the dimension is a part of the formula.
     return Leaf(form, int(array.shape[-1]), shown, owner=owner, form=form, pairs=pairs)
+
+
+def _has_values(library: ArrayLibrary, array: Array) -> bool:
+    """Whether an array is more than a part of a program that is traced."""
+    try:
+        library.check_kind(array, "codes")
+    except ArrayTypeError:
+        return False
+    return not library.wants_gradient(array)
+
+
+def is_coded(array: Array) -> bool:
+    """Whether an array holds codes: numbers from 0 to 255, for data of whatever dtype."""
+    return library_from(array).dtype(array) == "uint8"
 
 
 def _restored(kind: Axis, form: Axis, owner: Array) -> Leaf:

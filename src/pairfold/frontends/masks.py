@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.node import Axis, Node
+from ..arrays.opaque import opaque
+from ..core.library import Array, NumpyArray
+from ..core.node import Axis, Node, topological
 from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
 from ..ops.table import OPERATIONS
 from ..ops.vectors import DIGITS
 from .given import as_float, plain_number
 from .lazy import Tensor
 from .leaves import array_leaf, is_array, library_from
+from .recording import recorded_as
 
 if TYPE_CHECKING:
     from .lazytensor import LazyTensor
@@ -28,11 +31,23 @@ if TYPE_CHECKING:
 
 # The largest whole number that is given by digits.
 _LARGEST = DIGITS**6 - 1
+# How many digits the numbers of a dtype have, where they have no values yet.
+_BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
 
 
 def index_node(axis: Axis) -> Node:
     """The number of a pair's row along an axis."""
     return OPERATIONS["Ind"](axis)
+
+
+def counts(node: Node, axis: Axis) -> bool:
+    """Whether a formula reads the numbers of the rows along an axis."""
+    return index_node(axis) in topological([node])
+
+
+def numbers_as_codes(count: int) -> NumpyArray:
+    """The numbers 0, 1, 2 ... of rows, as codes (count, digits) that are exact in any dtype."""
+    return _digits(np.arange(count), 3 if count <= DIGITS**3 else 6)
 
 
 def __getattr__(name: str) -> LazyTensor:
@@ -49,6 +64,7 @@ def _index(axis: Axis) -> LazyTensor:
     return LazyTensor._of_leaves(index_node(axis), ())  # pyright: ignore[reportPrivateUsage]
 
 
+@recorded_as("causal")
 def causal() -> LazyTensor:
     """The pairs with j <= i: what a position may look at, itself and those before it.
 
@@ -61,6 +77,7 @@ def causal() -> LazyTensor:
     return _index(Axis.J) <= _index(Axis.I)
 
 
+@recorded_as("band")
 def band(width: float) -> LazyTensor:
     """The pairs with |i - j| <= width: a window around each position.
 
@@ -93,6 +110,7 @@ def whole_number(value: int) -> LazyTensor:
     return -found if value < 0 else found
 
 
+@recorded_as("exclude_self")
 def exclude_self() -> LazyTensor:
     """The pairs with i != j: all but a point with itself.
 
@@ -105,6 +123,7 @@ def exclude_self() -> LazyTensor:
     return _index(Axis.I) != _index(Axis.J)
 
 
+@recorded_as("radius")
 def radius(x: object, y: object, r: object) -> LazyTensor:
     """The pairs that are at most `r` apart: |x_i - y_j| <= r.
 
@@ -150,11 +169,14 @@ def _points(x: object, axis: Axis) -> LazyTensor:
     return found
 
 
+@recorded_as("same")
 def same(ids_i: object, ids_j: object) -> LazyTensor:
     """The pairs with equal labels: of one document, one batch, one class.
 
     Args:
-        ids_i, ids_j: labels (..., M) and (..., N), arrays of whole numbers or truth values.
+        ids_i, ids_j: labels (..., M) and (..., N), arrays of whole numbers or truth values. Where a
+            program is traced (`torch.compile`, `torch.vmap`, `jax.jit`), they may be arrays that
+            have no values yet.
 
     >>> import numpy as np
     >>> from pairfold import Vi, Vj, same
@@ -165,7 +187,10 @@ def same(ids_i: object, ids_j: object) -> LazyTensor:
     Raises:
         ArrayTypeError, DTypeError, ShapeError: what is no array of labels.
     """
-    first, second = _labels(ids_i, "ids_i"), _labels(ids_j, "ids_j")
+    try:
+        first, second = _labels(ids_i, "ids_i"), _labels(ids_j, "ids_j")
+    except ArrayTypeError:  # they have no values yet, or are no labels
+        return _equal(*_without_values(_checked(ids_i, "ids_i"), _checked(ids_j, "ids_j")))
     found = np.unique(np.concatenate([first.ravel(), second.ravel()]), return_inverse=True)
     codes = np.asarray(found[1]).reshape(-1)
     digits = _digits_of(len(found[0]))
@@ -173,6 +198,7 @@ def same(ids_i: object, ids_j: object) -> LazyTensor:
     return _equal(*(_digits(part, digits) for part in parts))
 
 
+@opaque
 def lengths(li: object, lj: object | None = None) -> LazyTensor:
     """The pairs of one cloud, where clouds lie one after the other: a ragged batch.
 
@@ -212,12 +238,45 @@ def _sizes(given: object, name: str) -> NDArray[np.int64]:
     return sizes.astype(np.int64)
 
 
-def _labels(given: object, name: str) -> NDArray[np.integer]:
+def _checked(given: object, name: str) -> Array:
+    """Labels as they are, once their dtype and shape are checked."""
+    if not is_array(given):
+        return _labels(given, name)
+    library = library_from(given)
+    library.check_layout(given, name)
+    dtype = library.dtype(given)
+    if dtype not in _BYTES:
+        raise DTypeError(
+            f"{name} must hold signed whole numbers, where a program is traced",
+            found=f"dtype {dtype}",
+            hint='"int32", "int64"',
+        )
+    if not given.shape:
+        raise ShapeError(f"{name} must have an axis", found="a single number")
+    return library.cast(given, "int32") if _BYTES[dtype] < 4 else given
+
+
+def _without_values(*given: Array) -> list[Array]:
+    """The digits of labels of any library, as many of each."""
+    bytes_of = [_BYTES[library_from(labels).dtype(labels)] for labels in given]
+    found: list[Array] = []
+    for labels, own in zip(given, bytes_of, strict=True):
+        library = library_from(labels)
+        parts = [labels // DIGITS**k % DIGITS for k in range(own)]
+        # The digits of what is negative go on.
+        parts += [(DIGITS - 1) * (labels < 0)] * (max(bytes_of) - own)
+        found.append(library.concatenated([library.cast(p, "uint8")[..., None] for p in parts]))
+    return found
+
+
+def _labels(given: object, name: str) -> NumpyArray:
     """Labels as a NumPy array of whole numbers."""
     if is_array(given):
         library = library_from(given)
         library.check_kind(given, name)
         library.check_memory(given, name)
+        if library.dtype(given) == "bool":
+            given = library.cast(given, "uint8")
         given = library.whole_numbers(given, name)
     elif not isinstance(given, (list, tuple)):
         raise ArrayTypeError(
@@ -248,13 +307,13 @@ def _digits_of(count: int) -> int:
     return digits
 
 
-def _digits(codes: NDArray[np.integer], digits: int) -> NDArray[np.uint8]:
+def _digits(codes: NumpyArray, digits: int) -> NumpyArray:
     """Codes (..., R) as their digits (..., R, digits), the highest first."""
     powers = DIGITS ** np.arange(digits)[::-1]
     return (codes[..., None] // powers % DIGITS).astype(np.uint8)
 
 
-def _equal(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> LazyTensor:
+def _equal(first: Array, second: Array) -> LazyTensor:
     """Whether all digits of a row i and of a row j are equal."""
     x, y = _coded(first[..., :, None, :], Axis.I), _coded(second[..., None, :, :], Axis.J)
     found = x.elem(0) == y.elem(0)
@@ -263,14 +322,13 @@ def _equal(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> LazyTensor:
     return found
 
 
-def _coded(codes: NDArray[np.uint8], axis: Axis) -> LazyTensor:
+def _coded(codes: Array, axis: Axis) -> LazyTensor:
     """Codes as a lazy tensor; they become numbers of the data's library and dtype in a call."""
     from .lazytensor import LazyTensor
 
     found = object.__new__(LazyTensor)
     found._blank()  # pyright: ignore[reportPrivateUsage]
-    leaf = array_leaf(codes, axis)  # pyright: ignore[reportArgumentType] (an array of NumPy)
-    found._set_array_leaf(leaf)  # pyright: ignore[reportPrivateUsage]
+    found._set_array_leaf(array_leaf(codes, axis))  # pyright: ignore[reportPrivateUsage]
     return found
 
 

@@ -13,6 +13,7 @@ from itertools import islice
 
 from ..arrays.library import ArrayLibrary
 from ..core.library import Array
+from ..errors import UnsupportedError
 from ..ops import states
 from ..ops.states import States
 from .ranges import Ranges
@@ -31,9 +32,16 @@ def partial(
     New arrays of float64, beside the arguments: (..., rows, components) each, as `ops.states` says.
 
     Raises:
+        UnsupportedError: columns from another number than 0, and a formula that reads the numbers.
         ArgumentError, ArrayTypeError, DTypeError, DeviceError, ShapeError, RangeError: what does
             not fit.
     """
+    if start and fold.kept.other in fold.counted_axes:
+        raise UnsupportedError(
+            "the states of some columns cannot be had of a formula that reads their numbers",
+            found=f"columns from number {start} of {fold.formula}",
+            hint="an array of the numbers in the place of the index variable",
+        )
     found = _apart(fold, fold.of_states().run(library, arrays, ranges))
     return _joined(states.numbered(library, each.row, own, start) for each, own in found)
 

@@ -31,8 +31,9 @@ from ..ops.steps import Steps, graphs_of, read, steps_of, written
 from .foreign import applied
 from .genred import Genred
 from .lazy import Tensor as Lazy
-from .lazytensor import where
+from .lazytensor import LazyTensor, where
 from .leaves import Leaf, array_leaf
+from .masks import band, causal, exclude_self, radius, same
 from .recording import Recorded
 from .reduced import Reduced
 from .softmax import SoftMax, multiplied
@@ -43,10 +44,12 @@ _ELSEWHERE = -2  # a size that no tensor has: that of some of its rows
 # Operands of these are vectors of numbers for rows: their last axis is no dimension of a formula.
 _OF_ROWS = {
     *("__matmul__", "__rmatmul__", "matvec", "rmatvec", "matmat", "rmatmat", "solve"),
-    *("matmul", "rmatmul", "dot", "mv", "mm", "bmm"),
+    *("matmul", "rmatmul", "dot", "mv", "mm", "bmm", "same"),
 }
 _CHANGED = ("ranges", "backend")  # what programs set of a lazy tensor
-_FUNCTIONS = {"where": where, "applied": applied, "multiplied": multiplied}
+_FUNCTIONS = {"where": where, "applied": applied, "multiplied": multiplied} | {
+    function.__name__: function for function in (causal, band, exclude_self, radius, same)
+}
 
 _RECORDED = (Lazy, Reduced, SoftMax, Genred)  # what may have a record
 _Operand = tuple[object, ...]  # what it is, and what that needs
@@ -115,6 +118,8 @@ class _Operands:
         if x is None or x is Ellipsis or isinstance(x, (bool, str, complex, slice)):
             return "value", x
         if isinstance(x, (int, float)):
+            if not self.tensors and isinstance(x, int):
+                return "value", operator.index(x)  # a part of the formula, as sizes of vectors are
             if has_static_value(x):
                 return "value", x
             if self.tensors:  # a number that is known when the graph runs
@@ -130,7 +135,7 @@ class _Operands:
 
     def kinds(self) -> list[type]:
         """The classes of what a call makes of lazy tensors."""
-        first = self.classes[0]
+        first = self.classes[0] if self.classes else LazyTensor
         if not issubclass(first, Lazy):
             return [first]
         return [first, first.class_for(False), first.class_for(True), Reduced, SoftMax]

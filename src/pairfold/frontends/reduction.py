@@ -189,9 +189,15 @@ class FormulaReduction:
         return frozenset(topological([root for root in roots if root is not None]))
 
     @cached_property
+    def counted_axes(self) -> frozenset[Axis]:
+        """The axes whose numbers of rows a formula has, which parts of arrays would change."""
+        read = self.derived("read", self._read)
+        return frozenset(node.params[0] for node in read if node.op.name == "Ind")
+
+    @property
     def counts_pairs(self) -> bool:
-        """Whether a formula has numbers of rows or columns, which parts of arrays would change."""
-        return any(node.op.name == "Ind" for node in self.derived("read", self._read))
+        """Whether a formula has numbers of rows or columns."""
+        return bool(self.counted_axes)
 
     @cached_property
     def has_derivatives(self) -> bool:
@@ -241,14 +247,9 @@ class FormulaReduction:
         kept: Axis,
         weight: Node | None = None,
         length: int = 0,
-        all_pairs: bool = False,
     ) -> FormulaReduction:
-        """A fold of another formula over the same pairs, with this one's names and accuracy.
-
-        Over all of them, where it says so.
-        """
-        where = None if all_pairs else self.where
-        given = (self.names, self.accuracy, weight, length, self.asked, where)
+        """A fold of another formula over the same pairs, with this one's names and accuracy."""
+        given = (self.names, self.accuracy, weight, length, self.asked, self.where)
         return FormulaReduction(formula, variables, reduction, kept, *given)
 
     def derived(self, key: Hashable, make: Callable[[], T]) -> T:

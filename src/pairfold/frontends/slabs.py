@@ -89,7 +89,7 @@ class Slabs:
         """The largest slabs, by halving, that fit into so much memory.
 
         Raises:
-            MemoryLimitError: the columns do not fit, and ranges leave no choice.
+            MemoryLimitError: what does not fit must not be cut, for ranges or numbers of rows.
         """
         cut = self.whole
         while True:
@@ -102,20 +102,33 @@ class Slabs:
                 batch = list(cut.batch)
                 batch[axis] = -(-batch[axis] // 2)
                 cut = Cut(tuple(batch), cut.rows, cut.columns)
-            elif cut.rows > 1 and (ranges is not None or rows >= columns or 2 * columns <= free):
+                continue
+            own, others = self._open(cut)
+            alone = ranges is not None or not others
+            if own and (alone or rows >= columns or 2 * columns <= free):
                 cut = Cut(cut.batch, -(-cut.rows // 2), cut.columns)
+            elif self.fold.counts_pairs and alone and (cut.rows > 1 or cut.columns > 1):
+                raise MemoryLimitError(
+                    "rows and columns whose numbers a formula reads must fit into a GPU's memory",
+                    found=f"{needed} bytes for {cut.rows} rows and {cut.columns} columns, "
+                    f"{free} bytes free",
+                    hint='backend="CPU"',
+                )
             elif ranges is not None:
                 raise MemoryLimitError(
                     "the columns of a block-sparse reduction must fit into a GPU's memory",
                     found=f"{columns} bytes of columns, {free} bytes free",
                     hint='backend="CPU"',
                 )
-            elif cut.columns > 1:
+            elif others:
                 cut = Cut(cut.batch, cut.rows, -(-cut.columns // 2))
-            elif cut.rows > 1:
-                cut = Cut(cut.batch, -(-cut.rows // 2), cut.columns)
             else:
                 return cut  # torch says that there is no memory
+
+    def _open(self, cut: Cut) -> tuple[bool, bool]:
+        """Whether rows and columns may be cut further: where no formula reads their numbers."""
+        kept, counted = self.fold.kept, self.fold.counted_axes
+        return cut.rows > 1 and kept not in counted, cut.columns > 1 and kept.other not in counted
 
     def _workspace(self, cut: Cut, ranges: Ranges | None) -> int:
         binding, count = self.binding, math.prod(cut.batch)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ..core.node import Axis
-from ..errors import ArrayTypeError, ReducedError, ShapeError
+from ..errors import ArrayTypeError, OptionError, ReducedError, ShapeError
 from .foreign import name_of
 from .leaves import is_array
 from .recording import made_now, record_calls, recorded_as
@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 class SoftMax:
     """Soft-max weights along one axis of a lazy tensor: they multiply, and are summed.
 
-    `kept` is the index that is not summed over. Sums are `SumSoftMaxWeight`.
+    `kept` is the index that is not summed over. Sums are `SumSoftMaxWeight`, over the pairs for
+    which the mask `where` holds.
     """
 
     _record: Record | None = None  # where torch.compile traces: the calls that make it
     __array_ufunc__ = None  # NumPy leaves operators to us
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, tensor: Summaries, kept: Axis, weight: Lazy | None = None) -> None:
-        self._tensor, self._kept, self._weight = tensor, kept, weight
+    def __init__(
+        self,
+        tensor: Summaries,
+        kept: Axis,
+        weight: Lazy | None = None,
+        where: Summaries | None = None,
+    ) -> None:
+        self._tensor, self._kept, self._weight, self._where = tensor, kept, weight, where
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,7 +59,8 @@ class SoftMax:
         """The transposed weights: i and j trade places."""
         other = Axis.J if self._kept == Axis.I else Axis.I
         weight = None if self._weight is None else self._weight.t()
-        return SoftMax(self._tensor.t(), other, weight)
+        where = None if self._where is None else self._where.t()
+        return SoftMax(self._tensor.t(), other, weight, where)
 
     def __matmul__(self, v: Result) -> Result:
         """The means of a vector (N,) or of vectors (..., N, E), by weights along j."""
@@ -87,9 +95,8 @@ class SoftMax:
         weight = self._tensor._operand(other)
         if weight.is_complex:
             raise ArrayTypeError("a weight cannot be complex", hint="weight.real, weight.imag")
-        return SoftMax(
-            self._tensor, self._kept, weight if self._weight is None else self._weight * weight
-        )
+        product = weight if self._weight is None else self._weight * weight
+        return SoftMax(self._tensor, self._kept, product, self._where)
 
     __rmul__ = __mul__
 
@@ -100,13 +107,21 @@ class SoftMax:
 
         Raises:
             ArrayTypeError: along another axis.
+            OptionError: over some pairs only, of weights that add up to 1 over others.
         """
+        if "where" in options:
+            raise OptionError(
+                "a mask belongs to the soft-max: its weights add up to 1 over the pairs that count",
+                found="sum(..., where=...)",
+                hint="(K.softmax(1, where=mask) * V).sum(1)",
+            )
         axis = self.axis if axis is None and dim is None else axis if dim is None else dim
         if axis is None or self._tensor._kept(axis) != self._kept:
             raise _unknown(f"sum over axis {axis}", self)
         weight = self._weight
         if weight is None:
             weight = self._tensor._operand(1.0)
+        options["where"] = self._where
         return self._tensor.reduction("SumSoftMaxWeight", weight, axis=axis, **options)
 
     @classmethod
@@ -127,7 +142,7 @@ class SoftMax:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> object:
-            if self._record is not None and name in ("_tensor", "_kept", "_weight"):
+            if self._record is not None and name in ("_tensor", "_kept", "_weight", "_where"):
                 return made_now(self, name)
             if name.startswith("_"):
                 raise AttributeError(name)

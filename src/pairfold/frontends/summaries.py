@@ -6,8 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from ..arrays.registry import TORCH
+from ..core.dtypes import DTYPES
 from ..errors import OptionError
-from ..ops.table import OPERATIONS
+from ..ops.table import OPERATIONS, constant
+from .masks import checked_mask
 from .reducing import COMPONENTS, Axes, Reducing
 from .softmax import SoftMax
 from .typed import MethodOptions, Result
@@ -100,8 +102,19 @@ class Summaries(Reducing):
         once.pop("keepdims", None)
         deviations = self - self._made(self.mean(axis, **once))
         found = deviations.square().mean(axis, **options)
+        if less and options.get("where") is not None:
+            return found * self._corrected(axis, less, options)
         count = self._number_along(axis)
         return found * _over(count, count, less) if less else found
+
+    def _corrected(self, axis: Axes, less: float, options: MethodOptions) -> Result:
+        """count / (count - less) for the pairs of each row that a mask leaves."""
+        counts = self._like(constant(1)).reduction("Count", axis=axis, **options)
+        assert self.library is not None
+        assert self.real_dtype is not None
+        wide = self.library.cast(counts, DTYPES[self.real_dtype].computed)
+        left = self.library.where(wide > less, wide - less, wide * math.nan)
+        return self.library.cast(wide / left, self.real_dtype)
 
     def _number_along(self, axis: Axes) -> int:
         """How many numbers a reduction over these axes is of."""
@@ -111,18 +124,24 @@ class Summaries(Reducing):
         listed = axis if isinstance(axis, (tuple, list)) else [axis]
         return math.prod(sizes[place] for a in listed if (place := self._place(a)) is not None)
 
-    def softmax(self, axis: int | None = None, dim: int | None = None) -> SoftMax:
+    def softmax(
+        self, axis: int | None = None, dim: int | None = None, *, where: object = None
+    ) -> SoftMax:
         """The soft-max along i or j: weights e^self / sum e^self, which are never computed.
 
         `K.softmax(1) @ v` is their mean of v, `(K.softmax(1) * V).sum(1)` that of a lazy tensor V,
         whose values may depend on both i and j. Of vectors, each component has weights of its own.
+        With a mask, `where=`, weights are of the pairs where it holds alone: rows without any have
+        the mean 0.
 
         Raises:
             OptionError, AxisError: no such axis.
+            ArrayTypeError, ShapeError: no mask.
         """
         axis = dim if axis is None else axis
         kept = self._kept(axis)
-        return SoftMax(self, kept)
+        mask = None if where is None else checked_mask(where)
+        return SoftMax(self, kept, None, mask)  # pyright: ignore[reportArgumentType] (real)
 
     # -- components -----------------------------------------------------------------------------
 

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..calculus.substitute import substitute
 from ..core.dtypes import DTYPES
 from ..core.library import NumpyArray
 from ..core.node import Axis, Node
 from ..errors import ArgumentError, MemoryLimitError, OptionError, ShapeError
+from ..ops.table import OPERATIONS
 from .given import plain_number
 from .lazy import Tensor
 from .leaves import Leaf, array_leaf, library_from, moved_leaves, placed
+from .masks import counts, index_node, numbers_as_codes
 from .ranges import Ranges, checked_ranges
 
 if TYPE_CHECKING:
@@ -104,7 +107,7 @@ def dense(tensor: Tabled, limit: float) -> Result:
     wanted = math.prod(tensor._shape) * DTYPES[tensor.real_dtype].bytes
     hint = "reduce it, K @ v or K.sum(axis=1); a part, K[:1000].dense()"
     check_size(wanted, limit, tensor, hint)
-    found = _on(tensor, *moved_leaves(tensor.node, tensor.leaves, _turned))
+    found = _on(tensor, *_all_turned(tensor))
     if tensor.ranges is not None:
         ranges, rows, columns = _checked(tensor)
         found = _within(found, ranges.table(rows, columns))
@@ -172,6 +175,19 @@ def check_size(wanted: int, limit: float, found: object, hint: str) -> None:
         )
 
 
+def _all_turned(tensor: Tabled) -> tuple[Node, tuple[Leaf, ...]]:
+    """The graph and the arguments of the table; numbers of rows are given there."""
+    node, leaves = moved_leaves(tensor.node, tensor.leaves, _turned)
+    own, others = index_node(Axis.I), index_node(Axis.J)
+    moved = {others: own}
+    if counts(node, Axis.I):
+        codes = numbers_as_codes(tensor._shape[-3])
+        leaf = array_leaf(codes[:, None, None, :], Axis.J)
+        moved[own] = OPERATIONS["Digits"](leaf.node)
+        leaves = (*leaves, leaf)
+    return substitute(node, moved), leaves
+
+
 def _turned(leaf: Leaf) -> Leaf:
     """The argument with i as the last batch axis, and with j as the index of rows."""
     if leaf.form is None:
@@ -205,7 +221,8 @@ def _diagonal(tensor: Tabled, method: str) -> Tabled:
             return array_leaf(flat[..., :: rows + 1, None, :], Axis.I)
         return leaf.of_kind(Axis.I) if leaf.kind == Axis.J else leaf
 
-    found = _on(tensor, *moved_leaves(tensor.node, tensor.leaves, joined))
+    node, leaves = moved_leaves(tensor.node, tensor.leaves, joined)
+    found = _on(tensor, substitute(node, {index_node(Axis.J): index_node(Axis.I)}), leaves)
     if tensor.ranges is not None:
         found = _within(found, _met(_checked(tensor)))
     return found

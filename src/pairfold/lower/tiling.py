@@ -112,9 +112,13 @@ def tilings(
     accumulation: Accumulation,
     options: Settings,
     rows: int,
+    products: bool = True,
 ) -> list[Tiling]:
-    """The tilings that settings leave open for so many rows, the one to use first."""
-    product = output_product(kernel)
+    """The tilings that settings leave open for so many rows, the one to use first.
+
+    Without `products`, a long output is no product of matrices.
+    """
+    product = output_product(kernel) if products else None
     relaxed, every = options.rules != "exact", accumulation.every or _BLOCKS
     found: list[tuple[float, Tiling]] = []
     for shape in _shapes(options, multiplies(kernel, dtype) or product is not None):

@@ -56,6 +56,15 @@ def masked(name: str) -> str:
     return found + name[len(plain) :]
 
 
+def as_asked(name: str) -> str:
+    """The name of the reduction that was asked for, which another may stand for under a mask.
+
+    >>> as_asked("Mean of some"), as_asked("Sum")
+    ('Mean', 'Sum')
+    """
+    return next((row.name for row in REDUCTIONS.values() if row.masked == name), name)
+
+
 @functools.cache
 def _states_row(name: str) -> Reduction:
     row = REDUCTIONS[name]

@@ -79,6 +79,10 @@ class Folding:
         """Whether the rounding errors of a total are kept beside it."""
         return self.tiling.accumulation.compensated and self.owner(name).rule.additive
 
+    def _lost(self, name: str) -> list[str]:
+        """The rounding errors of a total, of each of its parts."""
+        return [f"e{name}"] if self.owner(name).parts == 1 else [f"e{p}" for p in self.parts(name)]
+
     # ---- names ---------------------------------------------------------------------------
 
     def states(self) -> list[tuple[str, int]]:
@@ -106,7 +110,8 @@ class Folding:
             for part, kind, empty in self._empty(name):
                 self.text.line(f"t{part} = {self.full(kind, empty, '(ROWS, 1)', self.outer)}")
             if self.compensated(name):
-                self.text.line(f"e{name} = {self.full('value', 0.0, '(ROWS, 1)', self.outer)}")
+                for lost in self._lost(name):
+                    self.text.line(f"{lost} = {self.full('value', 0.0, '(ROWS, 1)', self.outer)}")
 
     def full(self, kind: str, value: float | str, shape: str, simd: Printed) -> str:
         """A tensor of one number."""
@@ -164,8 +169,9 @@ class Folding:
                 kind, part = target.supplied
                 given[target] = {"acc": parts, "column": ["here"]}[kind][part]
         found = self._rule(steps, given, self.inner)
-        if self.values.mask:
-            found = [f"tl.where(inside, {n}, {o})" for n, o in zip(found, parts, strict=True)]
+        counted = self.values.counted
+        if counted:
+            found = [f"tl.where({counted}, {n}, {o})" for n, o in zip(found, parts, strict=True)]
         for part, after in zip(parts, found, strict=True):
             self.text.line(f"{part} = {after}")
 
@@ -204,20 +210,21 @@ class Folding:
         """Merge states of rows into the totals."""
         totals = [f"t{part}" for part in self.parts(name)]
         if self.compensated(name):
-            self._add_compensated(name, totals[0], states[0])
+            for lost, total, state in zip(self._lost(name), totals, states, strict=True):
+                self._add_compensated(lost, total, state)
             return
         given, merges = {"a": totals, "b": list(states)}, self.owner(name).merges
         found = self._rule(merges, self._placeholders(merges, given), self.outer)
         for total, after in zip(totals, found, strict=True):
             self.text.line(f"{total} = {after}")
 
-    def _add_compensated(self, name: str, total: str, state: str) -> None:
+    def _add_compensated(self, errors: str, total: str, state: str) -> None:
         """Knuth's TwoSum: what rounding took from the total is kept beside it."""
         let = self.text.let
         after = let(f"{total} + {state}")
         other = let(f"{after} - {total}")
         lost = let(f"({total} - ({after} - {other})) + ({state} - {other})")
-        self.text.line(f"e{name} = e{name} + {lost}")
+        self.text.line(f"{errors} = {errors} + {lost}")
         self.text.line(f"{total} = {after}")
 
     def _placeholders(self, targets: Sequence[Value], given: dict[str, list[str]]) -> Known:
@@ -231,8 +238,10 @@ class Folding:
         """The totals of one state; an infinite sum has no meaningful correction."""
         totals = [f"t{part}" for part in self.parts(name)]
         if self.compensated(name):
-            lost, total = f"e{name}", totals[0]
-            totals = [self.text.let(f"tl.where({lost} == {lost}, {total} + {lost}, {total})")]
+            totals = [
+                self.text.let(f"tl.where({lost} == {lost}, {total} + {lost}, {total})")
+                for lost, total in zip(self._lost(name), totals, strict=True)
+            ]
         return totals
 
     # ---- parts of the reduced axis -----------------------------------------------------------
@@ -382,8 +391,8 @@ class MaxShifted(Folding):
         """
         exponent = own.logits[place]
         (logit,) = self.values.emit([exponent], known, inside)
-        if self.values.mask:
-            logit = self.text.let(f'tl.where(inside, {logit}, float("-inf"))')
+        if self.values.counted:
+            logit = self.text.let(f'tl.where({self.values.counted}, {logit}, float("-inf"))')
         over = self._move(top, logit, states)
         maximum = self.kernel.scalars.placeholder("top", own.top + place)
         apart = self.kernel.scalars.apply("apart", exponent, maximum)
@@ -436,7 +445,8 @@ class MaxShifted(Folding):
             for part in [f"t{part}" for part in self.parts(name)]:
                 self.text.line(f"{part} = {part} * {scale}")
             if self.compensated(name):
-                self.text.line(f"e{name} = e{name} * {scale}")
+                for lost in self._lost(name):
+                    self.text.line(f"{lost} = {lost} * {scale}")
         self.text.line(f"t{top} = {after}")
 
     def entries(self) -> list[str]:
@@ -510,8 +520,9 @@ class TopK(Folding):
             (value,) = self.values.emit([output], local, instance.inside)
             if not instance.known:
                 known.update(local)
-            inside = f" & inside & ({value} == {value})" if self.values.mask else ""
-            smaller = f"({value} < worst{instance.number}){inside}"
+            counted = self.values.counted
+            those = f" & {counted} & ({value} == {value})" if counted else ""
+            smaller = f"({value} < worst{instance.number}){those}"
             # NaN is never smaller, and is not looked at again.
             kept = self.text.let(
                 f"tl.where({smaller}, {value} + tl.zeros((ROWS, COLUMNS), "

@@ -104,7 +104,8 @@ class GpuLauncher:
         """A tiling for the kernel without rearrangement, which has another formula."""
         assert self._unrearranged is not None
         options = Settings(dot=tiling.dot, tile=f"{tiling.rows}x{tiling.columns}x{tiling.warps}")
-        given = (self.dtype, self.stored, self.accumulation, options, 1)
+        # Where a mask leaves pairs out, no 0 may meet what is infinite or NaN.
+        given = (self.dtype, self.stored, self.accumulation, options, 1, self.kernel.keep is None)
         found = tilings(self._unrearranged, *given)[0]
         return dataclasses.replace(
             found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...lower.kernel import ROW
 from .folding import Instance, MaxShifted
 from .values import Known
 
@@ -10,7 +11,8 @@ class Matrix(MaxShifted):
     """One tile of weights (ROWS, COLUMNS) is multiplied into a tile (ROWS, components) of sums.
 
     The sums of weights alone, where the reduction wants them, and the maxima of exponentials are
-    those of its parent.
+    those of its parent. Pairs that a mask leaves out have weights of 0, of which infinite
+    components and NaN make NaN: where that is a result, another program computes it.
     """
 
     def states(self) -> list[tuple[str, int]]:
@@ -60,8 +62,8 @@ class Matrix(MaxShifted):
         text = self.text
         at = text.let(f"tl.trans({name}_at) + component * {name}_c")
         matrix = text.let(f"tl.load({at}, mask={mask}, other=0.0)")
-        if self.values.mask:
-            weight = text.let(f"tl.where(inside, {weight}, 0.0)")
+        if self.values.counted:
+            weight = text.let(f"tl.where({self.values.counted}, {weight}, 0.0)")
         weight = text.let(f"tl.broadcast_to({weight}, (ROWS, COLUMNS))")
         if self.inner.dtype == self.tiling.dtype == "float32":
             text.line(f"m = {self.values.dot(weight, matrix, 'm', exact=False)}")
@@ -83,7 +85,7 @@ class Matrix(MaxShifted):
 
     def _add_matrix(self, found: str) -> None:
         if self.compensated("m"):
-            self._add_compensated("m", "tm", found)
+            self._add_compensated("em", "tm", found)
         else:
             self.text.line(f"tm = tm + {found}")
 
@@ -96,11 +98,19 @@ class Matrix(MaxShifted):
     def _place(self) -> str:
         return f"left + tl.arange(0, {self.group})[None, :] * ROWS + own_lanes"
 
+    def _products(self) -> str:
+        """The sums of products; NaN may be of pairs that a mask leaves out, and is refused."""
+        found = "tm"
+        if self.compensated("m"):
+            found = self.text.let("tl.where(em == em, tm + em, tm)")
+        if self.kernel.keep is not None:
+            self.values.bail_out(f"{found} != {found}", ROW)
+        return found
+
     def leave(self, first: int) -> None:
         """Write the entries."""
-        total = "tl.where(em == em, tm + em, tm)" if self.compensated("m") else "tm"
         line = self.text.line
-        line(f"tl.store({self._place()}, tl.cast({total}, tl.float64), mask=own)")
+        line(f"tl.store({self._place()}, tl.cast({self._products()}, tl.float64), mask=own)")
         rest = [*(entry for name, _ in self.states() for entry in self.closed(name))]
         rest += [f"t{top}" for top, _ in self.maxima()]
         for n, entry in enumerate(rest):
@@ -132,10 +142,7 @@ class Matrix(MaxShifted):
     def finish(self) -> list[tuple[Instance, list[str]]]:
         """All components at once."""
         total = [part for name, _ in self.states() for part in self.closed(name)] or [""]
-        state = "tm"
-        if self.compensated("m"):
-            state = self.text.let("tl.where(em == em, tm + em, tm)")
-        instance = self.instances[0]
+        state, instance = self._products(), self.instances[0]
         top = self.outer.cast("ttop0") if self.maxima() else ""
         given = {"a": [state], "top": [top], "total": total, "count": ["count"]}
         given["a"] = [self._times_factor(instance, state)]

@@ -65,7 +65,7 @@ class _Program:
     def __init__(self, kernel: Kernel, tiling: Tiling, guarded: bool) -> None:
         self.kernel, self.tiling, self.guarded = kernel, tiling, guarded
         self.name = title(kernel)
-        self.checked = not guarded and _may_bail_out(kernel)
+        self.checked = not guarded and _may_bail_out(kernel, tiling)
         self.start(Text())
 
     def start(self, text: Text) -> None:
@@ -307,7 +307,9 @@ class _Program:
         for argument in self._of_pairs():
             name = f"{LETTERS[PAIR]}{argument.position}"
             line(f"{name}_at = {name}_of + c * {name}_j")
-        self.foldings.fold(dict(self.values.prelude))
+        known = dict(self.values.prelude)
+        self.values.count(known)
+        self.foldings.fold(known)
 
     # ---- what comes out ----------------------------------------------------------------------
 
@@ -337,10 +339,12 @@ class _Program:
 def _says(accumulator: Accumulator) -> str:
     folded = accumulator.folded
     weight = "" if folded.weight is None else f", weight {folded.weight}"
-    return f"{folded.rule.name} of {folded.formula}{weight}"
+    where = "" if folded.where is None else f", where {folded.where}"
+    return f"{folded.rule.name} of {folded.formula}{weight}{where}"
 
 
-def _may_bail_out(kernel: Kernel) -> bool:
+def _may_bail_out(kernel: Kernel, tiling: Tiling) -> bool:
     """Whether a kernel makes assumptions on its data."""
     rearranged = bool(kernel.guarded) or bool(kernel.scalars.inverses)
-    return rearranged or any(factor is not None for factor in kernel.factors)
+    multiplied = kernel.keep is not None and tiling.product is not None
+    return rearranged or multiplied or any(factor is not None for factor in kernel.factors)

@@ -29,6 +29,8 @@ _OPERATORS = {
     "add": "+", "sub": "-", "apart": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "ne": "!=",
 }  # fmt: skip
 _MASKS = {"both": "&", "either": "|"}
+# The numbers of the rows and columns of a tile.
+_NUMBERS = {"row_number": "r", "column_number": "c"}
 _JUMPS = {"floor", "lt", "le", "eq", "ne"}
 # Exponents that e^x e^y may be computed from instead of e^(x+y), far from the dtype's range.
 _SAFE_EXPONENT = {"float32": 16, "float64": 128}
@@ -42,14 +44,18 @@ _INVERSES = 2.0**24
 
 
 class Values:
-    """Prints scalar values of one kernel; `mask` names what a tail of columns may read."""
+    """Prints scalar values of one kernel.
+
+    `mask` names what a tail of columns may read, `counted` which pairs of a block count, "" where
+    all do.
+    """
 
     def __init__(self, text: Text, kernel: Kernel, tiling: Tiling) -> None:
         self.text, self.kernel, self.tiling = text, kernel, tiling
         self.simd = Printed(text, tiling.dtype)
         self.stages = {argument.position: argument.stage for argument in kernel.arguments}
         self.dims = {argument.position: argument.dim for argument in kernel.arguments}
-        self.mask = ""
+        self.mask = self.counted = ""
         self.prelude: Known = {}
         self.checks = False
         # Rules of reductions are printed without approximations of any kind.
@@ -64,7 +70,7 @@ class Values:
     def _all(self) -> list[Value]:
         kernel = self.kernel
         factors = [factor for factor in kernel.factors if factor is not None]
-        targets = (*kernel.outputs, *kernel.logits, *factors)
+        targets = (*kernel.pair_values, *factors)
         return reachable_through(targets, lambda value: value.args)
 
     # ---- what pairs read that does not change with columns -----------------------------
@@ -101,6 +107,14 @@ class Values:
                     self.text.let(f"{self.prelude[factor]} * {scale}"),
                 )
                 return
+
+    def count(self, known: Known) -> None:
+        """Find which pairs of a block count: of columns that there are, where a mask holds."""
+        keep = self.kernel.keep
+        self.counted = "inside" if self.mask else ""
+        if keep is not None:
+            (holds,) = self.emit([keep], known)
+            self.counted = self.text.let(f"{holds} & inside") if self.mask else holds
 
     # ---- values ------------------------------------------------------------------------
 
@@ -156,6 +170,12 @@ class Values:
         args = [known[arg] for arg in value.args if arg in known]
         if what == "exp":
             return self._exponential(value, known)
+        if what in _NUMBERS:
+            return self.text.let(f"tl.broadcast_to({_NUMBERS[what]}, (ROWS, COLUMNS))")
+        if what == "whole":
+            return self.text.let(f"tl.full((), {value.integer}, tl.int64)")
+        if what == "real":
+            return s.cast(args[0])
         if what in PRIMITIVES:
             return self._primitive(value, args)
         if what == "entry":
@@ -234,7 +254,12 @@ class Values:
         self.text.line(f"refused = tl.maximum(refused, tl.max(tl.ravel({found})))")
 
     def _primitive(self, value: Value, args: Sequence[str]) -> str:
-        what, s = value.what, self.simd
+        what, s = value.what.removeprefix("whole_"), self.simd
+        if value.what != what and what in ("neg", "abs"):
+            opposite = f"0 - {args[0]}"
+            return self.text.let(
+                opposite if what == "neg" else f"tl.maximum({args[0]}, {opposite})"
+            )
         if what in _OPERATORS:
             return self.text.let(f"{args[0]} {_OPERATORS[what]} {args[1]}")
         if what in _MASKS:
