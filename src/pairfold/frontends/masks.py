@@ -105,7 +105,7 @@ def whole_number(value: int) -> LazyTensor:
         raise OptionError("index variables meet numbers of 48 bits", found=f"{value}")
     count = 3 if abs(value) < DIGITS**3 else 6
     codes = np.array(list(abs(value).to_bytes(count, "big")), np.uint8)
-    tensor = _coded(codes, Axis.PARAMETER)
+    tensor = _coded(codes, Axis.PARAMETER)  # pyright: ignore[reportArgumentType] (of NumPy)
     found = tensor._apply("Digits", tensor)  # pyright: ignore[reportPrivateUsage]
     return -found if value < 0 else found
 

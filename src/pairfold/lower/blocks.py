@@ -200,6 +200,8 @@ def _of_cells(grid: Grid, cells: Integers, blocks: Integers, answers: NDArray[np
     return Runs(row_blocks, starts, starts + 1, words)
 
 
+_ANYTHING = Interval(np.array(-np.inf), np.array(np.inf), np.array(True))
+
 # Blocks of cells: their cells, their blocks of columns, their answers.
 _Found = tuple[Integers, Integers, NDArray[np.uint8]]
 
@@ -293,11 +295,11 @@ class _Boxes:
         return stage, found
 
     def _load(self, position: int, component: int) -> _Leveled:
+        stage = self.kernel.read_at[position]
+        if stage == PAIR:  # what pairs have themselves may be anything
+            return ONCE, [_ANYTHING] * (self.top + 1)
         found = self._loads.get((position, component))
         if found is None:
-            stage = self.kernel.read_at[position]
-            if stage == PAIR:  # of which nothing is known before it is read
-                return ONCE, [_ANYTHING] * (self.top + 1)
             box = self._box(stage, self._argument(position, component))
             found = self._loads[position, component] = self._leveled(stage, box)
         return found

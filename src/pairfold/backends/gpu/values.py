@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Generator, Iterable, Sequence
 
 from ...core.numbers import to_float
-from ...core.primitives import PRIMITIVES
+from ...core.primitives import MOST_WHOLE, PRIMITIVES
 from ...core.scalars import Index, Loop, Value, reachable_through
 from ...errors import InternalError
 from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
@@ -253,7 +253,16 @@ class Values:
         found = f"tl.cast(({condition}) & own, tl.int32)"
         self.text.line(f"refused = tl.maximum(refused, tl.max(tl.ravel({found})))")
 
+    def _whole_of(self, x: str) -> str:
+        """A number rounded down, kept within the limits; 0 for NaN."""
+        limit = f"{float(MOST_WHOLE)}"
+        found = self.text.let(f"tl.floor(tl.where({x} == {x}, {x}, 0))")
+        found = self.text.let(f"tl.minimum(tl.maximum({found}, -{limit}), {limit})")
+        return self.text.let(f"tl.cast({found}, tl.int64)")
+
     def _primitive(self, value: Value, args: Sequence[str]) -> str:
+        if value.what == "whole_of":
+            return self._whole_of(args[0])
         what, s = value.what.removeprefix("whole_"), self.simd
         if value.what != what and what in ("neg", "abs"):
             opposite = f"0 - {args[0]}"
