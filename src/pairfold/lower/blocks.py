@@ -200,8 +200,6 @@ def _of_cells(grid: Grid, cells: Integers, blocks: Integers, answers: NDArray[np
     return Runs(row_blocks, starts, starts + 1, words)
 
 
-_ANYTHING = Interval(np.array(-np.inf), np.array(np.inf), np.array(True))
-
 # Blocks of cells: their cells, their blocks of columns, their answers.
 _Found = tuple[Integers, Integers, NDArray[np.uint8]]
 
