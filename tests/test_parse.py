@@ -15,7 +15,8 @@ from pairfold.core.node import Axis
 from pairfold.core.show import formula_text
 from pairfold.errors import DerivativeError, DimError, FormulaError, UnknownNameError
 from pairfold.frontends import parse as parser_module
-from pairfold.frontends.parse import parse, parse_aliases, parse_many
+from pairfold.frontends.declarations import parse_aliases
+from pairfold.frontends.parse import parse, parse_many
 from pairfold.ops.table import OPERATIONS, build, constant, power, variable
 
 ALIASES = ["x = Vi(3)", "y = Vj(3)", "a = Vj(1)", "p = Pm(1)"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ..core.node import Axis
 from ..errors import FormulaError, UnknownNameError
+from .declarations import parse_aliases
 from .genred import Genred
-from .parse import parse_aliases
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

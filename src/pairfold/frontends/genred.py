@@ -20,10 +20,11 @@ from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
 from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
+from .declarations import parse_aliases
 from .devices import ANY_DEVICE, AUTO, placed
 from .given import BAILED_OUT, completed
 from .hooks import hooks_of
-from .parse import parse_aliases, parse_many
+from .parse import parse_many
 from .ranges import checked_ranges
 from .recording import made_now, recorded_as
 from .reduction import FormulaReduction

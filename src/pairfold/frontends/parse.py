@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from ..calculus.operators import ELSEWHERE  # and registers Grad, Diff ...
@@ -23,22 +21,11 @@ from ..core.node import Axis, Node
 from ..errors import DimError, FormulaError, PairfoldError, UnknownNameError, brief, closest
 from ..ops import table
 from ..ops.table import OPERATIONS, Op, Param
+from .declarations import KINDS, LEGACY, Scope, parse_aliases, where_in
 
-KINDS = {"Vi": Axis.I, "Vj": Axis.J, "Pm": Axis.PARAMETER, "Vij": Axis.PAIR}
 _AXES = {"i": Axis.I, "j": Axis.J}
-_LEGACY = {"Vx": "Vi", "Vy": "Vj"}
 _HIDDEN = frozenset({"Constant"})
-_UNARY, _POWER, _COMPARISON, _WINDOW, _DIGITS = 50, 60, 10, 88, 18
-_FORMS = "'x = Vi(3)', 'y = Vj(3)', 'p = Pm(1)', 'b = Vij(1)', 'x = Vi(0,3)' or 'Var(0,3,0)'"
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The call arguments that formulas may use, by position and, if they have one, by name."""
-
-    variables: tuple[Node, ...]
-    by_name: Mapping[str, Node]
-    names: Mapping[int, str]
+_UNARY, _POWER, _COMPARISON = 50, 60, 10
 
 
 @dataclass(frozen=True)
@@ -99,113 +86,6 @@ def parse_many(
     return tuple(ParsedFormula(n, t, scope) for n, t in zip(nodes, formulas, strict=True))
 
 
-# ----- aliases -----------------------------------------------------------------------------------
-
-_ALIAS = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<type>[^\W\d]\w*)\((?P<numbers>[^()]*)\),?")
-
-
-def parse_aliases(aliases: Sequence[str]) -> Scope:
-    """The scope that a list of aliases declares.
-
-    An alias is `x = Vi(3)` (its position is its place in the list), `x = Vi(0,3)` (explicit
-    position), or either without a name; `Vj` and `Pm` likewise; or `Var(position,dim,category)`.
-
-    >>> scope = parse_aliases(["x = Vi(3)", "y = Vj(3)", "p = Pm(1)"])
-    >>> scope.names, scope.by_name["y"].dim
-    (mappingproxy({0: 'x', 1: 'y', 2: 'p'}), 3)
-
-    Raises:
-        FormulaError: an alias of another form, a name or position declared twice, or a placeholder.
-    """
-    if isinstance(aliases, (str, bytes)) or not isinstance(aliases, Iterable):
-        parts = re.split(r"[,;](?![^(]*\))", aliases) if isinstance(aliases, str) else []
-        listed = [part.strip() for part in parts if part.strip()] or ["x = Vi(3)", "y = Vj(3)"]
-        raise FormulaError(
-            "aliases must be a list of strings", found=repr(aliases), hint=repr(listed)
-        )
-    by_name: dict[str, Node] = {}
-    by_position: dict[int, Node] = {}
-    names: dict[int, str] = {}
-    declared: dict[int, str] = {}
-    for place, alias in enumerate(aliases):
-        name, position, node = _alias(alias, place)
-        other = by_position.setdefault(position, node)
-        if other is not node:
-            raise FormulaError(
-                f"two aliases declare argument {position} differently",
-                where=f"{declared[position]}\n{alias}",
-                hint="give each argument one dimension and one category",
-            )
-        declared.setdefault(position, alias)
-        if name is None:
-            continue
-        if name in by_name:
-            raise FormulaError(
-                f"two aliases are called {name}", where=alias, hint="give each its own name"
-            )
-        by_name[name] = node
-        names.setdefault(position, name)
-    for position in range(len(by_position)):
-        if position not in by_position:
-            raise FormulaError(
-                f"no alias declares argument {position}",
-                where="\n".join(declared.values()),
-                found=f"{len(by_position)} arguments, the last at position {max(by_position)}",
-                hint="positions count from 0 without placeholders",
-            )
-    variables = tuple(by_position[position] for position in range(len(by_position)))
-    return Scope(variables, MappingProxyType(by_name), MappingProxyType(names))
-
-
-def _alias(alias: object, place: int) -> tuple[str | None, int, Node]:
-    """Name, position and variable of one alias; blanks do not count."""
-    if not isinstance(alias, str):
-        raise FormulaError(
-            "an alias must be a string",
-            found=f"alias {place} is {alias!r}, a {type(alias).__name__}",
-            hint=_FORMS,
-        )
-    text = "".join(alias.split())
-    match = _ALIAS.fullmatch(text)
-    if match is None:
-        raise FormulaError("this alias cannot be read", found=repr(alias), hint=f"write {_FORMS}")
-
-    def fault(group: str, what: str, hint: str) -> NoReturn:
-        raise FormulaError(what, where=_where(text, [match.span(group)]), hint=hint)
-
-    name = match["name"]
-    if name is not None and not name.isidentifier():
-        fault("name", f"{name!r} is not a name", "letters, digits and _, not starting with a digit")
-    category = match["type"]
-    if category in _LEGACY:
-        warnings.warn(
-            f"alias {alias!r}: {category} is deprecated, write {_LEGACY[category]}",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        category = _LEGACY[category]
-    numbers = match["numbers"].split(",")
-    if any(re.fullmatch("[0-9]+", number) is None for number in numbers):
-        fault("numbers", "positions, dimensions and categories are whole numbers from 0", _FORMS)
-    if max(map(len, numbers)) > _DIGITS:
-        fault("numbers", f"positions and dimensions have at most {_DIGITS} digits", _FORMS)
-    values = [int(number) for number in numbers]
-    if category == "Var" and len(values) == 3 and values[2] <= Axis.PAIR:
-        position, dim, kind = values[0], values[1], Axis(values[2])
-    elif category == "Var":
-        fault("numbers", "Var takes Var(position, dim, category)", "0 (i), 1 (j), 2, 3 (i, j)")
-    elif category not in KINDS:
-        hint = closest(category, [*KINDS, "Var"]) or f"write {_FORMS}"
-        fault("type", f"there is no category of variables called {category}", hint)
-    elif len(values) > 2:
-        fault("numbers", f"{category} takes a dimension, or a position and a dimension", _FORMS)
-    else:
-        position, dim, kind = values[-2] if len(values) == 2 else place, values[-1], KINDS[category]
-    if dim < 1:
-        fault("numbers", "a vector has at least one component", f"{category}(3) for dimension 3")
-    return name, position, table.variable(position, dim, kind)
-
-
 class _Literals:
     """The arguments that `Var(...)` literals add behind those of the aliases."""
 
@@ -224,7 +104,9 @@ class _Literals:
         elif category not in (0, 1, 2, 3):
             why = "categories are 0 (indexed by i), 1 (by j), 2 (parameter) and 3 (by both)"
         if why is not None:
-            raise FormulaError(why, where=_where(text, [span]), hint="Var(position, dim, category)")
+            raise FormulaError(
+                why, where=where_in(text, [span]), hint="Var(position, dim, category)"
+            )
         node = table.variable(position, dim, Axis(category))
         if position < len(self.scope.variables):
             known = self.scope.variables[position]
@@ -233,7 +115,7 @@ class _Literals:
         if known is not node:
             raise FormulaError(
                 f"argument {position} is declared differently elsewhere",
-                where=_where(text, [span]),
+                where=where_in(text, [span]),
                 found=f"Var({position},{known.dim},{int(known.params[2])}) elsewhere",
                 hint="give each argument one dimension and one category",
             )
@@ -250,7 +132,7 @@ class _Literals:
             missing = next(p for p in range(first, last) if p not in self.added)
             raise FormulaError(
                 f"argument {missing} is not declared, but argument {last} is used",
-                where=_where(self.added[last][1], [self.added[last][2]]),
+                where=where_in(self.added[last][1], [self.added[last][2]]),
                 hint=f"positions after the aliases count from {first} without placeholders",
             )
         more = tuple(self.added[position][0] for position in range(first, last + 1))
@@ -290,23 +172,6 @@ def _tokens(text: str) -> list[_Token]:
     found = [_Token(m.lastgroup or "", m[0], *m.span()) for m in _TOKEN.finditer(text)]
     found.append(_Token("end", "", len(text), len(text)))
     return found
-
-
-def _where(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The text (or, of a long one, the part around the fault) over a line of carets."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    start, mark = 0, ""
-    if len(line) > _WINDOW:
-        start = max(0, min(min(a for a, _ in spans) - _WINDOW // 2, len(line) - _WINDOW))
-        mark = "..." if start else ""
-        tail = "..." if start + _WINDOW < len(line) else ""
-        line = mark + line[start : start + _WINDOW] + tail
-    carets = [" "] * (len(line) + 1)
-    for a, b in spans:
-        low = max(a - start, 0) + len(mark)
-        for place in range(low, max(low + 1, min(b - start + len(mark), len(line)))):
-            carets[min(place, len(line))] = "^"
-    return f"{line}\n{''.join(carets).rstrip()}"
 
 
 def _literal(text: str) -> Fraction | str:
@@ -455,7 +320,7 @@ class _Parser:
 
     def _unknown(self, token: _Token, called: bool) -> NoReturn:
         name = token.text
-        if name in (*KINDS, *_LEGACY):
+        if name in (*KINDS, *LEGACY):
             self._fault(
                 f"{name}(...) declares a variable and cannot stand inside a formula",
                 token,
@@ -677,7 +542,9 @@ class _Parser:
                 raised_by, _, why = error.what.partition(": ")
                 what = f"{name}: {why}" if raised_by in OPERATIONS else what
                 found = self._dims(parts, params, OPERATIONS.get(name))
-            raised = type(error)(what, where=_where(self.text, spans), found=found, hint=error.hint)
+            raised = type(error)(
+                what, where=where_in(self.text, spans), found=found, hint=error.hint
+            )
         raise raised from None
 
     def _dims(self, parts: Sequence[_Part], params: Sequence[object], op: Op | None) -> str:
@@ -704,5 +571,5 @@ class _Parser:
         hint: str | None = None,
         error: type[FormulaError] = FormulaError,
     ) -> NoReturn:
-        where = _where(self.text, [(token.start, token.end)])
+        where = where_in(self.text, [(token.start, token.end)])
         raise error(what, where=where, found=found, hint=hint)
