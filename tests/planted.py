@@ -363,6 +363,62 @@ FAULTS = [
         "return (self @ v.swapaxes(-1, -2)).swapaxes(-1, -2)",
         "linearoperators",
     ),
+    Fault(
+        "a mask that may hold is said to hold everywhere",
+        "lower/blocks.py",
+        "TESTED + found.certain.astype(np.uint8)",
+        "TESTED + found.possible.astype(np.uint8)",
+        "blocks",
+    ),
+    Fault(
+        "blocks with other answers are joined",
+        "lower/blocks.py",
+        "| (word[1:] != word[:-1])",
+        "| (word[1:] < 0)",
+        "blocks",
+    ),
+    Fault(
+        "tested blocks of a mask are not tested",
+        "backends/llvm/tasks.py",
+        '((TESTED, "tile"), (WHOLE_BLOCK, "tile_whole"))',
+        '((TESTED, "tile_whole"), (WHOLE_BLOCK, "tile_whole"))',
+        "blocks",
+    ),
+    Fault(
+        "the last column of a tested block is left out",
+        "backends/llvm/masks.py",
+        "stop = b.select(met, b.add(column, i64(block.step())), stop)",
+        "stop = b.select(met, column, stop)",
+        "blocks",
+    ),
+    Fault(
+        "numbers of rows in the second vector of lanes",
+        "backends/llvm/block.py",
+        "shift = i64(instance[1] * self.code.plan.width)\n        return self._wide_lanes",
+        "shift = i64(0)\n        return self._wide_lanes",
+        "blocks masks",
+    ),
+    Fault(
+        "a number of a row below one that is not whole",
+        "core/wholes.py",
+        'limit = above if first == (name == "lt") else below',
+        "limit = below",
+        "masks",
+    ),
+    Fault(
+        "a soft-max of which nothing is left",
+        "ops/reductions.py",
+        "return s.select(s.eq(ends.total, 0), 0, ends.state[0] / ends.total)",
+        "return ends.state[0] / ends.total",
+        "masks",
+    ),
+    Fault(
+        "gradients of pairs that are absent",
+        "frontends/reduction.py",
+        "where = None if all_pairs else self.where",
+        "where = None",
+        "masks",
+    ),
 ]
 
 
