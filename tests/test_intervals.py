@@ -164,6 +164,8 @@ def computed(
                 known[value] = np.asarray(value.integer)
                 continue
             args = [known[arg] for arg in value.args]
+            if how == "flushed" and value.what in ("sqrt", "rsqrt"):
+                args = [np.where(np.abs(args[0]) < tiny, args[0] * 0, args[0])]
             found = np.asarray(PRIMITIVES[value.what].numpy(*args))
             if value.kind == "real":
                 if how == "fused" and value.what in ("mul", "add", "sub"):
@@ -445,7 +447,7 @@ def run_random(seed: int) -> None:
     Graph(rng, DTYPES[seed % 2], int(rng.integers(4, 14))).check()
 
 
-@pytest.mark.parametrize("block", range(20))
+@pytest.mark.parametrize("block", range(36))
 def test_random_graphs_are_bounded(block: int) -> None:
     for seed in range(block * 100, block * 100 + 100):
         try:

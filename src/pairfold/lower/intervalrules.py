@@ -228,10 +228,19 @@ def _div(f: Format, a: Interval, b: Interval) -> Interval:
     return rounded(f, low, high, nan, _slack(f, _QUOTIENTS), invalid)
 
 
+def _sqrt(f: Format, a: Interval) -> Interval:
+    """GPUs may take a subnormal number for 0."""
+    low = np.sqrt(np.where(a.low < f.normal, 0.0, a.low))
+    high = np.sqrt(np.maximum(a.high, 0))
+    return rounded(f, low, high, a.nan | (a.low < 0), _slack(f, _QUOTIENTS))
+
+
 def _rsqrt(f: Format, a: Interval) -> Interval:
-    """Infinite at 0, with the sign of the zero."""
-    low, high = 1 / np.sqrt(np.maximum(a.high, 0)), 1 / np.sqrt(np.maximum(a.low, 0))
-    low = np.where(a.low <= 0, np.where(a.high >= 0, -math.inf, low), low)
+    """Infinite at 0, and at what is taken for it, with the sign of the zero."""
+    high = 1 / np.sqrt(np.where(a.low < f.normal, 0.0, a.low))
+    low = 1 / np.sqrt(np.maximum(a.high, 0))
+    below = (a.low <= 0) & (a.high > -f.normal)
+    low = np.where(below, -math.inf, low)
     return rounded(f, low, high, a.nan | (a.low < 0), _slack(f, _QUOTIENTS))
 
 
@@ -242,7 +251,6 @@ _ALL = (-math.inf, math.inf)
 
 def _monotone(
     function: Callable[[Numbers], Numbers],
-    units: float = _FUNCTIONS,
     domain: tuple[float, float] = _ALL,
     image: tuple[float, float] = _ALL,
     falling: bool = False,
@@ -258,7 +266,7 @@ def _monotone(
             nan = nan | (a.low < domain[0]) | (a.high > domain[1])
             a = _within(a, *domain)
         first, last = (a.high, a.low) if falling else (a.low, a.high)
-        found = rounded(f, function(first), function(last), nan, _slack(f, units))
+        found = rounded(f, function(first), function(last), nan, _slack(f, _FUNCTIONS))
         return found if image == _ALL else _within(found, *image)
 
     return rule
@@ -444,7 +452,7 @@ RULES: dict[str, Rule] = {
     "div": _div,
     "neg": _neg,
     "abs": _abs,
-    "sqrt": _monotone(np.sqrt, _QUOTIENTS, domain=(0, math.inf)),
+    "sqrt": _sqrt,
     "rsqrt": _rsqrt,
     "exp": _exp,
     "expm1": _monotone(np.expm1),
