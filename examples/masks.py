@@ -47,7 +47,7 @@ LENGTHS, D, WIDTH = [400, 250, 500, 50, 300], 16, 80
 N = sum(LENGTHS)
 like = {"dtype": getattr(torch, chosen.dtype)}
 torch.manual_seed(0)
-walk = torch.randn(N, D, **like).cumsum(0) / 8  # neighbours are alike
+walk = torch.randn(N, D, **like).cumsum(0) / 16  # neighbours are alike
 q, k = (walk + 0.3 * torch.randn(N, D, **like) for _ in range(2))
 v = torch.randn(N, 4, **like)
 for tensor in (q, k, v):
@@ -73,7 +73,7 @@ masks = {
 
 scores = (Vi(q) | Vj(k)) / D**0.5
 found, slopes = {}, {}
-for name, mask in masks.items():
+for name, mask in [*masks.items()] * 2:  # code is made in the first turn
     start = time.perf_counter()
     found[name] = scores.softmax(1, where=mask) @ v
     slopes[name] = grad(found[name].square().sum(), (q, k, v))
