@@ -219,6 +219,11 @@ def test_systems_of_index_variables() -> None:
     want = np.linalg.solve(table + 0.1 * np.eye(M), b)
     assert_close(k.solve(b, alpha=0.1, eps=1e-12), want, rtol=1e-8)
     assert_close((k + 0.1 * (pf.i == pf.j)).solve(b, alpha=1e-300, eps=1e-12), want, rtol=1e-8)
+    labels = i % 3
+    blocks = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp() * pf.same(labels, labels)
+    full = np.exp(-((x[:, None] - x) ** 2).sum(-1)) * (labels[:, None] == labels)
+    want = np.linalg.solve(full + 0.1 * np.eye(M), b)
+    assert_close(blocks.solve(b, alpha=0.1, eps=1e-12), want, rtol=1e-8)
     with pytest.raises(UnsupportedError, match="numbers"):
         k.solve(b, alpha=0.1, preconditioner="pivoted-cholesky")
 

@@ -129,7 +129,9 @@ def _answers(op: Op, params: tuple[object, ...]) -> Answers:
     for dims in (*_tried(op), *(op.samples if op.args else ())):
         operands = [variable(place, dim, Axis.I) for place, dim in enumerate(dims)]
         try:
-            found[dims] = build(op, *operands, *params).dim if op.samples else op.dims(*dims)
+            found[dims] = (
+                build(op, *operands, *params).dim if op.samples else op.dims(*dims, *params)
+            )
         except (DimError, Refusal):
             continue
     return found

@@ -510,14 +510,14 @@ def _array_text(leaf: Leaf) -> str:
 def is_scalar(node: Node) -> bool:
     """Whether a formula is a scalar by the way it is made, whatever its variables' dimensions.
 
-    Its parts that are not numbers or parameters then are index variables, or end in a sum or an
+    Its parts that are not numbers or parameters are then whole numbers, or end in a sum or an
     extreme of components.
     """
     ends = False
     seen, todo = {node}, [node]
     while todo:
         found = todo.pop()
-        if found.op.name == "Ind" or (found.op.name in _ENDS and found.args[0].dim > 1):
+        if found.op.name in ("Ind", "Digits") or (found.op.name in _ENDS and found.args[0].dim > 1):
             ends = True
         elif found.op.name == "Var" and found.dim == 1 and found.variable.kind in _BESIDE:
             continue

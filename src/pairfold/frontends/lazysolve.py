@@ -149,10 +149,11 @@ class Solved:
         library = library_for(b)
         if library is None:
             raise ArrayTypeError("b must be an array", found=f"a {type(b).__name__}")
-        return [
-            array if leaf.values is None else library.numbers(leaf.values, b)
-            for leaf, array in zip(self.order, given, strict=True)
-        ]
+        found: list[Array] = []
+        for leaf, array in zip(self.order, given, strict=True):
+            number = library.numbers(leaf.values, b) if leaf.values is not None else array
+            found.append(leaf.codes_like(library, b) if leaf.coded else number)
+        return found
 
     def _request(self) -> Request:
         chosen = self.options

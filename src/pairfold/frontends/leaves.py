@@ -91,7 +91,7 @@ class Leaf:
     @property
     def coded(self) -> bool:
         """Whether the array holds codes."""
-        return self.owner is not None and is_coded(self.owner)
+        return self.form is not None and is_coded(self.owner)
 
     def codes_like(self, library: ArrayLibrary, like: Array) -> Array:
         """The codes as numbers of the dtype of another array, beside it: made once for each.
