@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+import runpy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -205,6 +208,18 @@ def test_complex_numbers() -> None:
         assert_close(got.imag, np.where(CAUSAL, table, 0).sum(axis).imag, terms=N)
     assert_close(z.dense().real, table.real)
     assert_close(z[2:5, :].dense().real, table[2:5].real)
+
+
+def test_the_page_of_masks_runs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "masks.md").read_text()
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+    names = runpy.run_path(str(program))
+    assert names["mean"].shape == (1000, 64)
+    x, y = points()
+    keep = np.random.default_rng(5).random((M, N)) > 0.5
+    got = ((Vi(x) - Vj(y)) ** 2).sum(-1).sum(axis=1, where=pf.Vij(keep.astype(float)))
+    assert_close(got[:, 0], np.where(keep, ((x[:, None] - y) ** 2).sum(-1), 0).sum(1), terms=N)
 
 
 # -- systems, and what is refused -----------------------------------------------------------------
