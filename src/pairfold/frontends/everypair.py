@@ -40,7 +40,7 @@ class _Shared(NamedTuple):
     has: tuple[bool, ...] = ()
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many batch elements share the result."""
         return math.prod(self.batch)
 
@@ -71,7 +71,7 @@ def at_every_pair(
 
     if fold.counts_pairs:
         each = numbers(np.arange(rows, dtype=np.float64)[:, None, None])
-        moved.append(library.expanded(each, (rows, shared.count, 1)))
+        moved.append(library.expanded(each, (rows, shared.size, 1)))
     if ranges is not None:
         moved.append(numbers(ranges.table(rows, columns)[..., None].astype(np.float64)))
     key = ("every pair", ranges is None, shared.has)
@@ -102,7 +102,7 @@ def _moved(
         kind, shape = v.variable.kind, tuple(array.shape)
         own = shape[-kind.axes :]
         if shared.has and shared.has[place]:
-            array = library.expanded(array, (*shared.batch, *own)).reshape((shared.count, *own))
+            array = library.expanded(array, (*shared.batch, *own)).reshape((shared.size, *own))
             array = library.moved(array, 0, kind.axes - 1)
             found.append(array.reshape((1, *array.shape)) if kind in _WITHOUT_ROWS else array)
             continue
@@ -110,7 +110,7 @@ def _moved(
         if kind == Axis.I:
             array = array.reshape((*lead, own[0], 1, own[1]))
             if shared.has:
-                array = library.expanded(array, (own[0], shared.count, own[1]))
+                array = library.expanded(array, (own[0], shared.size, own[1]))
         else:
             array = array.reshape((*lead, *((1,) if kind in _WITHOUT_ROWS else ()), *own))
         found.append(array)
