@@ -353,7 +353,7 @@ def test_gradients_are_sums_over_the_batches_that_share_them(shape, axis):
         second = torch.autograd.grad(sum(slope.pow(2).sum() for slope in first), given)
         found.append((*first, *second))
     for got, want in zip(*found, strict=True):
-        scale = 100 * max(1.0, float(want.abs().max()))
+        scale = 100 * max(1.0, float(want.detach().abs().max()))
         assert_close(got.detach().numpy(), want.detach().numpy(), terms=30, scale=scale)
 
 
