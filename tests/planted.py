@@ -364,6 +364,27 @@ FAULTS = [
         "linearoperators",
     ),
     Fault(
+        "which rows of an array of pairs a tile reads",
+        "backends/llvm/tasks.py",
+        "packed = (b.add(first, done), here), (base, columns)",
+        "packed = (first, here), (base, columns)",
+        "pair_operands",
+    ),
+    Fault(
+        "an array of pairs where columns are kept",
+        "arrays/checks.py",
+        "return (*strides[-3::2], strides[-2]) if kept == Axis.I else (*strides[-2:], strides[-3])",
+        "return (*strides[-3::2], strides[-2])",
+        "pair_operands",
+    ),
+    Fault(
+        "gradients to an array of pairs that batch elements share",
+        "frontends/everypair.py",
+        "if math.prod(batches[position]) != 1 or math.prod(batch) == 1:",
+        "if math.prod(batch) == 1:",
+        "pair_operands",
+    ),
+    Fault(
         "a mask that may hold is said to hold everywhere",
         "lower/blocks.py",
         "TESTED + found.certain.astype(np.uint8)",

@@ -323,17 +323,38 @@ def test_gradients_pass_torch_s_own_check():
     assert torch.autograd.gradgradcheck(genred("Sum"), given)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (3,)])
-def test_gradients_are_sums_over_the_batches_that_share_them(shape):
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 1), (2, 3)])
+def test_gradients_are_sums_over_the_batches_that_share_them(shape, axis):
+    """What is summed over is not written first: each batch element is one more column."""
     _, y, b = tensors(6, 5, 1, *shape)
-    batch = torch.rand((3, 6, 2), dtype=torch.float64, requires_grad=True)
+    source = torch.Generator().manual_seed(1)
+    shapes = [(2, 3, 6, 2), (2, 1, 6, 5, 1)] if len(shape) == 2 else [(3, 6, 2), (3, 6, 5, 1)]
+    x, c = (
+        torch.rand(each, generator=source, dtype=torch.float64, requires_grad=True)
+        for each in shapes
+    )
+    given = [x, y, b, c]
+    fold = Genred(
+        "Exp(b - SqDist(x,y))*c*(1 + Ind(i))",
+        ["x = Vi(2)", "y = Vj(2)", "b = Vij(1)", "c = Vij(1)"],
+        "LogSumExp",
+        axis=axis,
+    )
+
+    def dense(x: Any, y: Any, b: Any, c: Any) -> Any:
+        rows = 1 + torch.arange(6, dtype=torch.float64)[:, None, None]
+        return torch.logsumexp(torch_table(x, y, b) * c * rows, axis - 3)
+
     found = []
-    for function in (genred(), lambda *a: torch_table(*a).sum(-2)):
-        slopes = torch.autograd.grad((function(batch, y, b) ** 2).sum(), (batch, y, b))
-        assert [slope.shape for slope in slopes] == [a.shape for a in (batch, y, b)]
-        found.append(slopes)
+    for function in (fold, dense):
+        first = torch.autograd.grad(function(*given).sin().sum(), given, create_graph=True)
+        assert [slope.shape for slope in first] == [array.shape for array in given]
+        second = torch.autograd.grad(sum(slope.pow(2).sum() for slope in first), given)
+        found.append((*first, *second))
     for got, want in zip(*found, strict=True):
-        assert_close(got.numpy(), want.numpy(), terms=30, scale=10)
+        scale = 100 * max(1.0, float(want.detach().abs().max()))
+        assert_close(got.detach().numpy(), want.detach().numpy(), terms=30, scale=scale)
 
 
 def test_vmap_and_its_gradients():

@@ -139,7 +139,7 @@ def _gradients(
         given = [widened(library, array) for array in given]
     whole = [n for n in positions if fold.variables[n].variable.kind == Axis.PAIR]
     sums = [n for n in positions if n not in whole]
-    known = {n: at_every_pair(fold.pull_back(n), library, given, ranges, apply) for n in whole}
+    known = {n: at_every_pair(fold.pull_back(n), n, library, given, ranges, apply) for n in whole}
     found = one_pass(fold, sums, library, given) if one_pass and ranges is None else None
     if found is None:
         folds = (fold.pull_back(position) for position in sums)

@@ -23,6 +23,9 @@ LATENCY = 4.0
 _FLUSH = 8.0
 # Operations that put one component of one vector of rows or columns where loops read it.
 _PACK = 25.0
+# The same for a vector of what every pair has: lanes of rows are transposed whatever the layout,
+# lanes of columns come one by one where columns are apart.
+_PACK_PAIRS = {"row": 4.0, "column": 16.0}
 # Bounds take an operation for so many components (on AArch64 without scalar products, for one), and
 # some more; so many pairs are evaluated.
 _BOUNDED_TOGETHER, _BOUNDED_ALONE, _BOUND, _EVALUATED = 4.0, 1.0, 8.0, 0.15
@@ -171,7 +174,7 @@ def _loads(kernel: Kernel, plan: Plan) -> float:
 
 def _packing(kernel: Kernel, plan: Plan, rows: int, columns: int) -> float:
     """Operations per pair that bring rows and columns to where the loops read them."""
-    found = 0.0
+    found = _PACK_PAIRS[plan.lanes] * kernel.stages[PAIR].size / plan.width
     parts = partition(plan, max(1, rows), columns, 1, operations(kernel), Settings())
     sharing = {ROW: max(1, columns), COLUMN: max(1, min(rows, parts.rows_per_task))}
     for stage, shared in sharing.items():

@@ -57,11 +57,11 @@ def pack_pairs(format: Format, kernel: Kernel, row_major: bool) -> RuntimeFuncti
     Packs `rows` rows from number `row` on, a tile at most, at `columns` columns from number
     `column` on, a block at most. `row_major`: lanes are rows.
     """
+    parts = splitting(format, [a.dim for a in kernel.arguments if a.stage == PAIR])
     if row_major:  # the columns of a row are transposed like components, those of others moved
-        parts = {0: transpose(format)} if can_transpose(format) else {}
         parts[1] = adjacent(format)
-    else:
-        parts = splitting(format, [a.dim for a in kernel.arguments if a.stage == PAIR])
+        if can_transpose(format):
+            parts[0] = transpose(format)
     return RuntimeFunction(
         "pack_pairs",
         PACKING_PAIRS,
@@ -99,26 +99,33 @@ class _Argument:
 def _pack_rows(body: Body, own: RuntimeFunction) -> None:
     """Lanes are rows: what is adjacent in a row is transposed, be it columns or components.
 
-    Where the components of all columns are adjacent they go together, else one component after the
-    other.
+    Where the components of all columns are adjacent they go together; where those of a column are,
+    column after column; else component after component, for all columns.
     """
     assert own.format is not None
     _, _, _, rows, _, columns, _, given = body.given
-    flow, b, stored = body.flow, body.builder, own.format.storage.item
-    whole, detail = flow.word(given, WHOLE), own.detail[1:]
+    flow, b, stored = body.flow, body.builder, i64(own.format.storage.item)
+    whole, detail, one = flow.word(given, WHOLE), own.detail[1:], i64(1)
     with flow.loop(i64(0), flow.word(given, ARGUMENTS), name="arguments") as each:
         this = _Argument(body, _entry(body, each.index))
-        joined = b.icmp_signed("==", this.column, b.mul(this.dim, i64(stored)))
-        joined = b.and_(joined, b.icmp_signed("==", this.step, i64(stored)))
-        count = b.select(joined, b.mul(columns, this.dim), columns)
-        parts = b.select(joined, i64(1), this.dim)
-        step = b.select(joined, this.step, this.column)
-        spacing = b.select(joined, this.spacing, b.mul(this.dim, this.spacing))
+        of_column = b.mul(this.dim, this.spacing)
+        adjacent = b.icmp_signed("==", this.step, stored)
+        by_column = b.and_(adjacent, b.icmp_signed(">", this.dim, one))
+        joined = b.and_(adjacent, b.icmp_signed("==", this.column, b.mul(this.dim, stored)))
+        count = b.select(by_column, this.dim, columns)
+        step = b.select(by_column, this.step, this.column)
+        spacing = b.select(by_column, this.spacing, of_column)
+        parts = b.select(by_column, columns, this.dim)
+        parts = b.select(joined, one, parts)
+        count = b.select(joined, b.mul(columns, this.dim), count)
+        step, spacing = b.select(joined, stored, step), b.select(joined, this.spacing, spacing)
+        ahead = b.select(by_column, this.column, this.step)
+        further = b.select(by_column, of_column, this.spacing)
         with flow.loop(i64(0), parts, 1, [this.source, this.slots], name="parts") as part:
             source, slots = part.values
             numbers = Numbers(source, this.row, step, count, rows, whole, slots, whole, spacing)
             copy_components(body, own, detail, numbers)
-            part.next = [flow.at(source, this.step), flow.at(slots, this.spacing)]
+            part.next = [flow.at(source, ahead), flow.at(slots, further)]
     body.done()
 
 
