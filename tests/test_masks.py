@@ -31,6 +31,12 @@ PUBLIC = [row for row in REDUCTIONS.values() if not row.internal]
 CASES = [(row.name, False) for row in PUBLIC if row.weighted != "must"]
 CASES += [(row.name, True) for row in PUBLIC if row.weighted != "no"]
 
+# Every reduction, one after the other in lanes of rows and of columns.
+turning = pytest.mark.parametrize(
+    ("name", "weighted", "lanes"),
+    [(*entry, ("row", "column")[n % 2]) for n, entry in enumerate(CASES)],
+)
+
 
 # -- oracles: one row's pairs, f (n, D) and g (n, E), and the numbers of their columns ------------
 
@@ -218,7 +224,7 @@ def test_every_reduction_has_an_oracle() -> None:
 
 @every_pair(
     ("name,weighted", CASES),
-    ("mask", ["causal", "band", "mixed", "opposite", "numbers", "nothing"]),
+    ("mask", ["causal", "mixed", "opposite"]),
     ("axis,dtype", [(1, "float32"), (0, "float64"), (1, "float16"), (0, "float32")]),
     ("lanes", ["row", "column"]),
 )
@@ -232,7 +238,7 @@ def test_reductions_take_the_pairs_of_a_mask(
 
 @every_pair(
     ("name,weighted", CASES),
-    ("mask", ["causal", "mixed"]),
+    ("mask", ["causal"]),
     ("dim", [3, 40]),
     ("axis,lanes", [(1, "row"), (0, "column")]),
 )
@@ -256,8 +262,7 @@ def test_every_mask_at_sizes_that_fill_blocks(mask: str, axis: int, lanes: str) 
         compared("Mean", False, 3, axis, mask, "float32", [(17, 23), (70, 300)])
 
 
-@pytest.mark.parametrize("lanes", ["row", "column"])
-@pytest.mark.parametrize(("name", "weighted"), CASES)
+@turning
 def test_results_pass_the_comparison_with_the_reference(
     name: str, weighted: bool, lanes: str
 ) -> None:
@@ -397,8 +402,7 @@ def test_ragged_batches_are_those_of_each_cloud() -> None:
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("lanes", ["row", "column"])
-@pytest.mark.parametrize(("name", "weighted"), CASES)
+@turning
 def test_data_at_absent_pairs_poisons_nothing(
     name: str, weighted: bool, lanes: str, poison: float
 ) -> None:
@@ -503,8 +507,7 @@ def of_points(x: Any, y: Any, b: Any, axis: int, mask: str) -> tuple[Any, Any, A
 
 @every_pair(
     ("name", DIFFERENTIATED),
-    ("mask", ["causal", "radius", "some rows"]),
-    ("axis,batch", [(0, (2,)), (1, ())]),
+    ("mask,axis,batch", [("causal", 0, (2,)), ("radius", 1, ())]),
 )
 def test_derivatives_of_both_orders_are_those_of_dense_programs(
     name: str, mask: str, axis: int, batch: tuple[int, ...]
