@@ -409,6 +409,11 @@ class JaxArrays:
         return _numpy().repeat(array, count, axis)
 
     @staticmethod
+    def selected(array: JaxArray, places: JaxArray, axis: int) -> JaxArray:
+        """What is at places (k,) along an axis, which has k of them then."""
+        return _numpy().take(array, places, axis)
+
+    @staticmethod
     def taken(array: JaxArray, places: JaxArray, axis: int) -> JaxArray:
         """Entries at places along an axis; the other axes of both broadcast."""
         return _numpy().take_along_axis(array, places, axis)

@@ -385,6 +385,11 @@ class NumpyArrays:
         return np.repeat(array, count, axis)
 
     @staticmethod
+    def selected(array: NumpyArray, places: NumpyArray, axis: int) -> NumpyArray:
+        """What is at places (k,) along an axis, which has k of them then."""
+        return np.take(array, places, axis)
+
+    @staticmethod
     def taken(array: NumpyArray, places: NumpyArray, axis: int) -> NumpyArray:
         """Entries at places along an axis; the other axes of both broadcast."""
         return np.take_along_axis(array, places, axis)

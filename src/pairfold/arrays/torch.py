@@ -399,6 +399,11 @@ class TorchArrays:
         return array.repeat_interleave(count, dim=axis)
 
     @staticmethod
+    def selected(array: Tensor, places: Tensor, axis: int) -> Tensor:
+        """What is at places (k,) along an axis, which has k of them then."""
+        return array.index_select(axis, places)
+
+    @staticmethod
     def taken(array: Tensor, places: Tensor, axis: int) -> Tensor:
         """Entries at places along an axis; the other axes of both broadcast."""
         # torch's take_along_dim is this, but takes no sizes that are symbols.

@@ -202,6 +202,10 @@ class OperationsOn(Protocol[A]):
         """Each entry along an axis, `count` times in a row."""
         ...
 
+    def selected(self, array: A, places: A, axis: int, /) -> A:
+        """What is at places (k,) along an axis, which has k of them then."""
+        ...
+
     def taken(self, array: A, places: A, axis: int, /) -> A:
         """Entries at places along an axis; the other axes of both broadcast."""
         ...

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.opaque import opaque
+from ..arrays.sparse import is_sparse
 from ..core.library import Array, NumpyArray
 from ..core.node import Axis, Node, topological
 from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
@@ -341,6 +342,12 @@ def checked_mask(where: object) -> Tensor | None:
     """
     if where is None:
         return None
+    if is_sparse(where):
+        raise ArrayTypeError(
+            "sparse matrices are masks of a LazyTensor's reductions",
+            found=f"a {type(where).__name__}",
+            hint="K.sum(axis=1, where=matrix), K.reduction('Sum', axis=1, where=(matrix, mask))",
+        )
     if not isinstance(where, Tensor):
         raise ArrayTypeError(
             "a mask is a LazyTensor",

@@ -42,10 +42,29 @@ class Ranges:
 
     def __init__(self, given: object) -> None:
         parts = zip(NAMES, six(given), strict=True)
-        self.arrays = [_numbers(name, part) for name, part in parts]
+        self._set([_numbers(name, part) for name, part in parts])
+
+    def _set(self, arrays: Sequence[Numbers]) -> None:
+        self.arrays = arrays
         self._fits: dict[Axis, tuple[int, int]] = {}
         self._patterns: dict[Axis, Pattern] = {}
         self._same = False
+
+    @classmethod
+    def of_own_columns(cls, kept: Axis, bounds: Numbers) -> Ranges:
+        """Row r of the kept index meets columns bounds[r] to bounds[r + 1], which no other meets.
+
+        >>> Ranges.of_own_columns(Axis.I, np.array([0, 2, 3])).pattern(Axis.J, 2, 3).pairs
+        3
+        """
+        count = len(bounds) - 1
+        rows, ends = np.arange(count + 1), np.arange(1, count + 1)
+        blocks, intervals = (np.stack([x[:-1], x[1:]], axis=1) for x in (rows, bounds))
+        mine, other = [blocks, ends, intervals], [intervals, ends, blocks]
+        found = cls.__new__(cls)
+        found._set(mine + other if kept == Axis.I else other + mine)
+        found._same = True
+        return found
 
     @staticmethod
     def half(kept: Axis) -> slice:

@@ -15,7 +15,7 @@ from ..arrays.library import COMPLEX, ArrayLibrary
 from ..arrays.opaque import traced_as
 from ..arrays.registry import TORCH
 from ..core.cache import Cache, Limit
-from ..core.library import Array
+from ..core.library import Array, NumpyArray
 from ..core.node import Axis, Node
 from ..errors import ArgumentError, DTypeError, OptionError, ReducedError, unexpected
 from ..ops.reductions import REDUCTIONS
@@ -49,6 +49,8 @@ class Reduced:
     _record: Record | None = None  # where torch.compile traces: the calls that make it
     __array_ufunc__ = None  # NumPy leaves operators to us, who refuse
     __hash__ = None  # type: ignore[assignment]
+    # What users call each of the numbers that the fold counts along the reduced axis, if not that.
+    columns: NumpyArray | None = None
 
     def __init__(
         self,
@@ -109,11 +111,30 @@ class Reduced:
 
     def as_users_see(self, library: ArrayLibrary, result: Result) -> Result:
         """What the fold gives, with the axes and in the place that the options ask for."""
+        if self.columns is not None:
+            result = self._renumbered(library, result, self.columns)
         keep, out = bool(self.options.get("keepdim")), self.options.get("out")
         if self.tensor.is_complex:
             result = self._shaped(library.as_complex(result), keep)
             return result if out is None else _filled(library, out, result)
         return result if out is not None else self._shaped(result, keep)
+
+    def _renumbered(self, library: ArrayLibrary, result: Result, columns: NumpyArray) -> Result:
+        """Results whose indices are numbers of columns, in the place where they are."""
+        row = REDUCTIONS[self.reduction_op]
+        if "index" not in row.kinds or not len(columns):
+            return result
+        found: list[Array] = []
+        parts = result if isinstance(result, tuple) else (result,)
+        for kind, part in zip((part.kind for part in row.results), parts, strict=True):
+            if kind == "index":
+                numbers = library.constants(columns, part)[part]
+                if self.options.get("out") is None:
+                    part = library.cast(numbers, library.dtype(part))
+                else:
+                    part[...] = numbers
+            found.append(part)
+        return tuple(found) if isinstance(result, tuple) else found[0]
 
     def call_options(self) -> CallOptions:
         """The options of a call, with what the tensor says of ranges and backend."""
@@ -185,7 +206,12 @@ class Reduced:
         weight = None if self.weight is None else next(left)
         where = None if self.where is None else next(left)
         rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
-        return Reduced(tensor, weight, *rest, where)
+        return Reduced(tensor, weight, *rest, where).with_columns(self.columns)
+
+    def with_columns(self, columns: NumpyArray | None) -> Reduced:
+        """This reduction, whose indices are to be these numbers of columns."""
+        self.columns = columns
+        return self
 
     def __reduce__(self) -> tuple[object, ...]:
         weight, where = (
@@ -193,7 +219,7 @@ class Reduced:
             for node in (self.weight, self.where)
         )
         rest = (self.reduction_op, self.kept, self.length, self.accuracy, self.options)
-        return _unpickled, (self.tensor, weight, *rest, where)
+        return _unpickled, (self.tensor, weight, *rest, where, self.columns)
 
     # -- what it is not -------------------------------------------------------------------------
 
@@ -264,10 +290,12 @@ def _unpickled(
     accuracy: Accuracy,
     options: ReducedOptions,
     mask: Steps | None = None,
+    columns: NumpyArray | None = None,
 ) -> Reduced:
     weight = None if steps is None else unpacked(steps, tensor.leaves)[0]
     where = None if mask is None else unpacked(mask, tensor.leaves)[0]
-    return Reduced(tensor, weight, name, kept, length, accuracy, options, where)
+    found = Reduced(tensor, weight, name, kept, length, accuracy, options, where)
+    return found.with_columns(columns)
 
 
 def symbols_wanted(symbols: Sequence[Leaf]) -> str:

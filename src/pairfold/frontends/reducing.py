@@ -28,6 +28,7 @@ from .leaves import is_array, library_from
 from .linearoperators import LinearOperator, numpy_product, product_of
 from .masks import checked_mask, index_node
 from .reduced import Reduced, checked_call
+from .sparsemasks import has_entries, over_entries
 from .tables import Tabled
 from .typed import (
     ExplainOptions,
@@ -100,11 +101,12 @@ class Reducing(Tabled):
                 one argument. Sums, means, extrema and their like may be over several: (0, 1).
             call: compute at once; False gives a callable.
             options: `where`: which pairs count, a lazy tensor that is not 0 there, as `x < y`,
-                `pairfold.causal()`; the others are absent, as with NumPy's. `keepdim=True` keeps
-                the reduced axis, with size 1, so that results are (..., M, 1, D) or
-                (..., 1, N, D): what a LazyTensor is made of; `dtype_acc`, `use_double_acc`,
-                `sum_scheme` as for `Genred`; `backend`, `device_id`, `ranges`, `out` as for its
-                call.
+                `pairfold.causal()`; the others are absent, as with NumPy's. A sparse matrix (M, N)
+                of SciPy or torch means its entries that are not 0, whatever their values, and is
+                never made dense; `(matrix, mask)` those where a mask holds. `keepdim=True` keeps
+                the reduced axis, with size 1: results are (..., M, 1, D) or (..., 1, N, D), what a
+                LazyTensor is made of; `dtype_acc`, `use_double_acc`, `sum_scheme` as for `Genred`;
+                `backend`, `device_id`, `ranges`, `out` as for its call.
 
         Returns:
             An array (..., M, D) or (..., N, D), or two; without call, for symbols, and for
@@ -118,15 +120,16 @@ class Reducing(Tabled):
             return self._over_several(reduction_op, axis, other=other, call=call, **options)
         kept = self._kept(axis)
         accuracy, rest = _separated(_keepdim(options))
+        if has_entries(options.get("where")):
+            return over_entries(self, reduction_op, other, opt_arg, kept, call, options)
         mask = checked_mask(rest.pop("where", None))
         checked_call(rest)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
         weight = None if other is None else _real_weight(other)
         checked_weight(row, None if weight is None else "a lazy tensor")
-        joined = self._joined_with(weight, mask)
         reduced = Reduced(
-            joined,
+            self._joined_with(weight, mask),
             None if weight is None else weight.node,
             name,
             kept,
