@@ -242,7 +242,7 @@ def test_what_cannot_be_recorded_says_so():
     with pytest.raises(ShapeError, match="argument 1"):
         make_fx(lambda x: KERNEL(x, y[:, :2], b))(x)
     with pytest.raises(FormulaError, match="no reduction"):
-        torch.ops.pairfold.reduce('{"version":1}', [x, y, b])
+        torch.ops.pairfold.reduce('{"version":2}', [x, y, b])
 
 
 # ----- transforms --------------------------------------------------------------------------------

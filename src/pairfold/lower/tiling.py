@@ -29,6 +29,8 @@ _DEEPEST = {True: 32, False: 16}
 _LEAST_MULTIPLIED = 16
 # Pairs of a warp where products of components are followed by several outputs.
 _GROUPED = 128
+# Where a mask is between two products of tiles: the shape that spills nothing on sm_80 and sm_90.
+_MASKED = (32, 64, 8)
 # Registers per pair on the way of tiles of components to the multiplication.
 _STAGED = 8
 # Blocks whose terms a lane adds up before its sum joins a wider one.
@@ -139,6 +141,8 @@ def _is_open(
     shape: tuple[int, int, int], kernel: Kernel, product: Product | None, dtype: str
 ) -> bool:
     """Whether a shape may be used for a long output; for others, all may."""
+    if product is not None and kernel.keep is not None and multiplies(kernel, dtype):
+        return shape == _MASKED
     if product is not None:
         return shape[0] >= 16 and 16 <= shape[1] <= _DEEPEST[kernel.maxima > 0]
     grouped = kernel.output_loop is not None and multiplies(kernel, dtype)
