@@ -465,6 +465,8 @@ def _check_common(name: str, first: Tensor, second: Tensor) -> None:
             found=found,
             hint=f"did you mean {other}(...) for one of them? Vi(x) and Vj(y) make all pairs"
             if pairs is None
+            else "mask.T, or a view that repeats a row or column: it has a value for every pair"
+            if pairs.truth
             else f"{_named(pairs)}[..., None], if its last two axes are i and j",
         )
     if name == "real_dtype":

@@ -150,7 +150,7 @@ class _Operands:
 
 def _spec(x: Tensor, rows: bool) -> _Spec:
     shape = [operator.index(size) if size in (0, 1) else _SIZE for size in x.shape]
-    if shape and not rows:
+    if shape and not rows and x.dtype != torch.bool:  # truth values (..., M, N)
         shape[-1] = operator.index(x.shape[-1])
     return x.dtype, x.device.type, tuple(shape)
 
