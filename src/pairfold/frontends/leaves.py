@@ -299,7 +299,8 @@ def numbered(
     """Graphs with variables numbered from 0, and the leaf at each number.
 
     Symbols come first, by their positions; arrays and numbers after them, in the order of
-    `leaves`, but arrays of truth values last: the first array says the dtype of results. Leaves that no graph uses are kept: their sizes count.
+    `leaves`, but arrays of truth values last: the first array says the dtype of results. Leaves
+    that no graph uses are kept: their sizes count.
     """
     leaves = tuple(leaves)
     distinct: dict[tuple[object, ...], Leaf] = {}

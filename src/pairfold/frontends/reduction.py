@@ -21,11 +21,11 @@ from ..arrays.checks import (
     batch_offsets,
     check_count,
     check_dtypes,
-    truths_of,
     check_out,
     check_shapes,
     kernel_strides,
     overlap,
+    truths_of,
 )
 from ..arrays.library import ArrayLibrary, Need
 from ..arrays.registry import NUMPY, library_of

@@ -210,7 +210,9 @@ class Values:
         shift = "" if k == 0 else f" + {k} * {name}_c"
         read = f"tl.load({name}_at{shift}{mask})"
         return self.text.let(
-            f"tl.cast({read}, {self.simd.triton})" if self.half or position in self.truths else read,
+            f"tl.cast({read}, {self.simd.triton})"
+            if self.half or position in self.truths
+            else read,
             f"{name}_",
         )
 

@@ -58,8 +58,9 @@ def pair_list(kernel: Kernel, plan: Plan) -> list[int]:
 def pack_pairs(format: Format, kernel: Kernel, row_major: bool) -> RuntimeFunction:
     """pack_pairs(args, batch, row, rows, column, columns, destination, list).
 
-    Packs numbers, then truth values by `pack_truths`: `rows` rows from number `row` on, a tile at most, at `columns` columns from number
-    `column` on, a block at most. `row_major`: lanes are rows.
+    Packs numbers, then truth values by `pack_truths`: `rows` rows from number `row` on, a tile at
+    most, at `columns` columns from number `column` on, a block at most. `row_major`: lanes are
+    rows.
     """
     parts = splitting(format, [a.dim for a in kernel.arguments if a.stage == PAIR])
     if row_major:  # the columns of a row are transposed like components, those of others moved
