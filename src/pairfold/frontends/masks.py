@@ -376,7 +376,7 @@ def mask(array: object) -> LazyTensor:
     found.library = library
     truths: Array = array if dtype == "bool" else array != 0  # pyright: ignore (an array)
     found._set_array_leaf(array_leaf(truths[..., None], Axis.PAIR))  # pyright: ignore
-    return found._apply("NotEqual", found, constant(0))
+    return found._apply("NotEqual", found, constant(0))  # pyright: ignore[reportPrivateUsage]
 
 
 def checked_mask(where: object) -> Tensor | None:
