@@ -10,7 +10,7 @@ of groups before these, and only those that are neither are looked into.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,10 @@ _ANYTHING = Interval(np.asarray(-np.inf), np.asarray(np.inf), np.asarray(True))
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
 # The numbers of a component of an argument: (rows,), or one of a parameter, of some float type;
 # bytes (rows, columns) of truth values.
-Arguments = Callable[[int, int], NDArray[Any]]
+Arguments = Callable[[int, int], NDArray[np.floating] | Bytes]
 
 
 class Grid(NamedTuple):
@@ -276,7 +277,7 @@ class _Boxes:
 
     def _argument(self, position: int, component: int) -> Interval:
         """The numbers of a component of an argument, each by itself; boxes tell which are NaN."""
-        numbers = self.arguments(position, component)
+        numbers = cast("NDArray[np.floating]", self.arguments(position, component))
         return Interval(numbers, numbers, np.zeros((), bool))
 
     def _box(self, stage: int, each: Interval) -> Interval:
@@ -319,7 +320,7 @@ class _Boxes:
 
     def _of_truths(self, position: int) -> list[Interval]:
         """The boxes (rows, columns) of all levels, of an argument of truth values."""
-        bytes_of = self.arguments(position, 0)
+        bytes_of = cast("Bytes", self.arguments(position, 0))
         sizes = self._apart[ROW], self._apart[COLUMN]
         turned = abs(bytes_of.strides[0]) < abs(bytes_of.strides[1])  # columns lie in memory
         if turned:
@@ -414,12 +415,10 @@ def _covering(each: Interval, height: int) -> Interval:
     )
 
 
-def _all_and_any(
-    bytes_of: NDArray[np.uint8], height: int, width: int
-) -> Sequence[NDArray[np.uint8]]:
+def _all_and_any(bytes_of: Bytes, height: int, width: int) -> Sequence[Bytes]:
     """Boxes of truth values joined by "and" and by "or": parts that stay in the cache for both."""
     at_once = height * max(1, _CACHED // (height * max(1, bytes_of.shape[1])))
-    found: list[list[NDArray[np.uint8]]] = [[], []]
+    found: list[list[Bytes]] = [[], []]
     for start in range(0, len(bytes_of), at_once):
         part = bytes_of[start : start + at_once]
         for join, parts in zip((np.bitwise_and, np.bitwise_or), found, strict=True):
@@ -427,7 +426,7 @@ def _all_and_any(
     return [np.concatenate(parts) for parts in found]
 
 
-def _grouped(join: np.ufunc, bytes_of: NDArray[np.uint8], height: int, axis: int) -> Any:
+def _grouped(join: np.ufunc, bytes_of: Bytes, height: int, axis: int) -> Bytes:
     """Bytes joined along an axis of two, so many at a time, in whole rows of memory."""
     if height == 1:
         return bytes_of

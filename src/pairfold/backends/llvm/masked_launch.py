@@ -7,13 +7,22 @@ where it reads none. Where it would take longer than it saves, every pair is tes
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...core.constants import number_of
 from ...core.library import Device, NumpyArray
-from ...lower.blocks import Answers, answers_of, grid_of, joined, read_positions, truth_positions
+from ...lower.blocks import (
+    Answers,
+    Bytes,
+    answers_of,
+    grid_of,
+    joined,
+    read_positions,
+    truth_positions,
+)
 from ...lower.kernel import ONCE, ROW, Kernel
 from ...lower.schedule import TASKS, Accumulation, Partition, Plan, partition
 from ...settings import Settings
@@ -170,7 +179,7 @@ class MaskedLauncher(Launcher):
 
     def _component(
         self, position: int, k: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
-    ) -> NDArray[Any]:
+    ) -> NDArray[np.floating] | Bytes:
         """The numbers of a component of an argument, of one batch element; bytes of pairs."""
         arguments = self.kernel.arguments
         number = next(n for n, each in enumerate(arguments) if each.position == position)
@@ -178,7 +187,7 @@ class MaskedLauncher(Launcher):
         if argument.truth:
             down, _, along = places.strides[place]
             address = places.addresses[place] + int(offsets[place])
-            return view_of(address, sizes, (down, along), "uint8")
+            return cast("Bytes", view_of(address, sizes, (down, along), "uint8"))
         rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
         shape = rows, argument.dim
         address = places.addresses[place] + int(offsets[place])
