@@ -225,6 +225,14 @@ def test_what_lazy_tensors_do() -> None:
     square = pf.mask(where[:, :17]) * lazy(x, x).exp()
     assert_close(square.trace(), np.trace(where[:, :17]))
     assert pf.mask(where).shape == (17, 23)
+    assert "1.75 bytes" in str(lazy(x, y).explain("Sum", axis=1, where=where))
+    changed = where.copy()
+    reduced = lazy(x, y).exp().sum(axis=1, where=pf.mask(changed) & pf.causal(), call=False)
+    for _ in range(2):  # arrays are read in each call
+        keep = changed & (np.arange(23) <= np.arange(17)[:, None])
+        with settings(blocks="always"):
+            assert_close(reduced()[:, 0], (np.exp(table(x, y)) * keep).sum(1), terms=23)
+        changed[:] = ~changed
     with settings(check=2):
         kernel.sum(axis=1)
     both = pf.together(
