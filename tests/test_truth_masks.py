@@ -380,7 +380,6 @@ def test_what_is_no_mask() -> None:
         (where.tolist(), ArrayTypeError, "array of truth values"),
         (True, ArrayTypeError, "array of truth values"),
         (torch.as_tensor(where), ArrayTypeError, "cannot be combined"),
-        (torch.as_tensor(where).to_sparse(), ArrayTypeError, "dense"),
     ):
         with pytest.raises(error, match=match):
             kernel.sum(axis=1, where=wrong)
@@ -390,3 +389,12 @@ def test_what_is_no_mask() -> None:
         LazyTensor(where[..., None])
     with pytest.raises(DTypeError):
         Genred("x*y", ["x=Vi(1)", "y=Vj(1)"])(where, where)
+
+
+def test_beside_sparse_masks() -> None:
+    sparse = pytest.importorskip("scipy.sparse", reason="SciPy is not installed")
+    x, y, _ = points(17, 23)
+    where, other = truths(17, 23), truths(17, 23, seed=1)
+    for axis in (0, 1):
+        got = lazy(x, y).exp().sum(axis=axis, where=(sparse.csr_matrix(other), where))[:, 0]
+        assert_close(got, (np.exp(table(x, y)) * (where & other)).sum(axis), terms=23)
