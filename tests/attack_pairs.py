@@ -36,7 +36,8 @@ def placed(rng: random.Random, rows: int, columns: int, dim: int, dtype: str) ->
     reach = [(n - 1) * step for n, step in zip((rows, columns, dim), steps, strict=True)]
     low, high = sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
     memory = fenced((high - low + 1) * item, rng.random() < 0.7).view(dtype)
-    memory[:] = np.random.default_rng(rng.randrange(2**32)).uniform(-1, 1, len(memory))
+    numbers = np.random.default_rng(rng.randrange(2**32)).uniform(-1, 1, len(memory))
+    memory[:] = numbers > 0 if dtype == "bool" else numbers
     found = np.lib.stride_tricks.as_strided(
         memory[-low:], (rows, columns, dim), [step * item for step in steps]
     )
@@ -50,6 +51,9 @@ def call(rng: random.Random) -> None:
     rows, columns = rng.choice(SIZES), rng.choice(SIZES)
     dim, axis = rng.choice([1, 2, 3, 8, 9, 17]), rng.randrange(2)
     dtype, lanes = rng.choice(["float16", "float32", "float64"]), rng.choice(["row", "column"])
+    if rng.random() < 0.4:
+        call_masked(rng, rows, columns, axis, dtype, lanes)
+        return
     layout, b = placed(rng, rows, columns, dim, dtype)
     print(f"{rows}x{columns} {dim} {layout} {dtype} {lanes} axis {axis}", flush=True)
     with settings(lanes=lanes):
@@ -57,6 +61,22 @@ def call(rng: random.Random) -> None:
     want = np.abs(b.astype(np.float64)).sum(axis)
     if not np.allclose(got, want, rtol=2e-3 if dtype == "float16" else 1e-5):
         raise AssertionError(f"{got} instead of {want}")
+
+
+def call_masked(
+    rng: random.Random, rows: int, columns: int, axis: int, dtype: str, lanes: str
+) -> None:
+    """One call with truth values; raises where its result is wrong."""
+    from pairfold import Genred, settings
+
+    layout, b = placed(rng, rows, columns, 1, "bool")
+    blocks = rng.choice(["auto", "always"])
+    print(f"{rows}x{columns} mask {layout} {dtype} {lanes} {blocks} axis {axis}", flush=True)
+    x = np.ones((rows, 1), dtype)
+    with settings(lanes=lanes, blocks=blocks):
+        got = Genred("x", ["x = Vi(1)", "b = Vij(1)"], axis=axis, where="b")(x, b)
+    if not (got == b.sum(axis)).all():
+        raise AssertionError(f"{got} instead of {b.sum(axis)}")
 
 
 def main() -> int:

@@ -385,6 +385,20 @@ FAULTS = [
         "pair_operands",
     ),
     Fault(
+        "groups of blocks where some truth values hold are said to be whole",
+        "lower/blocks.py",
+        "all_true = _grouped(np.bitwise_and, all_true, height, axis)",
+        "all_true = _grouped(np.bitwise_or, all_true, height, axis)",
+        "truth_masks",
+    ),
+    Fault(
+        "truth values that come first are to say the dtype of results",
+        "frontends/leaves.py",
+        "key=lambda leaf: leaf.truth",
+        "key=lambda leaf: False",
+        "truth_masks",
+    ),
+    Fault(
         "a mask that may hold is said to hold everywhere",
         "lower/blocks.py",
         "TESTED + found.certain.astype(np.uint8)",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .frontends.masks import i as i
     from .frontends.masks import j as j
     from .frontends.masks import lengths as lengths
+    from .frontends.masks import mask as mask
     from .frontends.masks import radius as radius
     from .frontends.masks import same as same
     from .frontends.solve import KernelSolve as KernelSolve

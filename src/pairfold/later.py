@@ -13,7 +13,7 @@ LAZY = {
         ("LazyTensor", "Pm", "Var", "Vi", "Vij", "Vj", "where"), "frontends.lazytensor"
     ),
     **dict.fromkeys(
-        ("band", "causal", "exclude_self", "i", "j", "lengths", "radius", "same"),
+        ("band", "causal", "exclude_self", "i", "j", "lengths", "mask", "radius", "same"),
         "frontends.masks",
     ),
     "cluster": "cluster:",

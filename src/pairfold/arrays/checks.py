@@ -31,8 +31,27 @@ class Sizes:
         return self.i if kind == Axis.I else self.j
 
 
-def check_dtypes(library: ArrayLibrary, arrays: Sequence[Array], names: Mapping[int, str]) -> str:
-    """The one dtype of all arrays.
+def truths_of(
+    library: ArrayLibrary, variables: Sequence[Node], arrays: Sequence[Array]
+) -> frozenset[int]:
+    """The positions of arrays of truth values for every pair: a byte each, read as 0 or 1."""
+    return frozenset(
+        position
+        for position, (v, array) in enumerate(zip(variables, arrays, strict=True))
+        if v.variable.kind == Axis.PAIR
+        and v.dim == 1
+        and position > 0
+        and library.dtype(array) == "bool"
+    )
+
+
+def check_dtypes(
+    library: ArrayLibrary,
+    arrays: Sequence[Array],
+    names: Mapping[int, str],
+    variables: Sequence[Node] | None = None,
+) -> str:
+    """The one dtype of all arrays but those of truth values for every pair of `variables`.
 
     Raises:
         DTypeError: a dtype that cannot be computed with, or more than one.
@@ -42,8 +61,11 @@ def check_dtypes(library: ArrayLibrary, arrays: Sequence[Array], names: Mapping[
     for position, array in enumerate(arrays):
         library.check_kind(array, label_of(position, names))
     dtypes = [library.dtype(array) for array in arrays]
+    truths = frozenset[int]() if variables is None else truths_of(library, variables, arrays)
     for position, (array, dtype) in enumerate(zip(arrays, dtypes, strict=True)):
         label = label_of(position, names)
+        if position in truths:
+            dtype = dtypes[0]
         if dtype not in SUPPORTED:
             raise DTypeError(
                 "arrays must be of dtype float32, float64, float16 or bfloat16",

@@ -503,6 +503,7 @@ def _gathered(
     for v, array in zip(fold.variables, arrays, strict=True):
         if v.variable.kind == Axis.PAIR:
             array = _of_pairs(fold, library, array, places)
+            array = library.cast(array, library.dtype(arrays[0]))
         elif v.params[2] == fold.kept:
             array = library.repeated(array, length, -2)
         elif v.params[2] != Axis.PARAMETER:

@@ -62,6 +62,8 @@ def at_every_pair(
     known = DTYPES.get(dtype)
     if fold.counts_pairs and known is not None and known.half:  # which has no number for each row
         arrays = [library.cast(array, known.computed) for array in arrays]
+    number = library.dtype(arrays[0])  # which truth values, a byte each, become: rows are batches
+    arrays = [x if library.dtype(x) == number else library.cast(x, number) for x in arrays]
     rows, columns = arrays[position].shape[-3:-1]
     shared = _shared(fold, position, arrays)
     moved = _moved(fold, library, arrays, shared)

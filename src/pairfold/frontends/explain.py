@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypedDict
 
-from ..arrays.checks import Sizes
+from ..arrays.checks import Sizes, truths_of
 from ..arrays.library import SUPPORTED, ArrayLibrary
 from ..arrays.numpy import stand_in
 from ..arrays.registry import NUMPY
@@ -71,16 +71,18 @@ def explain_fold(
             "ranges are explained for the arrays that they cut", hint="explain(x, y, ranges=...)"
         )
     options, device, pattern, blocks = current(), None, None, None
+    truths = frozenset[int]()
     sizes = Sizes(_LARGE, _LARGE, ())
     if arrays:
         given, (library, sizes, dtype) = checked(fold, arrays, None)
         device = library.device(given[0])
+        truths = truths_of(library, fold.variables, given)
         pattern = None if pairs is None else fold.pattern(pairs, sizes)
         if pairs is None and device is None:
             blocks = _blocks(fold, library, given)
     subject = replace(_subject(fold, sizes, device, pattern, text), blocks=blocks)
     runs = asked(options, device, backend)
-    return runs.explain(subject, fold.launcher(dtype, options, runs), options)
+    return runs.explain(subject, fold.launcher(dtype, options, runs, truths), options)
 
 
 def _subject(

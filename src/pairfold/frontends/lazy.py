@@ -257,7 +257,7 @@ class Tensor(Foreign):
             part._blank()
             if leaf.form is None:
                 part._set_leaf(leaf)
-            elif leaf.coded:
+            elif leaf.coded or leaf.truth:
                 part._set_array_leaf(leaf)
             else:
                 part.library = library_from(leaf.owner)
@@ -412,7 +412,7 @@ class Tensor(Foreign):
         found = self._like(node)
         found.leaves, found.axis = tuple(leaves), self.axis
         for leaf in leaves:
-            if leaf.form is not None and not leaf.coded:
+            if leaf.form is not None and not leaf.coded and not leaf.truth:
                 found.real_dtype = found._checked_dtype(leaf.owner, leaf.pairs)
         return found
 
@@ -465,6 +465,8 @@ def _check_common(name: str, first: Tensor, second: Tensor) -> None:
             found=found,
             hint=f"did you mean {other}(...) for one of them? Vi(x) and Vj(y) make all pairs"
             if pairs is None
+            else "mask.T, or a view that repeats a row or column: it has a value for every pair"
+            if pairs.truth
             else f"{_named(pairs)}[..., None], if its last two axes are i and j",
         )
     if name == "real_dtype":

@@ -90,8 +90,15 @@ class Leaf:
 
     @property
     def coded(self) -> bool:
-        """Whether the array holds codes."""
-        return self.form is not None and is_coded(self.owner)
+        """Whether the array holds codes: truth values are some, but for those of pairs."""
+        return self.form is not None and is_coded(self.owner) and not self.truth
+
+    @property
+    def truth(self) -> bool:
+        """Whether the array holds a truth value for every pair, which are read as they are."""
+        if self.kind != Axis.PAIR or self.form is None:
+            return False
+        return library_from(self.owner).dtype(self.owner) == "bool"
 
     def codes_like(self, library: ArrayLibrary, like: Array) -> Array:
         """The codes as numbers of the dtype of another array, beside it: made once for each.
@@ -202,8 +209,8 @@ def _has_values(library: ArrayLibrary, array: Array) -> bool:
 
 
 def is_coded(array: Array) -> bool:
-    """Whether an array holds codes: numbers from 0 to 255, for data of whatever dtype."""
-    return library_from(array).dtype(array) == "uint8"
+    """Whether an array holds codes or truth values: numbers to 255, for data of any dtype."""
+    return library_from(array).dtype(array) in ("uint8", "bool")
 
 
 def _restored(kind: Axis, form: Axis, owner: Array) -> Leaf:
@@ -292,14 +299,16 @@ def numbered(
     """Graphs with variables numbered from 0, and the leaf at each number.
 
     Symbols come first, by their positions; arrays and numbers after them, in the order of
-    `leaves`. Leaves that no graph uses are kept: their sizes count.
+    `leaves`, but arrays of truth values last: the first array says the dtype of results. Leaves
+    that no graph uses are kept: their sizes count.
     """
     leaves = tuple(leaves)
     distinct: dict[tuple[object, ...], Leaf] = {}
     for leaf in leaves:
         distinct.setdefault(leaf.key, leaf)
     symbols = sorted((x for x in distinct.values() if x.symbol is not None), key=_symbol)
-    order = symbols + [leaf for leaf in distinct.values() if leaf.symbol is None]
+    others = [leaf for leaf in distinct.values() if leaf.symbol is None]
+    order = symbols + sorted(others, key=lambda leaf: leaf.truth)
     final = {leaf.key: place for place, leaf in enumerate(order)}
     moved = tuple((leaf.node, final[leaf.key]) for leaf in leaves)
     return [None if node is None else _renumbered(node, moved) for node in nodes], order

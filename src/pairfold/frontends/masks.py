@@ -17,7 +17,7 @@ from ..arrays.sparse import is_sparse
 from ..core.library import Array, NumpyArray
 from ..core.node import Axis, Node, topological
 from ..errors import ArrayTypeError, DTypeError, OptionError, ShapeError
-from ..ops.table import OPERATIONS
+from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import DIGITS
 from .given import as_float, plain_number
 from .lazy import Tensor
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # The largest whole number that is given by digits.
 _LARGEST = DIGITS**6 - 1
+_MASKS = "x_i < y_j, pairfold.causal(), pairfold.same(ids_i, ids_j)"
 # How many digits the numbers of a dtype have, where they have no values yet.
 _BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
 
@@ -333,12 +334,58 @@ def _coded(codes: Array, axis: Axis) -> LazyTensor:
     return found
 
 
+@recorded_as("mask")
+def mask(array: object) -> LazyTensor:
+    """The pairs where an array is true: a truth value for every pair, which `where=` takes, too.
+
+    The array is read where it lies, a byte for each pair; blocks of pairs without a true one are
+    skipped. Gradients do not flow to it.
+
+    Args:
+        array: truth values (..., M, N), or numbers of dtype uint8, true where they are not 0, of
+            which a copy is made. Sizes are those of the pairs: views repeat rows or columns
+            (`np.broadcast_to`, `expand`).
+
+    >>> import numpy as np
+    >>> from pairfold import Vi, causal, mask
+    >>> x, allowed = np.ones((3, 1)), np.array([[True, False, True]] * 3)
+    >>> (Vi(x) * Vi(x).T).sum(axis=1, where=mask(allowed) & causal())[:, 0]
+    array([1., 1., 2.])
+
+    Raises:
+        ArrayTypeError, DTypeError, ShapeError: what is no array of truth values (..., M, N).
+    """
+    from .lazytensor import LazyTensor
+
+    if not is_array(array) or isinstance(array, np.generic):
+        raise ArrayTypeError(
+            "a mask is an array of truth values", found=f"a {type(array).__name__}", hint=_MASKS
+        )
+    library = library_from(array)
+    library.check_layout(array, "mask")
+    dtype = library.dtype(array)
+    if dtype not in ("bool", "uint8"):
+        raise DTypeError("a mask holds truth values", found=f"dtype {dtype}", hint="mask != 0")
+    if len(array.shape) < 2:
+        raise ShapeError(
+            "a mask has a truth value for every pair: (..., M, N)",
+            found=f"shape {tuple(array.shape)}",
+        )
+    found = object.__new__(LazyTensor)
+    found._blank()  # pyright: ignore[reportPrivateUsage]
+    found.library = library
+    truths: Array = array if dtype == "bool" else array != 0  # pyright: ignore (an array)
+    found._set_array_leaf(array_leaf(truths[..., None], Axis.PAIR))  # pyright: ignore
+    return found._apply("NotEqual", found, constant(0))  # pyright: ignore[reportPrivateUsage]
+
+
 def checked_mask(where: object) -> Tensor | None:
     """The mask of a reduction, if there is one.
 
     Raises:
-        ArrayTypeError: it is no lazy tensor of real numbers.
-        ShapeError: it has several components.
+        ArrayTypeError: it is no lazy tensor of real numbers, and no array.
+        DTypeError: an array of numbers.
+        ShapeError: it has several components, or no axes of pairs.
     """
     if where is None:
         return None
@@ -348,11 +395,13 @@ def checked_mask(where: object) -> Tensor | None:
             found=f"a {type(where).__name__}",
             hint="K.sum(axis=1, where=matrix), K.reduction('Sum', axis=1, where=(matrix, mask))",
         )
+    if is_array(where):
+        return mask(where)
     if not isinstance(where, Tensor):
         raise ArrayTypeError(
-            "a mask is a LazyTensor",
+            "a mask is a LazyTensor or an array of truth values",
             found=f"a {type(where).__name__}",
-            hint="x_i < y_j, pairfold.causal(), pairfold.same(ids_i, ids_j)",
+            hint=_MASKS,
         )
     if where.is_complex:
         raise ArrayTypeError(

@@ -33,7 +33,7 @@ from .genred import Genred
 from .lazy import Tensor as Lazy
 from .lazytensor import LazyTensor, where
 from .leaves import Leaf, array_leaf
-from .masks import band, causal, exclude_self, radius, same
+from .masks import band, causal, exclude_self, mask, radius, same
 from .recording import Recorded
 from .reduced import Reduced
 from .softmax import SoftMax, multiplied
@@ -48,7 +48,7 @@ _OF_ROWS = {
 }
 _CHANGED = ("ranges", "backend")  # what programs set of a lazy tensor
 _FUNCTIONS = {"where": where, "applied": applied, "multiplied": multiplied} | {
-    function.__name__: function for function in (causal, band, exclude_self, radius, same)
+    function.__name__: function for function in (causal, band, exclude_self, mask, radius, same)
 }
 
 _RECORDED = (Lazy, Reduced, SoftMax, Genred)  # what may have a record
@@ -150,7 +150,7 @@ class _Operands:
 
 def _spec(x: Tensor, rows: bool) -> _Spec:
     shape = [operator.index(size) if size in (0, 1) else _SIZE for size in x.shape]
-    if shape and not rows:
+    if shape and not rows and x.dtype != torch.bool:  # truth values (..., M, N)
         shape[-1] = operator.index(x.shape[-1])
     return x.dtype, x.device.type, tuple(shape)
 

@@ -358,7 +358,8 @@ def filled_from(
         )
     given = [_array(leaf, arrays) for leaf in order]
     codes = [leaf.coded for leaf in order]
-    library, like = _library([x for x, coded in zip(given, codes, strict=True) if not coded])
+    numbers = (not coded and not leaf.truth for leaf, coded in zip(order, codes, strict=True))
+    library, like = _library([x for x, own in zip(given, numbers, strict=True) if own])
     found = [library.numbers(x, like) if isinstance(x, tuple) else x for x in given]
     if any(codes):
         found = [

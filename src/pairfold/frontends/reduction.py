@@ -25,6 +25,7 @@ from ..arrays.checks import (
     check_shapes,
     kernel_strides,
     overlap,
+    truths_of,
 )
 from ..arrays.library import ArrayLibrary, Need
 from ..arrays.registry import NUMPY, library_of
@@ -41,7 +42,7 @@ from ..errors import (
 )
 from ..lower.accumulators import Folded
 from ..lower.bounds import assume_moderate
-from ..lower.kernel import Kernel, lower_all
+from ..lower.kernel import Kernel, lower_all, with_truths
 from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
 from ..ops.differentiation import PullBack
@@ -327,15 +328,17 @@ class FormulaReduction:
 
     # -- kernels --------------------------------------------------------------------------------
 
-    def kernel(self, options: Settings | None = None) -> Kernel:
-        """The lowered kernel."""
+    def kernel(
+        self, options: Settings | None = None, truths: frozenset[int] = frozenset()
+    ) -> Kernel:
+        """The lowered kernel, for arrays of truth values at some positions."""
         options = options or current()
         rearrange = options.rules != "exact"
         pairs = None if self.fused else options.unroll_pairs
         kernel = lower_all(self.folded(), self.kept, options.unroll, rearrange, pairs, self.fused)
         if rearrange:
             assume_moderate(kernel)
-        return kernel
+        return with_truths(kernel, truths)
 
     def folded(self) -> list[Folded]:
         """The reductions that the kernel has."""
@@ -348,10 +351,17 @@ class FormulaReduction:
         """How sums are accumulated for data of a dtype."""
         return self.accuracy.for_dtype(dtype, self.row)
 
-    def launcher(self, dtype: str, options: Settings, backend: Backend | None = None) -> Launcher:
+    def launcher(
+        self,
+        dtype: str,
+        options: Settings,
+        backend: Backend | None = None,
+        truths: frozenset[int] = frozenset(),
+    ) -> Launcher:
         """The launcher for a dtype; folds of the same graph share it.
 
-        By default that of the backend for arrays of the host.
+        By default that of the backend for arrays of the host. At the positions `truths` arrays
+        hold truth values.
         """
         backend = backend or chosen(options, None)
         options = backend.lowering(options)
@@ -370,10 +380,11 @@ class FormulaReduction:
             options.rules,
             self.beside,
             backend.name,
+            truths,
         )
         found = _launchers.get(key)
         if found is None:
-            kernel = self.kernel(options)
+            kernel = self.kernel(options, truths)
             made = backend.launcher(kernel, dtype, accumulation)
             found = _launchers.put(key, made, kernel.bytes)
         return found
@@ -390,7 +401,7 @@ class FormulaReduction:
         """
         check_count(len(self.variables), len(arrays), self.names)
         library = library_of(arrays, self.names, name)
-        dtype = check_dtypes(library, arrays, self.names)
+        dtype = check_dtypes(library, arrays, self.names, self.variables)
         for position, array in enumerate(arrays):
             library.check_memory(array, label_of(position, self.names))
         shapes = [tuple(array.shape) for array in arrays]
@@ -529,7 +540,8 @@ class FormulaReduction:
         binding.count = math.prod(sizes.batch)
         binding.out_shapes = self.out_shapes(sizes)
         binding.device = library.device(arrays[0])
-        binding.launcher = self.launcher(dtype, options, chosen(options, binding.device))
+        truths = truths_of(library, self.variables, arrays)
+        binding.launcher = self.launcher(dtype, options, chosen(options, binding.device), truths)
         binding.positions = tuple(
             (a.position, self.variables[a.position].variable.kind)
             for a in binding.launcher.kernel.arguments

@@ -61,6 +61,7 @@ class Slabs:
         self.there, self.back = there, back
         self.kinds = [v.params[2] for v in fold.variables]
         self.alive = {position for position, _ in binding.positions}
+        self.truths = {a.position for a in binding.launcher.kernel.arguments if a.truth}
         self.whole = Cut(tuple(binding.sizes.batch), binding.rows, binding.columns)
 
     # -- how much fits --------------------------------------------------------------------------
@@ -74,7 +75,8 @@ class Slabs:
             kind, shape = self.kinds[position], tuple(self.arrays[position].shape)
             lead = shape[: len(shape) - kind.axes]
             count = math.prod(map(min, lead[::-1], cut.batch[::-1]))
-            found[kind] += count * shape[-1] * item
+            truth = position in self.truths
+            found[kind] += count * shape[-1] * (1 if truth else item)
         kept = self.fold.kept
         (reduced,) = {Axis.I, Axis.J} - {kept}
         count = math.prod(cut.batch)

@@ -209,7 +209,7 @@ def checked(fold: FormulaReduction, tensors: Sequence[Array]) -> Sizes:
         ArgumentError, DTypeError, DeviceError, ShapeError: they do not agree.
     """
     check_count(len(fold.variables), len(tensors), fold.names)
-    check_dtypes(_DISPATCHED, tensors, fold.names)
+    check_dtypes(_DISPATCHED, tensors, fold.names, fold.variables)
     return check_shapes(fold.variables, [tuple(array.shape) for array in tensors], fold.names)
 
 

@@ -10,7 +10,7 @@ of groups before these, and only those that are neither are looked into.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ TESTED_EVERYWHERE = 0x5555555555555555
 
 _GROUP = 4  # cells, or blocks, of a group
 _FEW = 2**16  # blocks of cells that are asked one by one
+_CACHED = 2**18  # bytes of truth values that are joined at once
 _AT_ONCE = 2**21  # blocks of cells that are bounded at once
 
 _ANYTHING = Interval(np.asarray(-np.inf), np.asarray(np.inf), np.asarray(True))
@@ -34,8 +35,10 @@ _ANYTHING = Interval(np.asarray(-np.inf), np.asarray(np.inf), np.asarray(True))
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
-# The numbers of a component of an argument: (rows,), or one of a parameter; of some float type.
-Arguments = Callable[[int, int], NDArray[np.floating]]
+Bytes = NDArray[np.uint8]
+# The numbers of a component of an argument: (rows,), or one of a parameter, of some float type;
+# bytes (rows, columns) of truth values.
+Arguments = Callable[[int, int], NDArray[np.floating] | Bytes]
 
 
 class Grid(NamedTuple):
@@ -155,11 +158,20 @@ def joined(answers: Sequence[Answers]) -> Answers:
 
 
 def read_positions(kernel: Kernel) -> frozenset[int]:
-    """The positions of the arguments of rows, columns and none that a mask depends on."""
+    """The positions of the arguments that a mask depends on, and that are looked at for blocks.
+
+    They are those of rows, of columns and of neither, and truth values of pairs.
+    """
     assert kernel.keep is not None
     found = (value for value in reachable([kernel.keep]) if value.what == "load")
     positions = frozenset(value.loaded.position for value in found)
-    return frozenset(n for n in positions if kernel.read_at[n] != PAIR)
+    truths = truth_positions(kernel)
+    return frozenset(n for n in positions if kernel.read_at[n] != PAIR or n in truths)
+
+
+def truth_positions(kernel: Kernel) -> frozenset[int]:
+    """The positions of arguments that hold truth values of pairs."""
+    return frozenset(argument.position for argument in kernel.arguments if argument.truth)
 
 
 def _below(kernel: Kernel) -> list[Value]:
@@ -219,6 +231,7 @@ class _Boxes:
         self._first = -(-_GROUP // grid.cells) * grid.cells
         self._apart = {ROW: grid.cell, COLUMN: grid.block}
         self._sizes = {ROW: grid.rows, COLUMN: grid.columns}
+        self._truths = truth_positions(kernel)
         self.top = 0
         while self._count(ROW, self.top) * self._count(COLUMN, self.top) > _FEW:
             self.top += 1
@@ -264,7 +277,7 @@ class _Boxes:
 
     def _argument(self, position: int, component: int) -> Interval:
         """The numbers of a component of an argument, each by itself; boxes tell which are NaN."""
-        numbers = self.arguments(position, component)
+        numbers = cast("NDArray[np.floating]", self.arguments(position, component))
         return Interval(numbers, numbers, np.zeros((), bool))
 
     def _box(self, stage: int, each: Interval) -> Interval:
@@ -294,12 +307,36 @@ class _Boxes:
 
     def _load(self, position: int, component: int) -> _Leveled:
         stage = self.kernel.read_at[position]
-        if stage == PAIR:  # what pairs have themselves may be anything
+        if stage == PAIR and position not in self._truths:
+            # What pairs have themselves may be anything.
             return ONCE, [_ANYTHING] * (self.top + 1)
         found = self._loads.get((position, component))
-        if found is None:
+        if found is None and stage == PAIR:
+            found = self._loads[position, component] = stage, self._of_truths(position)
+        elif found is None:
             box = self._box(stage, self._argument(position, component))
             found = self._loads[position, component] = self._leveled(stage, box)
+        return found
+
+    def _of_truths(self, position: int) -> list[Interval]:
+        """The boxes (rows, columns) of all levels, of an argument of truth values."""
+        bytes_of = cast("Bytes", self.arguments(position, 0))
+        sizes = self._apart[ROW], self._apart[COLUMN]
+        turned = abs(bytes_of.strides[0]) < abs(bytes_of.strides[1])  # columns lie in memory
+        if turned:
+            bytes_of, sizes = bytes_of.T, sizes[::-1]
+        all_true, any_true = _all_and_any(bytes_of, *sizes)
+        if turned:
+            all_true, any_true = all_true.T, any_true.T
+        found: list[Interval] = []
+        for level in range(self.top + 1):
+            for axis, stage in enumerate((ROW, COLUMN) if level else ()):
+                height = self._height(stage, level) // self._height(stage, level - 1)
+                all_true = _grouped(np.bitwise_and, all_true, height, axis)
+                any_true = _grouped(np.bitwise_or, any_true, height, axis)
+            # Bytes that are not 0 are read as 1.
+            low, high = ((x != 0).astype(np.float64) for x in (all_true, any_true))
+            found.append(Interval(low, high, np.zeros((), bool)))
         return found
 
     # -- answers ----------------------------------------------------------------------------------
@@ -311,6 +348,9 @@ class _Boxes:
             stage, boxes = leveled
             if stage == ONCE:
                 return boxes[level]
+            if stage == PAIR:
+                low, high = (side[rows, columns] for side in boxes[level][:2])
+                return Interval(low, high, boxes[level].nan)
             which, box = rows if stage == ROW else columns, boxes[level]
             return Interval(box.low[which], box.high[which], box.nan[which])
 
@@ -373,6 +413,34 @@ def _covering(each: Interval, height: int) -> Interval:
         np.maximum.reduceat(each.high, places),
         np.logical_or.reduceat(each.nan, places),
     )
+
+
+def _all_and_any(bytes_of: Bytes, height: int, width: int) -> Sequence[Bytes]:
+    """Boxes of truth values joined by "and" and by "or": parts that stay in the cache for both."""
+    at_once = height * max(1, _CACHED // (height * max(1, bytes_of.shape[1])))
+    found: list[list[Bytes]] = [[], []]
+    for start in range(0, len(bytes_of), at_once):
+        part = bytes_of[start : start + at_once]
+        for join, parts in zip((np.bitwise_and, np.bitwise_or), found, strict=True):
+            parts.append(_grouped(join, _grouped(join, part, height, 0), width, 1))
+    return [np.concatenate(parts) for parts in found]
+
+
+def _grouped(join: np.ufunc, bytes_of: Bytes, height: int, axis: int) -> Bytes:
+    """Bytes joined along an axis of two, so many at a time, in whole rows of memory."""
+    if height == 1:
+        return bytes_of
+    count = bytes_of.shape[axis]
+    whole = count - count % height
+    parts = bytes_of[:whole], bytes_of[whole:]
+    if axis:
+        parts = bytes_of[:, :whole], bytes_of[:, whole:]
+    shape = list(bytes_of.shape)
+    shape[axis : axis + 1] = whole // height, height
+    found = join.reduce(parts[0].reshape(shape), axis=axis + 1)
+    if whole == count:
+        return found
+    return np.concatenate([found, join.reduce(parts[1], axis=axis, keepdims=True)], axis=axis)
 
 
 def _numbered(count: int, apart: int) -> Interval:

@@ -9,8 +9,8 @@ arrays of pairs has slots, too: one of its own for each pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from itertools import islice
 
@@ -56,11 +56,15 @@ _OTHER = {ROW: COLUMN, COLUMN: ROW}
 
 @dataclass(frozen=True)
 class Argument:
-    """A variable of the formula: where it stands in the call, its dimension, its stage."""
+    """A variable of the formula: where it stands in the call, its dimension, its stage.
+
+    `truth`: whether arrays hold truth values, a byte for every pair, which are read as 0 and 1.
+    """
 
     position: int
     dim: int
     stage: int
+    truth: bool = False
 
 
 @dataclass(frozen=True)
@@ -481,13 +485,23 @@ def _accumulators(
 
 def unrearranged(kernel: Kernel) -> Kernel:
     """A kernel of the same reductions, computed as they are written: nothing is rearranged."""
-    return lower_all(
+    found = lower_all(
         [each.folded for each in kernel.accumulators],
         kernel.kept,
         kernel.scalars.unroll,
         unroll_pairs=kernel.scalars.unroll_pairs,
         fused=kernel.fused,
     )
+    return with_truths(found, {a.position for a in kernel.arguments if a.truth})
+
+
+def with_truths(kernel: Kernel, positions: Collection[int]) -> Kernel:
+    """The kernel for arrays of truth values at some positions."""
+    if positions:
+        kernel.arguments = tuple(
+            replace(argument, truth=argument.position in positions) for argument in kernel.arguments
+        )
+    return kernel
 
 
 def _is_measured(formula: Node) -> bool:

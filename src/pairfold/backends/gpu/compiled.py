@@ -20,9 +20,10 @@ from typing import Protocol
 
 from ...core.cache import cached
 from ...errors import DeviceError, InternalError
-from ...lower.kernel import Kernel
+from ...lower.kernel import PAIR, Kernel
 from ...lower.tiling import Tiling, longest_list
 from .source import Source, source
+from .values import LETTERS
 
 _POINTERS = {
     "float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat16": "*bf16",
@@ -145,8 +146,11 @@ class Program:
         """Types of arguments, for compilation without any."""
         stored = _POINTERS[self.tiling.stored or self.tiling.dtype]
         found: dict[str, str] = {}
+        truths = {f"{LETTERS[PAIR]}{a.position}" for a in self.kernel.arguments if a.truth}
         for name in arguments:
-            if re.fullmatch(r"[xypz]\d+", name):
+            if name in truths:
+                found[name] = "*i1"
+            elif re.fullmatch(r"[xypz]\d+", name):
                 found[name] = stored
             elif re.fullmatch(r"o\d+", name):
                 found[name] = _RESULTS.get(self.kernel.kinds[int(name[1:])], stored)

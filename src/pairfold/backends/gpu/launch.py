@@ -177,7 +177,7 @@ class GpuLauncher:
         array (batches, arrays) of byte offsets, or None for a single batch element.
         """
         items = [result_bytes(kind, self.stored) for kind in self.kernel.kinds]
-        items += [DTYPES[self.stored].bytes] * len(self.kernel.arguments)
+        items += [1 if a.truth else DTYPES[self.stored].bytes for a in self.kernel.arguments]
         given = [
             tuple(stride // item for stride in own)
             for own, item in zip(strides, items, strict=True)

@@ -54,6 +54,7 @@ class Values:
         self.text, self.kernel, self.tiling = text, kernel, tiling
         self.simd = Printed(text, tiling.dtype)
         self.stages = {argument.position: argument.stage for argument in kernel.arguments}
+        self.truths = {a.position for a in kernel.arguments if a.truth}
         self.dims = {argument.position: argument.dim for argument in kernel.arguments}
         self.mask = self.counted = ""
         self.prelude: Known = {}
@@ -209,7 +210,10 @@ class Values:
         shift = "" if k == 0 else f" + {k} * {name}_c"
         read = f"tl.load({name}_at{shift}{mask})"
         return self.text.let(
-            f"tl.cast({read}, {self.simd.triton})" if self.half else read, f"{name}_"
+            f"tl.cast({read}, {self.simd.triton})"
+            if self.half or position in self.truths
+            else read,
+            f"{name}_",
         )
 
     # ---- functions -----------------------------------------------------------------------

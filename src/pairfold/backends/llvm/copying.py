@@ -59,7 +59,7 @@ def copy(format: Format) -> RuntimeFunction:
     0, whole vectors of rows are already there.
     """
     kinds = (BYTES, I64, I64, I64, I64, I64, BYTES, I64)
-    return RuntimeFunction("copy", kinds, _VOID, _copy, format.machine, format)
+    return RuntimeFunction(f"copy{format.suffix}", kinds, _VOID, _copy, format.machine, format)
 
 
 def _copy(body: Body, own: RuntimeFunction) -> None:
@@ -139,7 +139,9 @@ def adjacent(format: Format) -> RuntimeFunction:
 
     One group of rows that are one after the other; its components are `step` bytes apart.
     """
-    return RuntimeFunction("adjacent", _VECTORS, _VOID, _adjacent, format.machine, format)
+    return RuntimeFunction(
+        f"adjacent{format.suffix}", _VECTORS, _VOID, _adjacent, format.machine, format
+    )
 
 
 def _adjacent(body: Body, own: RuntimeFunction) -> None:
@@ -167,7 +169,9 @@ def transpose(format: Format) -> RuntimeFunction:
     Rows of many adjacent components, a vector of rows and 16 bytes of their components at a time;
     the last of these short vectors begins early enough to end with the row.
     """
-    return RuntimeFunction("transpose", _VECTORS, _VOID, _transpose, format.machine, format)
+    return RuntimeFunction(
+        f"transpose{format.suffix}", _VECTORS, _VOID, _transpose, format.machine, format
+    )
 
 
 def _transpose(body: Body, own: RuntimeFunction) -> None:

@@ -146,7 +146,8 @@ def explain(subject: Subject, launcher: Launcher, options: Settings) -> Explanat
     else:
         parts = sparse_partition(plan, pattern, rows, batches)
     reread = kernel.stages[COLUMN].raw_size * DTYPES[dtype].bytes / parts.rows_per_task
-    reread += kernel.stages[PAIR].size * DTYPES[dtype].bytes
+    of_pairs = (a for a in kernel.arguments if a.stage == PAIR)
+    reread += sum(1 if a.truth else a.dim * DTYPES[dtype].bytes for a in of_pairs)
     return Explanation(
         subject,
         stages=_stages(kernel, subject),

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from ...core.constants import number_of
 from ...core.library import Device, NumpyArray
-from ...lower.blocks import Answers, answers_of, grid_of, joined, read_positions
+from ...lower.blocks import (
+    Answers,
+    Bytes,
+    answers_of,
+    grid_of,
+    joined,
+    read_positions,
+    truth_positions,
+)
 from ...lower.kernel import ONCE, ROW, Kernel
 from ...lower.schedule import TASKS, Accumulation, Partition, Plan, partition
 from ...settings import Settings
@@ -30,6 +38,8 @@ from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
 
 # About how long it takes to find out which blocks are skipped, of one batch element.
 _SECONDS = 3e-4
+# And for each truth value of pairs.
+_SECONDS_PER_TRUTH = 2e-10
 # Row blocks from which on all threads are busy, though columns are not split.
 _ROW_BLOCKS = 8
 
@@ -99,6 +109,7 @@ class MaskedLauncher(Launcher):
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         super().__init__(kernel, stored, accumulation)
         self.reads = read_positions(kernel)
+        self.truths = len(self.reads & truth_positions(kernel))
 
     def parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
@@ -121,7 +132,8 @@ class MaskedLauncher(Launcher):
         if not self.reads:
             return columns > plan.block or rows > plan.lane_count
         seconds = rows * columns * batches * self.work / plan.width * SECONDS_PER_OPERATION
-        return seconds > 2 * _SECONDS * batches
+        asking = _SECONDS + rows * columns * _SECONDS_PER_TRUTH * self.truths
+        return seconds > 2 * asking * batches
 
     def bind(
         self, rows: int, columns: int, batches: int, options: Settings, device: Device | None = None
@@ -167,11 +179,15 @@ class MaskedLauncher(Launcher):
 
     def _component(
         self, position: int, k: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
-    ) -> NDArray[np.floating]:
-        """The numbers of a component of an argument, of one batch element."""
+    ) -> NDArray[np.floating] | Bytes:
+        """The numbers of a component of an argument, of one batch element; bytes of pairs."""
         arguments = self.kernel.arguments
         number = next(n for n, each in enumerate(arguments) if each.position == position)
         argument, place = arguments[number], len(self.kernel.results) + number
+        if argument.truth:
+            down, _, along = places.strides[place]
+            address = places.addresses[place] + int(offsets[place])
+            return cast("Bytes", view_of(address, sizes, (down, along), "uint8"))
         rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
         shape = rows, argument.dim
         address = places.addresses[place] + int(offsets[place])

@@ -19,7 +19,7 @@ from .context import Code, Context
 from .copying import excessive, moderate, pack
 from .emitter import Emitter, Key, Known, Leaf
 from .flow import i64
-from .pairs import pack_pairs
+from .pairs import pack_pairs, pack_truths
 
 
 def packing_list(kernel: Kernel, plan: Plan, stage: int) -> list[int]:
@@ -61,6 +61,8 @@ class Packing:
         self.pairs = None
         if COLUMN in stages and self.kernel.stages[PAIR].size:
             self.pairs = context.link(pack_pairs(self.format, self.kernel, context.row_major))
+            if any(argument.truth for argument in self.kernel.arguments):
+                context.link(pack_truths(self.format, context.row_major))
         self.compute_once = self._once_function()
         self.compute_rows = self._compute_function(ROW)
         self.compute_columns = self._compute_function(COLUMN)

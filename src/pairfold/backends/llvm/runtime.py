@@ -15,7 +15,7 @@ from ...lower.schedule import Machine
 from . import ir
 from .abi import BAILED_OUT
 from .flow import BYTES, I64, Flow, i64
-from .storage import Storage
+from .storage import Storage, Truths
 
 # What a kernel defines for its drivers, by name: the types of arguments.
 CALLED: dict[str, tuple[ir.Type, ...]] = {
@@ -75,7 +75,12 @@ class Format(NamedTuple):
     @property
     def storage(self) -> Storage:
         """How arrays store numbers."""
-        return Storage(self.stored)
+        return Truths(self.dtype) if self.stored == "bool" else Storage(self.stored)
+
+    @property
+    def suffix(self) -> str:
+        """What tells functions of truth values from those of numbers, which a kernel has, too."""
+        return "_truths" if self.stored == "bool" else ""
 
 
 class RuntimeFunction(NamedTuple):

@@ -46,6 +46,25 @@ class Storage:
         return (_to_half if self.stored == "float16" else _to_brain)(bits)
 
 
+class Truths(Storage):
+    """Truth values, a byte each, as the numbers 0 and 1; whatever else a byte is counts as true."""
+
+    def __init__(self, dtype: str) -> None:
+        self.stored, self.item, self.half = "bool", 1, False
+        self.number = _F32 if dtype == "float32" else ir.DoubleType()
+
+    @property
+    def element(self) -> ir.Type:
+        """The type that is loaded from memory."""
+        return ir.IntType(8)
+
+    def opened(self, b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+        """0 or 1, as a number or a vector of them."""
+        x = _Bits(b, value)
+        true = b.icmp_unsigned("!=", value, x.constant(0, self.element))
+        return b.uitofp(true, x.shaped(self.number))
+
+
 class _Bits:
     """Integer arithmetic on a number's bits, in the number's own shape."""
 

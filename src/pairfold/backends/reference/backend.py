@@ -70,7 +70,7 @@ class ReferenceLauncher:
     def __init__(self, kernel: Kernel, stored: str) -> None:
         self.kernel, self.stored = kernel, stored
         results = [RESULTS.get(kind, stored) for kind in kernel.kinds]
-        self.dtypes = results + [stored] * len(kernel.arguments)
+        self.dtypes = results + ["bool" if a.truth else stored for a in kernel.arguments]
 
     def shapes(self, rows: int, columns: int) -> list[tuple[int, ...]]:
         """Of one batch element of results and arguments, in the order of their strides."""
