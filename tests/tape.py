@@ -231,6 +231,12 @@ class TapeArrays(NumpyArrays):
         return _taken(whole, np.broadcast_to(places.value, (*lead, *places.shape[-2:])))
 
     @staticmethod
+    def selected(array: Taped, places: Taped, axis: int) -> Taped:
+        column = Taped(places.value[:, None])
+        found = TapeArrays.taken(TapeArrays.moved(array, axis, -2), column, -2)
+        return TapeArrays.moved(found, -2, axis)
+
+    @staticmethod
     def stacked(arrays: Sequence[Taped]) -> Taped:
         return TapeArrays.concatenated([array.reshape((*array.shape, 1)) for array in arrays])
 

@@ -406,6 +406,8 @@ def test_operations_mean_the_same_in_every_library(library: str) -> None:
     same("taken", [x[:1], places], -2)  # batch axes of either broadcast
     same("taken", [x, places[:1]], -2)
     same("taken", [x[:1, :, :1], places], -2)
+    same("selected", [x, np.array([2, 0, 2, 1])], -2)
+    same("selected", [x, np.zeros(0, np.int64)], -1)
     wanted = {name for name in vars(OperationsOn) if not name.startswith("_")}
     assert seen == wanted
 
