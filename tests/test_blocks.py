@@ -12,6 +12,7 @@ from random_masks import ALIASES, Maker, compare
 
 import pairfold
 from pairfold import Genred, Vi, Vj, settings
+from pairfold.backends.llvm import masked_launch
 from pairfold.backends.reference.interpreter import pair_values
 from pairfold.core.constants import mark, number_of
 from pairfold.core.node import Axis
@@ -230,6 +231,26 @@ def test_what_is_known_of_labels_is_kept_and_that_of_data_is_not():
     np.testing.assert_allclose(first[:, 0], (keep * (x * x.T)).sum(1), atol=1e-12)
     assert (before == again).all()
     np.testing.assert_allclose(after[:, 0], ((y <= y.T) * (y * y.T)).sum(1), atol=1e-12)
+
+
+def test_masks_of_labels_that_take_turns_are_asked_once_each(monkeypatch):
+    asked = []
+
+    def counted(*given):
+        asked.append(given)
+        return answers_of(*given)
+
+    monkeypatch.setattr(masked_launch, "answers_of", counted)
+    x = np.arange(400.0)[:, None]
+    masks = [pairfold.lengths(sizes) for sizes in ([100, 300], [399, 1], [200, 200])]
+    with settings(blocks="always"):
+        for mask in masks * 3:
+            (Vi(x) * Vj(x)).sum(axis=1, where=mask)
+        assert len(asked) == 3
+        for first in range(1, 9):  # other masks do not have one forgotten that is used again
+            (Vi(x) * Vj(x)).sum(axis=1, where=pairfold.lengths([first, 400 - first]))
+            (Vi(x) * Vj(x)).sum(axis=1, where=masks[0])
+    assert len(asked) == 11
 
 
 def test_constants_are_forgotten_with_their_arrays():

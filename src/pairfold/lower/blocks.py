@@ -123,6 +123,11 @@ class Answers:
         table[:, 4] = grid.columns
         self.row_blocks = table
 
+    @property
+    def bytes(self) -> int:
+        """The memory of its tables."""
+        return self.row_blocks.nbytes + self.intervals.nbytes + self.words.nbytes
+
     def counts(self) -> tuple[int, int, int]:
         """How many blocks of cells are skipped, tested, and met whole, of all batch elements."""
         grid = self.grid

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.cache import Cache, Limit
 from ...core.constants import number_of
 from ...core.library import Device, NumpyArray
 from ...lower.blocks import (
@@ -40,6 +41,8 @@ from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
 _SECONDS = 3e-4
 # And for each truth value of pairs.
 _SECONDS_PER_TRUTH = 2e-10
+# What is known of masks that read what nobody changes; calls come and go with sizes.
+_ANSWERS = Limit("blocks of masks", 64, 256 * 2**20)
 # Row blocks from which on all threads are busy, though columns are not split.
 _ROW_BLOCKS = 8
 
@@ -84,15 +87,18 @@ class MaskedCall(Call):
 
         It is kept for arrays that nobody changes.
         """
-        bound, kept = self.bound, self.kept
+        bound = self.bound
         if not bound.asks:
             return None
         key = self.launcher.constants(arrays)
-        if kept is not None and kept[0] == key:
-            return kept[1]
+        last = self.kept
+        if last is not None and last[0] == key:
+            return last[1]
         places = _Places(addresses, self.strides, self.alive[0])
-        found = self.launcher.answers(bound, self.sizes, places)
-        self.kept = None if key is None else (key, found)
+        if key is None:
+            return self.launcher.answers(bound, self.sizes, places)
+        found = self.launcher.kept_answers(key, bound, self.sizes, places)
+        self.kept = key, found
         return found
 
     def blocks(self, addresses: Sequence[int], arrays: object) -> tuple[int, int, int] | None:
@@ -109,6 +115,7 @@ class MaskedLauncher(Launcher):
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         super().__init__(kernel, stored, accumulation)
         self.reads = read_positions(kernel)
+        self._kept: Cache[Answers] = Cache(_ANSWERS)
         self.truths = len(self.reads & truth_positions(kernel))
 
     def parts(
@@ -155,6 +162,18 @@ class MaskedLauncher(Launcher):
         pairs = zip(self.kernel.arguments, given, strict=True)
         found = [number_of(array) for a, array in pairs if a.position in self.reads]
         return None if None in found else tuple(found)
+
+    def kept_answers(
+        self, constants: Hashable, bound: Bound, sizes: tuple[int, int], places: _Places
+    ) -> Answers:
+        """The same for arrays that nobody changes: found once."""
+        given = bound.native.plan, bound.parts, bound.options.blocks, places.offsets.tobytes()
+        key = (constants, sizes, *given, tuple(places.strides))
+        found = self._kept.get(key)
+        if found is None:
+            found = self.answers(bound, sizes, places)
+            found = self._kept.put(key, found, found.bytes)
+        return found
 
     def answers(self, bound: Bound, sizes: tuple[int, int], places: _Places) -> Answers:
         """What is known of the mask for arrays at these places, of all batch elements."""
