@@ -26,7 +26,6 @@ from pairfold.errors import (
     OptionError,
     ShapeError,
 )
-from pairfold.numpy import Genred
 from pairfold.settings import settings
 
 M, N = 17, 23
@@ -365,7 +364,6 @@ def test_errors_say_what_does_not_fit() -> None:
         (ArgumentError, "symbol", lambda: (lazy * pf.Var(0, 1, 1)).sum(axis=1, where=matrix)),
         (ArrayTypeError, "reductions", lambda: lazy.softmax(axis=1, where=matrix)),
         (TypeError, "unknown", lambda: lazy.sum(axis=1, where=matrix, unknown=1)),
-        (ArrayTypeError, "K.sum", lambda: Genred("x-y", ["x=Vi(2)", "y=Vj(2)"], where=matrix)),
         (OptionError, "axis", lambda: lazy.reduction("Sum", axis=3, where=matrix)),
     ]  # fmt: skip
     for kind, words, program in refused:

@@ -51,8 +51,9 @@ class Genred:
         opt_arg: K, for KMin, ArgKMin and KMin_ArgKMin.
         formula2: the weight, for LogSumExp and SumSoftMaxWeight.
         where: which pairs count, as NumPy's `where`: a formula of the same aliases, as
-            `"SqDist(x,y) <= 0.25"` or `"Ind(j) <= Ind(i)"`, which holds where it is not 0, or a
-            mask without arrays, as `pairfold.causal()`. The others are absent: a mean counts the
+            `"SqDist(x,y) <= 0.25"` or `"Ind(j) <= Ind(i)"`, which holds where it is not 0; or
+            whatever lazy tensors take: `pairfold.causal()`, an array (M, N) of truth values, a
+            sparse matrix. The others are absent: a mean counts the
             rest, a minimum of nothing is inf, and no NaN comes out of them.
         dtype_acc: dtype of the accumulators: "auto", "float32" or "float64". "auto" sums float32
             data in float32 over short blocks and adds the blocks in float64; float64 data with
@@ -103,12 +104,13 @@ class Genred:
         if isinstance(where, str):
             texts.append(where)
         parsed, *weight = parse_many(texts, aliases)
+        self._has_arrays = False
         if isinstance(where, str):
             mask = weight.pop().node
         else:
             from .masks import mask_node  # of lazy tensors
 
-            mask = mask_node(where, aliases)
+            mask, self._has_arrays = mask_node(where)
         self._text = formula
         self.axis = axis
         self.reduction_op = reduction_op
@@ -176,6 +178,11 @@ class Genred:
             ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError,
                 RangeError: what does not fit, before anything is computed.
         """
+        if self._has_arrays:
+            from .masked import masked_reduction  # of lazy tensors
+
+            given = {"backend": backend, "device_id": device_id, "ranges": ranges, "out": out}
+            return masked_reduction(self, args, **given)()
         return self._compute(self._fold, args, self.library, backend, device_id, ranges, out)
 
     def explain(
@@ -196,6 +203,10 @@ class Genred:
         """
         from .explain import explain_fold
 
+        if self._has_arrays and args:
+            from .masked import masked_reduction  # of lazy tensors
+
+            return masked_reduction(self, args, ranges=ranges).explain(backend=backend)
         return explain_fold(self._fold, args, dtype, self._text, backend, ranges)
 
     # Type checkers would take any name for an attribute.

@@ -6,7 +6,6 @@ too, and every reduction takes one as `where=`. Pairs for which it does not hold
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -416,20 +415,18 @@ def checked_mask(where: object) -> Tensor | None:
     return where
 
 
-def mask_node(where: object, aliases: Sequence[str]) -> Node | None:
-    """A mask without arrays, as a formula: what `Genred` takes beside text.
+def mask_node(where: object) -> tuple[Node | None, bool]:
+    """The mask of a formula of aliases where that is no text: its graph, if it has no arrays.
+
+    Returns:
+        The graph, and whether the mask has arrays, which calls then need.
 
     Raises:
-        ArrayTypeError, ShapeError: it is no mask.
-        OptionError: it has arrays, which a formula of aliases has not.
+        ArrayTypeError, ShapeError, DTypeError: it is no mask.
     """
+    if any(map(is_sparse, where if isinstance(where, (tuple, list)) else (where,))):
+        return None, True
     mask = checked_mask(where)
-    if mask is None:
-        return None
-    if mask.leaves:
-        raise OptionError(
-            "the mask of a formula is text, or has no arrays of its own",
-            found=repr(mask),
-            hint=f'where="Ind(j) <= Ind(i)", a formula of {", ".join(map(str, aliases))}',
-        )
-    return mask.node
+    if mask is None or mask.leaves:
+        return None, mask is not None
+    return mask.node, False
