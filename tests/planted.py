@@ -438,7 +438,7 @@ FAULTS = [
         "core/wholes.py",
         'limit = above if first == (name == "lt") else below',
         "limit = below",
-        "masks",
+        "blocks",
     ),
     Fault(
         "a soft-max of which nothing is left",

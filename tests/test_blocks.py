@@ -277,3 +277,23 @@ def test_explanations_count_blocks():
         assert reduce.explain(x, x).subject.blocks == (0, skipped + tested + whole, 0)
     assert "all tested" in str(reduce.explain(x[:10], x[:10]))
     assert "where" not in str(Genred("x*y", ["x=Vi(1)", "y=Vj(1)"], axis=1).explain(x, x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+def test_numbers_of_rows_meet_numbers_that_are_not_whole(dtype, backend):
+    """Row 2 is below 2.5 and not below 2; NaN is never met, infinity always."""
+    limits = [2.5, 2.0, -1.5, -0.0, 0.0, 3.999, np.inf, -np.inf, np.nan]
+    x, y = np.zeros((7, 1), dtype), np.array(limits, dtype)[:, None]
+    i, wide = np.arange(7)[:, None], y.astype(float).T
+    for text, keep in {
+        "Ind(i) < y": i < wide,
+        "Ind(i) <= y": i <= wide,
+        "y < Ind(i)": i > wide,
+        "y <= Ind(i)": i >= wide,
+        "y == Ind(i)": i == wide,
+        "y != Ind(i)": i != wide,
+    }.items():
+        count = Genred("x+1", ["x=Vi(1)", "y=Vj(1)"], "Count", axis=1, where=text)
+        with settings(backend=backend):
+            np.testing.assert_array_equal(count(x, y)[:, 0], keep.sum(1))
