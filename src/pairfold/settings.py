@@ -88,6 +88,12 @@ class Settings:
         "lanes are rows; results are the same.",
         valid=("auto", "always", "never"),
     )
+    prune: str = _option(
+        "auto",
+        "Whether searches for extrema meet blocks of pairs by the bounds of their values, so that "
+        "most are never computed: where it pays (auto), always, or never; results are the same.",
+        valid=("auto", "always", "never"),
+    )
     rules: str = _option(
         "rounding",
         "Simplifications allowed: bit-exact ones, those that only change rounding, or also those "

@@ -77,7 +77,8 @@ class Plan:
 
     `relaxed`: an exponential may add a fraction of the rounding error that its argument has.
     `stored`: the dtype of arrays, where it is not that of the computation.
-    `screen`: the distance that bounds are computed of first, to evaluate few pairs.
+    `screen`: the distance that bounds are computed of first, to evaluate few pairs. `pruned`:
+    rows and columns come in an order of their own, and blocks of columns are met by their bounds.
     """
 
     machine: Machine
@@ -93,6 +94,7 @@ class Plan:
     relaxed: bool = True
     stored: str = ""
     screen: Distance | None = None
+    pruned: bool = False
 
     @property
     def lane_count(self) -> int:

@@ -10,6 +10,7 @@ from .explained import Explanation, explain
 from .fused_launch import FusedLauncher
 from .launch import Launcher
 from .masked_launch import MaskedLauncher
+from .pruned_launch import PrunedLauncher, prunable
 
 
 class Llvm:
@@ -28,6 +29,8 @@ class Llvm:
         made = FusedLauncher if kernel.fused else Launcher
         if kernel.keep is not None:
             made = MaskedLauncher
+        elif prunable(kernel):
+            made = PrunedLauncher
         return made(kernel, dtype, accumulation)
 
     def explain(self, subject: Subject, launcher: Launcher, options: Settings) -> Explanation:

@@ -99,7 +99,8 @@ class Block(NamedTuple):
     `size` columns, the first of which is column number `base` of all; `state`: the address of the
     tile's states; `vectors` of lanes are handled at once. The tile begins with row number `row`.
     `tested`: whether the kernel's mask, if it has one, says which pairs count; else all do. Loops
-    begin with column `first` of the block.
+    begin with column `first` of the block. `order`, if it is not None, is the address of the
+    numbers of its columns, 32 bits each: they are not those from `base` on.
     """
 
     code: Code
@@ -112,6 +113,7 @@ class Block(NamedTuple):
     row: ir.Value
     tested: bool = True
     first: ir.Value = i64(0)
+    order: ir.Value | None = None
 
     def narrowed(self, rows: ir.Value, state: ir.Value, picked: ir.Value) -> Block:
         """Some columns of the block, and one vector of rows of the tile."""
@@ -194,6 +196,35 @@ class Block(NamedTuple):
         if self.code.row_major:
             return self.slots.column(at, u)
         return self.code.builder.add(at, i64(r * self.code.plan.width))
+
+    def number_of_all(self, at: ir.Value, instance: Key) -> ir.Value:
+        """The number of an instance's (first) column among all columns."""
+        number = self.column_number(at, instance)
+        if self.order is None:
+            return self.code.builder.add(self.base, number)
+        return self._ordered(number)
+
+    def _ordered(self, number: ir.Value) -> ir.Value:
+        """The number among all columns of one of the block, where these have an order."""
+        assert self.order is not None
+        flow, word = self.code.flow, ir.IntType(32)
+        found = flow.load(word, flow.at(self.order, flow.times(number, 4)), 4)
+        return self.code.builder.zext(found, I64)
+
+    def numbers_of(self, columns: ir.Value) -> ir.Value:
+        """The numbers among all columns, lane by lane, of columns counted from the block's first.
+
+        Both are in the type of states.
+        """
+        b, outer, plan = self.code.builder, self.code.outer, self.code.plan
+        if self.order is None:
+            return outer.add(columns, outer.splat(b.sitofp(self.base, outer.scalar)))
+        found: ir.Value = ir.Undefined(columns.type)
+        for lane in range(plan.width):
+            place = ir.Constant(ir.IntType(32), lane)
+            number = self._ordered(b.fptosi(b.extract_element(columns, place), I64))
+            found = b.insert_element(found, b.sitofp(number, outer.scalar), place)
+        return found
 
     def column_vector(self, at: ir.Value, instance: Key) -> ir.Value:
         """Numbers of columns, lane by lane, counted from the start of the block."""

@@ -150,9 +150,14 @@ class Native:
         return self._compiled("run") if found is None else found
 
     @property
+    def together(self) -> bool:
+        """Whether one module has both entry points: each call needs both."""
+        return self.kernel.fused or self.plan.pruned
+
+    @property
     def combine(self) -> Entry:
         """The entry point that merges splits."""
-        if self.kernel.fused:
+        if self.together:
             return self.run.combine
         found = self._code.get("combine")
         return self._compiled("combine") if found is None else found
@@ -175,7 +180,7 @@ class Native:
         start = time.perf_counter()
         owner, size = _compiled(self.kernel, self.plan, entry)
         found = _entry(owner, entry)
-        if self.kernel.fused:  # one module has all entry points of a fused pass
+        if self.together:
             found.combine = _entry(owner, "combine")
         if entry == "run":
             self._seconds = time.perf_counter() - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...core.scalars import Loop
 from ...lower.kernel import PAIR
 from . import ir
+from .abi import ORDER_OF_ROWS
 from .block import Slots
 from .context import Code, Context, Places
 from .copying import put
@@ -110,10 +111,18 @@ class Outputs:
         base, stride, step = code.array(number, self.args, batch)
         _, item = self._element(number)
         function = code.context.shared(put(code.context.format, self.kernel.kinds[number]))
-        target = flow.at(base, b.mul(first, stride))
         source, spacing = self.places[f"result {number}"], i64(code.plan.lane_count * item)
         dim = i64(self.kernel.results[number])
-        b.call(function, [source, spacing, target, stride, step, dim, count])
+        if not code.plan.pruned:
+            target = flow.at(base, b.mul(first, stride))
+            b.call(function, [source, spacing, target, stride, step, dim, count])
+            return
+        order = flow.at(flow.pointer(self.args, ORDER_OF_ROWS), flow.times(first, 4))
+        with flow.loop(i64(0), count, name="rows") as row:
+            number_of = flow.load(ir.IntType(32), flow.at(order, flow.times(row.index, 4)), 4)
+            target = flow.at(base, b.mul(b.zext(number_of, I64), stride))
+            own = flow.at(source, flow.times(row.index, item))
+            b.call(function, [own, spacing, target, stride, step, dim, i64(1)])
 
 
 def finish_function(context: Context, forms: Forms) -> ir.Function:

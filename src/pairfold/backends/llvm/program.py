@@ -68,6 +68,12 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
         FusedTasks(context, Packing(context, (ROW, COLUMN))).write()
         for name in ("run", "combine"):
             context.link(own_driver(machine, name))
+    elif plan.pruned:
+        from .pruning import PrunedTasks
+
+        PrunedTasks(context, Packing(context, (ROW, COLUMN))).write()
+        for name in ("run", "combine"):
+            context.link(own_driver(machine, name))
     elif entry == "run":
         packing = Packing(context, (ROW, COLUMN))
         forms = Forms(context)

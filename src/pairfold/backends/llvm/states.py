@@ -290,12 +290,11 @@ class States:
         Column numbers count from the start of the block.
         """
         vectors = block.vectors
-        start = self.outer.splat(self.builder.sitofp(block.base, self.outer.scalar))
         for r in range(vectors):
             own: list[Part] = []
             for n, kind in enumerate(self.rule.kinds):
                 value = self.code.to_outer(states[n * vectors + r])
-                own.append((self.outer.add(value, start) if kind == "index" else value, None))
+                own.append((block.numbers_of(value) if kind == "index" else value, None))
             self.merge_vector(block.state, place, r, own, (scale, None))
 
     # -- finishing ------------------------------------------------------------------------------

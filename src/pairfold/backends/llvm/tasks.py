@@ -232,9 +232,11 @@ class Task:
         known = b.icmp_signed("!=", self.word(ANSWERS), i64(0))
         return flow.word(b.select(known, given, none), 0)
 
-    def block_of_columns(self, start: ir.Value, count: ir.Value) -> None:
-        """Pack a block of columns."""
-        columns = self.part(COLUMNS_AT)
+    def block_of_columns(
+        self, start: ir.Value, count: ir.Value, to: ir.Value | None = None
+    ) -> None:
+        """Pack a block of columns, into scratch memory unless it is said where."""
+        columns = self.part(COLUMNS_AT) if to is None else to
         self._pack(start, count, count, columns, i64(0), COLUMNS_LIST)
         if self.parts.compute_columns:
             whole = self.flow.word(self.flow.pointer(self.args, COLUMNS_LIST), WHOLE)

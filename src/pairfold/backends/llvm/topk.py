@@ -108,12 +108,36 @@ class Lists:
     def later_placed(
         self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value], /
     ) -> Entry:
-        """The reduction's step: indices are selected as they are, and never compared."""
+        """The reduction's step: indices are selected as they are, and never compared.
+
+        They are where columns have an order of their own, in which none comes later.
+        """
+        if self.plan.pruned:
+            return self._placed_by_number(before, here, new)
         own = self.accumulator
         rule, output = own.steps[0], self.code.kernel.outputs[own.first]
         emitter = self.code.rules(PAIR, self.simd)
         known: Known = {(output, emitter.key(output, (0, 0))): new[0]}
         return _applied(emitter, rule, {"acc": [*before, *here], "column": [new[1]]}, known)
+
+    def _placed_by_number(
+        self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value]
+    ) -> Entry:
+        """The reduction's merge, on numbers of columns as they are kept."""
+        b, simd = self.builder, self.simd
+
+        def first(old: Sequence[ir.Value]) -> ir.Value:
+            tied = simd.mask_and(
+                simd.compare("==", new[0], old[0]), b.icmp_unsigned("<", new[1], old[1])
+            )
+            return simd.mask_or(simd.compare("<", new[0], old[0]), tied)
+
+        later, now = first(before), first(here)
+        value, index = (
+            b.select(later, old, b.select(now, fresh, same))
+            for old, fresh, same in zip(before, new, here, strict=True)
+        )
+        return value, index
 
     def placed(
         self, before: Sequence[ir.Value], here: Sequence[ir.Value], new: Sequence[ir.Value], /
@@ -303,6 +327,21 @@ class TopK:
         for place, r in self._each():
             self.builder.call(self.functions.settle, [self._at(state, place, r)])
 
+    def last(self, state: ir.Value, r: int) -> ir.Value:
+        """The last values of the lists of the first component, of vector r."""
+        return self.lists.last(self._at(state, i64(self.first), r))
+
+    def tidy(self, state: ir.Value) -> None:
+        """Nothing is left aside, so that last values are those of all pairs so far."""
+        flow, b, lists = self.flow, self.builder, self.lists
+        kind = self.code.simd.int_type
+        zero = ir.Constant(ir.IntType(8 * lists.item * self.plan.width), 0)
+        for place, r in self._each():
+            own = self._at(state, place, r)
+            counts = b.bitcast(flow.load(kind, lists.counts_at(own), lists.item), zero.type)
+            with flow.when(b.icmp_unsigned("!=", counts, zero)):
+                b.call(self.functions.settle, [own])
+
     def merge(self, into: ir.Value, other: ir.Value) -> None:
         """Insert the pairs of another tile's lists."""
         self._settle(into)
@@ -346,7 +385,7 @@ class TopK:
         for instance in instances:
             r = instance[1]
             value = local[formula, block.key(formula, instance)]
-            column = self.builder.add(block.base, block.column_number(at, instance))
+            column = block.number_of_all(at, instance)
             nothing = self.code.simd.constant(math.inf)
             value = block.only_counted(value, nothing, at, instance, local)
             lists = self._at(block.state, place, r)
@@ -360,7 +399,9 @@ class TopK:
         the last values after. `column` is the number of the (first) column.
         """
         b, settle = self.builder, self.functions.settle
-        smaller = self.code.simd.compare("<", value, limit)
+        # Where columns have an order of their own, an equal value may have a smaller number.
+        closer = "<=" if self.plan.pruned else "<"
+        smaller = self.code.simd.compare(closer, value, limit)
         lanes = b.bitcast(smaller, ir.IntType(self.plan.width))
         some = b.icmp_unsigned("!=", lanes, ir.Constant(lanes.type, 0))
         if self.lists.rows.long:

@@ -1,0 +1,281 @@
+"""Calls that meet few pairs: whether they pay, rows and columns in order, tables for machine code."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.library import Device, NumpyArray
+from ...lower.boxes import Boxes, boxes_of
+from ...lower.curve import Places, ordered
+from ...lower.kernel import COLUMN, ROW, Argument, Kernel
+from ...lower.schedule import Accumulation, Partition, Plan, make_plan, partition
+from ...settings import Settings
+from ..memory import Stored, view_of, widened
+from . import pool
+from .abi import (
+    BAILED_OUT,
+    BOXES,
+    EACH,
+    GROUPS,
+    MET,
+    ORDER_OF_COLUMNS,
+    ORDER_OF_ROWS,
+    PACKED_COLUMNS,
+)
+from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
+from .machine import machine
+from .pruning import Sizes
+
+_BLOCK = 64
+_MOST = 2**31
+# About how long it takes to put a point in order and pack it, and how often that must fit into the
+# time of all pairs.
+_SECONDS_PER_POINT = 6e-8
+_WORTH = 10
+# Of how many row blocks one is tried first; how much of its pairs it may meet.
+_TRIED = 16
+_MOST_MET, _MOST_MET_SCREENED = 0.5, 0.15
+# How long what could not be pruned is left alone: so many calls, then twice as many.
+_PATIENCE = 4
+_ALIGNED = 64
+
+
+def prunable(kernel: Kernel) -> bool:
+    """Whether a kernel selects extreme values of one formula, over all pairs."""
+    if kernel.fused or kernel.keep is not None or len(kernel.accumulators) != 1:
+        return False
+    if kernel.numbers or any(argument.stage == 3 for argument in kernel.arguments):
+        return False
+    rule = kernel.only.rule
+    return rule.selects and rule.form != "max-shifted" and len(kernel.outputs) == 1
+
+
+class Tally(NamedTuple):
+    """Blocks of columns that tiles have met, and all that there are."""
+
+    met: int
+    all: int
+
+
+class PrunedCall(Call):
+    """A fold of the pairs that can matter, with everything bound but its arrays."""
+
+    __slots__ = ("tally",)
+
+    launcher: PrunedLauncher
+    tally: Tally | None
+
+    def __init__(
+        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[NumpyArray, object]
+    ) -> None:
+        super().__init__(launcher, bound, words, alive)
+        self.tally = None
+
+    def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
+        """Fold the arrays at these addresses: results, then arguments."""
+        if not (self.bound.asks and self.launcher.pruned(self, addresses, alive)):
+            super().__call__(addresses, alive)
+
+
+class PrunedLauncher(Launcher):
+    """Runs a kernel of extreme values on arrays of one dtype and any size."""
+
+    calls = PrunedCall
+
+    def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
+        super().__init__(kernel, stored, accumulation)
+        self.boxes: Boxes | None = boxes_of(kernel, self.dtype)
+        self._left_alone = 0
+        self._patience = _PATIENCE
+
+    def bind(
+        self, rows: int, columns: int, batches: int, options: Settings, device: Device | None = None
+    ) -> Bound:
+        """Machine code and tasks for these sizes."""
+        bound = super().bind(rows, columns, batches, options, device)
+        bound.asks = self._asks(rows, columns, bound)
+        return bound
+
+    def _asks(self, rows: int, columns: int, bound: Bound) -> bool:
+        """Whether it may be worth while to meet blocks by their bounds."""
+        options = bound.options
+        if self.boxes is None or options.prune == "never" or not 0 < max(rows, columns) < _MOST:
+            return False
+        if options.lanes == "column" or not rows or not columns:
+            return False
+        if options.prune == "always":
+            return True
+        seconds = rows * columns * self.work / bound.native.plan.width * SECONDS_PER_OPERATION
+        return seconds > _WORTH * _SECONDS_PER_POINT * (rows + columns)
+
+    def pruned_plan(self, options: Settings) -> Plan:
+        """The plan of tiles that meet blocks by their bounds."""
+        own = dataclasses.replace(options, screen="never", lanes="row", block=_BLOCK)
+        plan = make_plan(
+            self.kernel, machine(options.target), self.dtype, self.accumulation, own, self.stored
+        )
+        return dataclasses.replace(plan, pruned=True)
+
+    # -- a call ---------------------------------------------------------------------------------
+
+    def pruned(self, call: PrunedCall, addresses: Sequence[int], alive: object) -> bool:
+        """Fold all batch elements; False where too many pairs would be met: nothing was done."""
+        options = call.bound.options
+        if options.prune == "auto" and self._left_alone:
+            self._left_alone -= 1
+            return False
+        plan = self.pruned_plan(options)
+        offsets = call.alive[0].reshape(-1, len(addresses))
+        met = every = 0
+        for element in offsets:
+            own = [address + int(offset) for address, offset in zip(addresses, element, strict=True)]
+            found = _Element(self, plan, call, own, alive).fold(options.prune == "always")
+            if found is None:
+                self._left_alone, self._patience = self._patience, 2 * self._patience
+                return False
+            met, every = met + found.met, every + found.all
+        call.tally = Tally(met, every)
+        self._patience = _PATIENCE
+        return True
+
+
+class _Element:
+    """A batch element of a call."""
+
+    def __init__(
+        self,
+        launcher: PrunedLauncher,
+        plan: Plan,
+        call: PrunedCall,
+        addresses: Sequence[int],
+        alive: object,
+    ) -> None:
+        self.launcher, self.plan, self.call, self.alive = launcher, plan, call, alive
+        self.kernel, self.results = launcher.kernel, len(launcher.kernel.results)
+        self.rows, self.columns = call.sizes
+        self.addresses = list(addresses)
+        self.strides: list[Strides] = list(call.strides)
+        self.native = launcher.native(plan)
+        self.sizes = Sizes.of(self.kernel, plan, self.columns)
+
+    def fold(self, always: bool) -> Tally | None:
+        """Fold it; None, and nothing done, where too many blocks would be met."""
+        by_columns = self._in_order(COLUMN, self.columns, self.plan.block)
+        by_rows = self._in_order(ROW, self.rows, self.plan.lane_count)
+        launcher, sizes = self.launcher, self.sizes
+        parts = partition(
+            self.plan, self.rows, self.columns, 1, launcher.work,
+            dataclasses.replace(self.call.bound.options, splits=1),
+        )  # fmt: skip
+        seconds = self.rows * self.columns * launcher.work / self.plan.width
+        seconds *= SECONDS_PER_OPERATION
+        bound = Bound(self.native, parts, seconds, self.call.bound.options)
+        table = self._table(bound)
+        table[ORDER_OF_ROWS], table[ORDER_OF_COLUMNS] = (
+            each.ctypes.data for each in (by_rows, by_columns)
+        )
+        packed = np.empty(sizes.packed + _ALIGNED, np.uint8)
+        table[PACKED_COLUMNS] = _aligned(packed)
+        boxes = self._boxes(sizes.boxes)
+        table[BOXES] = boxes.ctypes.data
+        alive = self.call, self.alive, by_rows, by_columns, packed, boxes
+        native, width = self.native, self.plan.width
+        tasks = -(-sizes.blocks // width)
+        scratch = native.layout.total + sizes.own
+        packing = self.columns * _SECONDS_PER_POINT
+        pool.run(native.run, table, scratch, tasks, packing, alive)
+        if table[BAILED_OUT]:
+            return None
+        groups = self._groups(boxes)
+        table[GROUPS] = groups.ctypes.data
+        alive = *alive, groups
+        if not always and self._tried(table, parts, scratch, alive) is None:
+            return None
+        table[EACH], table[MET] = 1, 0
+        pool.run(native.combine, table, scratch, parts.tasks, seconds / 8, alive)
+        tiles = -(-self.rows // self.plan.lane_count)
+        return None if table[BAILED_OUT] else Tally(table[MET], tiles * sizes.blocks)
+
+    def _tried(
+        self, table: pool.Table, parts: Partition, scratch: int, alive: object
+    ) -> Tally | None:
+        """What some row blocks meet; None where that is too much."""
+        each = min(_TRIED, max(1, parts.tasks // 2))
+        tasks = -(-parts.tasks // each)
+        table[EACH], table[MET] = each, 0
+        pool.run(self.native.combine, table, scratch, tasks, 1e-3, alive)
+        rows = min(tasks * parts.rows_per_task, self.rows)
+        found = Tally(table[MET], -(-rows // self.plan.lane_count) * self.sizes.blocks)
+        screened = self.call.bound.native.plan.screen is not None
+        most = _MOST_MET_SCREENED if screened else _MOST_MET
+        return found if found.met <= most * found.all else None
+
+    # -- arrays ---------------------------------------------------------------------------------
+
+    def _view(self, number: int, argument: Argument, count: int) -> Stored:
+        place = self.results + number
+        shape = count, argument.dim
+        stored = self.launcher.stored
+        return view_of(self.addresses[place], shape, self.strides[place][:2], stored)
+
+    def _in_order(self, stage: int, count: int, block: int) -> Places:
+        """The order of rows or columns; their arrays are replaced by copies in this order."""
+        own = [(n, a) for n, a in enumerate(self.kernel.arguments) if a.stage == stage]
+        views = [self._view(n, argument, count) for n, argument in own]
+        points = views[0] if len(views) == 1 else np.concatenate([_real(v) for v in views], axis=1)
+        order = ordered(_real(points), block)
+        for (n, argument), view in zip(own, views, strict=True):
+            copy = np.take(view, order, axis=0)
+            self.call_arrays.append(copy)
+            place = self.results + n
+            self.addresses[place] = copy.ctypes.data
+            self.strides[place] = copy.strides
+        return order
+
+    @property
+    def call_arrays(self) -> list[Stored]:
+        """Copies, kept for as long as this is."""
+        if not hasattr(self, "_copies"):
+            self._copies: list[Stored] = []
+        return self._copies
+
+    def _table(self, bound: Bound) -> pool.Table:
+        """The words of this element's call."""
+        launcher = self.launcher
+        plain = Launcher.call(launcher, bound, self.rows, self.columns, self.strides)
+        self._plain = plain
+        return plain.addressed(self.addresses)
+
+    def _boxes(self, room: int) -> NDArray[np.floating]:
+        slots = self.launcher.boxes
+        assert slots is not None
+        return np.empty((len(slots.slots[COLUMN]), 2, room), self.plan.dtype)
+
+    def _groups(self, boxes: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The boxes of groups of so many as there are lanes."""
+        width, sizes = self.plan.width, self.sizes
+        boxes[:, 0, sizes.blocks :], boxes[:, 1, sizes.blocks :] = np.inf, -np.inf
+        found = self._boxes(sizes.groups)
+        count = sizes.boxes // width
+        parts = boxes.reshape(len(boxes), 2, count, width)
+        found[:, 0, :count], found[:, 1, :count] = parts[:, 0].min(2), parts[:, 1].max(2)
+        found[:, :, count:] = 0
+        return found
+
+
+def _real(view: Stored) -> NDArray[np.floating]:
+    """Numbers that NumPy computes with."""
+    if view.dtype in (np.float32, np.float64):
+        return view  # pyright: ignore[reportReturnType] (one of the two)
+    return widened(view)
+
+
+def _aligned(memory: NDArray[np.uint8]) -> int:
+    start = ctypes.addressof(ctypes.c_byte.from_buffer(memory.data))
+    return -(-start // _ALIGNED) * _ALIGNED
