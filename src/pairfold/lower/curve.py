@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,42 +13,52 @@ _BITS = {1: 32, 2: 16, 3: 10}
 # Points that principal axes are found from.
 _SAMPLE = 4096
 
+# Cells have room for multiples of so many points; where the last cell ends.
+ROOM = 64
+_BELOW = 1 - 2.0**-20
+
 Floats = NDArray[np.floating]
 Places = NDArray[np.uint32]
+Keys = Callable[[NDArray[np.float32], int], NDArray[np.uint64]]
 
 
-def ordered(points: Floats, block: int) -> Places:
+def ordered(points: Floats, block: int, keys: Keys) -> Places:
     """The numbers of points (n, d) along a Hilbert curve, those of each block in rising order.
 
     Of points in more than three dimensions, the curve fills the space of their first three
-    principal axes. Points with numbers that are not finite come last.
-
-    Reference: J. Skilling, "Programming the Hilbert curve", AIP Conference Proceedings 707 (2004).
-
-    >>> ordered(np.array([[3.0], [0.0], [2.0], [1.0]]), 2)
-    array([1, 3, 0, 2], dtype=uint32)
+    principal axes. Points with numbers that are not finite come last. `keys`: what finds places
+    along the curve, of cells (axes, room) and how many there are.
     """
     count = len(points)
-    along = points if points.shape[1] <= _AXES else _principal(points)
-    finite = np.isfinite(along).all(1)
-    every = bool(finite.all())
-    inside = along if every else along[finite]
-    keys = np.arange(count, dtype=np.uint64)
-    if len(inside):
-        low = inside.min(0)
-        reach = float((inside.max(0) - low).max())
-        codes = _codes(inside, low, reach)
-        if every:
-            keys |= codes.astype(np.uint64) << np.uint64(32)
-        else:
-            keys[~finite] |= np.uint64(0xFFFFFFFF << 32)
-            keys[finite] |= codes.astype(np.uint64) << np.uint64(32)
-    keys.sort()
-    found = keys.astype(np.uint32)
+    along = np.ascontiguousarray((points if points.shape[1] <= _AXES else _principal(points)).T)
+    room = -(-count // ROOM) * ROOM
+    cells = np.empty((len(along), room), np.float32)
+    low, high = along.min(1), along.max(1)
+    with np.errstate(all="ignore"):
+        every = bool(np.isfinite(high - low).all())
+        finite = None if every else np.isfinite(along).all(0)
+        if finite is not None:
+            low = along.min(1, where=finite, initial=np.inf)
+            high = along.max(1, where=finite, initial=-np.inf)
+        most = 2.0 ** _BITS[len(along)] - 1
+        reach = float((high - low).max())
+        scale = most / reach if 0 < reach < np.inf else 0.0
+        inside = cells[:, :count]
+        np.subtract(along, low[:, None], out=inside, casting="same_kind")
+        inside *= np.float32(scale if scale < 1e38 else 0.0)
+        np.clip(inside, 0, np.float32(most * _BELOW), out=inside)
+    cells[:, count:] = 0
+    if finite is not None:
+        inside[:, ~finite] = 0
+    found = keys(cells, count)
+    if finite is not None:
+        found[~finite] |= np.uint64(0xFFFFFFFF << 32)
+    found.sort()
+    numbers = found.astype(np.uint32)
     whole = count // block * block
-    found[:whole].reshape(-1, block).sort(axis=1)
-    found[whole:].sort()
-    return found
+    numbers[:whole].reshape(-1, block).sort(axis=1)
+    numbers[whole:].sort()
+    return numbers
 
 
 def _principal(points: Floats) -> Floats:
@@ -63,45 +75,3 @@ def _principal(points: Floats) -> Floats:
     _, axes = np.linalg.eigh(sample.T @ sample)
     with np.errstate(all="ignore"):
         return points @ np.ascontiguousarray(axes[:, : -_AXES - 1 : -1]).astype(points.dtype)
-
-
-def _codes(points: Floats, low: Floats, reach: float) -> Places:
-    """The places of points along the curve."""
-    dim = points.shape[1]
-    bits = _BITS[dim]
-    scale = (2.0**bits - 1) / reach if 0 < reach < np.inf else 0.0
-    if not np.isfinite(scale):
-        scale = 0.0
-    with np.errstate(all="ignore"):
-        cells = [
-            np.minimum((points[:, k] - low[k]) * scale, 2.0**bits - 1).astype(np.uint32)
-            for k in range(dim)
-        ]
-    if dim == 1:
-        return cells[0]
-    _transposed(cells, bits)
-    codes = np.zeros(len(points), np.uint32)
-    for bit in range(bits - 1, -1, -1):
-        for cell in cells:
-            codes = (codes << np.uint32(1)) | ((cell >> np.uint32(bit)) & np.uint32(1))
-    return codes
-
-
-def _transposed(cells: list[Places], bits: int) -> None:
-    """Cells to their place along the curve, whose bits they have in turn."""
-    first = cells[0]
-    for bit in range(bits - 1, 0, -1):
-        top, below = np.uint32(1 << bit), np.uint32((1 << bit) - 1)
-        for cell in cells:
-            set_ = (cell & top) != 0
-            swapped = np.where(set_, np.uint32(0), (first ^ cell) & below)
-            first ^= np.where(set_, below, swapped)
-            if cell is not first:
-                cell ^= swapped
-    for before, cell in zip(cells, cells[1:], strict=False):
-        cell ^= before
-    flips = np.zeros_like(first)
-    for bit in range(bits - 1, 0, -1):
-        flips ^= np.where((cells[-1] >> np.uint32(bit)) & np.uint32(1), np.uint32((1 << bit) - 1), np.uint32(0))
-    for cell in cells:
-        cell ^= flips

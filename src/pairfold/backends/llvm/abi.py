@@ -25,9 +25,10 @@ ONCE_LIST, ROWS_LIST, COLUMNS_LIST = range(24, 27)
 ARRAYS, FILLS, FILL_COUNT = range(27, 30)
 # Where the parts of arguments that every pair has are packed, in scratch memory; their list.
 PAIRS_AT, PAIRS_LIST = range(30, 32)
-# Of a pruned fold, whose words of splits, patterns and masks mean something else: which tasks are
-# done (each that many-th), and how many blocks of columns tiles have met; packed columns, boxes of
-# their blocks, boxes of groups of these; the numbers of rows and columns in the order of both.
+# Of a pruned fold, whose words of splits, patterns and masks mean something else: which row blocks
+# are done (each n-th; for 1 - n, all others), and how many blocks of columns tiles have met; packed
+# columns, boxes of their blocks, boxes of groups of these; the numbers of rows and columns in the
+# order of both.
 EACH, MET = SPLITS, PATTERN_BLOCKS
 PACKED_COLUMNS, BOXES, GROUPS = PARTIALS, ACROSS, INTERVALS
 ORDER_OF_ROWS, ORDER_OF_COLUMNS = ANSWERS, SPARSE_ROW_BLOCKS

@@ -179,9 +179,9 @@ class Native:
     def _add(self, entry: str) -> Entry:
         start = time.perf_counter()
         owner, size = _compiled(self.kernel, self.plan, entry)
-        found = _entry(owner, entry)
+        found = entry_of(owner, entry)
         if self.together:
-            found.combine = _entry(owner, "combine")
+            found.combine = entry_of(owner, "combine")
         if entry == "run":
             self._seconds = time.perf_counter() - start
             _log("compiled %s in %.1f ms", self.kernel, 1e3 * self._seconds)
@@ -304,7 +304,7 @@ def object_code(module: llvm.ModuleRef, machine: Machine, opt: int = 2) -> bytes
         return target_machine(machine, opt).emit_object(module)
 
 
-def _entry(owner: Engine, name: str) -> Entry:
+def entry_of(owner: Engine, name: str) -> Entry:
     """An entry point as a C function, which keeps the engine."""
     found = cast("Entry", _ENTRY(owner.address(name)))
     found.owner = owner

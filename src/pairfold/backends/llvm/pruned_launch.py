@@ -28,6 +28,7 @@ from .abi import (
     ORDER_OF_ROWS,
     PACKED_COLUMNS,
 )
+from .curves import keys
 from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
 from .machine import machine
 from .pruning import Sizes
@@ -163,11 +164,16 @@ class _Element:
         self.strides: list[Strides] = list(call.strides)
         self.native = launcher.native(plan)
         self.sizes = Sizes.of(self.kernel, plan, self.columns)
+        # What was put in order last: where it lies, its order, and copies; copies before these.
+        self._memory: object = None
+        self._order: Places = np.empty(0, np.uint32)
+        self._copies: list[Stored] = []
+        self._kept: list[list[Stored]] = []
 
     def fold(self, always: bool) -> Tally | None:
         """Fold it; None, and nothing done, where too many blocks would be met."""
-        by_columns = self._in_order(COLUMN, self.columns, self.plan.block)
-        by_rows = self._in_order(ROW, self.rows, self.plan.lane_count)
+        by_columns = self._in_order(COLUMN, self.columns)
+        by_rows = self._in_order(ROW, self.rows)
         launcher, sizes = self.launcher, self.sizes
         parts = partition(
             self.plan, self.rows, self.columns, 1, launcher.work,
@@ -195,26 +201,34 @@ class _Element:
         groups = self._groups(boxes)
         table[GROUPS] = groups.ctypes.data
         alive = *alive, groups
-        if not always and self._tried(table, parts, scratch, alive) is None:
-            return None
-        table[EACH], table[MET] = 1, 0
-        pool.run(native.combine, table, scratch, parts.tasks, seconds / 8, alive)
+        table[EACH], table[MET], left = 1, 0, parts.tasks
+        if not always and parts.tasks > 1:
+            each = min(_TRIED, parts.tasks)
+            left -= self._try(table, parts, each, scratch, alive)
+            if self._is_much(table[MET], parts, each):
+                return None
+            table[EACH] = 1 - each
+        pool.run(native.combine, table, scratch, left, seconds / 8, alive)
         tiles = -(-self.rows // self.plan.lane_count)
         return None if table[BAILED_OUT] else Tally(table[MET], tiles * sizes.blocks)
 
-    def _tried(
-        self, table: pool.Table, parts: Partition, scratch: int, alive: object
-    ) -> Tally | None:
-        """What some row blocks meet; None where that is too much."""
-        each = min(_TRIED, max(1, parts.tasks // 2))
+    def _try(
+        self, table: pool.Table, parts: Partition, each: int, scratch: int, alive: object
+    ) -> int:
+        """Fold each that many-th row block; how many these are."""
         tasks = -(-parts.tasks // each)
-        table[EACH], table[MET] = each, 0
+        table[EACH] = each
         pool.run(self.native.combine, table, scratch, tasks, 1e-3, alive)
-        rows = min(tasks * parts.rows_per_task, self.rows)
-        found = Tally(table[MET], -(-rows // self.plan.lane_count) * self.sizes.blocks)
+        return tasks
+
+    def _is_much(self, met: int, parts: Partition, each: int) -> bool:
+        """Whether each that many-th row block has met so many blocks that pruning does not pay."""
+        lanes = self.plan.lane_count
+        starts = np.arange(0, parts.tasks, each) * parts.rows_per_task
+        rows = np.minimum(parts.rows_per_task, self.rows - starts)
+        every = int((-(-rows // lanes)).sum()) * self.sizes.blocks
         screened = self.call.bound.native.plan.screen is not None
-        most = _MOST_MET_SCREENED if screened else _MOST_MET
-        return found if found.met <= most * found.all else None
+        return met > (_MOST_MET_SCREENED if screened else _MOST_MET) * every
 
     # -- arrays ---------------------------------------------------------------------------------
 
@@ -224,26 +238,29 @@ class _Element:
         stored = self.launcher.stored
         return view_of(self.addresses[place], shape, self.strides[place][:2], stored)
 
-    def _in_order(self, stage: int, count: int, block: int) -> Places:
-        """The order of rows or columns; their arrays are replaced by copies in this order."""
-        own = [(n, a) for n, a in enumerate(self.kernel.arguments) if a.stage == stage]
-        views = [self._view(n, argument, count) for n, argument in own]
-        points = views[0] if len(views) == 1 else np.concatenate([_real(v) for v in views], axis=1)
-        order = ordered(_real(points), block)
-        for (n, argument), view in zip(own, views, strict=True):
-            copy = np.take(view, order, axis=0)
-            self.call_arrays.append(copy)
-            place = self.results + n
-            self.addresses[place] = copy.ctypes.data
-            self.strides[place] = copy.strides
-        return order
+    def _in_order(self, stage: int, count: int) -> Places:
+        """The order of rows or columns; their arrays are replaced by copies in this order.
 
-    @property
-    def call_arrays(self) -> list[Stored]:
-        """Copies, kept for as long as this is."""
-        if not hasattr(self, "_copies"):
-            self._copies: list[Stored] = []
-        return self._copies
+        Rows that are the columns have theirs.
+        """
+        own = [(n, a) for n, a in enumerate(self.kernel.arguments) if a.stage == stage]
+        places = [self.results + n for n, _ in own]
+        memory = [(self.addresses[n], self.strides[n], count, a.dim) for n, (_, a) in zip(places, own, strict=True)]
+        if memory == self._memory:
+            order, copies = self._order, self._copies
+        else:
+            views = [self._view(n, argument, count) for n, argument in own]
+            points = _real(views[0])
+            if len(views) > 1:
+                points = np.concatenate([_real(view) for view in views], axis=1)
+            which = self.plan.machine
+            order = ordered(points, self.plan.block, lambda cells, n: keys(cells, n, which))
+            copies = [np.take(view, order, axis=0) for view in views]
+            self._kept.append(self._copies)
+            self._memory, self._order, self._copies = memory, order, copies
+        for place, copy in zip(places, copies, strict=True):
+            self.addresses[place], self.strides[place] = copy.ctypes.data, copy.strides
+        return order
 
     def _table(self, bound: Bound) -> pool.Table:
         """The words of this element's call."""

@@ -456,12 +456,18 @@ class PrunedTasks:
 
     # -- tasks ----------------------------------------------------------------------------------
 
+    def _which(self, code: Code, which: ir.Value, each: ir.Value) -> ir.Value:
+        """The row block of a task: each that many-th or, where that is below 0, all between."""
+        b = code.builder
+        between = b.add(b.add(which, b.sdiv(which, b.neg(each))), i64(1))
+        return b.select(b.icmp_signed(">", each, i64(0)), b.mul(which, each), between)
+
     def _combine(self) -> ir.Function:
         """combine_task(args, scratch, control, which): a row block, over the blocks it needs."""
         code = self.context.slow_entry("combine_task")
         args, scratch, control, which = code.given
         flow, b = code.flow, code.builder
-        which = b.mul(which, flow.word(args, EACH))
+        which = self._which(code, which, flow.word(args, EACH))
         batch, first, count, _ = task_parts(code, args, which, i64(1))
         task = Task(code, batch, parts_of(self.packing))
         state, tiles = code.part(scratch, "state"), code.tiles(count)
