@@ -78,7 +78,8 @@ class Plan:
     `relaxed`: an exponential may add a fraction of the rounding error that its argument has.
     `stored`: the dtype of arrays, where it is not that of the computation.
     `screen`: the distance that bounds are computed of first, to evaluate few pairs. `pruned`:
-    rows and columns come in an order of their own, and blocks of columns are met by their bounds.
+    rows and columns come in an order of their own, and blocks of columns are met by their bounds;
+    `counted`: the dtype has the numbers of all columns.
     """
 
     machine: Machine
@@ -95,6 +96,7 @@ class Plan:
     stored: str = ""
     screen: Distance | None = None
     pruned: bool = False
+    counted: bool = True
 
     @property
     def lane_count(self) -> int:

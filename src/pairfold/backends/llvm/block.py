@@ -212,13 +212,16 @@ class Block(NamedTuple):
         return self.code.builder.zext(found, I64)
 
     def numbers_of(self, columns: ir.Value) -> ir.Value:
-        """The numbers among all columns, lane by lane, of columns counted from the block's first.
+        """The numbers among all columns, lane by lane, of those that a loop over the block has.
 
-        Both are in the type of states.
+        These are counted from the block's first, unless columns have an order and the dtype has all
+        their numbers. Both are in the type of states.
         """
         b, outer, plan = self.code.builder, self.code.outer, self.code.plan
         if self.order is None:
             return outer.add(columns, outer.splat(b.sitofp(self.base, outer.scalar)))
+        if plan.counted:
+            return columns
         found: ir.Value = ir.Undefined(columns.type)
         for lane in range(plan.width):
             place = ir.Constant(ir.IntType(32), lane)
@@ -227,9 +230,12 @@ class Block(NamedTuple):
         return found
 
     def column_vector(self, at: ir.Value, instance: Key) -> ir.Value:
-        """Numbers of columns, lane by lane, counted from the start of the block."""
+        """Numbers of columns, lane by lane: see `numbers_of`."""
         inner = self.code.inner
-        number = self.code.builder.sitofp(self.column_number(at, instance), inner.scalar)
+        column = self.column_number(at, instance)
+        if self.order is not None and self.code.plan.counted:
+            column = self._ordered(column)
+        number = self.code.builder.sitofp(column, inner.scalar)
         column = inner.splat(number)
         if self.code.row_major:
             return column

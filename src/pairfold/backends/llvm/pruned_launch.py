@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.dtypes import DTYPES
 from ...core.library import Device, NumpyArray
 from ...lower.boxes import Boxes, boxes_of
 from ...lower.curve import Places, ordered
@@ -115,13 +116,14 @@ class PrunedLauncher(Launcher):
         seconds = rows * columns * self.work / bound.native.plan.width * SECONDS_PER_OPERATION
         return seconds > _WORTH * _SECONDS_PER_POINT * (rows + columns)
 
-    def pruned_plan(self, options: Settings) -> Plan:
+    def pruned_plan(self, options: Settings, columns: int) -> Plan:
         """The plan of tiles that meet blocks by their bounds."""
         own = dataclasses.replace(options, screen="never", lanes="row", block=_BLOCK)
         plan = make_plan(
             self.kernel, machine(options.target), self.dtype, self.accumulation, own, self.stored
         )
-        return dataclasses.replace(plan, pruned=True)
+        counted = columns <= 2 / DTYPES[self.dtype].eps
+        return dataclasses.replace(plan, pruned=True, counted=counted)
 
     # -- a call ---------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class PrunedLauncher(Launcher):
         if options.prune == "auto" and self._left_alone:
             self._left_alone -= 1
             return False
-        plan = self.pruned_plan(options)
+        plan = self.pruned_plan(options, call.sizes[1])
         offsets = call.alive[0].reshape(-1, len(addresses))
         met = every = 0
         for element in offsets:
@@ -172,8 +174,8 @@ class _Element:
 
     def fold(self, always: bool) -> Tally | None:
         """Fold it; None, and nothing done, where too many blocks would be met."""
-        by_columns = self._in_order(COLUMN, self.columns)
-        by_rows = self._in_order(ROW, self.rows)
+        by_columns = self._in_order(COLUMN, self.columns, self.plan.block)
+        by_rows = self._in_order(ROW, self.rows, self.plan.lane_count)
         launcher, sizes = self.launcher, self.sizes
         parts = partition(
             self.plan, self.rows, self.columns, 1, launcher.work,
@@ -238,14 +240,17 @@ class _Element:
         stored = self.launcher.stored
         return view_of(self.addresses[place], shape, self.strides[place][:2], stored)
 
-    def _in_order(self, stage: int, count: int) -> Places:
+    def _in_order(self, stage: int, count: int, block: int) -> Places:
         """The order of rows or columns; their arrays are replaced by copies in this order.
 
         Rows that are the columns have theirs.
         """
         own = [(n, a) for n, a in enumerate(self.kernel.arguments) if a.stage == stage]
         places = [self.results + n for n, _ in own]
-        memory = [(self.addresses[n], self.strides[n], count, a.dim) for n, (_, a) in zip(places, own, strict=True)]
+        memory = [
+            (block, count, a.dim, self.addresses[n], self.strides[n])
+            for n, (_, a) in zip(places, own, strict=True)
+        ]
         if memory == self._memory:
             order, copies = self._order, self._copies
         else:
@@ -254,7 +259,7 @@ class _Element:
             if len(views) > 1:
                 points = np.concatenate([_real(view) for view in views], axis=1)
             which = self.plan.machine
-            order = ordered(points, self.plan.block, lambda cells, n: keys(cells, n, which))
+            order = ordered(points, block, lambda cells, n: keys(cells, n, which))
             copies = [np.take(view, order, axis=0) for view in views]
             self._kept.append(self._copies)
             self._memory, self._order, self._copies = memory, order, copies

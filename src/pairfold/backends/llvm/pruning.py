@@ -68,7 +68,8 @@ class Sizes(NamedTuple):
         boxes = -(-blocks // width) * width
         groups = -(-boxes // width**2) * width
         packed = blocks * kernel.stages[COLUMN].size * plan.block * item
-        return Sizes(blocks, boxes, groups, packed, groups * item + 8 * boxes + 128)
+        own = 8 * boxes + 8 * groups + item * max(boxes, groups)
+        return Sizes(blocks, boxes, groups, packed, own)
 
 
 class PrunedTasks:
@@ -90,7 +91,7 @@ class PrunedTasks:
         self.tile = self._tile_function()
         self.bounds = self._bounds_function()
         self.push, self.pop = self._push_function(), self._pop_function()
-        self.search = self._search_function()
+        self.near, self.search = self._near_function(), self._search_function()
         self._run()
         self._combine()
 
@@ -286,52 +287,112 @@ class PrunedTasks:
         wide = ir.DoubleType()
         return value if value.type == wide else code.builder.fpext(value, wide)
 
-    def _search_function(self) -> ir.Function:
-        """search(args, scratch, control, rows, state) -> how many blocks were met."""
-        code = self.context.function("search", BYTES, BYTES, BYTES, BYTES, BYTES, returns=I64)
-        args, scratch, control, rows, state = code.given
-        flow, b, plan, simd, item = code.flow, code.builder, self.plan, code.simd, self.item
-        row, out = code.part(scratch, "row box"), code.part(scratch, "bounds")
+    def _row_boxes(self, code: Code, rows: ir.Value, tiles: ir.Value, row: ir.Value) -> None:
+        """The boxes of tiles, and after them, that of all of them."""
+        flow, b, simd, item = code.flow, code.builder, code.simd, self.item
+        size = 2 * len(self.boxes.slots[ROW]) * item
+        every = flow.at(row, flow.times(tiles, size))
         for n, slot in enumerate(self.boxes.slots[ROW]):
-            lanes = i64(plan.lane_count)
-            ends = self._box(code, flow.at(rows, i64(slot * plan.row_group * item)), lanes)
-            for place, end in enumerate(ends):
-                flow.store(end, flow.at(row, i64((2 * n + place) * item)), item)
-        columns = flow.word(args, COLUMNS)
-        blocks = b.sdiv(b.add(columns, i64(plan.block - 1)), i64(plan.block))
-        boxes = self._boxes(code, blocks)
-        groups = b.sdiv(boxes, i64(plan.width))
-        rooms = self._boxes(code, groups)
-        lows = flow.at(scratch, i64(self.context.layout.total))
-        heap = flow.at(lows, code.round_up(flow.times(rooms, item), 64))
-        # Blocks, and groups, that have all their columns: others bound nothing from above.
-        full = b.sdiv(columns, i64(plan.block))
-        whole = b.sdiv(full, i64(plan.width))
-        call = _Bounds(code, self.bounds, scratch, row, out)
+            shift = i64(slot * self.plan.row_group * item)
+            ends = [ir.Constant(simd.scalar, end) for end in (math.inf, -math.inf)]
+            with flow.loop(i64(0), tiles, 1, ends, name="tiles") as tile:
+                start = flow.at(code.tile_rows(rows, tile.index), shift)
+                found = self._box(code, start, i64(self.plan.lane_count))
+                own = flow.at(row, b.add(flow.times(tile.index, size), i64(2 * n * item)))
+                for place, end in enumerate(found):
+                    flow.store(end, flow.at(own, i64(place * item)), item)
+                low, high = tile.values
+                tile.next = [
+                    b.select(b.fcmp_ordered("<", found[0], low), found[0], low),
+                    b.select(b.fcmp_ordered(">", found[1], high), found[1], high),
+                ]
+            for place, end in enumerate(tile.results):
+                flow.store(end, flow.at(every, i64((2 * n + place) * item)), item)
+
+    def _near_function(self) -> ir.Function:
+        """near(args, scratch, tiles) -> how many groups of blocks may matter to a task's rows.
+
+        Their numbers are listed; what values must not exceed goes to the place of limits.
+        """
+        code = self.context.function("near", BYTES, BYTES, I64, returns=I64)
+        args, scratch, tiles = code.given
+        flow, b, plan, simd, item = code.flow, code.builder, self.plan, code.simd, self.item
+        memory, out = _Memory(self, code, args, scratch), code.part(scratch, "bounds")
+        row = code.part(scratch, "row boxes")
+        self._row_boxes(code, code.part(scratch, "rows"), tiles, row)
+        every = flow.at(row, flow.times(tiles, 2 * len(self.boxes.slots[ROW]) * item))
+        call = _Bounds(code, self.bounds, scratch, every, out)
+        whole = b.sdiv(memory.full, i64(plan.width))
         none = simd.constant(math.inf)
-        with flow.loop(i64(0), groups, plan.width, [none], name="groups") as group:
-            found, high = call.of(flow.pointer(args, GROUPS), rooms, group.index)
-            flow.store(found, flow.at(lows, flow.times(group.index, item)), 4)
-            group.next = [self._limited(code, group.values[0], high, group.index, whole)]
-        limits = group.results[0]
-        begin = [i64(0), limits]
-        with flow.loop(i64(0), groups, 1, begin, name="near") as group:
-            count, limits = group.values
-            low = flow.load(simd.scalar, flow.at(lows, flow.times(group.index, item)), item)
-            limit = self._least(code, limits)
-            counts = flow.at(out, i64(2 * plan.width * item))
-            flow.store(count, counts, 8)
-            kept = flow.at(counts, i64(64))
-            flow.store(limits, kept, 4)
-            with flow.when(b.not_(b.fcmp_ordered(">", low, limit))):
-                first = flow.times(group.index, plan.width)
-                below, high = call.of(flow.pointer(args, BOXES), boxes, first)
-                limits = self._limited(code, limits, high, first, full)
-                flow.store(limits, kept, 4)
-                self._push_all(code, (heap, counts), below, self._least(code, limits), first, blocks)
-            group.next = [flow.word(counts, 0), flow.load(simd.type, kept, 4)]
-        count = group.results[0]
-        return code.done(self._meet(code, count, heap, rows, state, control))
+        begin = [none, none, simd.splat(i64(0))]
+        with flow.loop(i64(0), memory.groups, plan.width, begin, name="groups") as group:
+            found, high = call.of(flow.pointer(args, GROUPS), memory.rooms, group.index)
+            flow.store(found, flow.at(memory.lows, flow.times(group.index, item)), 4)
+            limits, least, nearest = group.values
+            numbers = b.add(simd.splat(group.index), self._lanes(code))
+            there = b.icmp_signed("<", numbers, simd.splat(memory.groups))
+            nearer = simd.mask_and(simd.compare("<", found, least), there)
+            group.next = [
+                self._limited(code, limits, high, group.index, whole),
+                simd.select(nearer, found, least),
+                b.select(nearer, numbers, nearest),
+            ]
+        limits, least, nearest = group.results
+        # Blocks of the nearest group say best how near others must be.
+        first = flow.times(self._of_least(code, least, nearest), plan.width)
+        _, high = call.of(flow.pointer(args, BOXES), memory.boxes, first)
+        limits = self._limited(code, limits, high, first, memory.full)
+        limit = self._least(code, limits)
+        flow.store(limit, memory.limit, item)
+        with flow.loop(i64(0), memory.groups, 1, [i64(0)], name="near") as group:
+            (count,) = group.values
+            low = flow.at(memory.lows, flow.times(group.index, item))
+            far = b.fcmp_ordered(">", flow.load(simd.scalar, low, item), limit)
+            flow.store(group.index, flow.at(memory.listed, flow.times(count, 8)), 8)
+            group.next = [b.select(far, count, b.add(count, i64(1)))]
+        return code.done(group.results[0])
+
+    def _search_function(self) -> ir.Function:
+        """search(args, scratch, control, row, rows, state, near) -> how many blocks were met.
+
+        `row`: the box of the tile; `near`: how many groups are listed.
+        """
+        kinds = (BYTES, BYTES, BYTES, BYTES, BYTES, BYTES, I64)
+        code = self.context.function("search", *kinds, returns=I64)
+        args, scratch, control, row, rows, state, near = code.given
+        flow, plan, simd, item = code.flow, self.plan, code.simd, self.item
+        memory, out = _Memory(self, code, args, scratch), code.part(scratch, "bounds")
+        call = _Bounds(code, self.bounds, scratch, row, out)
+        begin = [simd.splat(flow.load(simd.scalar, memory.limit, item))]
+        with flow.loop(i64(0), near, 1, begin, name="groups") as group:
+            number = flow.load(I64, flow.at(memory.listed, flow.times(group.index, 8)), 8)
+            first = flow.times(number, plan.width)
+            low, high = call.of(flow.pointer(args, BOXES), memory.boxes, first)
+            to = flow.at(memory.lows, flow.times(group.index, plan.width * item))
+            flow.store(low, to, 4)
+            group.next = [self._limited(code, group.values[0], high, first, memory.full)]
+        limit = self._least(code, group.results[0])
+        counts = memory.count
+        flow.store(i64(0), counts, 8)
+        with flow.loop(i64(0), near, 1, name="near") as group:
+            number = flow.load(I64, flow.at(memory.listed, flow.times(group.index, 8)), 8)
+            low = flow.at(memory.lows, flow.times(group.index, plan.width * item))
+            below, first = flow.load(simd.type, low, 4), flow.times(number, plan.width)
+            self._push_all(code, (memory.heap, counts), below, limit, first, memory.blocks)
+        count = flow.word(counts, 0)
+        return code.done(self._meet(code, count, memory.heap, rows, state, control))
+
+    def _lanes(self, code: Code) -> ir.Value:
+        """0, 1, 2 ... lane by lane, in 64 bits."""
+        return ir.Constant(ir.VectorType(I64, code.simd.width), range(code.simd.width))
+
+    def _of_least(self, code: Code, least: ir.Value, numbers: ir.Value) -> ir.Value:
+        """The number in a lane that has the smallest value."""
+        b, simd = code.builder, code.simd
+        same = simd.compare("==", least, simd.splat(self._least(code, least)))
+        name = f"llvm.vector.reduce.smax.v{simd.width}i64"
+        none = ir.Constant(ir.VectorType(I64, simd.width), 0)
+        return simd.intrinsic(name, I64, b.select(same, numbers, none))
 
     def _limited(
         self, code: Code, limits: ir.Value, high: ir.Value, first: ir.Value, whole: ir.Value
@@ -341,8 +402,7 @@ class PrunedTasks:
             return limits
         b, simd = code.builder, code.simd
         left = code.flow.minimum(b.sub(whole, first), i64(self.plan.width))
-        lanes = ir.Constant(ir.VectorType(I64, simd.width), range(simd.width))
-        there = b.icmp_signed("<", lanes, simd.splat(left))
+        there = b.icmp_signed("<", self._lanes(code), simd.splat(left))
         return simd.lesser(simd.select(there, high, simd.constant(math.inf)), limits)
 
     def _least(self, code: Code, limits: ir.Value) -> ir.Value:
@@ -361,11 +421,10 @@ class PrunedTasks:
         """Put blocks on a heap (its address, and that of its count) that may hold a result."""
         flow, b, simd = code.flow, code.builder, code.simd
         far = simd.compare(">", low, simd.splat(limit))
-        lanes = ir.Constant(ir.VectorType(I64, simd.width), range(simd.width))
-        there = b.icmp_signed("<", lanes, simd.splat(b.sub(blocks, first)))
+        there = b.icmp_signed("<", self._lanes(code), simd.splat(b.sub(blocks, first)))
         near = simd.mask_and(simd.mask_not(far), there)
         keys = self._keys(code, low)
-        values = flow.at(heap[1], i64(64 + simd.width * self.item))
+        values = flow.at(heap[1], i64(64))
         flow.store(keys, values, 8)
         bits = b.zext(b.bitcast(near, ir.IntType(simd.width)), I64)
         before, body = b.block, b.append_basic_block("push")
@@ -474,10 +533,13 @@ class PrunedTasks:
         task.once()
         task.reset(state, tiles)
         task.rows(first, count)
-        rows = code.part(scratch, "rows")
+        rows, boxes = code.part(scratch, "rows"), code.part(scratch, "row boxes")
+        size = 2 * len(self.boxes.slots[ROW]) * self.item
+        near = b.call(self.near, [args, scratch, tiles])
         with flow.loop(i64(0), tiles, 1, [i64(0)], name="tiles") as tile:
-            where = code.tile_rows(rows, tile.index), code.tile_state(state, tile.index)
-            met = b.call(self.search, [args, scratch, control, *where])
+            box = flow.at(boxes, flow.times(tile.index, size))
+            where = box, code.tile_rows(rows, tile.index), code.tile_state(state, tile.index)
+            met = b.call(self.search, [args, scratch, control, *where, near])
             tile.next = [b.add(tile.values[0], met)]
         b.atomic_rmw("add", flow.at(args, i64(8 * MET)), tile.results[0], "monotonic")
         finish = code.context.module.declared(
@@ -486,6 +548,30 @@ class PrunedTasks:
         columns = flow.word(args, COLUMNS)
         b.call(finish, [args, scratch, batch, first, count, columns, state])
         return code.done()
+
+
+class _Memory:
+    """Sizes of a call, and a thread's own memory, in one function being written.
+
+    `limit`: what values must not exceed; `listed`: numbers of groups; `lows`: bounds; `heap`:
+    blocks to be met, `count` of them.
+    """
+
+    def __init__(self, tasks: PrunedTasks, code: Code, args: ir.Value, scratch: ir.Value) -> None:
+        flow, b, plan, item = code.flow, code.builder, tasks.plan, tasks.item
+        columns = flow.word(args, COLUMNS)
+        self.blocks = b.sdiv(b.add(columns, i64(plan.block - 1)), i64(plan.block))
+        self.boxes = code.round_up(self.blocks, plan.width)
+        self.groups = b.sdiv(self.boxes, i64(plan.width))
+        self.rooms = code.round_up(self.groups, plan.width)
+        # Blocks that have all their columns: others bound nothing from above.
+        self.full = b.sdiv(columns, i64(plan.block))
+        out = code.part(scratch, "bounds")
+        self.count = flow.at(out, i64(2 * plan.width * item))
+        self.limit = flow.at(self.count, i64(8))
+        self.heap = flow.at(scratch, i64(tasks.context.layout.total))
+        self.listed = flow.at(self.heap, flow.times(self.boxes, 8))
+        self.lows = flow.at(self.listed, flow.times(self.rooms, 8))
 
 
 class _Bounds:

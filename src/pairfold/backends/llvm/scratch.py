@@ -110,9 +110,10 @@ class Layout:
             **self.screen.sizes,
         }
         if plan.pruned:
-            # Bounds of a vector of boxes, a count, limits, and bounds as integers.
-            sizes["row box"] = 2 * kernel.stages[ROW].size * self.item
-            sizes["bounds"] = 3 * plan.width * self.item + 64 + 8 * plan.width
+            # Boxes of tiles, and of all; bounds of a vector of boxes, a count, a limit, and bounds
+            # as integers.
+            sizes["row boxes"] = 2 * kernel.stages[ROW].size * self.item * (plan.tiles + 1)
+            sizes["bounds"] = 2 * plan.width * self.item + 64 + 8 * plan.width
         if kernel.stages[PAIR].size:
             sizes["pairs"] = kernel.stages[PAIR].size * self.shared_vector
         for number, (kind, size) in enumerate(zip(kernel.kinds, kernel.results, strict=True)):
