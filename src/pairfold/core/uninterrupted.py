@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_U = TypeVar("_U")
 _POLL = 0.05
 _TRIES = 3
 
@@ -88,3 +89,33 @@ def _begun(
         left.append(True)
         raise
     return True
+
+
+def beside(work: Callable[[], _T], other: Callable[[], _U]) -> tuple[_T, _U]:
+    """What both return; `other` is done in a thread of its own meanwhile, if one can be started.
+
+    >>> beside(lambda: 1, lambda: 2)
+    (1, 2)
+    """
+    outcome: list[_U | _Raised] = []
+    done = allocate_lock()
+    done.acquire()
+
+    def inside() -> None:
+        try:
+            outcome.append(other())
+        except BaseException as error:
+            outcome.append(_Raised(error))
+        done.release()
+
+    try:
+        start_new_thread(inside, ())
+    except (RuntimeError, MemoryError):
+        return work(), other()
+    mine = work()
+    while not done.acquire(timeout=_POLL):
+        pass
+    found = outcome.pop()
+    if isinstance(found, _Raised):
+        raise found.error
+    return mine, found

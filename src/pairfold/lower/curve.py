@@ -22,8 +22,8 @@ Places = NDArray[np.uint32]
 Keys = Callable[[NDArray[np.float32], int], NDArray[np.uint64]]
 
 
-def ordered(points: Floats, block: int, keys: Keys) -> Places:
-    """The numbers of points (n, d) along a Hilbert curve, those of each block in rising order.
+def ordered(points: Floats, keys: Keys) -> Places:
+    """The numbers of points (n, d) in the order of a Hilbert curve.
 
     Of points in more than three dimensions, the curve fills the space of their first three
     principal axes. Points with numbers that are not finite come last. `keys`: what finds places
@@ -54,11 +54,20 @@ def ordered(points: Floats, block: int, keys: Keys) -> Places:
     if finite is not None:
         found[~finite] |= np.uint64(0xFFFFFFFF << 32)
     found.sort()
-    numbers = found.astype(np.uint32)
-    whole = count // block * block
-    numbers[:whole].reshape(-1, block).sort(axis=1)
-    numbers[whole:].sort()
-    return numbers
+    return found.astype(np.uint32)
+
+
+def sorted_in_blocks(order: Places, block: int) -> Places:
+    """The same numbers, those of each block of so many in rising order.
+
+    >>> sorted_in_blocks(np.array([3, 1, 2, 5, 0], np.uint32), 2)
+    array([1, 3, 2, 5, 0], dtype=uint32)
+    """
+    found = order.copy()
+    whole = len(order) // block * block
+    found[:whole].reshape(-1, block).sort(axis=1)
+    found[whole:].sort()
+    return found
 
 
 def _principal(points: Floats) -> Floats:

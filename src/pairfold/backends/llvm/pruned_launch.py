@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from ...core.dtypes import DTYPES
 from ...core.library import Device, NumpyArray
+from ...core.uninterrupted import beside
 from ...lower.boxes import Boxes, boxes_of
-from ...lower.curve import Places, ordered
-from ...lower.kernel import COLUMN, ROW, Argument, Kernel
+from ...lower.curve import Places, ordered, sorted_in_blocks
+from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Accumulation, Partition, Plan, make_plan, partition
-from ...settings import Settings
+from ...settings import Settings, thread_count
 from ..memory import Stored, view_of, widened
 from . import pool
 from .abi import (
@@ -46,13 +47,16 @@ _MOST_MET, _MOST_MET_SCREENED = 0.5, 0.15
 # How long what could not be pruned is left alone: so many calls, then twice as many.
 _PATIENCE = 4
 _ALIGNED = 64
+# Points that are put in order on one thread.
+_FEW = 2**15
+_VECTORS = 2
 
 
 def prunable(kernel: Kernel) -> bool:
     """Whether a kernel selects extreme values of one formula, over all pairs."""
     if kernel.fused or kernel.keep is not None or len(kernel.accumulators) != 1:
         return False
-    if kernel.numbers or any(argument.stage == 3 for argument in kernel.arguments):
+    if kernel.numbers or any(argument.stage == PAIR for argument in kernel.arguments):
         return False
     rule = kernel.only.rule
     return rule.selects and rule.form != "max-shifted" and len(kernel.outputs) == 1
@@ -119,6 +123,8 @@ class PrunedLauncher(Launcher):
     def pruned_plan(self, options: Settings, columns: int) -> Plan:
         """The plan of tiles that meet blocks by their bounds."""
         own = dataclasses.replace(options, screen="never", lanes="row", block=_BLOCK)
+        if not options.row_vectors:
+            own = dataclasses.replace(own, row_vectors=_VECTORS)
         plan = make_plan(
             self.kernel, machine(options.target), self.dtype, self.accumulation, own, self.stored
         )
@@ -148,6 +154,24 @@ class PrunedLauncher(Launcher):
         return True
 
 
+class _Side(NamedTuple):
+    """Arguments of rows, or of columns: their places in a call, their numbers, where these lie."""
+
+    places: list[int]
+    views: list[Stored]
+    memory: object
+
+    def points(self) -> NDArray[np.floating]:
+        """All components."""
+        if len(self.views) == 1:
+            return _real(self.views[0])
+        return np.concatenate([_real(view) for view in self.views], axis=1)
+
+    def copies(self, order: Places) -> list[Stored]:
+        """The arguments in an order."""
+        return [np.take(view, order, axis=0) for view in self.views]
+
+
 class _Element:
     """A batch element of a call."""
 
@@ -166,16 +190,11 @@ class _Element:
         self.strides: list[Strides] = list(call.strides)
         self.native = launcher.native(plan)
         self.sizes = Sizes.of(self.kernel, plan, self.columns)
-        # What was put in order last: where it lies, its order, and copies; copies before these.
-        self._memory: object = None
-        self._order: Places = np.empty(0, np.uint32)
-        self._copies: list[Stored] = []
-        self._kept: list[list[Stored]] = []
+        self.copies: object = None
 
     def fold(self, always: bool) -> Tally | None:
         """Fold it; None, and nothing done, where too many blocks would be met."""
-        by_columns = self._in_order(COLUMN, self.columns, self.plan.block)
-        by_rows = self._in_order(ROW, self.rows, self.plan.lane_count)
+        by_rows, by_columns = self._in_order()
         launcher, sizes = self.launcher, self.sizes
         parts = partition(
             self.plan, self.rows, self.columns, 1, launcher.work,
@@ -234,38 +253,42 @@ class _Element:
 
     # -- arrays ---------------------------------------------------------------------------------
 
-    def _view(self, number: int, argument: Argument, count: int) -> Stored:
-        place = self.results + number
-        shape = count, argument.dim
-        stored = self.launcher.stored
-        return view_of(self.addresses[place], shape, self.strides[place][:2], stored)
+    def _in_order(self) -> tuple[Places, Places]:
+        """The orders of rows and columns; their arrays are replaced by copies in this order."""
+        rows, columns = self._side(ROW, self.rows), self._side(COLUMN, self.columns)
+        block, which = self.plan.block, self.plan.machine
 
-    def _in_order(self, stage: int, count: int, block: int) -> Places:
-        """The order of rows or columns; their arrays are replaced by copies in this order.
+        def find(side: _Side) -> Places:
+            return ordered(side.points(), lambda cells, count: keys(cells, count, which))
 
-        Rows that are the columns have theirs.
-        """
-        own = [(n, a) for n, a in enumerate(self.kernel.arguments) if a.stage == stage]
-        places = [self.results + n for n, _ in own]
-        memory = [
-            (block, count, a.dim, self.addresses[n], self.strides[n])
-            for n, (_, a) in zip(places, own, strict=True)
-        ]
-        if memory == self._memory:
-            order, copies = self._order, self._copies
+        def of_columns(order: Places) -> tuple[Places, list[Stored]]:
+            own = sorted_in_blocks(order, block)
+            return own, columns.copies(own)
+
+        def of_rows(order: Places) -> tuple[Places, list[Stored]]:
+            return order, rows.copies(order)
+
+        if rows.memory == columns.memory:
+            order = find(rows)
+            found = of_rows(order), of_columns(order)
+        elif min(self.rows, self.columns) > _FEW and thread_count() > 1:
+            found = beside(lambda: of_rows(find(rows)), lambda: of_columns(find(columns)))
         else:
-            views = [self._view(n, argument, count) for n, argument in own]
-            points = _real(views[0])
-            if len(views) > 1:
-                points = np.concatenate([_real(view) for view in views], axis=1)
-            which = self.plan.machine
-            order = ordered(points, block, lambda cells, n: keys(cells, n, which))
-            copies = [np.take(view, order, axis=0) for view in views]
-            self._kept.append(self._copies)
-            self._memory, self._order, self._copies = memory, order, copies
-        for place, copy in zip(places, copies, strict=True):
-            self.addresses[place], self.strides[place] = copy.ctypes.data, copy.strides
-        return order
+            found = of_rows(find(rows)), of_columns(find(columns))
+        for side, (_, copies) in zip((rows, columns), found, strict=True):
+            for place, copy in zip(side.places, copies, strict=True):
+                self.addresses[place], self.strides[place] = copy.ctypes.data, copy.strides
+        self.copies = found[0][1], found[1][1]
+        return found[0][0], found[1][0]
+
+    def _side(self, stage: int, count: int) -> _Side:
+        """The arguments of rows, or of columns."""
+        own = [(n, a) for n, a in enumerate(self.kernel.arguments, self.results) if a.stage == stage]
+        places = [n for n, _ in own]
+        stored = self.launcher.stored
+        memory = [(count, a.dim, self.addresses[n], self.strides[n][:2]) for n, a in own]
+        views = [view_of(where, (n, dim), strides, stored) for n, dim, where, strides in memory]
+        return _Side(places, views, memory)
 
     def _table(self, bound: Bound) -> pool.Table:
         """The words of this element's call."""
