@@ -25,7 +25,9 @@ from .abi import (
     BOXES,
     EACH,
     GROUPS,
+    MANY,
     MET,
+    MOST,
     ORDER_OF_COLUMNS,
     ORDER_OF_ROWS,
     PACKED_COLUMNS,
@@ -37,12 +39,13 @@ from .pruning import Sizes
 
 _BLOCK = 64
 _MOST = 2**31
-# About how long it takes to put a point in order and pack it, and how often that must fit into the
-# time of all pairs.
-_SECONDS_PER_POINT = 6e-8
-_WORTH = 10
+# About how long it takes to put a point in order and pack it, in cycles, and how often that must fit
+# into the time of all pairs: more often for points of many components, which can be pruned less.
+_CYCLES_PER_POINT, _CYCLES_PER_COMPONENT = 80, 6
+_WORTH, _FEW_COMPONENTS, _WORTH_MANY = 4, 8, 16
+_SECONDS_PER_POINT = 3e-9
 # Of how many row blocks one is tried first; how much of its pairs it may meet.
-_TRIED = 16
+_TRIED = 48
 _MOST_MET, _MOST_MET_SCREENED = 0.5, 0.15
 # How long what could not be pruned is left alone: so many calls, then twice as many.
 _PATIENCE = 4
@@ -117,8 +120,11 @@ class PrunedLauncher(Launcher):
             return False
         if options.prune == "always":
             return True
-        seconds = rows * columns * self.work / bound.native.plan.width * SECONDS_PER_OPERATION
-        return seconds > _WORTH * _SECONDS_PER_POINT * (rows + columns)
+        cycles = self.alternatives(rows, columns, options)[0].cycles
+        dim = sum(argument.dim for argument in self.kernel.arguments)
+        point = _CYCLES_PER_POINT + _CYCLES_PER_COMPONENT * dim
+        worth = _WORTH if dim <= _FEW_COMPONENTS else _WORTH_MANY
+        return rows * columns * cycles > worth * point * (rows + columns)
 
     def pruned_plan(self, options: Settings, columns: int) -> Plan:
         """The plan of tiles that meet blocks by their bounds."""
@@ -225,31 +231,35 @@ class _Element:
         table[EACH], table[MET], left = 1, 0, parts.tasks
         if not always and parts.tasks > 1:
             each = min(_TRIED, parts.tasks)
-            left -= self._try(table, parts, each, scratch, alive)
-            if self._is_much(table[MET], parts, each):
+            tried = self._try(table, parts, each, scratch, alive)
+            if tried is None:
                 return None
-            table[EACH] = 1 - each
+            table[EACH], table[MET] = (1 - each, table[MET]) if tried else (1, 0)
+            left -= tried
+        table[MOST] = 2 * sizes.blocks
         pool.run(native.combine, table, scratch, left, seconds / 8, alive)
         tiles = -(-self.rows // self.plan.lane_count)
         return None if table[BAILED_OUT] else Tally(table[MET], tiles * sizes.blocks)
 
     def _try(
         self, table: pool.Table, parts: Partition, each: int, scratch: int, alive: object
-    ) -> int:
-        """Fold each that many-th row block; how many these are."""
-        tasks = -(-parts.tasks // each)
-        table[EACH] = each
-        pool.run(self.native.combine, table, scratch, tasks, 1e-3, alive)
-        return tasks
+    ) -> int | None:
+        """Fold each that many-th row block; how many these are, None where pruning does not pay.
 
-    def _is_much(self, met: int, parts: Partition, each: int) -> bool:
-        """Whether each that many-th row block has met so many blocks that pruning does not pay."""
-        lanes = self.plan.lane_count
+        0: it does, but some of their rows met so much that they were left.
+        """
+        tasks = -(-parts.tasks // each)
+        screened = self.call.bound.native.plan.screen is not None
+        most = _MOST_MET_SCREENED if screened else _MOST_MET
+        table[EACH], table[MOST] = each, int(most * self.sizes.blocks)
+        pool.run(self.native.combine, table, scratch, tasks, 1e-3, alive)
+        left, met = divmod(table[MET], MANY)
         starts = np.arange(0, parts.tasks, each) * parts.rows_per_task
         rows = np.minimum(parts.rows_per_task, self.rows - starts)
-        every = int((-(-rows // lanes)).sum()) * self.sizes.blocks
-        screened = self.call.bound.native.plan.screen is not None
-        return met > (_MOST_MET_SCREENED if screened else _MOST_MET) * every
+        tiles = int((-(-rows // self.plan.lane_count)).sum())
+        if met + left * self.sizes.blocks > most * tiles * self.sizes.blocks:
+            return None
+        return 0 if left else tasks
 
     # -- arrays ---------------------------------------------------------------------------------
 

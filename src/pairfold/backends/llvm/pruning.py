@@ -26,7 +26,9 @@ from .abi import (
     COLUMNS,
     EACH,
     GROUPS,
+    MANY,
     MET,
+    MOST,
     ORDER_OF_COLUMNS,
     PACKED_COLUMNS,
     STOP,
@@ -495,7 +497,9 @@ class PrunedTasks:
         met.add_incoming(i64(0), before)
         halt = b.load_atomic(flow.at(control, i64(8 * STOP)), "monotonic", 8, I64)
         going = b.icmp_signed("==", b.and_(halt, i64(AT_ONCE)), i64(0))
-        b.cbranch(b.and_(going, b.icmp_signed(">", left, i64(0))), look, done)
+        going = b.and_(going, b.icmp_signed("<=", met, flow.word(args, MOST)))
+        going = b.and_(going, b.icmp_signed(">", left, i64(0)))
+        b.cbranch(going, look, done)
         b.position_at_end(look)
         key = b.call(self.pop, [heap, left])
         late = b.fcmp_ordered(">", self._bound(code, key), self._worst(code, state))
@@ -511,7 +515,7 @@ class PrunedTasks:
         met.add_incoming(b.add(met, i64(1)), b.block)
         b.branch(body)
         b.position_at_end(done)
-        return met
+        return b.select(b.icmp_signed(">", met, flow.word(args, MOST)), i64(MANY), met)
 
     # -- tasks ----------------------------------------------------------------------------------
 
