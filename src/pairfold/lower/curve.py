@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,18 @@ Places = NDArray[np.uint32]
 Keys = Callable[[NDArray[np.float32], int], NDArray[np.uint64]]
 
 
-def ordered(points: Floats, keys: Keys) -> Places:
+def ordered(points: Floats, keys: Keys, axes: Axes | None = None) -> Places:
     """The numbers of points (n, d) in the order of a Hilbert curve.
 
-    Of points in more than three dimensions, the curve fills the space of their first three
-    principal axes. Points with numbers that are not finite come last. `keys`: what finds places
+    Of points in more than three dimensions, the curve fills the space of some of their principal
+    axes. Points with numbers that are not finite come last. `keys`: what finds places
     along the curve, of cells (axes, room) and how many there are.
     """
     count = len(points)
-    along = np.ascontiguousarray((points if points.shape[1] <= _AXES else _principal(points)).T)
+    axes = axes or principal(points)
+    with np.errstate(all="ignore"):
+        placed = points if axes is None else points @ axes.along.astype(points.dtype)
+    along = np.ascontiguousarray(placed.T)
     room = -(-count // ROOM) * ROOM
     cells = np.empty((len(along), room), np.float32)
     low, high = along.min(1), along.max(1)
@@ -70,17 +74,31 @@ def sorted_in_blocks(order: Places, block: int) -> Places:
     return found
 
 
-def _principal(points: Floats) -> Floats:
-    """Points along their first principal axes, which a sample tells."""
+class Axes(NamedTuple):
+    """The directions that a curve fills, as columns of a matrix, and their share of the variance."""
+
+    along: Floats
+    share: float
+
+
+def principal(points: Floats) -> Axes | None:
+    """The first principal axes of points (n, d), which a sample tells; None where d is small.
+
+    >>> principal(np.array([[0.0, 0, 0, 1], [0, 0, 0, 2]])).share
+    1.0
+    """
+    if points.shape[1] <= _AXES:
+        return None
     sample = points[:: max(1, len(points) // _SAMPLE)].astype(np.float64)
     sample = sample[np.isfinite(sample).all(1)]
-    if len(sample) < 2:
-        return points[:, :_AXES]
-    sample -= sample.mean(0)
-    size = np.abs(sample).max()
-    if not 0 < size < np.inf:
-        return points[:, :_AXES]
-    sample /= size
-    _, axes = np.linalg.eigh(sample.T @ sample)
+    found = np.eye(points.shape[1], _AXES)
     with np.errstate(all="ignore"):
-        return points @ np.ascontiguousarray(axes[:, : -_AXES - 1 : -1]).astype(points.dtype)
+        if len(sample):
+            sample -= sample.mean(0)
+        size = np.abs(sample).max(initial=0)
+        if not 0 < size < np.inf:
+            return Axes(found, 1.0)
+        sample /= size
+        values, axes = np.linalg.eigh(sample.T @ sample)
+    found = np.ascontiguousarray(axes[:, : -_AXES - 1 : -1])
+    return Axes(found, float(values[-_AXES:].sum() / values.sum()))

@@ -14,7 +14,7 @@ from ...core.dtypes import DTYPES
 from ...core.library import Device, NumpyArray
 from ...core.uninterrupted import beside
 from ...lower.boxes import Boxes, boxes_of
-from ...lower.curve import Places, ordered, sorted_in_blocks
+from ...lower.curve import Places, ordered, principal, sorted_in_blocks
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Accumulation, Partition, Plan, make_plan, partition
 from ...settings import Settings, thread_count
@@ -46,6 +46,8 @@ _WORTH, _FEW_COMPONENTS, _WORTH_MANY = 4, 8, 16
 _SECONDS_PER_POINT = 3e-9
 # Of how many row blocks one is tried first; how much of its pairs it may meet.
 _TRIED = 48
+# The least share of the variance of columns in three directions.
+_LEAST_SHARE = 0.45
 _MOST_MET, _MOST_MET_SCREENED = 0.5, 0.15
 # How long what could not be pruned is left alone: so many calls, then twice as many.
 _PATIENCE = 4
@@ -200,7 +202,10 @@ class _Element:
 
     def fold(self, always: bool) -> Tally | None:
         """Fold it; None, and nothing done, where too many blocks would be met."""
-        by_rows, by_columns = self._in_order()
+        orders = self._in_order(always)
+        if orders is None:
+            return None
+        by_rows, by_columns = orders
         launcher, sizes = self.launcher, self.sizes
         parts = partition(
             self.plan, self.rows, self.columns, 1, launcher.work,
@@ -263,9 +268,15 @@ class _Element:
 
     # -- arrays ---------------------------------------------------------------------------------
 
-    def _in_order(self) -> tuple[Places, Places]:
-        """The orders of rows and columns; their arrays are replaced by copies in this order."""
+    def _in_order(self, always: bool) -> tuple[Places, Places] | None:
+        """The orders of rows and columns; their arrays are replaced by copies in this order.
+
+        None where columns fill so many dimensions that no order along a curve has near neighbours.
+        """
         rows, columns = self._side(ROW, self.rows), self._side(COLUMN, self.columns)
+        axes = principal(columns.points())
+        if axes is not None and axes.share < _LEAST_SHARE and not always:
+            return None
         block, which = self.plan.block, self.plan.machine
 
         def find(side: _Side) -> Places:
