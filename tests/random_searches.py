@@ -37,6 +37,7 @@ REDUCTIONS = {
     "Min": {}, "Max": {}, "ArgMin": {}, "ArgMax": {}, "Min_ArgMin": {}, "Max_ArgMax": {},
     "KMin": {"opt_arg": 3}, "ArgKMin": {"opt_arg": 1}, "KMin_ArgKMin": {"opt_arg": 20},
 }  # fmt: skip
+MASKS = (None, None, "Ind(j)-Ind(i)", "a", "Ind(i)-Ind(j)-3", "0.3-Abs(Elem(x,0)-Elem(y,0))")
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, -1e38, 1e-40)
 
 
@@ -64,7 +65,7 @@ def points(rng: np.random.Generator, count: int, dim: int, dtype: str) -> np.nda
 
 def layout(rng: np.random.Generator, dim: int, dtype: str) -> list[np.ndarray]:
     """Rows, columns, weights and parameters, some of them in batches, some not contiguous."""
-    rows, columns = (int(rng.choice([1, 17, 64, 65, 300, 700])) for _ in range(2))
+    rows, columns = (int(rng.choice([1, 17, 64, 65, 300, 700, 3000])) for _ in range(2))
     batch = [(), (), (2,), (3, 1)][rng.integers(4)]
     found: list[np.ndarray] = []
     for count, width in ((rows, dim), (columns, dim), (columns, 1)):
@@ -89,7 +90,9 @@ def differs(which: int, rng: np.random.Generator) -> str:
     dtype = ("float32", "float64")[which // 7 % 2]
     aliases = [f"x = Vi(0,{dim})", f"y = Vj(1,{dim})", "a = Vj(2,1)", f"p = Pm(3,{dim})", "p0 = Pm(4,1)"]
     axis = which // 3 % 2
-    fold = Genred(formula, aliases, name, axis=1 - axis, **REDUCTIONS[name])
+    where = MASKS[which // 5 % len(MASKS)]
+    options = {} if where is None else {"where": where}
+    fold = Genred(formula, aliases, name, axis=1 - axis, **REDUCTIONS[name], **options)
     data = layout(rng, dim, dtype)
     with np.errstate(all="ignore"):
         with settings(prune="never"):
@@ -100,7 +103,7 @@ def differs(which: int, rng: np.random.Generator) -> str:
     for one, other in pairs:
         # The sign of a zero is that of the first one met, unless its column is asked for.
         if not np.array_equal(one, other, equal_nan=True):
-            return f"{formula} {name} {dtype} {dim} axis {1 - axis}: {[a.shape for a in data]}"
+            return f"{formula} {name} where {where} {dtype} {dim} axis {1 - axis}: {[a.shape for a in data]}"
     return ""
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Axes that the curve fills, and bits of a point's place along each.
+# The most axes that the curve fills; bits of a point's place along each, by how many there are.
 _AXES = 3
-_BITS = {1: 32, 2: 16, 3: 10}
+BITS = {1: 32, 2: 16, 3: 10}
 # Points that principal axes are found from.
 _SAMPLE = 4096
 
@@ -44,7 +44,7 @@ def ordered(points: Floats, keys: Keys, axes: Axes | None = None) -> Places:
         if finite is not None:
             low = along.min(1, where=finite, initial=np.inf)
             high = along.max(1, where=finite, initial=-np.inf)
-        most = 2.0 ** _BITS[len(along)] - 1
+        most = 2.0 ** BITS[len(along)] - 1
         reach = float((high - low).max())
         scale = most / reach if 0 < reach < np.inf else 0.0
         inside = cells[:, :count]

@@ -41,6 +41,8 @@ WORDS_PER_ARRAY = 3
 # what is known of a mask where that is nothing.
 FIRST_ROW, ROW_COUNT, FIRST_INTERVAL, LAST_INTERVAL, COLUMN_COUNT = range(5)
 OWN_INTERVAL = 5
+# Of a pruned fold: where the numbers of rows are, in their order.
+ORDER_AT = OWN_INTERVAL
 NO_ANSWER = 7
 ROW_BLOCK = 8
 

@@ -10,7 +10,7 @@ from .explained import Explanation, explain
 from .fused_launch import FusedLauncher
 from .launch import Launcher
 from .masked_launch import MaskedLauncher
-from .pruned_launch import PrunedLauncher, prunable
+from .pruned_launch import PrunedLauncher, PrunedMaskedLauncher, prunable
 
 
 class Llvm:
@@ -28,7 +28,7 @@ class Llvm:
         """A launcher of a kernel."""
         made = FusedLauncher if kernel.fused else Launcher
         if kernel.keep is not None:
-            made = MaskedLauncher
+            made = PrunedMaskedLauncher if prunable(kernel) else MaskedLauncher
         elif prunable(kernel):
             made = PrunedLauncher
         return made(kernel, dtype, accumulation)

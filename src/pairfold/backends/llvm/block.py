@@ -100,7 +100,8 @@ class Block(NamedTuple):
     tile's states; `vectors` of lanes are handled at once. The tile begins with row number `row`.
     `tested`: whether the kernel's mask, if it has one, says which pairs count; else all do. Loops
     begin with column `first` of the block. `order`, if it is not None, is the address of the
-    numbers of its columns, 32 bits each: they are not those from `base` on.
+    numbers of its columns, 32 bits each: they are not those from `base` on; `rows` likewise, of
+    all rows.
     """
 
     code: Code
@@ -114,6 +115,7 @@ class Block(NamedTuple):
     tested: bool = True
     first: ir.Value = i64(0)
     order: ir.Value | None = None
+    rows: ir.Value | None = None
 
     def narrowed(self, rows: ir.Value, state: ir.Value, picked: ir.Value) -> Block:
         """Some columns of the block, and one vector of rows of the tile."""
@@ -252,11 +254,17 @@ class Block(NamedTuple):
         if not self.code.row_major:
             return self.code.simd.splat(self.row)
         shift = i64(instance[1] * self.code.plan.width)
-        return self._wide_lanes(self.code.builder.add(self.row, shift))
+        first = self.code.builder.add(self.row, shift)
+        if self.rows is None:
+            return self._wide_lanes(first)
+        words = ir.VectorType(ir.IntType(32), self.code.plan.width)
+        flow = self.code.flow
+        found = flow.load(words, flow.at(self.rows, flow.times(first, 4)), 4)
+        return self.code.builder.zext(found, ir.VectorType(I64, self.code.plan.width))
 
     def _column_lanes(self, at: ir.Value, instance: Key) -> ir.Value:
         """The numbers of the columns of all lanes, 64 bits each, counted from the first of all."""
-        first = self.code.builder.add(self.base, self.column_number(at, instance))
+        first = self.number_of_all(at, instance)
         return self.code.simd.splat(first) if self.code.row_major else self._wide_lanes(first)
 
     def valid(self, at: ir.Value, r: int) -> ir.Value:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.cache import Cache, Limit
+from ...lower.curve import BITS
 from ...lower.schedule import Machine
 from . import ir, pool
 from .flow import I64, i64
@@ -19,8 +20,6 @@ from .runtime import CALLED, Body, begun
 from .simd import Simd
 from .tasks import own_driver
 
-# Bits of a point's place along each axis.
-BITS = {1: 32, 2: 16, 3: 10}
 # The table of a call: cells, bytes from a component to the next, points, keys.
 _CELLS, _APART, _COUNT, _KEYS = range(4)
 _PER_TASK = 2**14

@@ -33,8 +33,9 @@ from .abi import (
     PACKED_COLUMNS,
 )
 from .curves import keys
-from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
+from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides, Tally
 from .machine import machine
+from .masked_launch import MaskedCall, MaskedLauncher
 from .pruning import Sizes
 
 _BLOCK = 64
@@ -59,38 +60,24 @@ _VECTORS = 2
 
 def prunable(kernel: Kernel) -> bool:
     """Whether a kernel selects extreme values of one formula, over all pairs."""
-    if kernel.fused or kernel.keep is not None or len(kernel.accumulators) != 1:
+    if kernel.fused or len(kernel.accumulators) != 1:
         return False
-    if kernel.numbers or any(argument.stage == PAIR for argument in kernel.arguments):
+    if any(argument.stage == PAIR for argument in kernel.arguments):
         return False
     rule = kernel.only.rule
     return rule.selects and rule.form != "max-shifted" and len(kernel.outputs) == 1
 
 
-class Tally(NamedTuple):
-    """Blocks of columns that tiles have met, and all that there are."""
-
-    met: int
-    all: int
-
-
 class PrunedCall(Call):
     """A fold of the pairs that can matter, with everything bound but its arrays."""
 
-    __slots__ = ("tally",)
+    __slots__ = ()
 
     launcher: PrunedLauncher
-    tally: Tally | None
-
-    def __init__(
-        self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[NumpyArray, object]
-    ) -> None:
-        super().__init__(launcher, bound, words, alive)
-        self.tally = None
 
     def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
         """Fold the arrays at these addresses: results, then arguments."""
-        if not (self.bound.asks and self.launcher.pruned(self, addresses, alive)):
+        if not (self.bound.prunes and self.launcher.pruned(self, addresses, alive)):
             super().__call__(addresses, alive)
 
 
@@ -110,10 +97,10 @@ class PrunedLauncher(Launcher):
     ) -> Bound:
         """Machine code and tasks for these sizes."""
         bound = super().bind(rows, columns, batches, options, device)
-        bound.asks = self._asks(rows, columns, bound)
+        bound.prunes = self._pays(rows, columns, bound)
         return bound
 
-    def _asks(self, rows: int, columns: int, bound: Bound) -> bool:
+    def _pays(self, rows: int, columns: int, bound: Bound) -> bool:
         """Whether it may be worth while to meet blocks by their bounds."""
         options = bound.options
         if self.boxes is None or options.prune == "never" or not 0 < max(rows, columns) < _MOST:
@@ -160,6 +147,18 @@ class PrunedLauncher(Launcher):
         call.tally = Tally(met, every)
         self._patience = _PATIENCE
         return True
+
+
+class PrunedMaskedCall(PrunedCall, MaskedCall):
+    """The same with a mask: where it does not pay, blocks are skipped that the mask leaves out."""
+
+    __slots__ = ()
+
+
+class PrunedMaskedLauncher(PrunedLauncher, MaskedLauncher):
+    """Runs a kernel of extreme values with a mask."""
+
+    calls = PrunedMaskedCall
 
 
 class _Side(NamedTuple):
@@ -274,6 +273,7 @@ class _Element:
         None where columns fill so many dimensions that no order along a curve has near neighbours.
         """
         rows, columns = self._side(ROW, self.rows), self._side(COLUMN, self.columns)
+        lanes = self.plan.lane_count
         axes = principal(columns.points())
         if axes is not None and axes.share < _LEAST_SHARE and not always:
             return None
@@ -287,7 +287,8 @@ class _Element:
             return own, columns.copies(own)
 
         def of_rows(order: Places) -> tuple[Places, list[Stored]]:
-            return order, rows.copies(order)
+            # Lanes beyond the last row have numbers, too.
+            return np.append(order, np.full(lanes, order[-1])), rows.copies(order)
 
         if rows.memory == columns.memory:
             order = find(rows)

@@ -25,11 +25,14 @@ from .abi import (
     BOXES,
     COLUMNS,
     EACH,
+    FIRST_ROW,
     GROUPS,
     MANY,
     MET,
     MOST,
+    ORDER_AT,
     ORDER_OF_COLUMNS,
+    ORDER_OF_ROWS,
     PACKED_COLUMNS,
     STOP,
 )
@@ -259,8 +262,10 @@ class PrunedTasks:
         """tile(scratch, columns, order, rows, state, count): fold a packed block into a tile."""
         code = self.context.function("tile", BYTES, BYTES, BYTES, BYTES, BYTES, I64)
         scratch, columns, order, *given = code.given
-        places = {**code.places(scratch), "columns": columns}
-        block = open_block(code, places, scratch, [*given, i64(0)])._replace(order=order)
+        flow, places = code.flow, {**code.places(scratch), "columns": columns}
+        of_rows = flow.pointer(scratch, ORDER_AT)
+        block = open_block(code, places, scratch, [*given, i64(0)])
+        block = block._replace(order=order, rows=of_rows)
         form = self.forms.form(code, places)
         block_loop(block, form, places).fold()
         if isinstance(form, TopK):
@@ -366,23 +371,45 @@ class PrunedTasks:
         memory, out = _Memory(self, code, args, scratch), code.part(scratch, "bounds")
         call = _Bounds(code, self.bounds, scratch, row, out)
         begin = [simd.splat(flow.load(simd.scalar, memory.limit, item))]
+        begin += [simd.constant(math.inf), simd.splat(i64(0))]
         with flow.loop(i64(0), near, 1, begin, name="groups") as group:
-            number = flow.load(I64, flow.at(memory.listed, flow.times(group.index, 8)), 8)
-            first = flow.times(number, plan.width)
+            first = flow.times(memory.number(group.index), plan.width)
             low, high = call.of(flow.pointer(args, BOXES), memory.boxes, first)
-            to = flow.at(memory.lows, flow.times(group.index, plan.width * item))
-            flow.store(low, to, 4)
-            group.next = [self._limited(code, group.values[0], high, first, memory.full)]
-        limit = self._least(code, group.results[0])
+            flow.store(low, memory.low(group.index), 4)
+            limits, least, nearest = group.values
+            nearer = simd.compare("<", low, least)
+            group.next = [
+                self._limited(code, limits, high, first, memory.full),
+                simd.select(nearer, low, least),
+                code.builder.select(nearer, simd.splat(group.index), nearest),
+            ]
+        limits, least, nearest = group.results
+        limit = self._least(code, limits)
         counts = memory.count
         flow.store(i64(0), counts, 8)
+        met, before = i64(0), i64(-1)
+        if self.kernel.keep is not None:
+            # Bounds do not tell how many pairs a mask leaves: the nearest group is met before.
+            before = self._of_least(code, least, nearest)
+            self._push_group(code, memory, before, limit)
+            met = self._meet(code, flow.word(counts, 0), memory.heap, rows, state, control)
+            limit = code.builder.fptrunc(self._worst(code, state), simd.scalar)
+            flow.store(i64(0), counts, 8)
         with flow.loop(i64(0), near, 1, name="near") as group:
-            number = flow.load(I64, flow.at(memory.listed, flow.times(group.index, 8)), 8)
-            low = flow.at(memory.lows, flow.times(group.index, plan.width * item))
-            below, first = flow.load(simd.type, low, 4), flow.times(number, plan.width)
-            self._push_all(code, (memory.heap, counts), below, limit, first, memory.blocks)
+            with flow.when(code.builder.icmp_signed("!=", group.index, before)):
+                self._push_group(code, memory, group.index, limit)
         count = flow.word(counts, 0)
-        return code.done(self._meet(code, count, memory.heap, rows, state, control))
+        more = self._meet(code, count, memory.heap, rows, state, control)
+        return code.done(code.builder.add(met, more))
+
+    def _push_group(
+        self, code: Code, memory: _Memory, place: ir.Value, limit: ir.Value
+    ) -> None:
+        """Put the blocks of a listed group on the heap that may hold a result."""
+        below = code.flow.load(code.simd.type, memory.low(place), 4)
+        first = code.flow.times(memory.number(place), self.plan.width)
+        heap = memory.heap, memory.count
+        self._push_all(code, heap, below, limit, first, memory.blocks)
 
     def _lanes(self, code: Code) -> ir.Value:
         """0, 1, 2 ... lane by lane, in 64 bits."""
@@ -400,7 +427,7 @@ class PrunedTasks:
         self, code: Code, limits: ir.Value, high: ir.Value, first: ir.Value, whole: ir.Value
     ) -> ir.Value:
         """The smaller ones of limits and largest possible values, of boxes that have enough."""
-        if self.kernel.only.folded.length > self.plan.block:
+        if self.kernel.only.folded.length > self.plan.block or self.kernel.keep is not None:
             return limits
         b, simd = code.builder, code.simd
         left = code.flow.minimum(b.sub(whole, first), i64(self.plan.width))
@@ -534,6 +561,9 @@ class PrunedTasks:
         batch, first, count, _ = task_parts(code, args, which, i64(1))
         task = Task(code, batch, parts_of(self.packing))
         state, tiles = code.part(scratch, "state"), code.tiles(count)
+        flow.store(first, flow.at(scratch, i64(8 * FIRST_ROW)), 8)
+        order = flow.word(args, ORDER_OF_ROWS)
+        flow.store(order, flow.at(scratch, i64(8 * ORDER_AT)), 8)
         task.once()
         task.reset(state, tiles)
         task.rows(first, count)
@@ -576,6 +606,15 @@ class _Memory:
         self.heap = flow.at(scratch, i64(tasks.context.layout.total))
         self.listed = flow.at(self.heap, flow.times(self.boxes, 8))
         self.lows = flow.at(self.listed, flow.times(self.rooms, 8))
+        self._flow, self._vector = flow, plan.width * item
+
+    def number(self, place: ir.Value) -> ir.Value:
+        """The number of a listed group."""
+        return self._flow.load(I64, self._flow.at(self.listed, self._flow.times(place, 8)), 8)
+
+    def low(self, place: ir.Value) -> ir.Value:
+        """Where the bounds of a listed group's blocks are."""
+        return self._flow.at(self.lows, self._flow.times(place, self._vector))
 
 
 class _Bounds:
