@@ -88,7 +88,13 @@ def differs(which: int, rng: np.random.Generator) -> str:
     name = list(REDUCTIONS)[which // len(FORMULAS) % len(REDUCTIONS)]
     dim = (1, 2, 3, 6, 16)[which % 5]
     dtype = ("float32", "float64")[which // 7 % 2]
-    aliases = [f"x = Vi(0,{dim})", f"y = Vj(1,{dim})", "a = Vj(2,1)", f"p = Pm(3,{dim})", "p0 = Pm(4,1)"]
+    aliases = [
+        f"x = Vi(0,{dim})",
+        f"y = Vj(1,{dim})",
+        "a = Vj(2,1)",
+        f"p = Pm(3,{dim})",
+        "p0 = Pm(4,1)",
+    ]
     axis = which // 3 % 2
     where = MASKS[which // 5 % len(MASKS)]
     options = {} if where is None else {"where": where}
@@ -103,7 +109,8 @@ def differs(which: int, rng: np.random.Generator) -> str:
     for one, other in pairs:
         # The sign of a zero is that of the first one met, unless its column is asked for.
         if not np.array_equal(one, other, equal_nan=True):
-            return f"{formula} {name} where {where} {dtype} {dim} axis {1 - axis}: {[a.shape for a in data]}"
+            shapes = [array.shape for array in data]
+            return f"{formula} {name} where {where} {dtype} {dim} axis {1 - axis}: {shapes}"
     return ""
 
 

@@ -8,7 +8,7 @@ among them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,22 @@ class MaskedCall(Protocol):
 
     def blocks(self, addresses: Sequence[int], arrays: object, /) -> tuple[int, int, int] | None:
         """How many blocks are skipped, tested, and met whole; None where all are tested."""
+        ...
+
+
+class Tally(NamedTuple):
+    """Blocks of columns that tiles of rows have met, and all that there are."""
+
+    met: int
+    all: int
+
+
+@runtime_checkable
+class SearchingCall(Protocol):
+    """A call of a search for extrema that may meet blocks of pairs by their bounds."""
+
+    def searched(self, addresses: Sequence[int], arrays: object, /) -> Tally | str:
+        """Fold the arrays and say how many blocks were met; or say why that does not pay."""
         ...
 
 

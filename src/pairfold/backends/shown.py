@@ -27,6 +27,7 @@ class Subject:
     `formula` is what was written, `simplified` the same after expansions and rules; `names` are
     those of the arguments. `pattern` are the pairs, None being all; `where` is the mask, `blocks`
     are how many of its blocks are skipped, tested, and met whole, None where nothing is known.
+    `searched`: how many blocks a search for extrema met, and of how many; or why it met all.
     """
 
     formula: str
@@ -43,6 +44,7 @@ class Subject:
     device: Device | None
     where: str = ""
     blocks: tuple[int, int, int] | None = None
+    searched: tuple[int, int] | str = ""
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -137,6 +139,16 @@ class Explained:
             lines.append("blocks     all tested")
         return lines
 
+    def _searched(self) -> list[str]:
+        """What bounds have decided of a search."""
+        found = self.subject.searched
+        if not found:
+            return []
+        if isinstance(found, str):
+            return [f"search     all blocks are met: {found}"]
+        share = 100 * found[0] / max(1, found[1])
+        return [f"search     {share:.3g} % of {found[1]} blocks are met, the others ruled out"]
+
     @property
     def summary(self) -> str:
         """One line: what is reduced, over which sizes, and at what estimated cost."""
@@ -149,6 +161,7 @@ class Explained:
             f"by rules   {self.simplified}",
             f"reduction  {self.reduction}, dimension {self.dim}{self._counted}",
             *self._mask(),
+            *self._searched(),
             *self._section(),
         ]
         return "\n".join(lines)

@@ -12,7 +12,7 @@ from ..arrays.library import SUPPORTED, ArrayLibrary
 from ..arrays.numpy import stand_in
 from ..arrays.registry import NUMPY
 from ..backends.chosen import TRITON, asked
-from ..backends.interface import MaskedCall
+from ..backends.interface import MaskedCall, SearchingCall
 from ..backends.shown import Explained, Subject
 from ..core.dtypes import DTYPES
 from ..core.library import Array, Device
@@ -70,7 +70,7 @@ def explain_fold(
         raise ArgumentError(
             "ranges are explained for the arrays that they cut", hint="explain(x, y, ranges=...)"
         )
-    options, device, pattern, blocks = current(), None, None, None
+    options, device, pattern, blocks, found = current(), None, None, None, ""
     truths = frozenset[int]()
     sizes = Sizes(_LARGE, _LARGE, ())
     if arrays:
@@ -79,8 +79,9 @@ def explain_fold(
         truths = truths_of(library, fold.variables, given)
         pattern = None if pairs is None else fold.pattern(pairs, sizes)
         if pairs is None and device is None:
-            blocks = _blocks(fold, library, given)
-    subject = replace(_subject(fold, sizes, device, pattern, text), blocks=blocks)
+            blocks, found = _blocks(fold, library, given)
+    subject = _subject(fold, sizes, device, pattern, text)
+    subject = replace(subject, blocks=blocks, searched=found)
     runs = asked(options, device, backend)
     return runs.explain(subject, fold.launcher(dtype, options, runs, truths), options)
 
@@ -115,18 +116,24 @@ def _subject(
 
 def _blocks(
     fold: FormulaReduction, library: ArrayLibrary, arrays: Sequence[Array]
-) -> tuple[int, int, int] | None:
-    """How many blocks of the mask are skipped, tested, and met whole, if that is asked at all."""
-    if fold.where is None or fold.joint or library.elsewhere is not None:
-        return None
+) -> tuple[tuple[int, int, int] | None, tuple[int, int] | str]:
+    """What becomes of blocks of pairs: those of the mask, if that is asked, those of a search.
+
+    Of a mask: how many are skipped, tested, and met whole. Of a search, which is made: how many are
+    met, and of how many, or why all are.
+    """
+    if fold.joint or library.elsewhere is not None:
+        return None, ""
     binding = fold.binding(library, arrays)
     if not binding.rows or not binding.columns or not binding.count:
-        return None
+        return None, ""
+    if fold.where is None and not fold.row.selects:
+        return None, ""
     results = fold.empty(library, arrays, binding)
     call, alive = fold.call(library, arrays, results, binding)
-    if not isinstance(call, MaskedCall):
-        return None
-    return call.blocks(library.addresses(alive, binding.needs), alive)
+    given = library.addresses(alive, binding.needs), alive
+    found = call.searched(*given) if isinstance(call, SearchingCall) else ""
+    return call.blocks(*given) if isinstance(call, MaskedCall) else None, found
 
 
 def _reduction(fold: FormulaReduction) -> str:

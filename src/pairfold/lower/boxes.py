@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..core.dtypes import DTYPES
 from ..core.primitives import INDEX_OPERATIONS
-from ..core.scalars import Loop, Scalars, Value
+from ..core.scalars import Loop, Value
 from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
 # Values that bounds may take: formulas beyond are not bounded.

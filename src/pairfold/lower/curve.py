@@ -75,7 +75,7 @@ def sorted_in_blocks(order: Places, block: int) -> Places:
 
 
 class Axes(NamedTuple):
-    """The directions that a curve fills, as columns of a matrix, and their share of the variance."""
+    """The directions that a curve fills, columns of a matrix; their share of the variance."""
 
     along: Floats
     share: float

@@ -37,9 +37,7 @@ def keys(cells: NDArray[np.float32], count: int, machine: Machine) -> NDArray[np
     dim, room = cells.shape
     entry = _engines.of((machine, dim), lambda: _entry(machine, dim))
     found = np.empty(room, np.uint64)
-    table = (ctypes.c_int64 * 4)(
-        cells.ctypes.data, cells.strides[0], count, found.ctypes.data
-    )
+    table = (ctypes.c_int64 * 4)(cells.ctypes.data, cells.strides[0], count, found.ctypes.data)
     tasks = -(-count // _PER_TASK)
     pool.run(entry, table, 64, tasks, count * _SECONDS_PER_POINT, (cells, found))
     return found[:count]

@@ -66,13 +66,13 @@ class Bound:
     """Machine code and a partition for given sizes, or for a pattern."""
 
     __slots__ = (
-        "asks", "native", "options", "parts", "pattern", "prunes", "scratch", "seconds", "tasks",
+        "asks", "native", "options", "parts", "pattern", "reason", "scratch", "seconds", "tasks",
     )  # fmt: skip
 
-    # Whether calls ask which blocks of a mask can be skipped: see `masked_launch`; whether they
-    # try to meet few blocks: see `pruned_launch`.
+    # Whether calls ask which blocks of a mask can be skipped: see `masked_launch`; why they do not
+    # try to meet few blocks, if they do not: see `pruned_launch`.
     asks: bool
-    prunes: bool
+    reason: str
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Bound:
         pattern: Pattern | None = None,
     ) -> None:
         self.native, self.parts, self.seconds, self.options = native, parts, seconds, options
-        self.pattern, self.asks, self.prunes = pattern, False, False
+        self.pattern, self.asks, self.reason = pattern, False, ""
         self.scratch, self.tasks = native.layout.total, parts.tasks
 
 
@@ -106,20 +106,13 @@ class Left(NamedTuple):
 _NOTHING = Left(0, 0, 0)
 
 
-class Tally(NamedTuple):
-    """Blocks of columns that tiles of rows have met, and all that there are."""
-
-    met: int
-    all: int
-
-
 class Call:
     """A fold with everything bound but the addresses of its arrays.
 
     The words are copied for each call: several threads may make one.
     """
 
-    __slots__ = ("alive", "bound", "launcher", "left", "sizes", "strides", "table", "tally", "words")
+    __slots__ = ("alive", "bound", "launcher", "left", "sizes", "strides", "table", "words")
 
     def __init__(
         self, launcher: Launcher, bound: Bound, words: list[int], alive: tuple[NumpyArray, object]
@@ -130,8 +123,6 @@ class Call:
         self.table = ctypes.c_int64 * len(words)
         self.words = bytes(self.table(*words))
         self.left = self._left()
-        # What the last call met, where it met few blocks: see `pruned_launch`.
-        self.tally: Tally | None = None
 
     def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
         """Fold the arrays at these addresses: results, then arguments.

@@ -1,23 +1,25 @@
-"""Calls that meet few pairs: whether they pay, rows and columns in order, tables for machine code."""
+"""Calls that meet few pairs: whether that pays; rows and columns put in order; their tables."""
 
 from __future__ import annotations
 
 import ctypes
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.dtypes import DTYPES
-from ...core.library import Device, NumpyArray
+from ...core.library import Device
 from ...core.uninterrupted import beside
 from ...lower.boxes import Boxes, boxes_of
 from ...lower.curve import Places, ordered, principal, sorted_in_blocks
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Accumulation, Partition, Plan, make_plan, partition
 from ...settings import Settings, thread_count
+from ..interface import Tally
 from ..memory import Stored, view_of, widened
 from . import pool
 from .abi import (
@@ -32,16 +34,18 @@ from .abi import (
     ORDER_OF_ROWS,
     PACKED_COLUMNS,
 )
-from .curves import keys
-from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides, Tally
+from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
 from .machine import machine
 from .masked_launch import MaskedCall, MaskedLauncher
-from .pruning import Sizes
+from .scratch import PrunedSizes
+
+if TYPE_CHECKING:
+    from .native import Native
 
 _BLOCK = 64
 _MOST = 2**31
-# About how long it takes to put a point in order and pack it, in cycles, and how often that must fit
-# into the time of all pairs: more often for points of many components, which can be pruned less.
+# About how long it takes to put a point in order and pack it, in cycles, and how often that must
+# fit into the time of all pairs: more often for points of many components, which are pruned less.
 _CYCLES_PER_POINT, _CYCLES_PER_COMPONENT = 80, 6
 _WORTH, _FEW_COMPONENTS, _WORTH_MANY = 4, 8, 16
 _SECONDS_PER_POINT = 3e-9
@@ -50,6 +54,9 @@ _TRIED = 48
 # The least share of the variance of columns in three directions.
 _LEAST_SHARE = 0.45
 _MOST_MET, _MOST_MET_SCREENED = 0.5, 0.15
+# The share of pairs under a mask that may be met, which cost more here; how many there must be.
+_MASKED_SHARE, _LEAST_PAIRS = 0.5, 0.05
+_UNSAFE = "numbers are too large for the formula as it is computed here"
 # How long what could not be pruned is left alone: so many calls, then twice as many.
 _PATIENCE = 4
 _ALIGNED = 64
@@ -77,8 +84,18 @@ class PrunedCall(Call):
 
     def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
         """Fold the arrays at these addresses: results, then arguments."""
-        if not (self.bound.prunes and self.launcher.pruned(self, addresses, alive)):
+        if isinstance(self.searched(addresses, alive), str):
             super().__call__(addresses, alive)
+
+    def share(self, addresses: Sequence[int], arrays: object) -> float:
+        """The share of pairs that there would be to fold otherwise."""
+        return 1.0
+
+    def searched(self, addresses: Sequence[int], arrays: object) -> Tally | str:
+        """Fold the arrays and say how many blocks were met; or say why that does not pay."""
+        if self.bound.reason:
+            return self.bound.reason
+        return self.launcher.search(self, addresses, arrays)
 
 
 class PrunedLauncher(Launcher):
@@ -88,27 +105,36 @@ class PrunedLauncher(Launcher):
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
         super().__init__(kernel, stored, accumulation)
-        self.boxes: Boxes | None = boxes_of(kernel, self.dtype)
         self._left_alone = 0
         self._patience = _PATIENCE
+        self._last = ""
+
+    @cached_property
+    def boxes(self) -> Boxes | None:
+        """Bounds of the values of pairs, if there are any."""
+        return boxes_of(self.kernel, self.dtype)
 
     def bind(
         self, rows: int, columns: int, batches: int, options: Settings, device: Device | None = None
     ) -> Bound:
         """Machine code and tasks for these sizes."""
         bound = super().bind(rows, columns, batches, options, device)
-        bound.prunes = self._pays(rows, columns, bound)
+        bound.reason = self._reason(rows, columns, options)
         return bound
 
-    def _pays(self, rows: int, columns: int, bound: Bound) -> bool:
-        """Whether it may be worth while to meet blocks by their bounds."""
-        options = bound.options
-        if self.boxes is None or options.prune == "never" or not 0 < max(rows, columns) < _MOST:
-            return False
-        if options.lanes == "column" or not rows or not columns:
-            return False
-        if options.prune == "always":
-            return True
+    def _reason(self, rows: int, columns: int, options: Settings) -> str:
+        """Why it does not pay to meet blocks by their bounds; empty where it may."""
+        other = options.lanes == "column" or options.screen == "always"
+        if options.prune == "never" or other:
+            return "the settings say so"
+        if not 0 < min(rows, columns) <= max(rows, columns) < _MOST:
+            return "there are no pairs, or too many"
+        if options.prune == "auto" and not self._pays(rows, columns, options):
+            return "there are few pairs"
+        return "" if self.boxes is not None else "there are no bounds of this formula"
+
+    def _pays(self, rows: int, columns: int, options: Settings) -> bool:
+        """Whether pairs take much longer than to put rows and columns in order."""
         cycles = self.alternatives(rows, columns, options)[0].cycles
         dim = sum(argument.dim for argument in self.kernel.arguments)
         point = _CYCLES_PER_POINT + _CYCLES_PER_COMPONENT * dim
@@ -128,31 +154,47 @@ class PrunedLauncher(Launcher):
 
     # -- a call ---------------------------------------------------------------------------------
 
-    def pruned(self, call: PrunedCall, addresses: Sequence[int], alive: object) -> bool:
-        """Fold all batch elements; False where too many pairs would be met: nothing was done."""
+    def search(self, call: PrunedCall, addresses: Sequence[int], arrays: object) -> Tally | str:
+        """Fold all batch elements; why not, in words, where too many pairs would be met."""
         options = call.bound.options
         if options.prune == "auto" and self._left_alone:
             self._left_alone -= 1
-            return False
+            return self._last
         plan = self.pruned_plan(options, call.sizes[1])
+        share = call.share(addresses, arrays) if options.prune == "auto" else 1.0
         offsets = call.alive[0].reshape(-1, len(addresses))
         met = every = 0
         for element in offsets:
-            own = [address + int(offset) for address, offset in zip(addresses, element, strict=True)]
-            found = _Element(self, plan, call, own, alive).fold(options.prune == "always")
-            if found is None:
+            own = [where + int(offset) for where, offset in zip(addresses, element, strict=True)]
+            try:
+                found = _Element(self, plan, call, own, arrays).fold(share)
+            except MemoryError:
+                found = "there is no memory for it"
+            if isinstance(found, str):
                 self._left_alone, self._patience = self._patience, 2 * self._patience
-                return False
+                self._last = found
+                return found
             met, every = met + found.met, every + found.all
-        call.tally = Tally(met, every)
         self._patience = _PATIENCE
-        return True
+        return Tally(met, every)
 
 
 class PrunedMaskedCall(PrunedCall, MaskedCall):
     """The same with a mask: where it does not pay, blocks are skipped that the mask leaves out."""
 
     __slots__ = ()
+
+    launcher: PrunedMaskedLauncher  # pyright: ignore[reportIncompatibleVariableOverride] (is both)
+
+    def share(self, addresses: Sequence[int], arrays: object) -> float:
+        """Those of blocks that the mask does not leave out, where that is known beforehand."""
+        if not self.bound.asks or self.launcher.constants(arrays) is None:
+            return _MASKED_SHARE
+        found = self.answers(addresses, arrays)
+        if found is None:
+            return _MASKED_SHARE
+        skipped, *met = found.counts()
+        return _MASKED_SHARE * sum(met) / max(1, skipped + sum(met))
 
 
 class PrunedMaskedLauncher(PrunedLauncher, MaskedLauncher):
@@ -195,15 +237,25 @@ class _Element:
         self.rows, self.columns = call.sizes
         self.addresses = list(addresses)
         self.strides: list[Strides] = list(call.strides)
-        self.native = launcher.native(plan)
-        self.sizes = Sizes.of(self.kernel, plan, self.columns)
+        self.sizes = PrunedSizes.of(self.kernel, plan, self.columns)
         self.copies: object = None
 
-    def fold(self, always: bool) -> Tally | None:
-        """Fold it; None, and nothing done, where too many blocks would be met."""
+    @cached_property
+    def native(self) -> Native:
+        """The machine code, compiled where it is first needed."""
+        return self.launcher.native(self.plan)
+
+    def fold(self, share: float) -> Tally | str:
+        """Fold it; why not, in words, where too many blocks would be met.
+
+        `share`: that of all pairs which there would be to fold otherwise.
+        """
+        always = self.call.bound.options.prune == "always"
+        if share < _LEAST_PAIRS and not always:
+            return "the mask leaves few pairs"
         orders = self._in_order(always)
         if orders is None:
-            return None
+            return "columns fill too many dimensions"
         by_rows, by_columns = orders
         launcher, sizes = self.launcher, self.sizes
         parts = partition(
@@ -228,25 +280,31 @@ class _Element:
         packing = self.columns * _SECONDS_PER_POINT
         pool.run(native.run, table, scratch, tasks, packing, alive)
         if table[BAILED_OUT]:
-            return None
+            return _UNSAFE
         groups = self._groups(boxes)
         table[GROUPS] = groups.ctypes.data
         alive = *alive, groups
         table[EACH], table[MET], left = 1, 0, parts.tasks
         if not always and parts.tasks > 1:
             each = min(_TRIED, parts.tasks)
-            tried = self._try(table, parts, each, scratch, alive)
+            tried = self._try(table, parts, each, scratch, share, alive)
             if tried is None:
-                return None
+                return "too many blocks may hold a result"
             table[EACH], table[MET] = (1 - each, table[MET]) if tried else (1, 0)
             left -= tried
         table[MOST] = 2 * sizes.blocks
         pool.run(native.combine, table, scratch, left, seconds / 8, alive)
         tiles = -(-self.rows // self.plan.lane_count)
-        return None if table[BAILED_OUT] else Tally(table[MET], tiles * sizes.blocks)
+        return _UNSAFE if table[BAILED_OUT] else Tally(table[MET], tiles * sizes.blocks)
 
     def _try(
-        self, table: pool.Table, parts: Partition, each: int, scratch: int, alive: object
+        self,
+        table: pool.Table,
+        parts: Partition,
+        each: int,
+        scratch: int,
+        share: float,
+        alive: object,
     ) -> int | None:
         """Fold each that many-th row block; how many these are, None where pruning does not pay.
 
@@ -254,7 +312,7 @@ class _Element:
         """
         tasks = -(-parts.tasks // each)
         screened = self.call.bound.native.plan.screen is not None
-        most = _MOST_MET_SCREENED if screened else _MOST_MET
+        most = share * (_MOST_MET_SCREENED if screened else _MOST_MET)
         table[EACH], table[MOST] = each, int(most * self.sizes.blocks)
         pool.run(self.native.combine, table, scratch, tasks, 1e-3, alive)
         left, met = divmod(table[MET], MANY)
@@ -277,6 +335,8 @@ class _Element:
         axes = principal(columns.points())
         if axes is not None and axes.share < _LEAST_SHARE and not always:
             return None
+        from .curves import keys  # LLVM is loaded with the first kernel
+
         block, which = self.plan.block, self.plan.machine
 
         def find(side: _Side) -> Places:
@@ -305,7 +365,9 @@ class _Element:
 
     def _side(self, stage: int, count: int) -> _Side:
         """The arguments of rows, or of columns."""
-        own = [(n, a) for n, a in enumerate(self.kernel.arguments, self.results) if a.stage == stage]
+        own = [
+            (n, a) for n, a in enumerate(self.kernel.arguments, self.results) if a.stage == stage
+        ]
         places = [n for n, _ in own]
         stored = self.launcher.stored
         memory = [(count, a.dim, self.addresses[n], self.strides[n][:2]) for n, a in own]
@@ -338,9 +400,9 @@ class _Element:
 
 def _real(view: Stored) -> NDArray[np.floating]:
     """Numbers that NumPy computes with."""
-    if view.dtype in (np.float32, np.float64):
-        return view  # pyright: ignore[reportReturnType] (one of the two)
-    return widened(view)
+    if view.dtype.itemsize < 4:
+        return widened(view)
+    return cast("NDArray[np.floating]", view)
 
 
 def _aligned(memory: NDArray[np.uint8]) -> int:

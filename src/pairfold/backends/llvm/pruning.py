@@ -11,17 +11,13 @@ equal values the smallest number is selected, so that results are those of all p
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-from ...core.dtypes import DTYPES
 from ...core.scalars import Value
 from ...lower.boxes import Boxes, boxes_of
-from ...lower.kernel import COLUMN, ONCE, PAIR, ROW, Kernel
-from ...lower.schedule import Plan
+from ...lower.kernel import COLUMN, ONCE, PAIR, ROW
 from . import ir
 from .abi import (
     AT_ONCE,
-    BLOCK,
     BOXES,
     COLUMNS,
     EACH,
@@ -50,31 +46,6 @@ from .tasks import Task, parts_of, task_parts
 from .topk import TopK
 
 _I32 = ir.IntType(32)
-
-
-class Sizes(NamedTuple):
-    """How much memory a pruned fold needs beside its arrays.
-
-    `blocks` of columns; so many `boxes` and `groups` there is room for, in whole vectors; bytes of
-    `packed` columns, and of what each thread needs of its `own`.
-    """
-
-    blocks: int
-    boxes: int
-    groups: int
-    packed: int
-    own: int
-
-    @staticmethod
-    def of(kernel: Kernel, plan: Plan, columns: int) -> Sizes:
-        """That of so many columns."""
-        item, width = DTYPES[plan.dtype].bytes, plan.width
-        blocks = -(-columns // plan.block)
-        boxes = -(-blocks // width) * width
-        groups = -(-boxes // width**2) * width
-        packed = blocks * kernel.stages[COLUMN].size * plan.block * item
-        own = 8 * boxes + 8 * groups + item * max(boxes, groups)
-        return Sizes(blocks, boxes, groups, packed, own)
 
 
 class PrunedTasks:
@@ -161,7 +132,7 @@ class PrunedTasks:
     # -- bounds ---------------------------------------------------------------------------------
 
     def _bounds_function(self) -> ir.Function:
-        """bounds(scratch, row, boxes, stride, at, out): those of a row's box with a vector of boxes.
+        """bounds(scratch, row, boxes, stride, at, out): of a row's box with a vector of boxes.
 
         `row`: the ends of its slots; `stride`: boxes there is room for. Least and largest possible
         values go to `out`, those of opposite numbers where the largest are wanted.
@@ -242,9 +213,7 @@ class PrunedTasks:
         b.position_at_end(look)
         # Beyond the last there is the key that is moved, or room for it.
         second = flow.minimum(b.add(child, i64(1)), b.sub(left, i64(1)))
-        keys = [
-            flow.load(I64, flow.at(heap, flow.times(each, 8)), 8) for each in (child, second)
-        ]
+        keys = [flow.load(I64, flow.at(heap, flow.times(each, 8)), 8) for each in (child, second)]
         less = b.icmp_unsigned("<", keys[1], keys[0])
         smaller, where = b.select(less, keys[1], keys[0]), b.select(less, second, child)
         b.cbranch(b.icmp_unsigned("<", smaller, key), move, done)
@@ -395,16 +364,16 @@ class PrunedTasks:
             met = self._meet(code, flow.word(counts, 0), memory.heap, rows, state, control)
             limit = code.builder.fptrunc(self._worst(code, state), simd.scalar)
             flow.store(i64(0), counts, 8)
-        with flow.loop(i64(0), near, 1, name="near") as group:
-            with flow.when(code.builder.icmp_signed("!=", group.index, before)):
-                self._push_group(code, memory, group.index, limit)
+        with (
+            flow.loop(i64(0), near, 1, name="near") as group,
+            flow.when(code.builder.icmp_signed("!=", group.index, before)),
+        ):
+            self._push_group(code, memory, group.index, limit)
         count = flow.word(counts, 0)
         more = self._meet(code, count, memory.heap, rows, state, control)
         return code.done(code.builder.add(met, more))
 
-    def _push_group(
-        self, code: Code, memory: _Memory, place: ir.Value, limit: ir.Value
-    ) -> None:
+    def _push_group(self, code: Code, memory: _Memory, place: ir.Value, limit: ir.Value) -> None:
         """Put the blocks of a listed group on the heap that may hold a result."""
         below = code.flow.load(code.simd.type, memory.low(place), 4)
         first = code.flow.times(memory.number(place), self.plan.width)
@@ -626,9 +595,7 @@ class _Bounds:
         self.code, self.function = code, function
         self.scratch, self.row, self.out = scratch, row, out
 
-    def of(
-        self, boxes: ir.Value, stride: ir.Value, first: ir.Value
-    ) -> tuple[ir.Value, ir.Value]:
+    def of(self, boxes: ir.Value, stride: ir.Value, first: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The least and largest possible values, of the boxes from one on."""
         code = self.code
         flow, simd = code.flow, code.simd

@@ -68,6 +68,31 @@ class Run(NamedTuple):
         return self.start + self.places * self.words
 
 
+class PrunedSizes(NamedTuple):
+    """How much memory a pruned fold needs beside its arrays.
+
+    `blocks` of columns; so many `boxes` and `groups` there is room for, in whole vectors; bytes of
+    `packed` columns, and of what each thread needs of its `own`.
+    """
+
+    blocks: int
+    boxes: int
+    groups: int
+    packed: int
+    own: int
+
+    @staticmethod
+    def of(kernel: Kernel, plan: Plan, columns: int) -> PrunedSizes:
+        """That of so many columns."""
+        item, width = DTYPES[plan.dtype].bytes, plan.width
+        blocks = -(-columns // plan.block)
+        boxes = -(-blocks // width) * width
+        groups = -(-boxes // width**2) * width
+        packed = blocks * kernel.stages[COLUMN].size * plan.block * item
+        own = 8 * boxes + 8 * groups + item * max(boxes, groups)
+        return PrunedSizes(blocks, boxes, groups, packed, own)
+
+
 class Layout:
     """Where the parts of a task's scratch memory lie, in bytes."""
 
