@@ -221,6 +221,15 @@ class _Bounds:
         lower = low - (s.abs(low) * slack + tiny)
         return _Interval(lower, high + (s.abs(high) * slack + tiny))
 
+    def rounded(self, low: Value, high: Value) -> _Interval:
+        """The same for results that are rounded from exact ones, which keeps their signs."""
+        s, zero = self.scalars, self.scalars.constant(0)
+        found = self.widened(low, high)
+        return _Interval(
+            s.select(s.le(zero, low), self.greater(found.low, zero), found.low),
+            s.select(s.le(high, zero), self.lesser(found.high, zero), found.high),
+        )
+
 
 def _interval(found: _Interval | int) -> _Interval:
     if isinstance(found, int):
@@ -236,11 +245,11 @@ _Rule = Callable[..., _Interval]
 
 
 def _add(t: _Bounds, a: _Interval, b: _Interval) -> _Interval:
-    return t.widened(a.low + b.low, a.high + b.high)
+    return t.rounded(a.low + b.low, a.high + b.high)
 
 
 def _sub(t: _Bounds, a: _Interval, b: _Interval) -> _Interval:
-    return t.widened(a.low - b.high, a.high - b.low)
+    return t.rounded(a.low - b.high, a.high - b.low)
 
 
 def _neg(t: _Bounds, a: _Interval) -> _Interval:
@@ -257,12 +266,12 @@ def _mul(t: _Bounds, a: _Interval, b: _Interval) -> _Interval:
     low = high = ends[0]
     for end in ends[1:]:
         low, high = t.lesser(low, end), t.greater(high, end)
-    return t.widened(low, high)
+    return t.rounded(low, high)
 
 
 def _square(t: _Bounds, a: _Interval) -> _Interval:
     size = _abs(t, a)
-    return t.widened(size.low * size.low, size.high * size.high)
+    return t.rounded(size.low * size.low, size.high * size.high)
 
 
 def _inverse(t: _Bounds, a: _Interval) -> _Interval:
@@ -282,7 +291,7 @@ def _rising(name: str, units: float = _FUNCTION_SLACK) -> _Rule:
 
     def rule(t: _Bounds, a: _Interval) -> _Interval:
         low, high = (t.scalars.apply(name, end) for end in a)
-        return t.widened(low, high, units)
+        return t.rounded(low, high) if name == "sqrt" else t.widened(low, high, units)
 
     return rule
 
