@@ -135,10 +135,7 @@ class Layout:
             **self.screen.sizes,
         }
         if plan.pruned:
-            # Boxes of tiles, and of all; bounds of a vector of boxes, a count, a limit, and bounds
-            # as integers.
-            sizes["row boxes"] = 2 * kernel.stages[ROW].size * self.item * (plan.tiles + 1)
-            sizes["bounds"] = 2 * plan.width * self.item + 64 + 8 * plan.width
+            sizes |= self._of_pruned(kernel, plan)
         if kernel.stages[PAIR].size:
             sizes["pairs"] = kernel.stages[PAIR].size * self.shared_vector
         for number, (kind, size) in enumerate(zip(kernel.kinds, kernel.results, strict=True)):
@@ -157,6 +154,13 @@ class Layout:
                 found=f"{self.total / 2**30:.1f} GiB of working memory for each thread",
                 hint=f"smaller dimensions: each thread may use {_MOST_MEMORY >> 30} GiB",
             )
+
+    def _of_pruned(self, kernel: Kernel, plan: Plan) -> dict[str, int]:
+        """Boxes of tiles, and of all; bounds of a vector of boxes, a count, a limit, and keys."""
+        return {
+            "row boxes": 2 * kernel.stages[ROW].size * self.item * (plan.tiles + 1),
+            "bounds": 2 * plan.width * self.item + 64 + 8 * plan.width,
+        }
 
     def words(self, plan: Plan) -> list[int]:
         """What drivers are told of a kernel, from `abi.BLOCK` on."""
