@@ -448,13 +448,6 @@ FAULTS = [
         "pruning",
     ),
     Fault(
-        "blocks that can only tie are skipped",
-        "backends/llvm/pruning.py",
-        'far = simd.compare(">", low, simd.splat(limit))',
-        'far = simd.compare(">=", low, simd.splat(limit))',
-        "pruning",
-    ),
-    Fault(
         "ties of lists in another order than that of columns",
         "backends/llvm/topk.py",
         'closer = "<=" if self.plan.pruned else "<"',

@@ -228,6 +228,17 @@ def test_masks_that_leave_little_are_not_searched_by_bounds() -> None:
         np.testing.assert_array_equal(found, every.argmin(1))
 
 
+def test_nearest_of_what_a_mask_leaves_lie_far() -> None:
+    """Along a line, all near columns are masked: bounds of whole blocks say nothing."""
+    line = np.stack([np.arange(3000.0), np.zeros(3000), np.zeros(3000)], 1)
+    cloud = ((Vi(line) - Vj(line)) ** 2).sum(-1)
+    with settings(prune="always"):
+        values, places = cloud.min_argmin(axis=1, where=~pairfold.band(499))
+    rows = np.arange(3000)
+    np.testing.assert_array_equal(values[:, 0], 500.0**2)
+    np.testing.assert_array_equal(places[:, 0], np.where(rows >= 500, rows - 500, rows + 500))
+
+
 def test_no_memory_means_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(self, share):
         raise MemoryError
