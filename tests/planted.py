@@ -463,7 +463,7 @@ FAULTS = [
     ),
     Fault(
         "row blocks between those that were tried",
-        "backends/llvm/pruning.py",
+        "backends/llvm/boxed.py",
         "between = b.add(b.add(which, b.sdiv(which, b.neg(each))), i64(1))",
         "between = b.add(b.add(which, b.sdiv(which, b.neg(each))), i64(2))",
         "pruning",

@@ -1,4 +1,4 @@
-"""Searches for extrema that meet few blocks of pairs: their bounds, their results, when they pay."""
+"""Searches for extrema that meet few blocks of pairs: bounds, results, when they pay."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def test_bounds_hold_for_all_pairs_of_boxes(text: str, dim: int, dtype: str) -> 
         assert not (values + slack < low).any()
         assert not (values - slack > high).any()
         if scale < 1 and "IfElse" not in text:
-            assert np.isfinite(low) and np.isfinite(high)
+            assert np.isfinite(low)
+            assert np.isfinite(high)
 
 
 def test_what_has_no_bounds_is_met_in_full() -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..core.dtypes import DTYPES
 from ..core.primitives import INDEX_OPERATIONS
-from ..core.scalars import Loop, Value
+from ..core.scalars import Loop, Value, reachable
 from .kernel import COLUMN, ONCE, PAIR, ROW, Kernel
 
 # Values that bounds may take: formulas beyond are not bounded.
@@ -58,6 +58,8 @@ class Boxes:
 def boxes_of(kernel: Kernel, dtype: str) -> Boxes | None:
     """Bounds of the value of pairs of a kernel that folds one; None where there are none.
 
+    Of terms that are measured from maxima, it is their exponent.
+
     >>> from ..core.node import Axis
     >>> from ..frontends.parse import parse
     >>> from ..ops.reductions import REDUCTIONS
@@ -67,11 +69,12 @@ def boxes_of(kernel: Kernel, dtype: str) -> Boxes | None:
     >>> found.slots[1], found.slots[2]
     ((0, 1), (0, 1))
     """
-    if len(kernel.outputs) != 1 or kernel.output_loop is not None:
+    values = kernel.logits or kernel.outputs
+    if len(values) != 1 or (kernel.output_loop is not None and not kernel.logits):
         return None
     bounds = _Bounds(kernel, dtype)
     try:
-        low, high = bounds.of(kernel.outputs[0])
+        low, high = bounds.of(values[0])
     except _Unbounded:
         return None
     slots = {
@@ -81,6 +84,25 @@ def boxes_of(kernel: Kernel, dtype: str) -> Boxes | None:
     if not slots[ROW] or not slots[COLUMN]:
         return None
     return Boxes(low, high, slots, bounds.ends)
+
+
+def coordinates(kernel: Kernel) -> frozenset[int]:
+    """The positions of arguments that place rows and columns: which meet in one operation.
+
+    A weight that multiplies the value of a pair does not. All of them, if none meet.
+    """
+    found: set[int] = set()
+    for value in kernel.needed([*kernel.outputs, *kernel.logits], PAIR):
+        if kernel.is_leaf(value, PAIR):
+            continue
+        read = [arg for arg in value.args if arg.kind == "real" and kernel.is_leaf(arg, PAIR)]
+        if {arg.stage for arg in read} >= {ROW, COLUMN}:
+            below = reachable(read)
+            found.update(each.loaded.position for each in below if each.what == "load")
+    placed = {kernel.read_at[position] for position in found}
+    if not placed >= {ROW, COLUMN}:
+        return frozenset(kernel.read_at)
+    return frozenset(found)
 
 
 # A value that is known: by the loops it is inside of, what was found.
@@ -307,8 +329,8 @@ def _falling(name: str) -> _Rule:
 
 
 def _exp(t: _Bounds, a: _Interval) -> _Interval:
-    exponent = t.widened(a.low, a.high, _EXPONENTS)
-    return _rising("exp")(t, exponent)
+    found = _rising("exp")(t, t.widened(a.low, a.high, _EXPONENTS))
+    return _Interval(t.greater(found.low, t.scalars.constant(0)), found.high)
 
 
 def _wave(name: str) -> _Rule:

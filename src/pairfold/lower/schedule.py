@@ -47,12 +47,14 @@ class Accumulation:
     """How a sum is carried: per pair in `inner`, block after block in `outer`.
 
     `compensated` keeps the rounding errors of the outer additions; `every` flushes that often.
+    `rtol`: the part of a sum that pairs which are left out may be, all together; 0: none are.
     """
 
     inner: str
     outer: str
     compensated: bool = False
     every: int = 0
+    rtol: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ PAIRS_AT, PAIRS_LIST = range(30, 32)
 # Of a pruned fold, whose words of splits, patterns and masks mean something else: which row blocks
 # are done (each n-th; for 1 - n, all others), and how many blocks of columns tiles have met; packed
 # columns, boxes of their blocks, boxes of groups of these; the numbers of rows and columns in the
-# order of both. Tiles that would meet more than the most blocks stop, and say that they met `MANY`.
-EACH, MET, MOST = SPLITS, PATTERN_BLOCKS, COLUMNS_PER_SPLIT
+# order of both; of sums, what a pair left out may be of what is there, a float64. Tiles that would
+# meet more than the most blocks stop, and say that they met `MANY`.
+EACH, MET, MOST, SHARE = SPLITS, PATTERN_BLOCKS, COLUMNS_PER_SPLIT, PAIRS_AT
 MANY = 1 << 40
 PACKED_COLUMNS, BOXES, GROUPS = PARTIALS, ACROSS, INTERVALS
 ORDER_OF_ROWS, ORDER_OF_COLUMNS = ANSWERS, SPARSE_ROW_BLOCKS

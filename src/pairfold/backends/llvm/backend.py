@@ -28,8 +28,8 @@ class Llvm:
         """A launcher of a kernel."""
         made = FusedLauncher if kernel.fused else Launcher
         if kernel.keep is not None:
-            made = PrunedMaskedLauncher if prunable(kernel) else MaskedLauncher
-        elif prunable(kernel):
+            made = PrunedMaskedLauncher if prunable(kernel, accumulation) else MaskedLauncher
+        elif prunable(kernel, accumulation):
             made = PrunedLauncher
         return made(kernel, dtype, accumulation)
 

@@ -69,9 +69,11 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
         for name in ("run", "combine"):
             context.link(own_driver(machine, name))
     elif plan.pruned:
-        from .pruning import PrunedTasks
-
-        PrunedTasks(context, Packing(context, (ROW, COLUMN))).write()
+        if kernel.only.rule.selects:
+            from .pruning import PrunedTasks as Tasks
+        else:
+            from .certified import CertifiedTasks as Tasks
+        Tasks(context, Packing(context, (ROW, COLUMN))).write()
         for name in ("run", "combine"):
             context.link(own_driver(machine, name))
     elif entry == "run":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from ...core.dtypes import DTYPES
 from ...core.library import Device
 from ...core.uninterrupted import beside
-from ...lower.boxes import Boxes, boxes_of
+from ...lower.boxes import Boxes, boxes_of, coordinates
 from ...lower.curve import Places, ordered, principal, sorted_in_blocks
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Accumulation, Partition, Plan, make_plan, partition
+from ...ops.reductions import Reduction
 from ...settings import Settings, thread_count
 from ..interface import Tally
 from ..memory import Stored, view_of, widened
@@ -33,6 +35,7 @@ from .abi import (
     ORDER_OF_COLUMNS,
     ORDER_OF_ROWS,
     PACKED_COLUMNS,
+    SHARE,
 )
 from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
 from .machine import machine
@@ -65,14 +68,21 @@ _FEW = 2**15
 _VECTORS = 2
 
 
-def prunable(kernel: Kernel) -> bool:
-    """Whether a kernel selects extreme values of one formula, over all pairs."""
+def prunable(kernel: Kernel, accumulation: Accumulation) -> bool:
+    """Whether some pairs may not matter: to extreme values, to sums that may have an error."""
     if kernel.fused or len(kernel.accumulators) != 1:
         return False
     if any(argument.stage == PAIR for argument in kernel.arguments):
         return False
     rule = kernel.only.rule
-    return rule.selects and rule.form != "max-shifted" and len(kernel.outputs) == 1
+    if rule.selects:
+        return rule.form != "max-shifted" and len(kernel.outputs) == 1
+    return accumulation.rtol > 0 and may_have_errors(rule)
+
+
+def may_have_errors(rule: Reduction) -> bool:
+    """Whether a reduction adds terms up, and gives nothing but their sum or what is made of it."""
+    return rule.max_shifted or (rule.additive and rule.linear)
 
 
 class PrunedCall(Call):
@@ -104,7 +114,8 @@ class PrunedLauncher(Launcher):
     calls = PrunedCall
 
     def __init__(self, kernel: Kernel, stored: str, accumulation: Accumulation) -> None:
-        super().__init__(kernel, stored, accumulation)
+        super().__init__(kernel, stored, dataclasses.replace(accumulation, rtol=0.0))
+        self.rtol = accumulation.rtol
         self._left_alone = 0
         self._patience = _PATIENCE
         self._last = ""
@@ -113,6 +124,11 @@ class PrunedLauncher(Launcher):
     def boxes(self) -> Boxes | None:
         """Bounds of the values of pairs, if there are any."""
         return boxes_of(self.kernel, self.dtype)
+
+    @cached_property
+    def placing(self) -> frozenset[int]:
+        """The positions of arguments that say where rows and columns are."""
+        return coordinates(self.kernel)
 
     def bind(
         self, rows: int, columns: int, batches: int, options: Settings, device: Device | None = None
@@ -204,17 +220,20 @@ class PrunedMaskedLauncher(PrunedLauncher, MaskedLauncher):
 
 
 class _Side(NamedTuple):
-    """Arguments of rows, or of columns: their places in a call, their numbers, where these lie."""
+    """Arguments of rows, or of columns: their places in a call, their numbers, where these lie.
+
+    `placing`: which of them say where points are.
+    """
 
     places: list[int]
     views: list[Stored]
+    placing: list[bool]
     memory: object
 
     def points(self) -> NDArray[np.floating]:
-        """All components."""
-        if len(self.views) == 1:
-            return _real(self.views[0])
-        return np.concatenate([_real(view) for view in self.views], axis=1)
+        """The components of points."""
+        views = [_real(view) for view, own in zip(self.views, self.placing, strict=True) if own]
+        return views[0] if len(views) == 1 else np.concatenate(views, axis=1)
 
     def copies(self, order: Places) -> list[Stored]:
         """The arguments in an order."""
@@ -269,6 +288,7 @@ class _Element:
         table[ORDER_OF_ROWS], table[ORDER_OF_COLUMNS] = (
             each.ctypes.data for each in (by_rows, by_columns)
         )
+        table[SHARE] = self._share()
         packed = np.empty(sizes.packed + _ALIGNED, np.uint8)
         table[PACKED_COLUMNS] = _aligned(packed)
         boxes = self._boxes(sizes.boxes)
@@ -368,11 +388,18 @@ class _Element:
         own = [
             (n, a) for n, a in enumerate(self.kernel.arguments, self.results) if a.stage == stage
         ]
+        placing = [a.position in self.launcher.placing for _, a in own]
         places = [n for n, _ in own]
         stored = self.launcher.stored
         memory = [(count, a.dim, self.addresses[n], self.strides[n][:2]) for n, a in own]
         views = [view_of(where, (n, dim), strides, stored) for n, dim, where, strides in memory]
-        return _Side(places, views, memory)
+        return _Side(places, views, placing, memory)
+
+    def _share(self) -> int:
+        """What a pair that is left out of a sum may be of what is there, as a word."""
+        share = self.launcher.rtol / self.columns
+        found = math.log(share) if self.kernel.logits and share else share
+        return int(np.float64(found).view(np.int64))
 
     def _table(self, bound: Bound) -> pool.Table:
         """The words of this element's call."""

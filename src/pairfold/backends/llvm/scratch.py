@@ -89,7 +89,7 @@ class PrunedSizes(NamedTuple):
         boxes = -(-blocks // width) * width
         groups = -(-boxes // width**2) * width
         packed = blocks * kernel.stages[COLUMN].size * plan.block * item
-        own = 8 * boxes + 8 * groups + item * max(boxes, groups)
+        own = 8 * boxes + 16 * groups + item * max(boxes, 2 * groups)
         return PrunedSizes(blocks, boxes, groups, packed, own)
 
 
