@@ -11,17 +11,25 @@ from ..ops.reductions import Reduction
 
 SCHEMES = ("auto", "block_sum", "direct_sum", "kahan_scheme")
 ACCUMULATORS = ("auto", "float16", "float32", "float64")
+METHODS = ("exact", "treecode")
 # What reductions take of it by name; and hints to other implementations, which change nothing here.
 OPTIONS = ("dtype_acc", "use_double_acc", "sum_scheme")
 HINTS = ("enable_chunks", "use_fast_math")
+# What sums take besides, where solvers have a `method` of their own.
+FAR = ("method", "rtol")
+DEFAULT_RTOL = 1e-5
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How sums are accumulated, as the user asked: dtype ("auto" or a name) and scheme."""
+    """How sums are accumulated, as the user asked: dtype ("auto" or a name) and scheme.
+
+    `rtol` is the relative error that a treecode is to have; None: all pairs are met.
+    """
 
     dtype: str = "auto"
     scheme: str = "auto"
+    rtol: float | None = None
 
     def for_dtype(self, dtype: str, reduction: Reduction) -> Accumulation:
         """The accumulation for data of a dtype.

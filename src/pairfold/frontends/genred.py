@@ -19,7 +19,7 @@ from ..core.node import Axis
 from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
-from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
+from .accuracy import ACCUMULATORS, DEFAULT_RTOL, METHODS, SCHEMES, Accuracy
 from .declarations import parse_aliases
 from .devices import ANY_DEVICE, AUTO, placed
 from .given import BAILED_OUT, completed
@@ -61,6 +61,11 @@ class Genred:
         use_double_acc: the same as `dtype_acc="float64"`.
         sum_scheme: "auto", "block_sum", "direct_sum" or "kahan_scheme" (compensated every eight
             terms).
+        method: "exact": every pair is met. "treecode": columns far from a row are met as few
+            proxies, for sums of K(x, y)*b, K being smooth away from x = y and x, y having at most
+            four coordinates; see the documentation of far fields.
+        rtol: the relative error of a treecode, 1e-5 by default. It is measured at some rows, whose
+            sums are computed exactly, and is no bound for the others.
 
     >>> import numpy as np
     >>> squared = Genred("SqDist(x,y)", ["x = Vi(2)", "y = Vj(2)"], axis=1)
@@ -72,6 +77,7 @@ class Genred:
     Raises:
         FormulaError: the formula or an alias cannot be read (DimError, UnknownNameError).
         OptionError: an option has a value that it cannot have.
+        UnsupportedError: a treecode of more than four coordinates.
     """
 
     library: str | None = None
@@ -93,12 +99,15 @@ class Genred:
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
         where: object = None,
+        method: str = "exact",
+        rtol: float | None = None,
     ) -> None:
         check_axis(axis)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
         checked_weight(row, formula2)
-        accuracy = checked_accuracy(row, dtype_acc, use_double_acc, sum_scheme)
+        sums = (dtype_acc, use_double_acc, sum_scheme)
+        accuracy = checked_accuracy(row, *sums, method, rtol, where is not None)
         aliases = listed_aliases(aliases)
         texts = [formula] if formula2 is None or not is_given(formula2) else [formula, formula2]
         if isinstance(where, str):
@@ -229,6 +238,8 @@ class Genred:
         names = ("aliases", "reduction_op", "axis", "opt_arg", "formula2", "where")
         options = {"formula": self._text, **{name: getattr(self, name) for name in names}}
         accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
+        if self.accuracy.rtol is not None:
+            accuracy |= {"method": "treecode", "rtol": self.accuracy.rtol}
         return _rebuild, (type(self), {**options, **accuracy})
 
 
@@ -398,8 +409,11 @@ def checked_accuracy(
     dtype_acc: str = "auto",
     use_double_acc: bool = False,
     sum_scheme: str = "auto",
+    method: str = "exact",
+    rtol: float | None = None,
+    masked: bool = False,
 ) -> Accuracy:
-    """How sums are accumulated.
+    """How sums are accumulated, and to which error; `masked`: whether pairs are left out.
 
     Raises:
         OptionError: an unknown value, or one that the reduction cannot have.
@@ -427,4 +441,34 @@ def checked_accuracy(
                 hint="dtype_acc='float64', which is the same as use_double_acc=True",
             )
         dtype_acc = "float64"
-    return Accuracy(dtype_acc, sum_scheme)
+    return Accuracy(dtype_acc, sum_scheme, _checked_rtol(row, method, rtol, masked))
+
+
+def _checked_rtol(row: Reduction, method: str, rtol: float | None, masked: bool) -> float | None:
+    """The relative error of a treecode; None where all pairs are met."""
+    check_option("method", method, METHODS)
+    if method == "exact":
+        if rtol is not None:
+            raise OptionError(
+                "rtol is the error of a treecode",
+                found=f"rtol={rtol!r}",
+                hint="method='treecode', or no rtol",
+            )
+        return None
+    if row.name != "Sum":
+        raise OptionError(
+            "a treecode is a sum", found=f"method='treecode' of {row.name}", hint="method='exact'"
+        )
+    if masked:
+        raise OptionError(
+            "a treecode is of all pairs",
+            found="method='treecode' and where=",
+            hint="method='exact'; where the formula is 0, pairs need no mask",
+        )
+    given = DEFAULT_RTOL if rtol is None else rtol
+    found = 0.0 if isinstance(given, bool) else attempted(float, given, 0.0)
+    if not 0 < found < 1:
+        raise OptionError(
+            "rtol is a number between 0 and 1", found=f"rtol={given!r}", hint="rtol=1e-5"
+        )
+    return found

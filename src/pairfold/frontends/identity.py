@@ -7,6 +7,7 @@ the same if and only if their texts are equal. It is read, never evaluated.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, cast
 
@@ -32,7 +33,7 @@ class _Written(TypedDict):
     kept: int
     asked: int
     length: int
-    accuracy: tuple[str | None, str | None]
+    accuracy: tuple[str | None, str | None] | tuple[str | None, str | None, float]
     masked: bool
 
 
@@ -60,7 +61,7 @@ def _identity(fold: FormulaReduction) -> str:
             "kept": fold.kept,
             "asked": fold.asked,
             "length": fold.length,
-            "accuracy": (fold.accuracy.dtype, fold.accuracy.scheme),
+            "accuracy": tuple(part for part in dataclasses.astuple(fold.accuracy) if part),
             "masked": fold.where is not None,
         }
     )
@@ -94,9 +95,12 @@ def _rebuilt(found: _Written) -> FormulaReduction:
     ]
     formula, *weight = graphs_of(found["formulas"], variables)
     where = weight.pop() if found["masked"] else None
-    row, length, (dtype, scheme) = row_of(found["reduction"]), found["length"], found["accuracy"]
+    row, length = row_of(found["reduction"]), found["length"]
+    dtype, scheme, *rtol = found["accuracy"]
     if dtype not in ACCUMULATORS or scheme not in SCHEMES:
         raise ValueError(f"accuracy {dtype}, {scheme}")
+    if len(rtol) > 1 or any(type(x) is not float or not 0 < x < 1 for x in rtol):
+        raise ValueError(f"rtol {rtol}")
     if type(length) is not int or length < 0 or bool(length) != row.top_k:
         raise ValueError(f"length {length} of {row.name}")
     if len(weight) > 1 or bool(weight) not in {"no": (False,), "must": (True,)}.get(
@@ -109,7 +113,7 @@ def _rebuilt(found: _Written) -> FormulaReduction:
         found["reduction"],
         Axis(found["kept"]),
         {int(position): name for position, name in found["names"].items()},
-        Accuracy(dtype, scheme),
+        Accuracy(dtype, scheme, *rtol),
         weight[0] if weight else None,
         length,
         Axis(found["asked"]),
