@@ -35,6 +35,8 @@ RATIO = 0.75
 # Rows whose sums are computed exactly, and how much smaller their error has to be than what is
 # asked: the other rows have their own.
 SAMPLES, MARGIN = 64, 0.5
+# An order is to leave less than this of the error of the one before: else none will be enough.
+FALLS = 0.7
 # The highest orders, by the number of coordinates: proxies of a box are not to be thousands.
 ORDERS = {1: 24, 2: 16, 3: 11, 4: 7}
 # Pairs that a plan has to save to pay: for being made, and for each row and column.
@@ -91,7 +93,8 @@ class _Making:
         self.dtype = arrays[roles.columns].dtype
         self.dim = arrays[roles.columns].shape[1]
         self.rows = halved(arrays[roles.rows], ROWS)
-        self.columns = halved(arrays[roles.columns], COLUMNS)
+        same = ROWS == COLUMNS and _same(arrays[roles.rows], arrays[roles.columns])
+        self.columns = self.rows if same else halved(arrays[roles.columns], COLUMNS)
         self.arrays = list(arrays)
         self.weights = arrays[roles.weights][self.columns.order]
         for n, v in enumerate(fold.variables):
@@ -110,6 +113,9 @@ class _Making:
         why = "no order of proxies is enough"
         before = np.inf
         for order in self._orders(rtol):
+            if not self._levels(order):
+                why = f"boxes have fewer points than proxies of order {order}"
+                break
             columns = self._met(order, self.sample).columns().sum() / len(self.sample)
             if columns >= most:
                 why = f"a row would meet {columns:.0f} of {count} columns"
@@ -119,7 +125,7 @@ class _Making:
             if error <= MARGIN * rtol:
                 return self._of(arrays, order, error)
             why = f"an error of {error:.1e} is left, of order {order}"
-            if not error < before:
+            if not error < FALLS * before:
                 break
             before = error
         return Planned(None, why)
@@ -141,18 +147,19 @@ class _Making:
 
     # -- proxies --------------------------------------------------------------------------------
 
-    def _first(self, order: int) -> int:
-        """The first level that may be far: the whole cloud and its halves are never."""
-        return min(2, len(self.columns.levels) - 1)
+    def _levels(self, order: int) -> range:
+        """The levels whose boxes may be far: not the whole cloud, nor where points are fewer."""
+        sizes = [int(np.diff(level.starts).max()) for level in self.columns.levels]
+        return range(1, sum(size > order**self.dim for size in sizes))
 
     def _with_proxies(self, order: int) -> list[NumpyArray]:
         """The arguments of the fold, proxies after the columns."""
-        first = self._first(order)
-        if self._moments is None or self._moments.order < order:
+        levels = self._levels(order)
+        known = self._moments
+        if known is None or known.order < order:
             most = min(ORDERS[self.dim], order + 2)
-            self._moments = moments(self.columns, self.weights, most, first)
-        levels = range(first, len(self.columns.levels))
-        made = [proxies(self._moments, level, order, self.dtype) for level in levels]
+            known = self._moments = moments(self.columns, self.weights, most, levels)
+        made = [proxies(known, level, order, self.dtype) for level in levels]
         found = list(self.arrays)
         positions = [self.columns.points, *(p.reshape(-1, self.dim) for p, _ in made)]
         weights = [self.weights, *(w.reshape(-1, w.shape[-1]) for _, w in made)]
@@ -176,8 +183,8 @@ class _Making:
         return self._meeting(level.low[boxes], level.high[boxes], order)
 
     def _meeting(self, low: NumpyArray, high: NumpyArray, order: int) -> Met:
-        first, size = self._first(order), order**self.dim
-        return met(low, high, self.columns.levels, RATIO, first, size)
+        far, size = self._levels(order), order**self.dim
+        return met(low, high, self.columns.levels, RATIO, far, size)
 
     def _ranges(self, blocks: Numbers, found: Met) -> Ranges:
         ends = np.searchsorted(found.boxes, np.arange(len(blocks)), side="right")
@@ -212,3 +219,9 @@ class _Making:
         with np.errstate(all="ignore"):
             relative = np.where(error == 0, 0.0, error / size)
         return float(relative.max(initial=0.0)) if np.isfinite(relative).all() else np.inf
+
+
+def _same(x: NumpyArray, y: NumpyArray) -> bool:
+    """Whether two arrays are the same memory, seen in the same way."""
+    kinds = (x.shape, x.strides, x.dtype) == (y.shape, y.strides, y.dtype)
+    return kinds and x.__array_interface__["data"] == y.__array_interface__["data"]

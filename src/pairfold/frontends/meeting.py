@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .halving import Floats, Level, Numbers
 
@@ -32,7 +33,7 @@ class Met:
 
 
 def met(
-    low: Floats, high: Floats, levels: Sequence[Level], ratio: float, first: int, size: int
+    low: Floats, high: Floats, levels: Sequence[Level], ratio: float, far: range, size: int
 ) -> Met:
     """What boxes of rows (B, D) meet, in the order of the boxes.
 
@@ -40,10 +41,9 @@ def met(
         low, high: the corners of the boxes of rows.
         levels: those of the tree of columns.
         ratio: how large boxes may be for their distance to be far.
-        first, size: proxies stand for boxes of this level and of the next ones, one level after the
-            other, `size` for each; boxes of as few points meet rows by their points.
+        far, size: proxies stand for boxes of these levels, one level after the other, `size` for
+            each; boxes of as few points meet rows by their points.
     """
-    centers, halves = (low + high) / 2, (high - low) / 2
     rows, nodes = np.arange(len(low)), np.zeros(len(low), np.int64)
     boxes: list[Numbers] = []
     starts: list[Numbers] = []
@@ -51,19 +51,14 @@ def met(
     place = int(levels[0].starts[-1])
     for number, level in enumerate(levels):
         last = number == len(levels) - 1
-        if number >= first:
-            radius = (level.halves**2).sum(1) / ratio**2
-            own = level.centers
-            square = np.zeros(len(rows))
-            for k in range(low.shape[1]):
-                gap = np.abs(own[nodes, k] - centers[rows, k]) - halves[rows, k]
-                square += np.square(np.maximum(gap, 0, out=gap), out=gap)
-            far = (square > radius[nodes]) & (np.diff(level.starts)[nodes] > size)
-            boxes.append(rows[far])
-            starts.append(place + nodes[far] * size)
+        if number in far:
+            isfar = _is_far(low, high, level, rows, nodes, ratio)
+            isfar &= np.diff(level.starts)[nodes] > size
+            boxes.append(rows[isfar])
+            starts.append(place + nodes[isfar] * size)
             stops.append(starts[-1] + size)
-            rows, nodes = rows[~far], nodes[~far]
-            place += len(own) * size
+            rows, nodes = rows[~isfar], nodes[~isfar]
+            place += len(level.low) * size
         if last:
             boxes.append(rows)
             starts.append(level.starts[nodes])
@@ -73,3 +68,16 @@ def met(
     found, start = np.concatenate(boxes), np.concatenate(starts)
     order = np.lexsort((start, found))
     return Met(found[order], np.stack([start, np.concatenate(stops)], 1)[order])
+
+
+def _is_far(
+    low: Floats, high: Floats, level: Level, rows: Numbers, nodes: Numbers, ratio: float
+) -> NDArray[np.bool_]:
+    """Whether boxes of columns are far from boxes of rows, pair by pair."""
+    centers, halves, own = (low + high) / 2, (high - low) / 2, level.centers
+    square = np.zeros(len(rows))
+    for k in range(low.shape[1]):
+        gap = np.abs(own[nodes, k] - centers[rows, k]) - halves[rows, k]
+        square += np.square(np.maximum(gap, 0, out=gap), out=gap)
+    radius = (level.halves**2).sum(1) / ratio**2
+    return square > radius[nodes]

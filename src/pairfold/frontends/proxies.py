@@ -15,7 +15,6 @@ degree serve all lower ones, and points of the grid may be where their dtype can
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,21 +55,21 @@ def polynomials(t: Floats, order: int) -> Floats:
 class Moments:
     """Moments of the boxes of some levels: each (B, p, ..., p, E), p as often as there are axes.
 
-    `first` is the number of the first of these levels in the tree.
+    `numbers` are those of these levels in the tree.
     """
 
     tree: Halved
-    first: int
+    numbers: range
     levels: tuple[Floats, ...]
     order: int
 
 
-def moments(tree: Halved, weights: NumpyArray, order: int, first: int = 0) -> Moments:
-    """Moments of all boxes from level `first` on; weights (N, E) in the order of the tree."""
-    found = [_of_points(tree, weights, order)]
-    for level in range(len(tree.levels) - 1, first, -1):
-        found.append(_of_halves(tree.levels[level - 1], tree.levels[level], found[-1], order))
-    return Moments(tree, first, tuple(reversed(found)), order)
+def moments(tree: Halved, weights: NumpyArray, order: int, numbers: range) -> Moments:
+    """Moments of all boxes of some levels; weights (N, E) in the order of the tree."""
+    found = [_of_points(tree, tree.levels[numbers[-1]], weights, order)]
+    for number in reversed(numbers[:-1]):
+        found.append(_of_halves(tree.levels[number], tree.levels[number + 1], found[-1], order))
+    return Moments(tree, numbers, tuple(reversed(found)), order)
 
 
 def _sides(level: Level) -> Floats:
@@ -78,9 +77,8 @@ def _sides(level: Level) -> Floats:
     return np.where(level.halves > 0, level.halves, 1.0)
 
 
-def _of_points(tree: Halved, weights: NumpyArray, order: int) -> Floats:
-    """Moments of the last level."""
-    level = tree.levels[-1]
+def _of_points(tree: Halved, level: Level, weights: NumpyArray, order: int) -> Floats:
+    """Moments of the boxes of a level from their points."""
     sizes = np.diff(level.starts)
     most, count, dim = int(sizes.max()), len(weights), tree.points.shape[1]
     width, centers, sides = weights.shape[1], level.centers, _sides(level)
@@ -143,7 +141,7 @@ def proxies(
     hardly a length is one point, with all of the weight.
     """
     level = found.tree.levels[number]
-    own = found.levels[number - found.first]
+    own = found.levels[number - found.numbers[0]]
     dim = own.ndim - 2
     own = own[(slice(None), *[slice(order)] * dim)]
     centers, sides = level.centers[..., None], _sides(level)[..., None]
@@ -175,8 +173,3 @@ def _single(flat: NDArray[np.bool_], order: int) -> NDArray[np.bool_]:
         first = ~flat[:, k, None] | (np.arange(order) == 0)
         found &= first.reshape(count, *[order if axis == k else 1 for axis in range(dim)])
     return found
-
-
-def size_of(order: int, dim: int) -> int:
-    """How many proxies a box has."""
-    return math.prod([order] * dim)
