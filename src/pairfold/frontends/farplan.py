@@ -102,7 +102,10 @@ class _Making:
                 self.arrays[n] = arrays[n][self.rows.order]
         count = len(self.rows.points)
         samples = min(SAMPLES, count)
-        self.sample = (2 * np.arange(samples) + 1) * count // (2 * samples)
+        # One row in each part, anywhere in its box: multiples of the golden ratio are spread so.
+        parts = np.arange(samples)
+        places = (parts + parts * 0.6180339887498949 % 1) / samples * count
+        self.sample = np.minimum(places.astype(np.int64), count - 1)
         self.exact = self._exact()
         self._moments: Moments | None = None
 
