@@ -503,6 +503,41 @@ FAULTS = [
         "given = (self.names, self.accuracy, weight, length, self.asked, None)",
         "masks",
     ),
+    Fault(
+        "moments of halves at the middle of the whole",
+        "frontends/proxies.py",
+        "scale[..., None] * grid + shift[..., None]",
+        "scale[..., None] * grid",
+        "farfield",
+    ),
+    Fault(
+        "far boxes measured from the far side of rows",
+        "frontends/meeting.py",
+        "np.abs(own[nodes, k] - centers[rows, k]) - halves[rows, k]",
+        "np.abs(own[nodes, k] - centers[rows, k]) + halves[rows, k]",
+        "farfield",
+    ),
+    Fault(
+        "rows of a treecode in the order of its tree",
+        "frontends/farfield.py",
+        "result[found.far.order] = rows",
+        "result[:] = rows",
+        "farfield",
+    ),
+    Fault(
+        "proxies of any error",
+        "frontends/farplan.py",
+        "if error <= MARGIN * rtol:",
+        "if error <= 1:",
+        "farfield",
+    ),
+    Fault(
+        "gradients of treecodes with the wrong positions",
+        "frontends/farfield.py",
+        "if kept == self.kept else (columns, rows)",
+        "if kept == self.kept else (rows, columns)",
+        "farfield",
+    ),
 ]
 
 

@@ -81,6 +81,8 @@ def test_what_differs_has_another_text():
         {"reduction_op": "KMin", "opt_arg": 3},
         {"dtype_acc": "float64"},
         {"sum_scheme": "kahan_scheme"},
+        {"rtol": 1e-3},
+        {"rtol": 1e-4},
         {"formula": "Sum(x-y)", "reduction_op": "LogSumExp", "formula2": "x"},
         {"formula": "Sum(x-y)", "reduction_op": "LogSumExp", "formula2": "y"},
     ]

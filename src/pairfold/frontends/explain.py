@@ -23,9 +23,11 @@ from ..lower.pattern import Pattern
 from ..ops.states import as_asked
 from ..settings import current
 from .devices import BACKENDS
+from .farfield import FarReduction
+from .farplan import Planned
 from .given import checked
 from .passes import Joint
-from .ranges import checked_ranges
+from .ranges import Ranges, checked_ranges
 from .reduction import FormulaReduction
 
 _LARGE = 100_000
@@ -72,7 +74,8 @@ def explain_fold(
         )
     options, device, pattern, blocks, found = current(), None, None, None, ""
     truths = frozenset[int]()
-    sizes = Sizes(_LARGE, _LARGE, ())
+    library, sizes = NUMPY, Sizes(_LARGE, _LARGE, ())
+    given: Sequence[Array] = ()
     if arrays:
         given, (library, sizes, dtype) = checked(fold, arrays, None)
         device = library.device(given[0])
@@ -80,10 +83,63 @@ def explain_fold(
         pattern = None if pairs is None else fold.pattern(pairs, sizes)
         if pairs is None and device is None:
             blocks, found = _blocks(fold, library, given)
+    if isinstance(fold, FarReduction):
+        return _explain_far(fold, given, library, dtype, text, backend, pairs)
     subject = _subject(fold, sizes, device, pattern, text)
     subject = replace(subject, blocks=blocks, searched=found)
     runs = asked(options, device, backend)
     return runs.explain(subject, fold.launcher(dtype, options, runs, truths), options)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ExplainedFar(Explained):
+    """How a treecode is computed; print it, or read its fields.
+
+    `exact` explains the fold that it is computed by: over the columns that are left to be met, or
+    over all pairs. `plan` says the order of the proxies, the columns that a row meets, and the
+    error that was measured; None without arrays, on which they depend.
+    """
+
+    exact: Explained
+    plan: Planned | None
+    rtol: float
+
+    def _section(self) -> list[str]:
+        """The plan, and the fold."""
+        asked = f"treecode   rtol {self.rtol:g}"
+        plan, columns = self.plan, self.subject.columns
+        if plan is None:
+            lines = [f"{asked}, planned for the arrays of a call"]
+        elif plan.far is None:
+            lines = [f"{asked}, all pairs are met: {plan.why}"]
+        else:
+            share = 100 * plan.columns / columns
+            lines = [
+                f"{asked}, polynomials of order {plan.order} in each coordinate",
+                f"columns    {plan.columns:.0f} met by a row, {share:.3g} % of {columns}",
+                f"error      {plan.error:.1e}, measured at some rows, which bounds no other",
+            ]
+        return [*lines, *self.exact._section()]
+
+
+def _explain_far(
+    fold: FarReduction,
+    arrays: Sequence[Array],
+    library: ArrayLibrary,
+    dtype: str,
+    text: str | None,
+    backend: str,
+    ranges: Ranges | None,
+) -> ExplainedFar:
+    plan = fold.planned(library, arrays, ranges) if arrays else None
+    given, pairs = arrays, None
+    if plan is not None and plan.far is not None:
+        given, pairs = plan.far.arrays, plan.far.ranges
+    exact = explain_fold(fold.exact, given, dtype, text, backend, pairs)
+    sizes = fold.check(arrays, library.name)[1] if arrays else Sizes(_LARGE, _LARGE, ())
+    assert fold.accuracy.rtol is not None
+    subject = _subject(fold, sizes, None, None, text)
+    return ExplainedFar(subject, exact, plan, fold.accuracy.rtol)
 
 
 def _subject(
@@ -127,7 +183,7 @@ def _blocks(
     binding = fold.binding(library, arrays)
     if not binding.rows or not binding.columns or not binding.count:
         return None, ""
-    if fold.where is None and not fold.row.selects:
+    if fold.where is None and not fold.row.selects and fold.accuracy.rtol is None:
         return None, ""
     results = fold.empty(library, arrays, binding)
     call, alive = fold.call(library, arrays, results, binding)

@@ -317,7 +317,7 @@ def fused_pass(
 
     Not every backend has such passes.
     """
-    if len(positions) < 2 or current().fused == "separate":
+    if len(positions) < 2 or fold.far or current().fused == "separate":
         return None
     found = fold.derived(("fused", *positions), lambda: _in_lanes(fold, positions, None))
     binding = found.fusing(library, arrays)

@@ -19,7 +19,7 @@ from ..core.node import Axis
 from ..errors import FormulaError, OptionError, attempted, check_option, closest
 from ..ops.reductions import ALIASES, REDUCTIONS, Reduction
 from ..settings import current
-from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
+from .accuracy import ACCUMULATORS, DEFAULT_RTOL, METHODS, SCHEMES, Accuracy, may_leave_out
 from .declarations import parse_aliases
 from .devices import ANY_DEVICE, AUTO, placed
 from .given import BAILED_OUT, completed
@@ -61,6 +61,14 @@ class Genred:
         use_double_acc: the same as `dtype_acc="float64"`.
         sum_scheme: "auto", "block_sum", "direct_sum" or "kahan_scheme" (compensated every eight
             terms).
+        method: "exact": every pair is met, or all that matter to `rtol`. "treecode": columns far
+            from a row are met as few proxies, for sums of K(x, y)*b, K being smooth away from x = y
+            and x, y having at most four coordinates; see the documentation of far fields.
+        rtol: of Sum, Mean, LogSumExp and SumSoftMaxWeight, the most that pairs may be which are
+            left out: all of them together are less than this part of the row's sum of terms (of
+            exponentials). That is proved, not measured; terms must have one sign, else all pairs
+            are met. Of a treecode, the relative error, 1e-5 by default. It is measured at some
+            rows, whose sums are computed exactly, and is no bound for the others.
 
     >>> import numpy as np
     >>> squared = Genred("SqDist(x,y)", ["x = Vi(2)", "y = Vj(2)"], axis=1)
@@ -72,6 +80,7 @@ class Genred:
     Raises:
         FormulaError: the formula or an alias cannot be read (DimError, UnknownNameError).
         OptionError: an option has a value that it cannot have.
+        UnsupportedError: a treecode of more than four coordinates.
     """
 
     library: str | None = None
@@ -93,12 +102,15 @@ class Genred:
         use_double_acc: bool = False,
         sum_scheme: str = "auto",
         where: object = None,
+        method: str = "exact",
+        rtol: float | None = None,
     ) -> None:
         check_axis(axis)
         name, row = checked_reduction(reduction_op)
         length = checked_length(row, opt_arg)
         checked_weight(row, formula2)
-        accuracy = checked_accuracy(row, dtype_acc, use_double_acc, sum_scheme)
+        sums = (dtype_acc, use_double_acc, sum_scheme)
+        accuracy = checked_accuracy(row, *sums, method, rtol, where is not None)
         aliases = listed_aliases(aliases)
         texts = [formula] if formula2 is None or not is_given(formula2) else [formula, formula2]
         if isinstance(where, str):
@@ -228,7 +240,9 @@ class Genred:
     def __reduce__(self) -> tuple[object, ...]:
         names = ("aliases", "reduction_op", "axis", "opt_arg", "formula2", "where")
         options = {"formula": self._text, **{name: getattr(self, name) for name in names}}
+        accuracy: dict[str, object]
         accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
+        accuracy |= {"method": self.accuracy.method, "rtol": self.accuracy.rtol}
         return _rebuild, (type(self), {**options, **accuracy})
 
 
@@ -398,8 +412,11 @@ def checked_accuracy(
     dtype_acc: str = "auto",
     use_double_acc: bool = False,
     sum_scheme: str = "auto",
+    method: str = "exact",
+    rtol: float | None = None,
+    masked: bool = False,
 ) -> Accuracy:
-    """How sums are accumulated.
+    """How sums are accumulated, and to which error; `masked`: whether pairs are left out.
 
     Raises:
         OptionError: an unknown value, or one that the reduction cannot have.
@@ -427,4 +444,38 @@ def checked_accuracy(
                 hint="dtype_acc='float64', which is the same as use_double_acc=True",
             )
         dtype_acc = "float64"
-    return Accuracy(dtype_acc, sum_scheme)
+    return Accuracy(dtype_acc, sum_scheme, _checked_rtol(row, method, rtol, masked), method)
+
+
+def _checked_rtol(row: Reduction, method: str, rtol: float | None, masked: bool) -> float | None:
+    """The relative error that sums may have; None where all pairs are met."""
+    check_option("method", method, METHODS)
+    if method == "exact":
+        if rtol is not None and not may_leave_out(row):
+            raise OptionError(
+                "rtol is an error of sums",
+                found=f"rtol={rtol!r} of {row.name}",
+                hint="Sum, Mean, LogSumExp, SumSoftMaxWeight, or no rtol",
+            )
+        return None if rtol is None else _part(rtol)
+    if row.name != "Sum":
+        raise OptionError(
+            "a treecode is a sum", found=f"method='treecode' of {row.name}", hint="method='exact'"
+        )
+    if masked:
+        raise OptionError(
+            "a treecode is of all pairs",
+            found="method='treecode' and where=",
+            hint="method='exact'; where the formula is 0, pairs need no mask",
+        )
+    return _part(DEFAULT_RTOL if rtol is None else rtol)
+
+
+def _part(given: float) -> float:
+    """A number between 0 and 1."""
+    found = 0.0 if isinstance(given, bool) else attempted(float, given, 0.0)
+    if not 0 < found < 1:
+        raise OptionError(
+            "rtol is a number between 0 and 1", found=f"rtol={given!r}", hint="rtol=1e-5"
+        )
+    return found

@@ -15,7 +15,7 @@ from ..errors import FormulaError, PairfoldError
 from ..ops.states import row_of
 from ..ops.steps import Steps, graphs_of, read, steps_of, written
 from ..ops.table import variable
-from .accuracy import ACCUMULATORS, SCHEMES, Accuracy
+from .accuracy import ACCUMULATORS, METHODS, SCHEMES, Accuracy
 from .reduction import FormulaReduction
 
 _VERSION = 2
@@ -32,7 +32,7 @@ class _Written(TypedDict):
     kept: int
     asked: int
     length: int
-    accuracy: tuple[str | None, str | None]
+    accuracy: tuple[str, str] | tuple[str, str, float, str]
     masked: bool
 
 
@@ -60,10 +60,16 @@ def _identity(fold: FormulaReduction) -> str:
             "kept": fold.kept,
             "asked": fold.asked,
             "length": fold.length,
-            "accuracy": (fold.accuracy.dtype, fold.accuracy.scheme),
+            "accuracy": _of_accuracy(fold.accuracy),
             "masked": fold.where is not None,
         }
     )
+
+
+def _of_accuracy(accuracy: Accuracy) -> tuple[str, str] | tuple[str, str, float, str]:
+    """How sums are accumulated, and their error where they may have one."""
+    plain = accuracy.dtype, accuracy.scheme
+    return plain if accuracy.rtol is None else (*plain, accuracy.rtol, accuracy.method)
 
 
 def rebuilt(text: str) -> FormulaReduction:
@@ -94,9 +100,12 @@ def _rebuilt(found: _Written) -> FormulaReduction:
     ]
     formula, *weight = graphs_of(found["formulas"], variables)
     where = weight.pop() if found["masked"] else None
-    row, length, (dtype, scheme) = row_of(found["reduction"]), found["length"], found["accuracy"]
-    if dtype not in ACCUMULATORS or scheme not in SCHEMES:
-        raise ValueError(f"accuracy {dtype}, {scheme}")
+    row, length = row_of(found["reduction"]), found["length"]
+    dtype, scheme, rtol, method = (*found["accuracy"], None, "exact")[:4]
+    if dtype not in ACCUMULATORS or scheme not in SCHEMES or method not in METHODS:
+        raise ValueError(f"accuracy {dtype}, {scheme}, {method}")
+    if (rtol is not None or method == "treecode") and not (type(rtol) is float and 0 < rtol < 1):
+        raise ValueError(f"rtol {rtol}")
     if type(length) is not int or length < 0 or bool(length) != row.top_k:
         raise ValueError(f"length {length} of {row.name}")
     if len(weight) > 1 or bool(weight) not in {"no": (False,), "must": (True,)}.get(
@@ -109,7 +118,7 @@ def _rebuilt(found: _Written) -> FormulaReduction:
         found["reduction"],
         Axis(found["kept"]),
         {int(position): name for position, name in found["names"].items()},
-        Accuracy(dtype, scheme),
+        Accuracy(dtype, scheme, rtol, method),
         weight[0] if weight else None,
         length,
         Axis(found["asked"]),

@@ -84,6 +84,12 @@ def call(
             found='backend="GPU"',
             hint='backend="CPU"',
         )
+    if fold.far:
+        raise UnsupportedError(
+            "treecodes of JAX arrays are not made: their plan depends on values",
+            found="method='treecode'",
+            hint="method='exact'",
+        )
     _, sizes, _ = fold.check(arrays, library.name)
     pairs = None if ranges is None else checked_ranges(ranges)
     for part in fold.apart:

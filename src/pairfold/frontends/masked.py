@@ -40,6 +40,8 @@ def masked_reduction(reduce: Genred, args: Sequence[object], **options: object) 
         return LazyTensor._of_leaves(substitute(formula, moved), leaves)
 
     accuracy = fold.accuracy
+    if accuracy.rtol is not None:
+        options = {**options, "rtol": accuracy.rtol}
     return of(fold.formula).reduction(
         reduce.reduction_op,
         None if fold.weight is None else of(fold.weight),

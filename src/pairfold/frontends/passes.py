@@ -28,7 +28,8 @@ from .ranges import Ranges
 from .reduction import FormulaReduction
 
 _PLANS = Limit("passes of several reductions", 1024)
-_APART, _SIZES, _MASK, _ACCURACY, _AXES, _LONG, _COPIED = (
+_FAR, _APART, _SIZES, _MASK, _ACCURACY, _AXES, _LONG, _COPIED = (
+    "its far columns are met as proxies",
     "each component of its exponents has a maximum of its own",
     "its index or batch axes have other sizes",
     "its mask leaves other pairs",
@@ -113,7 +114,7 @@ class Joint(Several):
             own = [shapes[position] for position in alone.positions]
             other = check_shapes(alone.fold.variables, own, alone.fold.names) != sizes
             masked = self.folds[number].where is not self.folds[0].where
-            if other or masked or alone.fold.by_component:
+            if other or masked or alone.fold.by_component or alone.fold.far:
                 found.add(number)
         return frozenset(found)
 
@@ -147,7 +148,8 @@ class Joint(Several):
         for number in sorted(others):
             alone = self.alone[number]
             masked = self.folds[number].where is not self.folds[0].where
-            why = _APART if alone.fold.by_component else _MASK if masked else _SIZES
+            own = alone.fold
+            why = _FAR if own.far else _APART if own.by_component else _MASK if masked else _SIZES
             found.append(Pass((number,), alone.fold, why if found else "", alone.positions))
         return tuple(found)
 

@@ -14,7 +14,7 @@ from ..core.library import Array
 from ..core.node import Axis
 from ..errors import ArrayTypeError, AxisError, OptionError, ShapeError, brief, unexpected
 from ..ops.reductions import REDUCTIONS
-from .accuracy import HINTS, OPTIONS
+from .accuracy import FAR, HINTS, OPTIONS
 from .genred import (
     CALL_OPTIONS,
     call_fold,
@@ -105,8 +105,8 @@ class Reducing(Tabled):
                 of SciPy or torch means its entries that are not 0, whatever their values, and is
                 never made dense; `(matrix, mask)` those where a mask holds. `keepdim=True` keeps
                 the reduced axis, with size 1: results are (..., M, 1, D) or (..., 1, N, D), what a
-                LazyTensor is made of; `dtype_acc`, `use_double_acc`, `sum_scheme` as for `Genred`;
-                `backend`, `device_id`, `ranges`, `out` as for its call.
+                LazyTensor is made of; `dtype_acc`, `use_double_acc`, `sum_scheme`, `method` and
+                `rtol` as for `Genred`; `backend`, `device_id`, `ranges`, `out` as for its call.
 
         Returns:
             An array (..., M, D) or (..., N, D), or two; without call, for symbols, and for
@@ -119,7 +119,7 @@ class Reducing(Tabled):
         if isinstance(axis, (tuple, list)):
             return self._over_several(reduction_op, axis, other=other, call=call, **options)
         kept = self._kept(axis)
-        accuracy, rest = _separated(_keepdim(options))
+        accuracy, rest = _separated(_keepdim(options), (*OPTIONS, *FAR))
         if has_entries(options.get("where")):
             return over_entries(self, reduction_op, other, opt_arg, kept, call, options)
         mask = checked_mask(rest.pop("where", None))
@@ -134,7 +134,7 @@ class Reducing(Tabled):
             name,
             kept,
             length,
-            checked_accuracy(row, **accuracy),
+            checked_accuracy(row, **accuracy, masked=mask is not None),
             rest,  # pyright: ignore (checked)
             None if mask is None else mask.node,
         )
@@ -668,10 +668,12 @@ def _real_weight(other: object) -> Tensor:
     return other
 
 
-def _separated(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of accuracy, and those of a call; hints are neither."""
-    accuracy = {name: value for name, value in options.items() if name in OPTIONS}
-    rest = {name: value for name, value in options.items() if name not in (*OPTIONS, *HINTS)}
+def _separated(
+    options: Mapping[str, Any], names: Sequence[str] = OPTIONS
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of accuracy, which have these names, and those of a call; hints are neither."""
+    accuracy = {name: value for name, value in options.items() if name in names}
+    rest = {name: value for name, value in options.items() if name not in (*names, *HINTS)}
     return accuracy, rest
 
 

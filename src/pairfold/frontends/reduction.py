@@ -122,12 +122,19 @@ class FormulaReduction:
     fused = False
     # Reductions that results are those of, one for each component: see Componentwise.
     by_component: tuple[FormulaReduction, ...] = ()
+    # Whether far columns are met as proxies, by other folds: see FarReduction.
+    far = False
 
     if not TYPE_CHECKING:
 
         def __new__(cls, formula: Node, *args: object, **named: object) -> FormulaReduction:
-            """Of vectors of exponents with weights, a `Componentwise` one."""
+            """Of vectors of exponents with weights, a `Componentwise` one; of treecodes, theirs."""
             weight = named.get("weight", args[5] if len(args) > 5 else None)
+            accuracy = named.get("accuracy", args[4] if len(args) > 4 else None)
+            if cls is FormulaReduction and isinstance(accuracy, Accuracy) and accuracy.far:
+                from .farfield import FarReduction
+
+                return object.__new__(FarReduction)
             if cls is FormulaReduction and weight is not None and formula.dim > 1:
                 from .componentwise import Componentwise as cls
             return object.__new__(cls)

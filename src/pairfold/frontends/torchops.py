@@ -27,7 +27,7 @@ from ..backends.chosen import TRITON
 from ..core.cache import Cache, Limit
 from ..core.library import Array, Results
 from ..core.node import Axis
-from ..errors import ArrayTypeError, DTypeError, PairfoldError, ShapeError
+from ..errors import ArrayTypeError, DTypeError, PairfoldError, ShapeError, UnsupportedError
 from .derivatives import batched, differentiable, gradients, tangents
 from .devices import OnGpu, device_for_programs
 from .filling import fill
@@ -111,6 +111,12 @@ class Named(NamedTuple):
 
 def _key(fold: FormulaReduction, library: ArrayLibrary) -> str:
     """The text of a reduction, after the GPU that host tensors are copied to, if any."""
+    if fold.far:
+        raise UnsupportedError(
+            "graphs of torch contain no treecodes: their plan depends on values",
+            found="method='treecode'",
+            hint="method='exact', or a call outside of the graph",
+        )
     text = identity(fold)
     if isinstance(library, OnGpu):
         number = library.target.index

@@ -40,7 +40,7 @@ def call_traced(
     """What `call_fold` gives, as torch.compile sees it; NotImplemented for other than tensors, and
     for tracers that it was not tried with.
     """
-    if not follows_operators():
+    if not follows_operators() or fold.far:
         return NotImplemented
     given, like = list(args), None
     for x in given:

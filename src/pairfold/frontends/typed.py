@@ -143,6 +143,8 @@ class ReductionOptions(ReducedOptions, AccuracyOptions, total=False):
 
     keepdims: bool | None
     where: object
+    method: str
+    rtol: float
 
 
 class MethodOptions(ReductionOptions, total=False):

@@ -19,7 +19,6 @@ from ...lower.boxes import Boxes, boxes_of, coordinates
 from ...lower.curve import Places, ordered, principal, sorted_in_blocks
 from ...lower.kernel import COLUMN, PAIR, ROW, Kernel
 from ...lower.schedule import Accumulation, Partition, Plan, make_plan, partition
-from ...ops.reductions import Reduction
 from ...settings import Settings, thread_count
 from ..interface import Tally
 from ..memory import Stored, view_of, widened
@@ -77,12 +76,7 @@ def prunable(kernel: Kernel, accumulation: Accumulation) -> bool:
     rule = kernel.only.rule
     if rule.selects:
         return rule.form != "max-shifted" and len(kernel.outputs) == 1
-    return accumulation.rtol > 0 and may_have_errors(rule)
-
-
-def may_have_errors(rule: Reduction) -> bool:
-    """Whether a reduction adds terms up, and gives nothing but their sum or what is made of it."""
-    return rule.max_shifted or (rule.additive and rule.linear)
+    return accumulation.rtol > 0
 
 
 class PrunedCall(Call):
