@@ -27,6 +27,7 @@ class Subject:
     `formula` is what was written, `simplified` the same after expansions and rules; `names` are
     those of the arguments. `pattern` are the pairs, None being all; `where` is the mask, `blocks`
     are how many of its blocks are skipped, tested, and met whole, None where nothing is known.
+    `separable` says whether pairs are needed at all, "" of what is no sum.
     """
 
     formula: str
@@ -43,6 +44,7 @@ class Subject:
     device: Device | None
     where: str = ""
     blocks: tuple[int, int, int] | None = None
+    separable: str = ""
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -81,6 +83,11 @@ class Explained:
     def dim(self) -> int:
         """The dimension of the formula."""
         return self.subject.dim
+
+    @property
+    def separable(self) -> str:
+        """Whether a sum is one of products, and computed without pairs; "" of what is no sum."""
+        return self.subject.separable
 
     @property
     def nodes(self) -> int:
@@ -149,6 +156,7 @@ class Explained:
             f"by rules   {self.simplified}",
             f"reduction  {self.reduction}, dimension {self.dim}{self._counted}",
             *self._mask(),
+            *([f"separable  {self.subject.separable}"] if self.subject.separable else []),
             *self._section(),
         ]
         return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Protocol, TypedDict
 from ..arrays.checks import Sizes, truths_of
 from ..arrays.library import SUPPORTED, ArrayLibrary
 from ..arrays.numpy import stand_in
-from ..arrays.registry import NUMPY
+from ..arrays.registry import JAX, NUMPY
 from ..backends.chosen import TRITON, asked
 from ..backends.interface import MaskedCall
 from ..backends.shown import Explained, Subject
@@ -27,6 +27,7 @@ from .given import checked
 from .passes import Joint
 from .ranges import checked_ranges
 from .reduction import FormulaReduction
+from .separated import Work, told
 
 _LARGE = 100_000
 
@@ -70,7 +71,7 @@ def explain_fold(
         raise ArgumentError(
             "ranges are explained for the arrays that they cut", hint="explain(x, y, ranges=...)"
         )
-    options, device, pattern, blocks = current(), None, None, None
+    library, options, device, pattern, blocks = NUMPY, current(), None, None, None
     truths = frozenset[int]()
     sizes = Sizes(_LARGE, _LARGE, ())
     if arrays:
@@ -80,9 +81,18 @@ def explain_fold(
         pattern = None if pairs is None else fold.pattern(pairs, sizes)
         if pairs is None and device is None:
             blocks = _blocks(fold, library, given)
-    subject = replace(_subject(fold, sizes, device, pattern, text), blocks=blocks)
     runs = asked(options, device, backend)
-    return runs.explain(subject, fold.launcher(dtype, options, runs, truths), options)
+    launcher = fold.launcher(dtype, options, runs, truths)
+    subject = _subject(fold, sizes, device, pattern, text)
+    size = (subject.rows, subject.columns, subject.batches)
+    why = "only some pairs count" if pairs is not None else ""
+    if arrays and library is JAX:
+        why = "programs of JAX go over pairs"
+    if device is None and runs is TRITON:
+        why = "arrays are copied to a GPU"
+    work = Work(*size, dtype, device, launcher.kernel, why)
+    subject = replace(subject, blocks=blocks, separable=told(fold, work, options))
+    return runs.explain(subject, launcher, options)
 
 
 def _subject(
