@@ -158,7 +158,7 @@ def count(case: Case, size: tuple[int, int], made: Sequence[_Module]) -> list[Bl
     from pairfold import settings
 
     work = GenredPeer("pairfold").prepare(case, case.arrays(0, *size))
-    with settings(threads=1):
+    with settings(threads=1, separable="never"):
         work()
         for module in made:
             ctypes.memset(module.counters, 0, ctypes.sizeof(module.counters))

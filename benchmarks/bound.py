@@ -171,7 +171,7 @@ def bound(
 
     host = machine()
     work = GenredPeer("pairfold").prepare(case, case.arrays(0, *size))
-    with settings(threads=1):
+    with settings(threads=1, separable="never"):
         work()
         seconds, hertz = _timed(work, clock)
     width = host.vector_bytes // np.dtype(case.dtype).itemsize

@@ -100,6 +100,13 @@ class Settings:
         "that may hide NaN, infinities or overflow.",
         valid=("exact", "rounding", "all"),
     )
+    separable: str = _option(
+        "auto",
+        "Sums that are short sums of products of rows and columns: computed without pairs, which "
+        "changes rounding only, where that is cheaper (auto), or always, unless `rules` is exact "
+        "or digits would be lost; or never.",
+        valid=("auto", "always", "never"),
+    )
     fused: str = _option(
         "auto",
         "Gradients to several arguments: in one pass over the pairs where it can be, or separate.",

@@ -28,6 +28,7 @@ class Subject:
     those of the arguments. `pattern` are the pairs, None being all; `where` is the mask, `blocks`
     are how many of its blocks are skipped, tested, and met whole, None where nothing is known.
     `searched`: how many blocks a search for extrema met, and of how many; or why it met all.
+    `separable` says whether pairs are needed at all, "" of what is no sum.
     """
 
     formula: str
@@ -45,6 +46,7 @@ class Subject:
     where: str = ""
     blocks: tuple[int, int, int] | None = None
     searched: tuple[int, int] | str = ""
+    separable: str = ""
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -83,6 +85,11 @@ class Explained:
     def dim(self) -> int:
         """The dimension of the formula."""
         return self.subject.dim
+
+    @property
+    def separable(self) -> str:
+        """Whether a sum is one of products, and computed without pairs; "" of what is no sum."""
+        return self.subject.separable
 
     @property
     def nodes(self) -> int:
@@ -162,6 +169,7 @@ class Explained:
             f"reduction  {self.reduction}, dimension {self.dim}{self._counted}",
             *self._mask(),
             *self._searched(),
+            *([f"separable  {self.subject.separable}"] if self.subject.separable else []),
             *self._section(),
         ]
         return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Protocol, TypedDict
 from ..arrays.checks import Sizes, truths_of
 from ..arrays.library import SUPPORTED, ArrayLibrary
 from ..arrays.numpy import stand_in
-from ..arrays.registry import NUMPY
+from ..arrays.registry import JAX, NUMPY
 from ..backends.chosen import TRITON, asked
 from ..backends.interface import MaskedCall, SearchingCall
 from ..backends.shown import Explained, Subject
@@ -29,6 +29,7 @@ from .given import checked
 from .passes import Joint
 from .ranges import Ranges, checked_ranges
 from .reduction import FormulaReduction
+from .separated import Work, told
 
 _LARGE = 100_000
 
@@ -85,10 +86,19 @@ def explain_fold(
             blocks, found = _blocks(fold, library, given)
     if isinstance(fold, FarReduction):
         return _explain_far(fold, given, library, dtype, text, backend, pairs)
-    subject = _subject(fold, sizes, device, pattern, text)
-    subject = replace(subject, blocks=blocks, searched=found)
     runs = asked(options, device, backend)
-    return runs.explain(subject, fold.launcher(dtype, options, runs, truths), options)
+    launcher = fold.launcher(dtype, options, runs, truths)
+    subject = _subject(fold, sizes, device, pattern, text)
+    size = (subject.rows, subject.columns, subject.batches)
+    why = "only some pairs count" if pairs is not None else ""
+    if arrays and library is JAX:
+        why = "programs of JAX go over pairs"
+    if device is None and runs is TRITON:
+        why = "arrays are copied to a GPU"
+    work = Work(*size, dtype, device, launcher.kernel, why)
+    told_of = told(fold, work, options)
+    subject = replace(subject, blocks=blocks, searched=found, separable=told_of)
+    return runs.explain(subject, launcher, options)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

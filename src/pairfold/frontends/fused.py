@@ -27,6 +27,7 @@ from ..ops.reductions import MAXIMUM
 from ..settings import current
 from .ranges import Ranges
 from .reduction import Binding, FormulaReduction
+from .separated import may_pay
 
 # Where lanes would hold fewer rows, they hold the other index if it has more.
 SHORT = 128
@@ -322,6 +323,10 @@ def fused_pass(
     found = fold.derived(("fused", *positions), lambda: _in_lanes(fold, positions, None))
     binding = found.fusing(library, arrays)
     if binding is None:
+        return None
+    if may_pay(binding, current()) and all(
+        each.binding(library, arrays).separated is not None for each in found.folds
+    ):
         return None
     if binding.rows < SHORT and binding.rows < binding.columns:
         kept = Axis.I if found.kept == Axis.J else Axis.J

@@ -34,7 +34,7 @@ from ..backends.interface import Backend, Call, Launcher, Strides
 from ..calculus.derive import pull_back, push_forward
 from ..core.cache import Cache, Limit
 from ..core.dtypes import RESULTS
-from ..core.library import Array, Device, NumpyArray, Results
+from ..core.library import Array, NumpyArray, Results
 from ..core.node import Axis, Node, topological
 from ..errors import (
     DerivativeError,
@@ -53,9 +53,11 @@ from ..ops.vectors import zero
 from ..settings import Settings, current, settings
 from .accuracy import Accuracy
 from .against import compare
+from .binding import Binding
 from .filling import fill
 from .foldable import check_formulas
 from .ranges import Ranges
+from .separated import separated
 
 T = TypeVar("T")
 
@@ -66,46 +68,6 @@ _KERNEL_BYTES = 64 * 2**20
 _launchers: Cache[Launcher] = Cache(Limit("kernels", 512, _KERNEL_BYTES))
 _BINDINGS = Limit("bindings", 512, _KERNEL_BYTES)
 _DERIVED = Limit("derived reductions", 4096)
-
-
-class Binding:
-    """What a fold knows about arrays of given shapes, strides and dtypes."""
-
-    __slots__ = (
-        "bound",
-        "calls",
-        "checked",
-        "columns",
-        "count",
-        "device",
-        "dtype",
-        "launcher",
-        "needs",
-        "options",
-        "out_shapes",
-        "positions",
-        "ready",
-        "rows",
-        "sizes",
-    )
-
-    launcher: Launcher
-    bound: object
-    calls: dict[Hashable, Call]
-    device: Device | None
-    options: Settings
-    checked: bool
-    sizes: Sizes
-    rows: int
-    columns: int
-    count: int
-    dtype: str
-    out_shapes: tuple[tuple[int, ...], ...]
-    positions: tuple[tuple[int, Axis], ...]
-    # Whether memory holds the values of all arguments as they are; what they need of it, after
-    # the results: see `torch_gate.addresses`.
-    ready: bool
-    needs: tuple[Need | None, ...]
 
 
 class FormulaReduction:
@@ -450,7 +412,8 @@ class FormulaReduction:
         binding = self.binding(library, arrays)
         if self.simple:
             self._check_out(library, out, binding, arrays[0])
-        if library.elsewhere is not None or not self.simple or isinstance(out, tuple):
+        apart = library.elsewhere is not None or (binding.separated is not None and ranges is None)
+        if apart or not self.simple or isinstance(out, tuple):
             return fill(library, out, self(library, arrays, None, ranges), self)
         if any(overlap(library, array, out) for array in arrays):
             out[...] = self.run(library, arrays, ranges)[0]
@@ -480,13 +443,27 @@ class FormulaReduction:
         ranges: Ranges | None = None,
     ) -> tuple[Array, ...]:
         """The same for arrays of which all is known."""
+        results = None
+        if binding.separated is not None and ranges is None:
+            results = binding.separated(library, arrays, binding)
+        if results is None:
+            results = self._over_pairs(library, arrays, binding, ranges)
+        if binding.checked:
+            compare(self, library, arrays, results, binding, ranges)
+        return results
+
+    def _over_pairs(
+        self,
+        library: ArrayLibrary,
+        arrays: Sequence[Array],
+        binding: Binding,
+        ranges: Ranges | None,
+    ) -> tuple[Array, ...]:
         results = self.empty(library, arrays, binding)
         if library.elsewhere is not None:
             library.elsewhere(self, arrays, results, binding, ranges)
         else:
             self._run(library, arrays, results, binding, ranges)
-        if binding.checked:
-            compare(self, library, arrays, results, binding, ranges)
         return results
 
     def empty(
@@ -559,6 +536,7 @@ class FormulaReduction:
             *(self._need(library, arrays, n, binding.ready) for n, _ in binding.positions),
         )
         binding.bound, binding.calls, binding.options = None, {}, options
+        binding.separated = separated(self, binding, library, options)
         return binding
 
     def _need(
@@ -691,7 +669,7 @@ class FormulaReduction:
         given: list[Array] = [
             np.asarray(library.to_numpy(library.ready(array))) for array in arrays
         ]
-        with settings(backend=REFERENCE.name, check=0):
+        with settings(backend=REFERENCE.name, check=0, separable="never"):
             return [NUMPY.to_numpy(array) for array in self.run(NUMPY, given, ranges)]
 
 

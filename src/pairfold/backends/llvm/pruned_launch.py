@@ -97,6 +97,8 @@ class PrunedCall(Call):
 
     def searched(self, addresses: Sequence[int], arrays: object) -> Tally | str:
         """Fold the arrays and say how many blocks were met; or say why that does not pay."""
+        if self.bound.pattern is not None:
+            return "ranges say which pairs are met"
         if self.bound.reason:
             return self.bound.reason
         return self.launcher.search(self, addresses, arrays)
