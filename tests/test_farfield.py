@@ -258,6 +258,18 @@ def test_derivatives_without_one_weight_are_exact():
 EXACT = {"method": "exact", "rtol": None}
 
 
+def test_gradients_of_several_reductions():
+    given = [torch.tensor(a, requires_grad=True) for a in clouds(2, rows=400, columns=500)]
+    far, exact = (genred("Exp(-SqDist(x,y))", 2, **o) for o in ({}, EXACT))
+    largest = Genred("Exp(-SqDist(x,y))*b", far.aliases, "Max", axis=1)
+    sums, maxima = pf.together(far, largest)(*given)
+    found = torch.autograd.grad(sums.sum() + maxima.sum(), given)
+    for gradient, wanted in zip(
+        found, torch.autograd.grad(exact(*given).sum() + largest(*given).sum(), given), strict=True
+    ):
+        assert error(gradient, wanted) < RTOL
+
+
 def test_compiled_programs_call_it():
     x, y, b = map(torch.tensor, clouds(2, rows=200, columns=300))
     reduction = genred("Exp(-SqDist(x,y))", 2)
