@@ -537,6 +537,8 @@ FAULTS = [
         "if kept == self.kept else (columns, rows)",
         "if kept == self.kept else (rows, columns)",
         "farfield",
+    ),
+    Fault(
         "equal products are counted once",
         "calculus/separable.py",
         "coefficient=before.coefficient + p.coefficient",
