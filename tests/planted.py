@@ -454,6 +454,20 @@ FAULTS = [
         "given = (self.names, self.accuracy, weight, length, self.asked, None)",
         "masks",
     ),
+    Fault(
+        "an array of pairs with one column is that of columns",
+        "frontends/spread.py",
+        "(False, True): Axis.I,",
+        "(False, True): Axis.J,",
+        "pair_broadcast",
+    ),
+    Fault(
+        "a reduction whose arrays of pairs broadcast keeps its old mask",
+        "frontends/spread.py",
+        "for root in (fold.formula, fold.weight, fold.where)",
+        "for root in (fold.formula, fold.weight, None)",
+        "pair_broadcast",
+    ),
 ]
 
 
