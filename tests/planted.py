@@ -401,8 +401,8 @@ FAULTS = [
     Fault(
         "a mask that may hold is said to hold everywhere",
         "lower/blocks.py",
-        "TESTED + found.certain.astype(np.uint8)",
-        "TESTED + found.possible.astype(np.uint8)",
+        "(found.possible & found.certain)",
+        "found.possible",
         "blocks",
     ),
     Fault(
@@ -453,6 +453,13 @@ FAULTS = [
         "given = (self.names, self.accuracy, weight, length, self.asked, self.where)",
         "given = (self.names, self.accuracy, weight, length, self.asked, None)",
         "masks",
+    ),
+    Fault(
+        "blocks past the last one have answers",
+        "lower/blocks.py",
+        "self._answers(below, rows, columns) * there",
+        "self._answers(below, rows, columns)",
+        "blocks",
     ),
     Fault(
         "an array of pairs with one column is that of columns",
