@@ -29,7 +29,8 @@ def agree(
 ) -> None:
     """Raise unless `ours` gives in every library, of float32 and float64, what `theirs` gives.
 
-    Gradients are those of the sum of the sines of all results, in every array.
+    Gradients are those of the sum of the sines of all results, in every array. Those of float32 are
+    JAX's, where it is tried, and torch's are of float64: each dtype compiles all of them anew.
 
     Args:
         ours: a program of arrays of any library; it gives an array or several.
@@ -43,7 +44,8 @@ def agree(
     wanted, slopes = _of_torch(theirs, arrays, "float64", gradients)
     for name in libraries:
         for dtype in ("float32", "float64")[: 1 if name == "jax" and not double_jax else 2]:
-            for got, want in zip(_OF[name](ours, arrays, dtype, gradients), (wanted, slopes)):
+            own = gradients and (name, dtype, "jax" in libraries) != ("torch", "float32", True)
+            for got, want in zip(_OF[name](ours, arrays, dtype, own), (wanted, slopes)):
                 assert got is None or len(got) == len(want), (name, len(got), len(want))
                 for one, other in zip(got or (), want or ()):
                     assert one.dtype.name in (dtype, _COMPLEX[dtype]), (name, one.dtype)

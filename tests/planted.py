@@ -401,8 +401,8 @@ FAULTS = [
     Fault(
         "a mask that may hold is said to hold everywhere",
         "lower/blocks.py",
-        "TESTED + found.certain.astype(np.uint8)",
-        "TESTED + found.possible.astype(np.uint8)",
+        "(found.possible & found.certain)",
+        "found.possible",
         "blocks",
     ),
     Fault(
@@ -600,6 +600,27 @@ FAULTS = [
         '(("separable", "never"), ("rules", "exact"))',
         '(("separable", "never"),)',
         "separable",
+    ),
+    Fault(
+        "blocks past the last one have answers",
+        "lower/blocks.py",
+        "self._answers(below, rows, columns) * there",
+        "self._answers(below, rows, columns)",
+        "blocks",
+    ),
+    Fault(
+        "an array of pairs with one column is that of columns",
+        "frontends/spread.py",
+        "(False, True): Axis.I,",
+        "(False, True): Axis.J,",
+        "pair_broadcast",
+    ),
+    Fault(
+        "a reduction whose arrays of pairs broadcast keeps its old mask",
+        "frontends/spread.py",
+        "for root in (fold.formula, fold.weight, fold.where)",
+        "for root in (fold.formula, fold.weight, None)",
+        "pair_broadcast",
     ),
 ]
 

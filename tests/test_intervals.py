@@ -503,13 +503,13 @@ def one_component(formula: Formula) -> Node:
     return formula.node if formula.node.dim == 1 else OPERATIONS["Sum"](formula.node)
 
 
-@pytest.mark.parametrize("unroll", [16, 1])
 @pytest.mark.parametrize("block", range(6))
-def test_formulas_are_bounded_by_boxes_of_what_they_read(block: int, unroll: int) -> None:
+def test_formulas_are_bounded_by_boxes_of_what_they_read(block: int) -> None:
     for seed in range(block * 25, block * 25 + 25):
         rng = np.random.default_rng(seed)
         node = one_component(random_formula(rng, depth=4, derivatives=seed % 5 == 0))
-        kernel = lower(node, REDUCTIONS["Sum"], Axis.I, unroll=unroll)
+        # Those of even seeds have loops and tables, the others are written out.
+        kernel = lower(node, REDUCTIONS["Sum"], Axis.I, unroll=(1, 16)[seed % 2])
         for dtype, spread in itertools.product(DTYPES, (0.0, 0.02, 0.5)):
             blocks = Blocks(kernel, rng, dtype, spread)
             sizes = _DOWN * _ROWS, _ACROSS * _COLUMNS
@@ -554,7 +554,7 @@ _STRUCTURES = {"const", "load", "result", "carry", "table", "entry", "index_loop
 
 def test_the_formulas_have_loops_and_tables() -> None:
     met: set[str] = set()
-    for seed in range(150):
+    for seed in range(0, 150, 2):  # those that are lowered to loops
         formula = random_formula(np.random.default_rng(seed), depth=4, derivatives=seed % 5 == 0)
         kernel = lower(one_component(formula), REDUCTIONS["Sum"], Axis.I, unroll=1)
         met |= {value.what for value in reachable(kernel.outputs)}

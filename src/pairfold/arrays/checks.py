@@ -230,12 +230,8 @@ def _other_pairs(
         if node.variable.kind != Axis.PAIR and len(shape) >= node.variable.kind.axes
         for axis, length in _lengths(node.variable.kind, shape)
     }
-    wanted = others.get(Axis.I, rows), others.get(Axis.J, columns)
     if others.get(Axis.I, columns) == columns and others.get(Axis.J, rows) == rows:
         return f"{name}.swapaxes(-3, -2), if its first axis is j"
-    if all(own in (1, size) for own, size in zip((rows, columns), wanted, strict=True)):
-        # A view that repeats a row or a column takes no memory.
-        return f"{name} as a view of shape (..., {wanted[0]}, {wanted[1]}, D) that repeats it"
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, cast
 
 from ..arrays.checks import Sizes, truths_of
 from ..arrays.library import SUPPORTED, ArrayLibrary
@@ -78,7 +78,7 @@ def explain_fold(
     library, sizes = NUMPY, Sizes(_LARGE, _LARGE, ())
     given: Sequence[Array] = ()
     if arrays:
-        given, (library, sizes, dtype) = checked(fold, arrays, None)
+        fold, given, (library, sizes, dtype) = checked(fold, arrays, None)
         device = library.device(given[0])
         truths = truths_of(library, fold.variables, given)
         pattern = None if pairs is None else fold.pattern(pairs, sizes)
@@ -262,7 +262,8 @@ def explain_joint(
     ]
     library, sizes = NUMPY, Sizes(_LARGE, _LARGE, ())
     if arrays:
-        given, (library, sizes, dtype) = checked(fold, arrays, None)
+        found, given, (library, sizes, dtype) = checked(fold, arrays, None)
+        fold = cast("Joint", found)  # as of every reduction: of the same class
     device = library.device(given[0])
     copied = device is None and asked(current(), device, backend) is TRITON
     plan = fold.plan(library, given, pairs, copied)

@@ -164,8 +164,8 @@ class Genred:
             args: one array per variable: `Vi(d)`: (..., M, d); `Vj(d)`: (..., N, d);
                 `Pm(d)`: (..., d); `Vij(d)`: (..., M, N, d). The last axis may be left out where d
                 is 1; a parameter is then a number or an array without axes. Leading batch axes
-                broadcast. Any strides; float32, float64, float16 or bfloat16 (the latter two are
-                computed with in float32).
+                broadcast, and so do the M and N of arrays of pairs. Any strides; float32, float64,
+                float16 or bfloat16 (the latter two are computed with in float32).
             backend: "auto": the device that holds the arrays; "CPU"; "GPU": arrays of the host
                 are copied to a GPU, in slabs where they do not fit, and the results back.
                 PyKeOps' longer names, as "GPU_1D", mean "GPU".
@@ -281,7 +281,7 @@ def call_fold(
         found = completed(fold, args, name)
         if found is None:
             raise
-    return call_fold(fold, found, name, backend, device_id, ranges, out)
+    return call_fold(*found, name, backend, device_id, ranges, out)
 
 
 Genred._compute = staticmethod(call_fold)  # pyright: ignore[reportPrivateUsage]

@@ -1,8 +1,9 @@
-"""Arguments as people give them: plain numbers, and arrays without their last axis.
+"""Arguments as people give them: plain numbers, axes left out, arrays of pairs that broadcast.
 
 A parameter of dimension 1 may be a number, an array () or (...); a variable of dimension 1 indexed
-by i or j may be (..., M) or (..., N). Such calls are refused like any that does not fit, and only
-then looked at here, so complete arguments cost nothing.
+by i or j may be (..., M) or (..., N); one of pairs may have one row or one column for all. Such
+calls are refused like any that does not fit, and only then looked at here, so complete arguments
+cost nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ..arrays.registry import LIBRARIES, library_for
 from ..core.library import Array
 from ..core.node import Axis, Node
 from ..errors import ArrayTypeError, DTypeError, ShapeError
+from .leaves import placed
+from .spread import of_kinds, spread_kinds
 
 if TYPE_CHECKING:
     from .reduction import FormulaReduction
@@ -100,8 +103,10 @@ def numbers_in(values: Sequence[Any], kind: type[Number] = float) -> list[Number
 
 def completed(
     fold: FormulaReduction, args: Sequence[object], name: str | None
-) -> list[Array] | None:
-    """The arguments of a call with nothing left out; None where nothing was.
+) -> tuple[FormulaReduction, list[Array]] | None:
+    """The arguments of a call with nothing left out, and the reduction that takes them.
+
+    None where nothing was. The reduction is another one where arrays of pairs broadcast.
 
     Raises:
         ShapeError: completed, they do not fit.
@@ -121,8 +126,8 @@ def completed(
     places = lacking(fold.variables, shapes)
     for place in places:
         found[place] = found[place][..., None]
-    changed = [k for k, (x, y) in enumerate(zip(args, found, strict=True)) if x is not y]
-    if not changed:
+    fold = _spread(fold, library, found)
+    if all(x is y for x, y in zip(args, found, strict=True)):
         return None
     try:
         check_shapes(fold.variables, [tuple(x.shape) for x in found], fold.names, shapes)
@@ -130,7 +135,21 @@ def completed(
         if any(len(shapes[place]) > 1 for place in places):
             return None  # more axes than one row of numbers: what is said of the array as it is
         raise
-    return found
+    return fold, found
+
+
+def _spread(fold: FormulaReduction, library: ArrayLibrary, found: list[Array]) -> FormulaReduction:
+    """The reduction where arrays of pairs with one row or column for all have lost that axis.
+
+    Truth values become numbers, as they are for every variable but those of pairs.
+    """
+    kinds = spread_kinds(fold, [tuple(x.shape) for x in found])
+    for place, (v, kind) in enumerate(zip(fold.variables, kinds, strict=True)):
+        if kind != v.variable.kind:
+            x = placed(found[place], kind)
+            truth = place > 0 and v.dim == 1 and library.dtype(x) == "bool"
+            found[place] = library.cast_like(x, found[0]) if truth else x
+    return of_kinds(fold, kinds)
 
 
 def _plain(x: object, label: str) -> object:
@@ -144,19 +163,21 @@ def _plain(x: object, label: str) -> object:
 
 def checked(
     fold: FormulaReduction, args: Sequence[Any], name: str | None
-) -> tuple[Sequence[Array], tuple[ArrayLibrary, Sizes, str]]:
-    """The arguments of a call, completed where need be; their library, sizes and dtype.
+) -> tuple[FormulaReduction, Sequence[Array], tuple[ArrayLibrary, Sizes, str]]:
+    """The reduction and the arguments of a call, completed where need be (see `completed`); their
+    library, sizes and dtype.
 
     Raises:
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError: what does not fit.
     """
     try:
-        return args, fold.check(args, name)
+        return fold, args, fold.check(args, name)
     except BAILED_OUT:
         found = completed(fold, args, name)
         if found is None:
             raise
-    return found, fold.check(found, name)
+    fold, complete = found
+    return fold, complete, fold.check(complete, name)
 
 
 def _first_array(

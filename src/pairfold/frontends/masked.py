@@ -31,8 +31,7 @@ def masked_reduction(reduce: Genred, args: Sequence[object], **options: object) 
         ArgumentError, ArrayTypeError, ShapeError, DTypeError, DeviceError, OptionError: what does
             not fit.
     """
-    fold = reduce._fold
-    arrays, _ = checked(fold, args, reduce.library)
+    fold, arrays, _ = checked(reduce._fold, args, reduce.library)
     leaves = [_leaf(v, array) for v, array in zip(fold.variables, arrays, strict=True)]
     moved = {v: leaf.node for v, leaf in zip(fold.variables, leaves, strict=True)}
 

@@ -113,6 +113,12 @@ class System:
         """The axes of one right-hand side: rows, and components unless K acts on each of them."""
         return (-2,) if self.apart else (-2, -1)
 
+    def of(self, fold: FormulaReduction) -> System:
+        """The system of its reduction as arguments need it: see `given.completed`."""
+        if fold is self.fold:
+            return self
+        return fold.derived(("system", self.position), lambda: System(fold, self.position))
+
     def transposed(self) -> System:
         """The system of the transposed operator; its unknown has the same position."""
         if self._transposed is None:
@@ -335,7 +341,8 @@ def solve_system(
     for library in LIBRARIES:
         if any(map(library.owns, args)):
             library.check_recording()
-    taken, (library, sizes, dtype) = checked(system.fold, args, name)
+    fold, taken, (library, sizes, dtype) = checked(system.fold, args, name)
+    system = system.of(fold)
     shape = system.shape(sizes)
     ranges = checked_ranges(request.call.get("ranges"))
     if ranges is not None:

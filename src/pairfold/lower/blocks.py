@@ -9,8 +9,8 @@ of groups before these, and only those that are neither are looked into.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ TESTED_EVERYWHERE = 0x5555555555555555
 _GROUP = 4  # cells, or blocks, of a group
 _FEW = 2**16  # blocks of cells that are asked one by one
 _CACHED = 2**18  # bytes of truth values that are joined at once
-_AT_ONCE = 2**21  # blocks of cells that are bounded at once
+_AT_ONCE = 2**17  # blocks of cells that are bounded at once: their bounds stay in the cache
 
 _ANYTHING = Interval(np.asarray(-np.inf), np.asarray(np.inf), np.asarray(True))
 
@@ -36,6 +36,7 @@ Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
+Number = TypeVar("Number", bound=np.generic)
 # The numbers of a component of an argument: (rows,), or one of a parameter, of some float type;
 # bytes (rows, columns) of truth values.
 Arguments = Callable[[int, int], NDArray[np.floating] | Bytes]
@@ -87,13 +88,16 @@ class Runs(NamedTuple):
     word: Words
 
 
-def _in_order(parts: Sequence[Runs]) -> Runs:
-    """All of these, in order, those joined that go on where others of the same answer end."""
+def _in_order(parts: Sequence[Runs], blocks: int) -> Runs:
+    """All of these, in order, those joined that go on where others of the same answer end.
+
+    `blocks`: how many there are of columns.
+    """
     row_block = np.concatenate([run.row_block for run in parts])
     start = np.concatenate([run.start for run in parts])
-    stop = np.concatenate([run.stop for run in parts])
-    order = np.lexsort((start, row_block))
-    row_block, start, stop = row_block[order], start[order], stop[order]
+    order = np.argsort(row_block * blocks + start)  # of which no two are equal
+    row_block, start = row_block[order], start[order]
+    stop = np.concatenate([run.stop for run in parts])[order]
     word = np.concatenate([run.word for run in parts])[order]
     first = np.ones(len(order), bool)
     first[1:] = (
@@ -193,32 +197,59 @@ def answers_of(
         word = np.full(grid.row_blocks, TESTED_EVERYWHERE, np.uint64)
         return Answers(grid, Runs(numbers, 0 * numbers, 0 * numbers + grid.blocks, word))
     asked = _Boxes(kernel, arguments, grid, dtype)
-    cells, blocks, answers = asked.everywhere()
+    if not asked.top:
+        return Answers(grid, _in_order([_of_cells(grid, *asked.everywhere())], grid.blocks))
     runs: list[Runs] = []
+    groups = _found(*asked.everywhere())
     for level in range(asked.top, 0, -1):
-        whole = answers == WHOLE
-        runs.append(asked.of_groups(level, cells[whole], blocks[whole]))
-        cells, blocks, answers = asked.within(level, cells[~whole], blocks[~whole])
-    return Answers(grid, _in_order([*runs, _of_cells(grid, cells, blocks, answers)]))
+        whole = groups.answers == WHOLE
+        runs.append(asked.of_groups(level, groups.cells[whole], groups.blocks[whole]))
+        rest = groups.cells[~whole], groups.blocks[~whole]
+        parts = list(asked.within(level, *rest))
+        if level == 1:
+            runs += [_of_cells(grid, *part) for part in parts]
+        else:
+            found = [_found(*part) for part in parts]
+            groups = _Found(*(np.concatenate(each) for each in zip(*found, strict=True)))
+    return Answers(grid, _in_order(runs, grid.blocks))
 
 
-def _of_cells(grid: Grid, cells: Integers, blocks: Integers, answers: NDArray[np.uint8]) -> Runs:
-    """The runs of single blocks, of cells of which those of a row block have one word."""
+def _of_cells(grid: Grid, cells: Integers, blocks: Integers, answers: Bytes) -> Runs:
+    """The runs of single blocks, of cells of which those of a row block have one word.
+
+    `cells`: (R, 1, G), from the first of a row block on; `blocks`: (1, C, G); `answers`: (R, C, G).
+    """
     step = grid.tiles // grid.cells
-    same = sum(1 << 2 * tile for tile in range(min(step, 32)))
-    bits = answers.astype(np.uint64) * np.uint64(same)
-    bits <<= (cells % grid.cells * (2 * step)).astype(np.uint64)
-    keys = cells // grid.cells * grid.blocks + blocks
-    order = np.argsort(keys, kind="stable")
-    keys, bits = keys[order], bits[order]
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    words = np.bitwise_or.reduceat(bits, first) if len(first) else bits
-    row_blocks, starts = np.divmod(keys[first], max(1, grid.blocks))
-    return Runs(row_blocks, starts, starts + 1, words)
+    same = np.uint64(sum(1 << 2 * tile for tile in range(min(step, 32))))
+    missing = -len(cells) % grid.cells  # of the last row block
+    if missing:
+        answers = np.concatenate([answers, np.zeros((missing, *answers.shape[1:]), np.uint8)])
+    count = len(answers) // grid.cells
+    answers = answers.reshape((count, grid.cells, *answers.shape[1:]))
+    words = np.zeros((count, *answers.shape[2:]), np.uint64)
+    for cell in range(grid.cells):
+        words |= answers[:, cell] * same << np.uint64(2 * step * cell)
+    there = words != 0
+    row_blocks = np.broadcast_to(cells[:: grid.cells] // grid.cells, there.shape)[there]
+    starts = np.broadcast_to(blocks, there.shape)[there]
+    return Runs(row_blocks, starts, starts + 1, words[there])
 
 
-# Blocks of cells: their cells, their blocks of columns, their answers.
-_Found = tuple[Integers, Integers, NDArray[np.uint8]]
+# Cells (R, 1, G), blocks of columns (1, C, G), and the answers of all (R, C, G).
+_Asked = tuple[Integers, Integers, Bytes]
+
+
+class _Found(NamedTuple):
+    """What is not skipped: cells, blocks of columns, and the answers of both."""
+
+    cells: Integers
+    blocks: Integers
+    answers: Bytes
+
+
+def _found(cells: Integers, blocks: Integers, answers: Bytes) -> _Found:
+    row, column, group = np.nonzero(answers)
+    return _Found(cells[row, 0, group], blocks[0, column, group], answers[row, column, group])
 
 
 class _Boxes:
@@ -292,12 +323,12 @@ class _Boxes:
                 each.low.astype(np.float64), each.high.astype(np.float64), np.isnan(each.low)
             )
         count = self._sizes[stage]
-        places = np.arange(0, count, self._apart[stage])
-        low = np.minimum.reduceat(np.broadcast_to(each.low, (count,)), places)
-        high = np.maximum.reduceat(np.broadcast_to(each.high, (count,)), places)
+        apart = self._apart[stage]
+        low = _joined(np.minimum, np.broadcast_to(each.low, (count,)), apart)
+        high = _joined(np.maximum, np.broadcast_to(each.high, (count,)), apart)
         nan = np.isnan(low) | np.isnan(high)
         if each.nan.any():
-            nan |= np.logical_or.reduceat(np.broadcast_to(each.nan, (count,)), places)
+            nan |= _joined(np.logical_or, np.broadcast_to(each.nan, (count,)), apart)
         if nan.any():  # a box with NaN has no other bounds
             low, high = np.where(nan, -np.inf, low), np.where(nan, np.inf, high)
         return Interval(low.astype(np.float64), high.astype(np.float64), nan)
@@ -346,7 +377,7 @@ class _Boxes:
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def _answers(self, level: int, rows: Integers, columns: Integers) -> NDArray[np.uint8]:
+    def _answers(self, level: int, rows: Integers, columns: Integers) -> Bytes:
         """The answers of groups of a level, whose numbers broadcast."""
 
         def placed(leveled: _Leveled) -> Interval:
@@ -364,34 +395,32 @@ class _Boxes:
             [self.keep], given, self.dtype, lambda position, k: placed(self._load(position, k))
         )
         assert isinstance(found, Truth)
-        answers = np.where(found.possible, TESTED + found.certain.astype(np.uint8), NONE)
         shape = np.broadcast_shapes(rows.shape, columns.shape)
-        return np.broadcast_to(answers.astype(np.uint8), shape)
+        answers = found.possible.astype(np.uint8) + (found.possible & found.certain)
+        return np.broadcast_to(answers, shape)
 
-    def everywhere(self) -> _Found:
-        """What is not skipped of the top level."""
+    def everywhere(self) -> _Asked:
+        """The top level."""
         rows, columns = (np.arange(self._count(stage, self.top)) for stage in (ROW, COLUMN))
-        answers = self._answers(self.top, rows[:, None], columns[None, :])
-        cells, blocks = np.nonzero(answers)
-        return cells, blocks, answers[cells, blocks]
+        rows, columns = rows[:, None, None], columns[None, :, None]
+        return rows, columns, self._answers(self.top, rows, columns)
 
-    def within(self, level: int, cells: Integers, blocks: Integers) -> _Found:
-        """What is not skipped of the level below, in groups of a level."""
+    def within(self, level: int, cells: Integers, blocks: Integers) -> Iterator[_Asked]:
+        """The level below, in groups of a level: some groups at a time, which are the last axis.
+
+        What is not there has the answer of nothing.
+        """
         below = level - 1
         height = self._height(ROW, level) // self._height(ROW, below)
-        parts: list[_Found] = []
         most = max(1, _AT_ONCE // (height * _GROUP))
+        inside = np.arange(height)[:, None, None], np.arange(_GROUP)[None, :, None]
+        last = self._count(ROW, below) - 1, self._count(COLUMN, below) - 1
         for start in range(0, max(1, len(cells)), most):
-            rows = cells[start : start + most, None] * height + np.arange(height)
-            columns = blocks[start : start + most, None] * _GROUP + np.arange(_GROUP)
-            last = self._count(ROW, below) - 1, self._count(COLUMN, below) - 1
-            there = (rows <= last[0])[:, :, None] & (columns <= last[1])[:, None, :]
+            rows = cells[start : start + most] * height + inside[0]
+            columns = blocks[start : start + most] * _GROUP + inside[1]
+            there = (rows <= last[0]) & (columns <= last[1])
             rows, columns = np.minimum(rows, last[0]), np.minimum(columns, last[1])
-            answers = self._answers(below, rows[:, :, None], columns[:, None, :])
-            group, row, column = np.nonzero((answers != NONE) & there)
-            parts.append((rows[group, row], columns[group, column], answers[group, row, column]))
-        cells, blocks = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-        return cells, blocks, np.concatenate([part[2] for part in parts])
+            yield rows, columns, self._answers(below, rows, columns) * there
 
     def of_groups(self, level: int, cells: Integers, blocks: Integers) -> Runs:
         """The runs of groups where the mask holds everywhere."""
@@ -412,11 +441,24 @@ _Leveled = tuple[int, list[Interval]]
 
 def _covering(each: Interval, height: int) -> Interval:
     """Boxes of so many intervals, one after the other."""
-    places = np.arange(0, len(each.low), height)
     return Interval(
-        np.minimum.reduceat(each.low, places),
-        np.maximum.reduceat(each.high, places),
-        np.logical_or.reduceat(each.nan, places),
+        _joined(np.minimum, each.low, height),
+        _joined(np.maximum, each.high, height),
+        _joined(np.logical_or, each.nan, height),
+    )
+
+
+def _joined(join: np.ufunc, each: NDArray[Number], height: int) -> NDArray[Number]:
+    """Numbers joined, so many one after the other: by twos, which is faster than `reduceat`."""
+    while height % 2 == 0 and len(each) > 1:
+        last = each[len(each) // 2 * 2 :]
+        each = join(each[: len(each) - len(last) : 2], each[1::2])
+        each = np.concatenate([each, last]) if len(last) else each
+        height //= 2
+    return (
+        each
+        if height == 1 or not len(each)
+        else join.reduceat(each, np.arange(0, len(each), height))
     )
 
 
