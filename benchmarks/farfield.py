@@ -26,14 +26,15 @@ from pairfold.settings import available_cpus
 
 HEAD = """# Far fields
 
-Written by `python benchmarks/farfield.py --rounds {rounds} --write benchmarks/farfield.md` on {cpus} CPUs
-({machine}), NumPy {numpy}, {rounds} interleaved rounds; medians. As many rows as columns, uniform
-in the unit cube, D = 3, weights uniform in [0, 1]. "All pairs" is measured on {rows} rows and
-scaled to all of them. "x" is how many times faster the treecode is, by the clock and by CPU time of
-all threads; its time includes trees, proxies and the measurement of the error. "Columns" are those
-that a row meets, proxies among them. "Error" is |found - right| / |right|, Euclidean, over 500 rows
-against sums in float64; "told" is what `explain()` says, from 64 other rows. Other programs may run
-on the machine: their share meets both, so that "x" holds where seconds do not.
+Written by `python benchmarks/farfield.py --rounds {rounds} --write benchmarks/farfield.md` on
+{cpus} CPUs ({machine}), NumPy {numpy}, {rounds} interleaved rounds; medians. As many rows as
+columns, uniform in the unit cube, D = 3, weights uniform in [0, 1]. "All pairs" is measured on
+{rows} rows and scaled to all of them. "x" is how many times faster the treecode is, by the
+clock and by CPU time of all threads; its time includes trees, proxies and the measurement of the
+error. "Columns" are those that a row meets, proxies among them. "Error" is
+|found - right| / |right|, Euclidean, over 500 rows against sums in float64; "told" is what
+`explain()` says, from 64 other rows. Other programs may run on the machine: their
+share meets both, so that "x" holds where seconds do not.
 """
 
 TABLE = """
