@@ -64,7 +64,7 @@ def boxes_of(kernel: Kernel, dtype: str) -> Boxes | None:
     >>> from ..frontends.parse import parse
     >>> from ..ops.reductions import REDUCTIONS
     >>> from .kernel import lower
-    >>> node = parse("SqDist(x, y)", ["x = Vi(2)", "y = Vj(2)"]).formula
+    >>> node = parse("SqDist(x, y)", ["x = Vi(2)", "y = Vj(2)"]).node
     >>> found = boxes_of(lower(node, REDUCTIONS["Min"], Axis.I, 16), "float32")
     >>> found.slots[1], found.slots[2]
     ((0, 1), (0, 1))

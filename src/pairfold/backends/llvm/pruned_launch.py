@@ -305,7 +305,7 @@ class _Element:
             each = min(_TRIED, parts.tasks)
             tried = self._try(table, parts, each, scratch, share, alive)
             if tried is None:
-                return "too many blocks may hold a result"
+                return "too many blocks matter"
             table[EACH], table[MET] = (1 - each, table[MET]) if tried else (1, 0)
             left -= tried
         table[MOST] = 2 * sizes.blocks
