@@ -40,7 +40,8 @@ def compare(
         finite = np.abs(want[np.isfinite(want)])
         scale = finite.max(initial=0) or 1.0
         eps = DTYPES[binding.dtype].eps
-        bound = 100 * eps * (binding.columns**0.5 + 1) * scale
+        # What is left out of a sum is less than `rtol` of it.
+        bound = (100 * eps * (binding.columns**0.5 + 1) + 2 * (fold.accuracy.rtol or 0)) * scale
         same = np.isclose(got, want, rtol=0, atol=bound, equal_nan=True)
         if not same.all():
             where = tuple(int(n[0]) for n in np.nonzero(~same))
