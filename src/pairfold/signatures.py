@@ -30,7 +30,7 @@ class Genred(_Hinted, _genred.Genred):
 
     Args:
         formula, aliases, reduction_op, axis, opt_arg, formula2, dtype_acc, use_double_acc,
-            sum_scheme, where: as for `pairfold.Genred`.
+            sum_scheme, where, method, rtol: as for `pairfold.Genred`.
         dtype, cuda_type: deprecated; the dtype is that of the arrays.
         enable_chunks, rec_multVar_highdim, use_fast_math: hints, without effect.
 
@@ -60,6 +60,8 @@ class Genred(_Hinted, _genred.Genred):
         rec_multVar_highdim: object = False,
         use_fast_math: bool = True,
         where: object = None,
+        method: str = "exact",
+        rtol: float | None = None,
     ) -> None:
         if dtype or cuda_type:
             _warn("dtype and cuda_type are ignored: the dtype is that of the arrays")
@@ -74,6 +76,8 @@ class Genred(_Hinted, _genred.Genred):
             use_double_acc=use_double_acc,
             sum_scheme=sum_scheme,
             where=where,
+            method=method,
+            rtol=rtol,
         )
         self.hints = {
             "enable_chunks": enable_chunks,

@@ -242,7 +242,8 @@ class Genred:
         options = {"formula": self._text, **{name: getattr(self, name) for name in names}}
         accuracy: dict[str, object]
         accuracy = {"dtype_acc": self.accuracy.dtype, "sum_scheme": self.accuracy.scheme}
-        accuracy |= {"method": self.accuracy.method, "rtol": self.accuracy.rtol}
+        if self.accuracy.rtol is not None:
+            accuracy |= {"method": self.accuracy.method, "rtol": self.accuracy.rtol}
         return _rebuild, (type(self), {**options, **accuracy})
 
 

@@ -22,13 +22,16 @@ def spread_kinds(fold: FormulaReduction, shapes: Sequence[Shape]) -> tuple[Axis,
 
     An axis of size 1 does where an argument has another size along it. Shapes may be too short.
     """
-    lengths: dict[Axis, set[int]] = {Axis.I: set(), Axis.J: set()}
     kinds = [v.variable.kind for v in fold.variables]
+    if Axis.PAIR not in kinds:
+        return tuple(kinds)
+    # Sizes of traced programs are symbols, which no set takes.
+    lengths: dict[Axis, list[int]] = {Axis.I: [], Axis.J: []}
     for kind, shape in zip(kinds, shapes, strict=True):
         for axis, size in _lengths(kind, shape):
             if size != 1 or kind != Axis.PAIR:
-                lengths[axis].add(size)
-    repeated = {axis for axis, sizes in lengths.items() if sizes - {1}}
+                lengths[axis].append(size)
+    repeated = {axis for axis, sizes in lengths.items() if any(size != 1 for size in sizes)}
     found: list[Axis] = []
     for kind, shape in zip(kinds, shapes, strict=True):
         if kind == Axis.PAIR:

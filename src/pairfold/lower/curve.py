@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _AXES = 3
 BITS = {1: 32, 2: 16, 3: 10}
 # Points that principal axes are found from.
-_SAMPLE = 4096
+_SAMPLE = 1024
 
 # Cells have room for multiples of so many points; where the last cell ends.
 ROOM = 64

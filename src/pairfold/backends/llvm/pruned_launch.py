@@ -59,8 +59,8 @@ _MOST_MET, _MOST_MET_SCREENED = 0.5, 0.15
 # The share of pairs under a mask that may be met, which cost more here; how many there must be.
 _MASKED_SHARE, _LEAST_PAIRS = 0.5, 0.05
 _UNSAFE = "numbers are too large for the formula as it is computed here"
-# How long what could not be pruned is left alone: so many calls, then twice as many.
-_PATIENCE = 4
+# How long calls of sizes that could not be pruned are left alone: so many, then twice as many.
+_PATIENCE, _MOST_PATIENCE = 4, 32
 _ALIGNED = 64
 # Points that are put in order on one thread.
 _FEW = 2**15
@@ -115,6 +115,7 @@ class PrunedLauncher(Launcher):
         self._left_alone = 0
         self._patience = _PATIENCE
         self._last = ""
+        self._refused: tuple[int, int] | None = None
 
     @cached_property
     def boxes(self) -> Boxes | None:
@@ -169,9 +170,12 @@ class PrunedLauncher(Launcher):
     def search(self, call: PrunedCall, addresses: Sequence[int], arrays: object) -> Tally | str:
         """Fold all batch elements; why not, in words, where too many pairs would be met."""
         options = call.bound.options
-        if options.prune == "auto" and self._left_alone:
-            self._left_alone -= 1
-            return self._last
+        if options.prune == "auto":
+            if self._refused == call.sizes and self._left_alone:
+                self._left_alone -= 1
+                return self._last
+            if self._refused != call.sizes:
+                self._patience = _PATIENCE
         plan = self.pruned_plan(options, call.sizes[1])
         share = call.share(addresses, arrays) if options.prune == "auto" else 1.0
         offsets = call.alive[0].reshape(-1, len(addresses))
@@ -183,7 +187,8 @@ class PrunedLauncher(Launcher):
             except MemoryError:
                 found = "there is no memory for it"
             if isinstance(found, str):
-                self._left_alone, self._patience = self._patience, 2 * self._patience
+                self._left_alone, self._refused = self._patience, call.sizes
+                self._patience = min(2 * self._patience, _MOST_PATIENCE)
                 self._last = found
                 return found
             met, every = met + found.met, every + found.all
