@@ -68,8 +68,8 @@ LOSS = """
 
 Points that are uniform in many dimensions, rows x columns; {rounds} rounds. `auto`: the share of
 the time with prune="auto" in that with prune="never", the median of the rounds, by the clock and
-of CPU seconds. Most of these calls do not ask whether it pays: after a refusal the next 4, 8, 16 ...
-calls of a formula go without, so this is what repeated calls lose, not the first.
+of CPU seconds. Most of these calls do not ask whether it pays: after a refusal the next 4, 8, 16
+... calls of a formula go without, so this is what repeated calls lose, not the first.
 
 | Points | K | auto / never | CPU | why all pairs are met |
 |---|---|---|---|---|
