@@ -140,3 +140,22 @@ def test_options_are_checked_and_kept() -> None:
     fold = pickle.loads(pickle.dumps(fold_of("Sum", rtol=1e-3)))
     assert fold.accuracy.rtol == 1e-3
     assert not fold.accuracy.far
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["Sum", "LogSumExp"])
+def test_numbers_that_are_none_are_met_whatever_their_weight(name: str, odd: float) -> None:
+    """Terms of one cluster are tiny, and one of them is NaN: results are, as over all pairs."""
+    x, y, b, g = clouds("float64", 200, 640)
+    x[7, 0] = odd  # inf - inf where columns have it, too
+    y[:64] = y[:64] * 1e-3 + 5
+    y[3, 0] = odd
+    b[:64] = 1e-30
+    formula = "Exp(-g*SqDist(x,y))*b" if name == "Sum" else "-g*SqDist(x,y)+Log(b)"
+    fold = Genred(formula, ALIASES, name, axis=1, rtol=RTOL)
+    with settings(prune="always"):
+        found = np.isnan(fold(x, y, b, g)[:, 0])
+    with settings(prune="never"):
+        full = np.isnan(fold(x, y, b, g)[:, 0])
+    np.testing.assert_array_equal(found, full)
+    assert full[7]

@@ -107,7 +107,12 @@ class BoxedTasks:
         return code.round_up(blocks, self.plan.width)
 
     def _box(self, code: Code, start: ir.Value, lanes: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The least and the largest of so many packed numbers; all, where there is NaN."""
+        """The least and the largest of so many packed numbers; all, where there is NaN.
+
+        Selections pass NaN over, sums do not: of numbers that are not finite their bounds know
+        nothing, which NaN says.
+        """
+        selects = self.kernel.only.rule.selects
         flow, b, simd = code.flow, code.builder, code.simd
         begin = [
             simd.constant(math.inf),
@@ -120,7 +125,7 @@ class BoxedTasks:
             lane.next = [
                 simd.lesser(value, low),
                 simd.greater(value, high),
-                simd.mask_or(nan, simd.isnan(value)),
+                simd.mask_or(nan, simd.isnan(value if selects else simd.sub(value, value))),
             ]
         low, high, nan = lane.results
         unknown = simd.any(nan)
@@ -128,7 +133,8 @@ class BoxedTasks:
         for name, value, end in (("fmin", low, "-inf"), ("fmax", high, "inf")):
             full = f"llvm.vector.reduce.{name}.v{simd.width}f{simd.bits}"
             most = simd.intrinsic(full, simd.scalar, value)
-            found.append(b.select(unknown, ir.Constant(simd.scalar, float(end)), most))
+            all_of_them = ir.Constant(simd.scalar, float(end) if selects else math.nan)
+            found.append(b.select(unknown, all_of_them, most))
         return found[0], found[1]
 
     def _bounds_function(self) -> ir.Function:
@@ -237,6 +243,11 @@ class BoxedTasks:
             form.tidy(block.state)
         return code.done()
 
+    def _beyond(self, code: Code, op: str, end: ir.Value, so_far: ir.Value) -> ir.Value:
+        """Whether an end lies beyond that of other boxes, or is NaN."""
+        b = code.builder
+        return b.or_(b.fcmp_ordered(op, end, so_far), b.fcmp_unordered("uno", end, end))
+
     def row_boxes(self, code: Code, rows: ir.Value, tiles: ir.Value, row: ir.Value) -> None:
         """The boxes of tiles, and after them, that of all of them."""
         flow, b, simd, item = code.flow, code.builder, code.simd, self.item
@@ -253,8 +264,8 @@ class BoxedTasks:
                     flow.store(end, flow.at(own, i64(place * item)), item)
                 low, high = tile.values
                 tile.next = [
-                    b.select(b.fcmp_ordered("<", found[0], low), found[0], low),
-                    b.select(b.fcmp_ordered(">", found[1], high), found[1], high),
+                    b.select(self._beyond(code, op, end, so_far), end, so_far)
+                    for op, end, so_far in zip("<>", found, (low, high), strict=True)
                 ]
             for place, end in enumerate(tile.results):
                 flow.store(end, flow.at(every, i64((2 * n + place) * item)), item)
