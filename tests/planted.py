@@ -469,6 +469,27 @@ FAULTS = [
         "pruning",
     ),
     Fault(
+        "sums leave out what is not a number",
+        "backends/llvm/boxed.py",
+        "float(end) if selects else math.nan",
+        "float(end)",
+        "certified",
+    ),
+    Fault(
+        "an error for each pair, not for all",
+        "backends/llvm/pruned_launch.py",
+        "share = self.launcher.rtol / self.columns",
+        "share = self.launcher.rtol",
+        "certified",
+    ),
+    Fault(
+        "terms of both signs taken for terms of one",
+        "backends/llvm/certified.py",
+        "sign = b.select(some_below, sign, i64(_POSITIVE))",
+        "sign = i64(_POSITIVE)",
+        "certified",
+    ),
+    Fault(
         "columns of a block out of order",
         "backends/llvm/pruned_launch.py",
         "own = sorted_in_blocks(order, block)",

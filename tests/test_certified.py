@@ -159,3 +159,19 @@ def test_numbers_that_are_none_are_met_whatever_their_weight(name: str, odd: flo
         full = np.isnan(fold(x, y, b, g)[:, 0])
     np.testing.assert_array_equal(found, full)
     assert full[7]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_many_small_terms_together_are_not_small(sign: int) -> None:
+    """Each far term is below `rtol` of the near ones; all of them are more than these."""
+    rng = np.random.default_rng(1)
+    x, y = rng.random((100, 3)) * 1e-2, rng.random((1564, 3)) * 1e-2
+    y[64:, 0] += 5
+    b = np.ones((1564, 1))
+    b[64:] *= sign
+    g = np.asarray([0.12])
+    with settings(prune="always"):
+        found = fold_of("Sum", rtol=RTOL)(x, y, b, g)[:, 0]
+    exponents, weights = terms(x, y, b, g)
+    want = (np.exp(exponents) * weights).sum(1)
+    assert (abs(found - want) <= RTOL * abs(want)).all()
