@@ -462,6 +462,20 @@ FAULTS = [
         "pruning",
     ),
     Fault(
+        "a last group of blocks that lacks columns, among those near a tile",
+        "backends/llvm/pruning.py",
+        'whole = b.sub(near, b.zext(b.icmp_signed("<", memory.full, memory.boxes), I64))',
+        "whole = near",
+        "pruning",
+    ),
+    Fault(
+        "boxes of near groups beside those of others",
+        "backends/llvm/pruning.py",
+        "(flow.times(b.add(start, each), item) for each in (number, count))",
+        "(flow.times(b.add(start, each), item) for each in (count, count))",
+        "pruning",
+    ),
+    Fault(
         "row blocks between those that were tried",
         "backends/llvm/boxed.py",
         "between = b.add(b.add(which, b.sdiv(which, b.neg(each))), i64(1))",

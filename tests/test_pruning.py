@@ -255,6 +255,25 @@ def test_no_memory_means_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- results -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("reduction", ["Min_ArgMin", "KMin_ArgKMin"])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_groups_that_are_left_out_hold_nothing(dim: int, reduction: str) -> None:
+    """Columns of twenty groups of blocks, and a few far away, which rows find too few there."""
+    rng = np.random.default_rng(8)
+    y = rng.random((20 * 1024 + 3, dim), np.float32)
+    y[-3:] += 5
+    x = np.concatenate([rng.random((300, dim), np.float32), y[-3:].repeat(12, axis=0)])
+    options = {"opt_arg": 10} if reduction.startswith("K") else {}
+    aliases = [f"x = Vi({dim})", f"y = Vj({dim})"]
+    fold = Genred("SqDist(x,y)", aliases, reduction, axis=1, **options)
+    found = {}
+    for prune in ("always", "never"):
+        with settings(prune=prune, threads=1):
+            found[prune] = fold(x, y)
+    for own, other in zip(found["always"], found["never"], strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_nearest_columns_are_those_of_a_sort(dtype: str) -> None:
     """Against float64, on points of a grid, where many distances are equal, and exact."""

@@ -387,8 +387,8 @@ class BoxedTasks:
 class Memory:
     """Sizes of a call, and a thread's own memory, in one function being written.
 
-    `limit`: what values must not exceed; `listed`: numbers of groups; `lows`: bounds; `heap`:
-    blocks to be met, `count` of them.
+    `limit`: what values must not exceed; `listed`: numbers of groups; `lows`: their bounds;
+    `close`: their boxes; `heap`: blocks to be met, `count` of them.
     """
 
     def __init__(self, tasks: BoxedTasks, code: Code, args: ir.Value, scratch: ir.Value) -> None:
@@ -406,15 +406,12 @@ class Memory:
         self.heap = flow.at(scratch, i64(tasks.context.layout.total))
         self.listed = flow.at(self.heap, flow.times(self.boxes, 8))
         self.lows = flow.at(self.listed, flow.times(self.rooms, 8))
-        self._flow, self._vector = flow, plan.width * item
+        self.close = flow.at(self.lows, flow.times(self.rooms, item))
+        self._flow = flow
 
     def number(self, place: ir.Value) -> ir.Value:
         """The number of a listed group."""
         return self._flow.load(I64, self._flow.at(self.listed, self._flow.times(place, 8)), 8)
-
-    def low(self, place: ir.Value) -> ir.Value:
-        """Where the bounds of a listed group's blocks are."""
-        return self._flow.at(self.lows, self._flow.times(place, self._vector))
 
 
 class Bounds:

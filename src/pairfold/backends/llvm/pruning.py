@@ -1,8 +1,9 @@
 """Searches for extrema and lists of rows: the blocks of columns that can hold any of them are met.
 
 The bounds of a tile's box with those of groups of blocks, then of single blocks, say which may hold
-a result; these are met from the best bound on, until no row of the tile has a state that a bound
-could still beat. States know columns by their own numbers, and of equal values the smallest number
+a result. Those of the nearest group come first, since what they leave in the states of rows rules
+out most others; then what is left is met from the best bound on, until no row of the tile has a
+state that a bound could still beat. States know columns by their own numbers, and of equal values the smallest number
 is selected, so that results are those of all pairs in order.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from ...lower.kernel import ROW
+from ...lower.kernel import COLUMN, ROW
 from . import ir
 from .abi import (
     AT_ONCE,
@@ -88,13 +89,25 @@ class PrunedTasks(BoxedTasks):
         limits = self._limited(code, limits, high, first, memory.full)
         limit = self._least(code, limits)
         flow.store(limit, memory.limit, item)
-        with flow.loop(i64(0), memory.groups, 1, [i64(0)], name="near") as group:
-            (count,) = group.values
-            low = flow.at(memory.lows, flow.times(group.index, item))
-            far = b.fcmp_ordered(">", flow.load(simd.scalar, low, item), limit)
-            flow.store(group.index, flow.at(memory.listed, flow.times(count, 8)), 8)
-            group.next = [b.select(far, count, b.add(count, i64(1)))]
-        return code.done(group.results[0])
+        flow.store(i64(0), memory.count, 8)
+        with flow.loop(i64(0), memory.groups, 1, name="near") as group:
+            low = flow.load(simd.scalar, flow.at(memory.lows, flow.times(group.index, item)), item)
+            far = b.fcmp_ordered(">", low, limit)
+            with flow.when(b.not_(far)):
+                self._list(code, memory, group.index)
+        return code.done(flow.word(memory.count, 0))
+
+    def _list(self, code: Code, memory: Memory, number: ir.Value) -> None:
+        """One more group that may matter to a task: its number, and its box beside the others'."""
+        flow, b, simd, item = code.flow, code.builder, code.simd, self.item
+        boxes, count = flow.pointer(code.given[0], GROUPS), flow.word(memory.count, 0)
+        flow.store(number, flow.at(memory.listed, flow.times(count, 8)), 8)
+        for end in range(2 * len(self.boxes.slots[COLUMN])):
+            start = flow.times(memory.rooms, end)
+            own, to = (flow.times(b.add(start, each), item) for each in (number, count))
+            value = flow.load(simd.scalar, flow.at(boxes, own), item)
+            flow.store(value, flow.at(memory.close, to), item)
+        flow.store(b.add(count, i64(1)), memory.count, 8)
 
     def search_function(self) -> ir.Function:
         """search(args, scratch, control, row, rows, state, near) -> how many blocks were met.
@@ -104,49 +117,56 @@ class PrunedTasks(BoxedTasks):
         kinds = (BYTES, BYTES, BYTES, BYTES, BYTES, BYTES, I64)
         code = self.context.function("search", *kinds, returns=I64)
         args, scratch, control, row, rows, state, near = code.given
-        flow, plan, simd, item = code.flow, self.plan, code.simd, self.item
+        flow, b, plan, simd, item = code.flow, code.builder, self.plan, code.simd, self.item
         memory, out = Memory(self, code, args, scratch), code.part(scratch, "bounds")
         call = Bounds(code, self.bounds, scratch, row, out)
+        # The last group may lack columns: it bounds nothing from above.
+        whole = b.sub(near, b.zext(b.icmp_signed("<", memory.full, memory.boxes), I64))
         begin = [simd.splat(flow.load(simd.scalar, memory.limit, item))]
         begin += [simd.constant(math.inf), simd.splat(i64(0))]
-        with flow.loop(i64(0), near, 1, begin, name="groups") as group:
-            first = flow.times(memory.number(group.index), plan.width)
-            low, high = call.of(flow.pointer(args, BOXES), memory.boxes, first)
-            flow.store(low, memory.low(group.index), 4)
+        with flow.loop(i64(0), near, plan.width, begin, name="groups") as group:
+            low, high = call.of(memory.close, memory.rooms, group.index)
+            flow.store(low, flow.at(memory.lows, flow.times(group.index, item)), 4)
             limits, least, nearest = group.values
-            nearer = simd.compare("<", low, least)
+            numbers = b.add(simd.splat(group.index), self.lanes(code))
+            there = b.icmp_signed("<", numbers, simd.splat(near))
+            nearer = simd.mask_and(simd.compare("<", high, least), there)
             group.next = [
-                self._limited(code, limits, high, first, memory.full),
-                simd.select(nearer, low, least),
-                code.builder.select(nearer, simd.splat(group.index), nearest),
+                self._limited(code, limits, high, group.index, whole),
+                simd.select(nearer, high, least),
+                b.select(nearer, numbers, nearest),
             ]
         limits, least, nearest = group.results
         limit = self._least(code, limits)
-        counts = memory.count
-        flow.store(i64(0), counts, 8)
-        met, before = i64(0), i64(-1)
-        if self.kernel.keep is not None:
-            # Bounds do not tell how many pairs a mask leaves: the nearest group is met before.
-            before = self._of_least(code, least, nearest)
-            self._push_group(code, memory, before, limit)
-            met = self._meet(code, flow.word(counts, 0), memory.heap, rows, state, control)
-            limit = code.builder.fptrunc(self._worst(code, state), simd.scalar)
-            flow.store(i64(0), counts, 8)
-        with (
-            flow.loop(i64(0), near, 1, name="near") as group,
-            flow.when(code.builder.icmp_signed("!=", group.index, before)),
-        ):
-            self._push_group(code, memory, group.index, limit)
-        count = flow.word(counts, 0)
+        # Once the nearest group is met, states say better than bounds how near others must be.
+        flow.store(i64(0), memory.count, 8)
+        before = self._of_least(code, least, nearest)
+        with flow.when(b.icmp_signed(">", near, i64(0))):
+            self._push_group(code, memory, call, before, limits)
+        count = flow.word(memory.count, 0)
+        met = self._meet(code, count, memory.heap, rows, state, control)
+        worst = b.fptrunc(self._worst(code, state), simd.scalar)
+        limit = b.select(b.fcmp_ordered("<", worst, limit), worst, limit)
+        flow.store(i64(0), memory.count, 8)
+        with flow.loop(i64(0), near, 1, name="near") as group:
+            low = flow.load(simd.scalar, flow.at(memory.lows, flow.times(group.index, item)), item)
+            other = b.icmp_signed("!=", group.index, before)
+            far = b.fcmp_ordered(">", low, limit)
+            with flow.when(b.and_(other, b.not_(far))):
+                self._push_group(code, memory, call, group.index, simd.splat(limit))
+        count = flow.word(memory.count, 0)
         more = self._meet(code, count, memory.heap, rows, state, control)
-        return code.done(code.builder.add(met, more))
+        return code.done(b.add(met, more))
 
-    def _push_group(self, code: Code, memory: Memory, place: ir.Value, limit: ir.Value) -> None:
+    def _push_group(
+        self, code: Code, memory: Memory, call: Bounds, place: ir.Value, limits: ir.Value
+    ) -> None:
         """Put the blocks of a listed group on the heap that may hold a result."""
-        below = code.flow.load(code.simd.type, memory.low(place), 4)
         first = code.flow.times(memory.number(place), self.plan.width)
+        low, high = call.of(code.flow.pointer(code.given[0], BOXES), memory.boxes, first)
+        limit = self._least(code, self._limited(code, limits, high, first, memory.full))
         heap = memory.heap, memory.count
-        self.push_all(code, heap, below, limit, first, memory.blocks)
+        self.push_all(code, heap, low, limit, first, memory.blocks)
 
     def _of_least(self, code: Code, least: ir.Value, numbers: ir.Value) -> ir.Value:
         """The number in a lane that has the smallest value."""

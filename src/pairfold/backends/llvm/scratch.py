@@ -89,7 +89,8 @@ class PrunedSizes(NamedTuple):
         boxes = -(-blocks // width) * width
         groups = -(-boxes // width**2) * width
         packed = blocks * kernel.stages[COLUMN].size * plan.block * item
-        own = 8 * boxes + 16 * groups + item * max(boxes, 2 * groups)
+        ends = 2 * max(1, kernel.stages[COLUMN].size)
+        own = 8 * boxes + 8 * groups + item * groups * (1 + ends)
         return PrunedSizes(blocks, boxes, groups, packed, own)
 
 
