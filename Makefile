@@ -2,7 +2,7 @@ PYTHON ?= $(firstword $(wildcard .venv/bin/python .venv/Scripts/python.exe) pyth
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
 .PHONY: check test test-all planted test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
-	docs operations bench bench-gpu gpu-code
+	docs docs-test operations bench bench-gpu gpu-code
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -65,12 +65,19 @@ fuzz-api:
 check-math:
 	$(PYTHON) tests/sweep_math.py
 
+# The site, into docs/_build/html, with the gallery, whose programs run; a warning is an error.
 docs:
-	$(PYTHON) -m pytest --doctest-modules src
+	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-# The page of operations, from their rows.
+# Examples in docstrings, and every block of Python on every page.
+docs-test:
+	$(PYTHON) -m pytest --doctest-modules src
+	$(PYTHON) -m pytest -p no:doctest docs README.md
+
+# The pages of operations and of settings, from their rows.
 operations:
 	PYTHONPATH=src $(PYTHON) -m pairfold operations > docs/operations.md
+	PYTHONPATH=src $(PYTHON) -m pairfold settings > docs/reference/settings.md
 
 # All cases beside all peers; make bench options="--rounds 3 --cache DIR"
 bench:

@@ -115,7 +115,9 @@ else:
     if plt.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
         figure_place = Path(__file__).with_suffix(".png")
         figure.savefig(figure_place, dpi=80)
-        print(f"no window can be shown here; the figure is in {figure_place}")
+        print(
+            f"no window can be shown here; the figure is {figure_place.name}, beside this program"
+        )
     else:
         plt.show()
 

@@ -173,7 +173,7 @@ else:
     if plt.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
         place = Path(__file__).with_suffix(".png")
         figure.savefig(place, dpi=120)
-        print(f"no window can be shown here; the figure is in {place}")
+        print(f"no window can be shown here; the figure is {place.name}, beside this program")
     else:
         plt.show()
 

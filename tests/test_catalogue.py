@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pairfold.__main__ import main
-from pairfold.catalogue import called, catalogue, dimensions
+from pairfold.catalogue import called, catalogue, dimensions, settings_page
 from pairfold.errors import OptionError
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import ALIASES, GENERAL, REDUCTIONS, Reduction
@@ -22,6 +22,11 @@ PAGE = ROOT / "docs" / "operations.md"
 
 def test_the_page_in_the_repository_is_up_to_date() -> None:
     assert PAGE.read_text() == catalogue(), "regenerate it: make operations"
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    page = ROOT / "docs" / "reference" / "settings.md"
+    assert page.read_text() == settings_page(), "regenerate it: make operations"
 
 
 def test_every_row_is_on_the_page() -> None:

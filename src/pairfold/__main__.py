@@ -26,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="print every operation and reduction, in Markdown",
         description="Prints every operation and reduction, from the rows of the tables.",
     )
+    commands.add_parser(
+        "settings",
+        help="print every setting, in Markdown",
+        description="Prints every setting, its environment variable, default and meaning.",
+    )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     chosen = parser.parse_args(arguments)
     if chosen.version:
@@ -40,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .catalogue import catalogue
 
         print(catalogue(), end="")
+        return 0
+    if chosen.command == "settings":
+        from .catalogue import settings_page
+
+        print(settings_page(), end="")
         return 0
     from .doctor import report
 

@@ -1,7 +1,7 @@
-"""The page of operations and reductions, written from their rows; nothing on it is kept by hand.
+"""The pages of operations and reductions, and of settings, written from their rows.
 
-`python -m pairfold operations` prints it. Dimensions are found by trying: a row is built on
-operands of many dimensions, and the first pattern that explains every answer is what is said.
+`python -m pairfold operations` and `settings` print them. Dimensions are found by trying: a row is
+built on operands of many dimensions, and the first pattern that explains every answer is said.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .core.node import Axis
 from .errors import DimError, Refusal
 from .ops.reductions import ALIASES, GENERAL, REDUCTIONS, Reduction
 from .ops.table import OPERATIONS, Op, build, variable
+from .settings import describe
 
 _TRIED = (1, 2, 3, 4, 6, 8, 9, 12, 16)
 _HEAD = """# Operations and reductions
@@ -22,6 +23,21 @@ _HEAD = """# Operations and reductions
 Written by `python -m pairfold operations` from the rows of the tables; do not edit.
 `d`, `e`, `f` are dimensions; what has dimension 1 beside larger ones is repeated. Derivatives are
 factors of the incoming gradient, in the order of the operands, unless they say otherwise.
+"""
+_SETTINGS = """# Settings
+
+Written by `python -m pairfold settings` from their rows; do not edit. Settings are arguments of
+`pairfold.settings(...)`, which holds from there on in its thread; of
+`with pairfold.settings(...):`, which holds inside; or environment variables, which are read once and
+hold for all threads. If none is set, reductions run on as many threads as the process may use, or as `OMP_NUM_THREADS` says.
+
+```python
+import pairfold
+
+with pairfold.settings(threads=1, rules="exact"):
+    pass  # what is computed here
+```
+
 """
 _NOTATION = """`Genred(F, aliases, reduction_op, axis)` folds a formula F, of dimension D, over one
 axis, called columns here, and keeps the other, R rows. A list has K places; G is a formula that
@@ -47,6 +63,19 @@ def catalogue() -> str:
     head = ("`reduction_op`", "meaning", "dim F", "shape", "dtype", "derivative", "conventions")
     parts.append(_table(head, map(_reduced, rows)))
     return "\n".join(parts)
+
+
+def settings_page() -> str:
+    """The page of settings, in Markdown.
+
+    >>> print(settings_page().splitlines()[0])
+    # Settings
+    """
+    rows = [
+        (f"`{name}`", f"`{variable}`", f"`{default!r}`", says)
+        for name, variable, default, says in describe()
+    ]
+    return _SETTINGS + _table(("setting", "environment variable", "default", "meaning"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -3,8 +3,8 @@
 The bounds of a tile's box with those of groups of blocks, then of single blocks, say which may hold
 a result. Those of the nearest group come first, since what they leave in the states of rows rules
 out most others; then what is left is met from the best bound on, until no row of the tile has a
-state that a bound could still beat. States know columns by their own numbers, and of equal values the smallest number
-is selected, so that results are those of all pairs in order.
+state that a bound could still beat. States know columns by their own numbers, and of equal values
+the smallest number is selected, so that results are those of all pairs in order.
 """
 
 from __future__ import annotations
