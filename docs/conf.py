@@ -13,7 +13,7 @@ REPOSITORY = "https://github.com/pairfold/pairfold"
 
 project = "pairfold"
 author = "the developers of pairfold"
-copyright = "the developers of pairfold; MIT licence"  # noqa: A001 (Sphinx's name)
+copyright = "the developers of pairfold; MIT licence"
 version = release = version_of("pairfold")
 
 extensions = [
@@ -102,6 +102,24 @@ def _to_the_repository(app: object, name: str, source: list[str]) -> None:
     source[0] = _LINK.sub(changed, source[0])
 
 
+_CODE = re.compile(r"(`[^`]*`)")
+
+
+def _plain(
+    app: object, what: str, name: str, of: object, options: object, lines: list[str]
+) -> None:
+    """Docstrings are plain text: bars are absolute values, and `Genred`s is a word."""
+    example = False
+    for place, line in enumerate(lines):
+        example = bool(line.strip()) and (example or line.lstrip().startswith(">>>"))
+        if not example:
+            parts = _CODE.split(line)
+            parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+            parts[2::2] = [re.sub(r"^(?=\w)", r"\\ ", part) for part in parts[2::2]]
+            lines[place] = "".join(parts)
+
+
 def setup(app: object) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _to_the_repository)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", _plain, priority=100)  # type: ignore[attr-defined]

@@ -113,7 +113,7 @@ else:
         axis.set_xlim(-1.6, 1.6)
         axis.set_ylim(-1.6, 1.6)
     if plt.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
-        figure_place = Path(__file__).with_suffix(".png")
+        figure_place = Path(sys.argv[0]).with_suffix(".png")
         figure.savefig(figure_place, dpi=80)
         print(
             f"no window can be shown here; the figure is {figure_place.name}, beside this program"

@@ -171,7 +171,7 @@ else:
     for axis in (left, middle, right):
         axis.set_aspect("equal")
     if plt.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
-        place = Path(__file__).with_suffix(".png")
+        place = Path(sys.argv[0]).with_suffix(".png")
         figure.savefig(place, dpi=120)
         print(f"no window can be shown here; the figure is {place.name}, beside this program")
     else:

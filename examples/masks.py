@@ -122,7 +122,7 @@ else:
         axis.set_xlabel("j")
     axes[0].set_ylabel("i")
     if plt.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
-        place = Path(__file__).with_suffix(".png")
+        place = Path(sys.argv[0]).with_suffix(".png")
         figure.savefig(place, dpi=110)
         print(f"no window can be shown here; the figure is {place.name}, beside this program")
     else:

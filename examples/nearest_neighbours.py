@@ -157,7 +157,7 @@ else:
         axis.set_xticks([])
         axis.set_yticks([])
     if plt.get_backend().lower() in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
-        place = Path(__file__).with_suffix(".png")
+        place = Path(sys.argv[0]).with_suffix(".png")
         figure.savefig(place, dpi=75)
         print(f"no window can be shown here; the figure is {place.name}, beside this program")
     else:

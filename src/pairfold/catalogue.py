@@ -27,9 +27,9 @@ factors of the incoming gradient, in the order of the operands, unless they say 
 _SETTINGS = """# Settings
 
 Written by `python -m pairfold settings` from their rows; do not edit. Settings are arguments of
-`pairfold.settings(...)`, which holds from there on in its thread; of
-`with pairfold.settings(...):`, which holds inside; or environment variables, which are read once and
-hold for all threads. If none is set, reductions run on as many threads as the process may use, or as `OMP_NUM_THREADS` says.
+`pairfold.settings(...)`, which holds from there on in its thread; of `with settings(...):`, which
+holds inside; or environment variables, which are read once and hold for all threads. If none is
+set, reductions run on as many threads as the process may use, or as `OMP_NUM_THREADS` says.
 
 ```python
 import pairfold
