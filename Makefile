@@ -1,7 +1,7 @@
 PYTHON ?= $(firstword $(wildcard .venv/bin/python .venv/Scripts/python.exe) python)
 EXECUTABLE = $$($(PYTHON) -c "import sys; print(sys.executable)")
 
-.PHONY: check test test-all planted test-targets test-aarch64 test-oldest test-newest sdist attack fuzz fuzz-gpu fuzz-api check-math \
+.PHONY: check test test-all planted test-targets test-aarch64 test-oldest test-newest sdist wheel attack fuzz fuzz-gpu fuzz-api check-math \
 	docs docs-test operations bench bench-gpu gpu-code
 
 check:
@@ -19,6 +19,10 @@ test-all:
 # Faults planted into a copy, one at a time: each is to be noticed.
 planted:
 	$(PYTHON) tests/planted.py
+
+# Wheels and source distributions of both packages, installed without anything else.
+wheel:
+	$(PYTHON) tests/wheel.py
 
 # The same tests with fewer instructions than the processor has.
 narrower = $(PYTHON) -m pytest -n 2 --dist worksteal -m "not any_target and not product" tests/test_backends.py tests/test_torch.py

@@ -44,12 +44,18 @@ def tracked() -> list[str]:
     return sorted(name for name in names if (ROOT / name).is_file())
 
 
-def built(files: list[str], folder: Path) -> Path:
-    """The folder of the unpacked distribution, built from a copy of these files alone."""
+def copied(files: list[str], folder: Path) -> Path:
+    """A folder with these files alone."""
     copy = folder / "copy"
     for name in files:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+def built(files: list[str], folder: Path) -> Path:
+    """The folder of the unpacked distribution, built from a copy of these files alone."""
+    copy = copied(files, folder)
     build = [sys.executable, "-m", "build", "--sdist", "--outdir", str(folder / "dist"), str(copy)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     (archive,) = (folder / "dist").glob("*.tar.gz")

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from .later import LAZY, when_used
 from .settings import settings as settings
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from . import cluster as cluster
     from . import linalg as linalg
@@ -43,12 +41,14 @@ if TYPE_CHECKING:
     from .frontends.masks import same as same
     from .frontends.solve import KernelSolve as KernelSolve
     from .frontends.together import together as together
+    from .version import __version__ as __version__
 
 _PLACES = {
     **LAZY,
     "Genred": "frontends.genred",
     "KernelSolve": "frontends.solve",
     "PairfoldError": "errors",
+    "__version__": "version",
     "cache_info": "core.cache",
     "clear_cache": "core.cache",
     "explain": "frontends.explain",
