@@ -38,12 +38,14 @@ b = (np.sin(5 * turn)[:, None] + rng.standard_normal((N, 1))).astype("float32")
 # %%
 # Blocks
 # ------
-# Cells are met if points of them can be nearer than five widths of the kernel.
+# Cells are met if points of them can be nearer than five widths of the kernel: a point is at most
+# half a diagonal from the middle of its cell. Cells are cut at multiples of their side.
 
 labels = grid_cluster(x, CELL)
 ranges, centres, _ = cluster_ranges_centroids(x, labels)
 (x, b, turn), labels = sort_clusters((x, b, turn), labels)
-gaps = np.linalg.norm(centres[:, None] - centres, axis=-1)
+middles = (np.floor(centres / CELL) + 0.5) * CELL
+gaps = np.linalg.norm(middles[:, None] - middles, axis=-1)
 keep = gaps < 5 * SIGMA + 2**0.5 * CELL
 blocks = from_matrix(ranges, ranges, keep)
 sizes = np.diff(ranges, axis=1)[:, 0]
