@@ -93,9 +93,9 @@ figure = plt.figure(figsize=(7.2, 9.4), layout="constrained")
 upper, lower = figure.subplots(2, 1, height_ratios=[1, 1.25])
 looks = {"none": "0.45", "auto": "#E69F00", "nystrom": "#0072B2", "pivoted-cholesky": "#009E73"}
 for words, (norms, _) in residuals.items():
-    upper.loglog(np.arange(1, len(norms) + 1), norms, color=looks[words], linewidth=2, label=words)
-upper.set(xlabel="products with the matrix", ylabel="residual", ylim=(3e-9, 30))
-upper.legend(loc="lower left", frameon=False, fontsize=12)
+    upper.loglog(np.arange(1, len(norms)), norms[1:], color=looks[words], linewidth=2, label=words)
+upper.set(xlabel="step", ylabel="residual", ylim=(3e-9, 30))
+upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False, fontsize=12)
 upper.grid(color="0.92")
 ticks = np.linspace(-1, 1, SIDE)
 places = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)

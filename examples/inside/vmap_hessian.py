@@ -84,10 +84,10 @@ print(
 plt.rcParams.update({"font.size": 13})
 figure, axes = plt.subplots(2, 1, figsize=(5.8, 10.6), layout="constrained")
 extent = (-1, 1, -1, 1)
-axes[0].plot(*y.T, ".", markersize=1.5, color="#0072B2", rasterized=True)
+axes[0].plot(*samples.T, ".", markersize=1.5, color="#0072B2", rasterized=True)
 axes[0].set_title(f"{N} samples", fontsize=13)
 ridges = (-least * SIGMA**2).clamp(min=0) * (values > values.quantile(0.6))
-image = ridges.view(SIDE, SIDE).T
+image = ridges.view(SIDE, SIDE).T.numpy()
 axes[1].imshow(image, origin="lower", extent=extent, cmap="magma", interpolation="bilinear")
 axes[1].set_title("ridges of their density", fontsize=13)
 for axis in axes:

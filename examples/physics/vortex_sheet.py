@@ -27,7 +27,7 @@ import numpy as np
 
 from pairfold import Genred
 
-N, DELTA, PACE, STEPS = 2000, 0.1, 0.02, 100
+N, DELTA, PACE, STEPS = 1600, 0.1, 0.02, 100
 parameter = np.arange(N) / N
 wave = 0.01 * np.sin(2 * np.pi * parameter)
 vortices = np.stack([parameter + wave, -wave], 1)

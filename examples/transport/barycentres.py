@@ -29,7 +29,7 @@ import numpy as np
 
 from pairfold import LazyTensor
 
-N, SIDE, EPSILON, ROUNDS = 600, 5, 0.04**2, 3
+N, SIDE, EPSILON, ROUNDS = 500, 5, 0.04**2, 3
 rng = np.random.default_rng(0)
 
 

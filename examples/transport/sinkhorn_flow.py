@@ -32,7 +32,7 @@ import torch
 
 from pairfold import Vi, Vj
 
-M, N, EPSILON, STEPS, PACE = 1500, 1200, 0.008, 15, 0.35
+M, N, EPSILON, STEPS, PACE = 1400, 1000, 0.008, 14, 0.35
 COOLING = np.geomspace(2, EPSILON, 16).tolist() + 2 * [EPSILON]
 rng = np.random.default_rng(0)
 
@@ -123,8 +123,8 @@ print(
 plt.rcParams.update({"font.size": 13})
 figure, axes = plt.subplots(2, 2, figsize=(7.2, 6.4), layout="constrained")
 for axis, step in zip(axes.flat, (0, 2, 6, STEPS)):
-    axis.scatter(*y.T, s=6, color="0.85", rasterized=True)
-    axis.scatter(*shown[step].T, s=6, c=crescent[:, 1], cmap="viridis", rasterized=True)
+    axis.scatter(*rings.T, s=6, color="0.85", rasterized=True)
+    axis.scatter(*shown[step].T.numpy(), s=6, c=crescent[:, 1], cmap="viridis", rasterized=True)
     axis.set_title(f"step {step}, divergence {values[step]:.1g}", fontsize=13)
     axis.set_aspect("equal")
     axis.set_axis_off()

@@ -158,14 +158,14 @@ for _ in range(STEPS):
 
 plt.rcParams.update({"font.size": 13})
 figure, axis = plt.subplots(figsize=(6.6, 6.6), layout="constrained")
-lines = grid.view(len(ticks), len(ticks), 2)
-for some in (lines, lines.transpose(0, 1)):
+lines = grid.view(len(ticks), len(ticks), 2).numpy()
+for some in (lines, lines.swapaxes(0, 1)):
     axis.plot(some[..., 0].T, some[..., 1].T, color="0.8", linewidth=0.7)
 
 
 def outline(curve, **look):
     ends = torch.cat([curve, curve[:1]]).detach()
-    axis.plot(*ends.T, **look)
+    axis.plot(*ends.T.numpy(), **look)
 
 
 outline(source, color="0.4", linewidth=1.5, label="beginning")
