@@ -69,14 +69,16 @@ fuzz-api:
 check-math:
 	$(PYTHON) tests/sweep_math.py
 
-# The site, into docs/_build/html, with the gallery, whose programs run; a warning is an error.
+# The site, into docs/_build/html, with the gallery, whose programs run; a warning is an error, and so
+# is a link that leads nowhere.
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(PYTHON) docs/links.py docs/_build/html
 
 # Examples in docstrings, and every block of Python on every page.
 docs-test:
 	$(PYTHON) -m pytest --doctest-modules src
-	$(PYTHON) -m pytest -p no:doctest docs README.md
+	$(PYTHON) -m pytest -p docs.blocks -p no:doctest docs README.md CONTRIBUTING.md
 
 # The pages of operations and of settings, from their rows.
 operations:
