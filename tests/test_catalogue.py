@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pairfold
+from pairfold import errors
 from pairfold.__main__ import main
 from pairfold.catalogue import called, catalogue, dimensions, settings_page
 from pairfold.errors import OptionError
+from pairfold.later import LAZY
 from pairfold.numpy import Genred
 from pairfold.ops.reductions import ALIASES, GENERAL, REDUCTIONS, Reduction
 from pairfold.ops.table import OPERATIONS
@@ -27,6 +30,16 @@ def test_the_page_in_the_repository_is_up_to_date() -> None:
 def test_the_page_of_settings_is_up_to_date() -> None:
     page = ROOT / "docs" / "reference" / "settings.md"
     assert page.read_text() == settings_page(), "regenerate it: make operations"
+
+
+def test_every_error_and_every_name_is_on_its_page() -> None:
+    pages = ROOT / "docs" / "reference"
+    kinds = {row.__name__ for row in vars(errors).values() if isinstance(row, type)} - {"Refusal"}
+    kinds = {name for name in kinds if name.endswith("Error")}
+    headings = re.findall(r"^## (.*)$", (pages / "errors.md").read_text(), re.MULTILINE)
+    assert {name for line in headings for name in line.split(", ")} == kinds - {"PairfoldError"}
+    named = set(re.findall(r"^.. auto\w+:: (\w+)$", (pages / "api.md").read_text(), re.MULTILINE))
+    assert {*pairfold.__all__, *LAZY} - {"__version__", "cluster", "i", "j", "linalg"} == named
 
 
 def test_every_row_is_on_the_page() -> None:
