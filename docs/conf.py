@@ -32,6 +32,12 @@ extensions = [
 ]
 exclude_patterns = ["_build", "gallery/**/*.md5", "gallery/**/*.ipynb", "gallery/**/*.py"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+# A name of the library in a signature or a text leads to it; those of other libraries are words.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(numpy|torch|jax|collections|scipy)\..*|Tensor|LinearOperator|.*\._V"),
+    ("py:class", r"PairfoldLinearOperator|pairfold\.frontends\..*"),
+]
 suppress_warnings = ["config.cache"]  # the table of the gallery below holds functions
 
 # -- pages in Markdown -----------------------------------------------------------------------------

@@ -35,7 +35,8 @@ class Page(HTMLParser):
 
 def wrong(site: Path) -> list[str]:
     """What leads nowhere, as lines to print."""
-    pages = {path: Page(path.read_text()) for path in sorted(site.rglob("*.html"))}
+    paths = (path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts)
+    pages = {path: Page(path.read_text()) for path in paths}
     found: list[str] = []
     for path, page in pages.items():
         for link in sorted(page.links):

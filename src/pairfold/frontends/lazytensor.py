@@ -433,16 +433,16 @@ class LazyTensor(Summaries, RealMethods):
 
     @property
     def real(self) -> Self:
-        """The tensor itself: its numbers are real."""
+        """The tensor itself, whose numbers are real."""
         return self
 
     @property
     def imag(self) -> Self:
-        """Zeros: the tensor's numbers are real."""
+        """Zeros, the tensor's numbers being real."""
         return self._like(zero(self.ndim))
 
     def conj(self) -> Self:
-        """The tensor itself: its numbers are real."""
+        """The tensor itself, whose numbers are real."""
         return self
 
     def angle(self) -> LazyTensor:

@@ -162,7 +162,7 @@ class LinearOperator:
 
     @property
     def H(self) -> LinearOperator:
-        """The adjoint operator: the transposed one, conjugate where it is complex."""
+        """The adjoint operator, which is the transposed one, conjugate where it is complex."""
         return self._turned(True)
 
     # -- sums and multiples ---------------------------------------------------------------------
