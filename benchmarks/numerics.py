@@ -1,235 +1,222 @@
-"""Errors of elementary functions, of sums against their length, and of squared distances.
+"""Errors of elementary functions and of sums, measured.
 
-    python benchmarks/numerics.py --write docs/understand/numerics.md
+    python -m benchmarks.numerics --write benchmarks/numerics.md
 
-Writes the tables between two marks of the page. Functions are measured by the programs of
-`tests/sweep_math.py`, float32 at every `--stride`th of all 2^32 numbers, float64 at random numbers
-against mpmath. Sums have exact terms, so that what is measured is the addition: the exact sum is
-`math.fsum`. They are added up as they are for many rows. Nothing is timed.
+Functions are applied to numbers over their range, by sums of one term each; their errors are in
+units in the last place of the exact result, which float64 (of float32) or mpmath (of float64)
+gives. Sums are of N numbers, beside the exact sum of the same numbers (math.fsum), added up as they
+are for many rows, which is with the longest chains of roundings.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import mpmath
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import special
 
-from pairfold import Genred
-from pairfold.settings import settings
+from benchmarks.environment import machine
+from pairfold import Genred, settings
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import sweep_math
-
-BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
-ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
-Array = NDArray[Any]
+Floats = NDArray[np.floating[Any]]
 
 
-# -- elementary functions --------------------------------------------------------------------------
+class Measured(NamedTuple):
+    """A function: its operation, where it is measured, what it is in float64 and in mpmath."""
+
+    name: str
+    low: float
+    high: float
+    wide: Callable[[Any], Any]
+    exact: Callable[[Any], Any]
 
 
-def positive_or_any(name: str, x: Array) -> Array:
-    """Numbers where a function is real."""
-    if name in ("log", "rsqrt"):
-        return np.abs(x)
-    if name == "log1p":
-        return np.where(x < -1, -x, x)
-    return np.clip(x, -1, 1) if name in ("asin", "acos") else x
+FUNCTIONS = [
+    Measured("Exp", -85, 88, np.exp, mpmath.exp),
+    Measured("Expm1", -5, 5, np.expm1, mpmath.expm1),
+    Measured("Log", 1e-30, 1e30, np.log, mpmath.log),
+    Measured("Log1p", -0.9, 1e3, np.log1p, mpmath.log1p),
+    Measured("Sqrt", 1e-30, 1e30, np.sqrt, mpmath.sqrt),
+    Measured("Rsqrt", 1e-30, 1e30, lambda x: 1 / np.sqrt(x), lambda x: 1 / mpmath.sqrt(x)),
+    Measured("Sin", -1e4, 1e4, np.sin, mpmath.sin),
+    Measured("Cos", -1e4, 1e4, np.cos, mpmath.cos),
+    Measured("Tan", -100, 100, np.tan, mpmath.tan),
+    Measured("Asin", -1, 1, np.arcsin, mpmath.asin),
+    Measured("Acos", -1, 1, np.arccos, mpmath.acos),
+    Measured("Atan", -1e4, 1e4, np.arctan, mpmath.atan),
+    Measured("Sinh", -80, 80, np.sinh, mpmath.sinh),
+    Measured("Tanh", -10, 10, np.tanh, mpmath.tanh),
+    Measured("Sigmoid", -80, 80, special.expit, lambda x: 1 / (1 + mpmath.exp(-x))),
+    Measured("Softplus", -80, 80, lambda x: np.logaddexp(0, x),
+             lambda x: mpmath.log1p(mpmath.exp(x))),
+    Measured("Erf", -4, 4, special.erf, mpmath.erf),
+    Measured("Erfc", -4, 9, special.erfc, mpmath.erfc),
+    Measured("Lgamma", 0.1, 1e4, special.gammaln, mpmath.loggamma),
+    Measured("Lgamma", 1.3, 1.5, special.gammaln, mpmath.loggamma),
+]  # fmt: skip
+MANY, FEW = 400_000, 2_000
+SUMS = (10**3, 10**4, 10**5, 10**6, 10**7)
+SHIFTS = (0, 1, 10, 100, 1000)
 
+HEAD = """# Errors of functions and of sums
 
-def pairs_of_numbers(name: str, count: int) -> tuple[Array, Array]:
-    """Arguments of `pow`, whose powers are neither infinite nor 0, and of `atan2`."""
-    rng = np.random.default_rng(0)
-    if name == "pow":
-        x = 2.0 ** rng.uniform(-120, 120, count)
-        return x, rng.uniform(-120, 120, count) / np.log2(x)
-    sizes = 2.0 ** rng.uniform(-60, 60, (2, count))
-    x, y = sizes * rng.choice([-1.0, 1.0], (2, count))
-    return x, y
+Written by `python -m benchmarks.numerics --write benchmarks/numerics.md`
+on {machine}; NumPy {numpy}.
 
+## Elementary functions
 
-def float32_error(name: str, stride: int) -> float:
-    """The worst error of a function in float32, in units in the last place."""
-    if name not in sweep_math.TWO_ARGUMENTS:
-        return max(error for error, _ in sweep_math.sweep(name, "native", stride))
-    given = [a.astype(np.float32) for a in pairs_of_numbers(name, 2**32 // stride // 16)]
-    run = sweep_math.kernel(name, "float32", "native")
-    return float(sweep_math.ulp_error(run(*given), sweep_math.wide_reference(name, *given)).max())
+The largest and the mean error in units in the last place (ulp) of the exact result, over numbers
+between the two ends (half of them spread by magnitude): {many} of float32, {few} of float64. Half a
+ulp is what correct rounding leaves. `make check-math` tries all numbers of float32.
 
+| operation | from | to | float32: largest | mean | float64: largest | mean |
+|---|---|---|---|---|---|---|
+"""
+SUMMED = """
+## Sums
 
-def float64_error(name: str, count: int) -> float:
-    """The same in float64, at random numbers of every size."""
-    rng = np.random.default_rng(1)
-    spread = rng.standard_normal(count) * 10.0 ** rng.uniform(-8, 2.5, count)
-    given: tuple[Array, ...] = (positive_or_any(name, spread),)
-    if name in sweep_math.TWO_ARGUMENTS:
-        given = pairs_of_numbers(name, count)
-    run = sweep_math.kernel(name, "float64", "native")
-    return float(sweep_math.ulp_error(run(*given), sweep_math.exact_reference(name, *given)).max())
+The relative error of a sum of N numbers, uniform in [0, 1) and the same for all columns of a table;
+"one by one" adds each number to the sum so far, as a plain loop does.
+Numbers of half precision are computed with in float32; what is left is the rounding of the result,
+at most 4.9e-4 of float16 and 3.9e-3 of bfloat16. 0: the nearest number.
 
+| | N = {sizes} |
+|---|{bars}|
+"""
+MOVED = """
+## Points far from the origin
 
-def functions(stride: int, count: int) -> str:
-    """The table of functions."""
-    lines = ["| function | float32 | float64 | stated bound |", "|---|---|---|---|"]
-    for name in sweep_math.FUNCTIONS:
-        errors = float32_error(name, stride), float64_error(name, count)
-        bound = sweep_math.BOUND_ULP[name]
-        cells = [f"{error:.2f}" if error <= bound else f"**{error:.2f}**" for error in errors]
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {bound:g} |")
-    return "\n".join(lines)
+Gaussian sums of float32 points of the unit cube, all of them moved by the same number: the largest
+error, relative to the largest sum.
 
-
-# -- sums ------------------------------------------------------------------------------------------
-
-
-def numbers(kind: str, count: int, dtype: str) -> Array:
-    """Terms, as float64 numbers that the dtype holds exactly."""
-    rng = np.random.default_rng(count)
-    drawn = rng.random(count) if kind == "positive" else rng.standard_normal(count)
-    return torch.from_numpy(drawn).to(getattr(torch, dtype)).double().numpy()
-
-
-def one_after_the_other(terms: Array, dtype: str) -> float:
-    """Added up in the dtype, one after the other."""
-    if dtype == "bfloat16":
-        total = torch.zeros((), dtype=torch.bfloat16)
-        for term in torch.from_numpy(terms).bfloat16():
-            total = total + term
-        return float(total)
-    return float(np.add.accumulate(terms.astype(dtype))[-1])
-
-
-def ours(terms: Array, dtype: str, reduction: str = "Sum", **options: Any) -> float:
-    """Reduced by pairfold, over pairs: one row of ones."""
-    one = torch.ones((1, 1), dtype=getattr(torch, dtype))
-    given = torch.from_numpy(terms).to(one.dtype)[:, None]
-    with settings(separable="never", lanes="row"):
-        reduced = Genred("x*b", ["x = Vi(1)", "b = Vj(1)"], reduction, axis=1, **options)
-        return float(reduced(one, given)[0, 0])
-
-
-def units(found: float, terms: Array, dtype: str, parts: int = 1) -> str:
-    """An error, relative to the sum of absolute terms, in units of the dtype's rounding."""
-    error = abs(math.fsum([found, *(-terms / parts)])) * parts / math.fsum(np.abs(terms))
-    units = error / ROUNDOFF[dtype]
-    return f"{units:.2g}" if units < 10 else f"{units:.0f}"
-
-
-def sums(kind: str, dtype: str, sizes: Sequence[int]) -> str:
-    """The table of sums of one kind of terms."""
-    ways: dict[str, Callable[[Array, str], float]] = {
-        "pairfold": ours,
-        '`"kahan_scheme"`': lambda terms, dtype: ours(terms, dtype, sum_scheme="kahan_scheme"),
-        "`numpy.sum`": lambda terms, dtype: float(terms.astype(dtype).sum()),
-        "one after the other": one_after_the_other,
-    }
-    lines = [f"| N, {dtype} | {' | '.join(ways)} |", "|---" * (1 + len(ways)) + "|"]
-    for count in sizes:
-        terms = numbers(kind, count, dtype)
-        cells = [units(way(terms, dtype), terms, dtype) for way in ways.values()]
-        lines.append(f"| {power(count)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def power(count: int) -> str:
-    """A power of ten."""
-    return f"10^{round(math.log10(count))}"
-
-
-def half_means(sizes: Sequence[int]) -> str:
-    """The table of means of stored float16 and bfloat16."""
-    heads = "float16: pairfold | one after the other | bfloat16: pairfold | one after the other"
-    lines = [f"| N | {heads} |", "|---|---|---|---|---|"]
-    for count in sizes:
-        cells = [power(count)]
-        for dtype in ("float16", "bfloat16"):
-            terms = numbers("positive", count, dtype)
-            cells.append(units(ours(terms, dtype, "Mean"), terms, dtype, count))
-            cells.append(units(one_after_the_other(terms, dtype) / count, terms, dtype, count))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-# -- distances -------------------------------------------------------------------------------------
-
-
-def distances(shifts: Sequence[float]) -> str:
-    """The table of Gaussian sums of points that are far from the origin."""
-    lines = ["| shift | from differences (pairfold) | from one matrix product |", "|---|---|---|"]
-    rng = np.random.default_rng(0)
-    x, y, b = rng.random((300, 3)), rng.random((1000, 3)), rng.random((1000, 1))
-    aliases = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]
-    gaussian = Genred("Exp(-SqDist(x,y))*b", aliases, axis=1)
-    for shift in shifts:
-        given = [(each + shift).astype(np.float32) for each in (x, y)]
-        weights = b.astype(np.float32)
-        p, q, w = (each.astype(np.float64) for each in (*given, weights))
-        exact = np.exp(-((p[:, None] - q) ** 2).sum(-1)) @ w
-        found = gaussian(*given, weights)
-        p, q = given
-        squares = (p * p).sum(1)[:, None] - 2 * p @ q.T + (q * q).sum(1)
-        expanded = np.exp(-squares) @ weights
-        errors = [np.abs(each - exact).max() / exact.max() for each in (found, expanded)]
-        lines.append(f"| {shift:g} | {errors[0]:.1e} | {errors[1]:.1e} |")
-    return "\n".join(lines)
-
-
-def measured(stride: int, count: int, longest: int) -> str:
-    """Everything between the marks."""
-    sizes = [10**k for k in range(2, 8) if 10**k <= longest]
-    return f"""\
-Errors in units in the last place, the largest of every {stride}th of all float32 numbers (of
-`pow` and `atan2`, of {2**32 // stride // 16} random pairs), and of {count} random float64
-numbers; bold: above the stated bound:
-
-{functions(stride, count)}
-
-Errors of sums of N positive terms, uniform in [0, 1), relative to the sum, in units of half a
-last place (2^-24 in float32, 2^-53 in float64):
-
-{sums("positive", "float32", sizes)}
-
-{sums("positive", "float64", sizes)}
-
-The same of normal terms of both signs, relative to the sum of their absolute values:
-
-{sums("of both signs", "float32", sizes)}
-
-{sums("of both signs", "float64", sizes)}
-
-Means of N terms stored in half precision, in the same units (2^-11, 2^-8); the result is rounded to
-half precision, which is up to one unit:
-
-{half_means([size for size in sizes if size <= 100_000])}
-
-Gaussian sums of points in the unit cube, moved away from the origin, in float32; the largest error,
-relative to the largest sum:
-
-{distances([0, 1, 10, 100, 1000])}
+| moved by | {shifts} |
+|---|{bars}|
 """
 
 
+def points(of: Measured, count: int, dtype: str) -> Floats:
+    """Numbers between the two ends: half of them uniform, half by magnitude."""
+    rng = np.random.default_rng(0)
+    even = rng.uniform(of.low, of.high, count // 2)
+    most = max(abs(of.low), abs(of.high))
+    sizes = np.exp(rng.uniform(math.log(max(of.low, most * 1e-12)), math.log(most), count // 2))
+    signs = rng.choice([-1.0, 1.0] if of.low < 0 else [1.0], count // 2)
+    found = np.concatenate([even, sizes * signs]).astype(dtype)
+    return found[(found >= of.low) & (found <= of.high)]
+
+
+def errors(of: Measured, dtype: str) -> tuple[float, float]:
+    """The largest and the mean error in ulp."""
+    x = points(of, MANY if dtype == "float32" else FEW, dtype)
+    fold = Genred(f"{of.name}(x) * y", ["x = Vi(1)", "y = Vj(1)"], axis=1)
+    with settings(separable="never"):
+        found = np.asarray(fold(x[:, None], np.ones((1, 1), dtype)))[:, 0]
+    if dtype == "float32":
+        exact = np.asarray(of.wide(x.astype(np.float64)))
+        error = np.abs(found - exact)
+    else:
+        with mpmath.workdps(40):
+            values = [of.exact(mpmath.mpf(float(each))) for each in x]
+            error = np.array([float(abs(mpmath.mpf(float(f)) - v)) for f, v in zip(found, values)])
+            exact = np.array([float(v) for v in values])
+    unit = np.spacing(np.abs(exact).astype(dtype)).astype(np.float64)
+    return float((error / unit).max()), float((error / unit).mean())
+
+
+def summed(dtype: str, reduction: str = "Sum", **options: Any) -> Callable[[Floats], float]:
+    """A sum by pairfold."""
+    fold = Genred("b", ["x = Vi(1)", "b = Vj(1)"], reduction, axis=1, **options)
+
+    def total(numbers: Floats) -> float:
+        one = torch.zeros((1, 1), dtype=getattr(torch, dtype))
+        with settings(separable="never", lanes="row", splits=1):
+            return float(fold(one, torch.from_numpy(numbers).to(one.dtype)[:, None])[0, 0])
+
+    return total
+
+
+def sums() -> list[tuple[str, str, Callable[[Floats], float]]]:
+    """What adds up: its name, the dtype of the numbers, and the sum."""
+    found: list[tuple[str, str, Callable[[Floats], float]]] = []
+    for dtype in ("float32", "float64"):
+        found += [
+            (f"pairfold, {dtype}", dtype, summed(dtype)),
+            ('the same, `sum_scheme="direct_sum"`', dtype, summed(dtype, sum_scheme="direct_sum")),
+            (f"NumPy, {dtype}", dtype, lambda numbers: float(numbers.sum())),
+            (f"one by one, {dtype}", dtype, lambda numbers: float(np.cumsum(numbers)[-1])),
+        ]
+    for dtype in ("float16", "bfloat16"):
+        found.append((f"pairfold, the mean of {dtype}", dtype, summed(dtype, "Mean")))
+    return found
+
+
+def held(numbers: Floats, dtype: str) -> Floats:
+    """Numbers rounded to a dtype, as the narrowest one of NumPy that holds them."""
+    rounded = torch.from_numpy(numbers).to(getattr(torch, dtype))
+    return (rounded.float() if dtype == "bfloat16" else rounded).numpy()
+
+
+def far_from_the_origin() -> str:
+    """The table of Gaussian sums of points that are moved away."""
+    rng = np.random.default_rng(2)
+    x, y, b = rng.random((300, 3)), rng.random((1000, 3)), rng.random((1000, 1))
+    aliases = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]
+    gaussian = Genred("Exp(-SqDist(x,y)) * b", aliases, axis=1)
+    cells: list[list[str]] = [[], []]
+    for shift in SHIFTS:
+        p, q, w = ((each + shift).astype(np.float32) for each in (x, y, b))
+        wide = [each.astype(np.float64) for each in (p, q, w)]
+        exact = np.exp(-((wide[0][:, None] - wide[1]) ** 2).sum(-1)) @ wide[2]
+        squared = (p * p).sum(1)[:, None] - 2 * p @ q.T + (q * q).sum(1)
+        for row, found in zip(cells, (gaussian(p, q, w), np.exp(-squared) @ w)):
+            row.append(f"{np.abs(found - exact).max() / exact.max():.1e}")
+    ways = "pairfold, from differences", "NumPy, from a matrix product"
+    return "\n".join(f"| {way} | {' | '.join(row)} |" for way, row in zip(ways, cells))
+
+
+def report() -> str:
+    """The page."""
+    said = {"machine": machine()["CPU"], "numpy": np.__version__, "many": MANY, "few": FEW}
+    lines = [HEAD.format(**said).rstrip("\n")]
+    for of in FUNCTIONS:
+        single, double = errors(of, "float32"), errors(of, "float64")
+        figures = " | ".join(f"{value:.2f}" for value in (*single, *double))
+        lines.append(f"| `{of.name}` | {of.low:g} | {of.high:g} | {figures} |")
+        print(lines[-1], flush=True)
+    sizes = " | ".join(f"{n:.0e}".replace("e+0", "e") for n in SUMS)
+    lines.append(SUMMED.format(sizes=sizes, bars="|".join(["---"] * len(SUMS))).rstrip("\n"))
+    rng = np.random.default_rng(1)
+    for name, dtype, total in sums():
+        shares: list[str] = []
+        for n in SUMS:
+            numbers = held(rng.random(n), dtype)
+            exact = math.fsum(numbers.astype(np.float64).tolist())
+            if dtype in ("float16", "bfloat16"):
+                exact /= n
+            shares.append(f"{abs(total(numbers) - exact) / exact:.1e}")
+        lines.append(f"| {name} | {' | '.join(shares)} |")
+        print(lines[-1], flush=True)
+    shifts = " | ".join(f"{shift:g}" for shift in SHIFTS)
+    lines.append(MOVED.format(shifts=shifts, bars="|".join(["---"] * len(SHIFTS))).rstrip("\n"))
+    lines.append(far_from_the_origin())
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Measure, print, and write where that was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stride", type=int, default=257, help="of float32 numbers")
-    parser.add_argument("--count", type=int, default=5000, help="of float64 numbers")
-    parser.add_argument("--longest", type=int, default=10_000_000, help="sum")
-    parser.add_argument("--write", type=Path, help="page with the two marks")
-    given = parser.parse_args()
-    text = measured(given.stride, given.count, given.longest)
-    print(text)
-    if given.write:
-        page = given.write.read_text()
-        before, rest = page.split(BEGIN)
-        given.write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
+    """Measure, and write the page where `--write` says."""
+    parser = argparse.ArgumentParser(description="Errors of elementary functions and of sums.")
+    parser.add_argument("--write", type=Path, help="the file for the page")
+    chosen = parser.parse_args()
+    page = report()
+    if chosen.write:
+        chosen.write.write_text(page)
 
 
 if __name__ == "__main__":

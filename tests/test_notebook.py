@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import pydoc
+import rlcompleter
+
 import numpy as np
 import pytest
 from notebook_pages import cells, read
 
-from pairfold import LazyTensor, Var, Vi, Vj, doctor
+from pairfold import Genred, LazyTensor, Vi, Vj, doctor
 from pairfold.core.notebook import in_bytes, page
+from pairfold.numpy import Var
 
 X, Y = np.zeros((17, 3)), np.zeros((23, 3), order="F")
 TAGS = {"div", "b", "table", "tr", "th", "td", "span", "details", "summary", "pre"}
@@ -65,3 +70,27 @@ def test_the_doctors_report_is_a_table_of_its_sections(monkeypatch: pytest.Monke
     assert list(found) == ["versions", "processor", "threads", "settings", "GPU", "a kernel"]
     assert "llvmlite" in found["versions"]
     assert str(report).splitlines() == report.lines
+
+
+@pytest.mark.parametrize("module", ["pairfold", "pairfold.numpy", "pairfold.torch", "pairfold.jax"])
+def test_names_that_are_imported_late_complete_early(module: str) -> None:
+    if not module.endswith(("pairfold", "numpy")):
+        pytest.importorskip(module.partition(".")[2])
+    space = {"m": importlib.import_module(module)}
+    completer = rlcompleter.Completer(space)
+    for start, name in (
+        ("m.cau", "m.causal()"),
+        ("m.LazyT", "m.LazyTensor("),
+        ("m.tog", "m.together("),
+    ):
+        assert completer.complete(start, 0) == name
+    assert all(hasattr(space["m"], name) for name in dir(space["m"]))
+
+
+def test_help_says_types_and_shows_an_example() -> None:
+    text = pydoc.plain(pydoc.render_doc(LazyTensor.sum))
+    assert "axis: 'Axes'" in text
+    assert ".sum(axis=1)" in text
+    text = pydoc.plain(pydoc.render_doc(Genred))
+    assert "aliases: 'Sequence[str]'" in text
+    assert ">>> squared = Genred(" in text
