@@ -39,7 +39,8 @@ def test_every_error_and_every_name_is_on_its_page() -> None:
     headings = re.findall(r"^## (.*)$", (pages / "errors.md").read_text(), re.MULTILINE)
     assert {name for line in headings for name in line.split(", ")} == kinds - {"PairfoldError"}
     named = set(re.findall(r"^.. auto\w+:: (\w+)$", (pages / "api.md").read_text(), re.MULTILINE))
-    assert {*pairfold.__all__, *LAZY} - {"__version__", "cluster", "i", "j", "linalg"} == named
+    public = {*pairfold.__all__, *LAZY} - {"__version__", "cluster", "i", "j", "linalg"}
+    assert public | kinds <= named
 
 
 def test_every_row_is_on_the_page() -> None:

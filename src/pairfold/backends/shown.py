@@ -159,7 +159,7 @@ class Explained:
 
     @property
     def summary(self) -> str:
-        """One line: what is reduced, over which sizes, and at what estimated cost."""
+        """What is reduced, over which sizes, and at what estimated cost, in one line."""
         what = f"{self.reduction}{self._where}, F = {shortened(self.formula)}"
         return f"{what}: {self.rows} x {self.columns}{self._cost}"
 
