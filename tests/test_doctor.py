@@ -123,7 +123,7 @@ def test_an_impossible_setting_is_reported_without_a_traceback(monkeypatch):
 
 @pytest.mark.parametrize("works", [True, False])
 def test_the_exit_status_says_whether_all_is_well(monkeypatch, capsys, works):
-    monkeypatch.setattr(doctor, "report", lambda ask_torch: (["a line"], works))
+    monkeypatch.setattr(doctor, "report", lambda ask_torch: doctor.Report(["a line"], works))
     assert __main__.main(["doctor"]) == (0 if works else 1)
     assert capsys.readouterr().out == "a line\n"
 

@@ -23,7 +23,7 @@ MAX_FUNCTION_LINES = 60
 
 # A file may import from its own level and from those before it.
 LEVELS = [
-    {"errors", "later"},
+    {"errors", "later", "version"},
     {"settings"},
     {"core"},
     {"ops"},

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,14 @@ def test_values_are_of_the_types_that_checkers_are_told():
     lazy_program.main()
 
 
+def wrong_lines() -> set[int]:
+    """The lines of the program that type checkers are to report, from 0."""
+    lines = PROGRAM.read_text().splitlines()
+    wanted = {n for n, line in enumerate(lines) if line.endswith("# error")}
+    assert len(wanted) == 10
+    return wanted
+
+
 @pytest.mark.slow
 def test_type_checkers_know_the_types_of_a_users_program(tmp_path):
     pytest.importorskip("pyright")
@@ -158,7 +167,16 @@ def test_type_checkers_know_the_types_of_a_users_program(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     found = json.loads(done.stdout)["generalDiagnostics"]
     errors = {each["range"]["start"]["line"]: each["message"] for each in found}
-    lines = PROGRAM.read_text().splitlines()
-    wanted = {n for n, line in enumerate(lines) if line.endswith("# error")}
-    assert len(wanted) == 10
-    assert set(errors) == wanted, errors
+    assert set(errors) == wrong_lines(), errors
+
+
+@pytest.mark.product  # twenty seconds; .ci/run calls it by name
+def test_mypy_knows_the_types_of_a_users_program(tmp_path):
+    pytest.importorskip("mypy")
+    shutil.copy(PROGRAM, tmp_path)
+    settings = "strict = True\nfollow_imports = silent\nshow_error_codes = False\n"
+    (tmp_path / "mypy.ini").write_text(f"[mypy]\n{settings}mypy_path = {ROOT.parent}\n")
+    command = [sys.executable, "-m", "mypy", PROGRAM.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    found = re.findall(r"^[^:]+:(\d+): error: ", done.stdout, re.MULTILINE)
+    assert {int(line) - 1 for line in found} == wrong_lines(), done.stdout + done.stderr

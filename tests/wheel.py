@@ -1,6 +1,6 @@
 """Build both distributions, install their wheels alone, and use them: `make wheel`.
 
-Needs the packages `build` and `twine`, and an index of packages, from which numpy and llvmlite come.
+Needs the packages `build` and `twine`, and an index of packages, for numpy and llvmlite.
 """
 
 from __future__ import annotations

@@ -88,4 +88,4 @@ __getattr__ = when_used(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *_PLACES})

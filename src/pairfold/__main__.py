@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from .doctor import report
 
-    lines, works = report(ask_torch=chosen.torch)
-    print("\n".join(lines))
-    return 0 if works else 1
+    found = report(ask_torch=chosen.torch)
+    print(found)
+    return 0 if found.works else 1
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import __version__
+from .core.notebook import page
 from .errors import PairfoldError
 from .settings import (
     current,
@@ -45,11 +47,30 @@ _DRIVERS = {
 }
 
 
-def report(*, ask_torch: bool = False) -> tuple[list[str], bool]:
-    """The lines to show, and whether pairfold works here.
+class Report(NamedTuple):
+    """What was found: lines of text, and whether pairfold works here."""
+
+    lines: list[str]
+    works: bool
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: a table of the sections."""
+        *sections, verdict = "\n".join(self.lines).split("\n\n")
+        parts = [section.partition("\n") for section in sections]
+        return page(verdict, [(title, textwrap.dedent(text)) for title, _, text in parts])
+
+
+def report(*, ask_torch: bool = False) -> Report:
+    """Look, and try a kernel.
 
     Args:
         ask_torch: import torch and ask it for GPUs; otherwise only its version is looked up.
+
+    >>> report().works
+    True
     """
     lines: list[str] = []
     works = True
@@ -72,7 +93,7 @@ def report(*, ask_torch: bool = False) -> tuple[list[str], bool]:
             works = False
         lines += [title, *(f"  {line}" for line in found), ""]
     lines.append("pairfold works here" if works else "pairfold does NOT work here: see above")
-    return lines, works
+    return Report(lines, works)
 
 
 def _table(rows: Mapping[str, str]) -> list[str]:

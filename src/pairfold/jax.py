@@ -83,3 +83,7 @@ __all__ = [
     "together",
     "where",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *LAZY})

@@ -5,19 +5,20 @@ They are short where they are one value among others, whole on request and in no
 
 from __future__ import annotations
 
-import html
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..core.library import Device
+from ..core.notebook import page
 from ..core.primitives import PRIMITIVES
 from ..lower.kernel import PAIR, Kernel
 from ..lower.pattern import Pattern
 from ..lower.schedule import Accumulation
 
 _LONGEST = 60
+_KEY = 11  # characters before what a line says
 
 
 @dataclass(frozen=True)
@@ -162,23 +163,27 @@ class Explained:
         what = f"{self.reduction}{self._where}, F = {shortened(self.formula)}"
         return f"{what}: {self.rows} x {self.columns}{self._cost}"
 
-    def __str__(self) -> str:
-        lines = [
+    def _reduction(self) -> list[str]:
+        """What is computed, and of which pairs."""
+        return [
             f"formula    {self.formula}",
             f"by rules   {self.simplified}",
             f"reduction  {self.reduction}, dimension {self.dim}{self._counted}",
             *self._mask(),
             *self._searched(),
             *([f"separable  {self.subject.separable}"] if self.subject.separable else []),
-            *self._section(),
         ]
-        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return "\n".join([*self._reduction(), *self._section()])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.summary}; print() shows all>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        size = ("size", f"{self.rows} x {self.columns}{self._cost}")
+        rows = [(line[:_KEY].strip(), line[_KEY:]) for line in self._reduction()]
+        return page(type(self).__name__, [*rows, size], {"how": "\n".join(self._section())})
 
 
 def states(accumulation: Accumulation, part: str) -> str:

@@ -7,6 +7,7 @@ and a reduction over i or j folds the graph. Data are held by reference, never c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeVar, overload
 
@@ -16,8 +17,10 @@ from ..arrays.advice import kind_name, to_array, to_dtype, to_one_dtype
 from ..arrays.library import COMPLEX, SUPPORTED, WHOLE, ArrayLibrary
 from ..arrays.registry import LIBRARIES
 from ..core.cache import cached
+from ..core.dtypes import DTYPES
 from ..core.library import Array
 from ..core.node import Axis, Node
+from ..core.notebook import in_bytes, page
 from ..core.show import formula_text
 from ..errors import (
     ArgumentError,
@@ -377,6 +380,20 @@ class Tensor(Foreign):
         text = formula_text(node)
         text = text if len(text) <= _LONG else f"{text[: _LONG - 40]} ... {text[-35:]}"
         return f"<{kind} {text}, shape {self.shape}, dtype {self.dtype}{place}>"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show; nothing is computed."""
+        (node,), _ = numbered([self.node], self.leaves)
+        assert node is not None
+        rows = [("formula", formula_text(node)), ("shape", " x ".join(map(str, self.shape)))]
+        if self.dtype is not None:
+            assert self.real_dtype is not None
+            each = DTYPES[self.real_dtype].bytes * (2 if self.is_complex else 1)
+            rows += [("dtype", self.dtype), ("device", str(self.device))]
+            rows.append(("as a table", f"{in_bytes(math.prod(self.shape) * each)}, never made"))
+        for leaf in self.symbols:
+            rows.append(("to be given", f"Var({leaf.symbol}, {leaf.dim}, {int(leaf.kind)})"))
+        return page(type(self).__name__, rows)
 
     def __call__(self, *arrays: object, **options: object) -> NoReturn:
         """Only reductions can be called.

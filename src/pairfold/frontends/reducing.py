@@ -324,7 +324,14 @@ class Reducing(Tabled):
     def sum(
         self, axis: Axes = COMPONENTS, dim: Axes = None, **options: Unpack[MethodOptions]
     ) -> Result:
-        """The sum over the components (the default), or over i, j or several axes: an array."""
+        """The sum over the components (the default), or over i, j or several axes: an array.
+
+        Options are those of `reduction`: `where`, `keepdim`, `rtol`, `out`, `call` ...
+
+        >>> from pairfold import Vi, Vj
+        >>> Vi(np.ones((3, 2))).sqdist(Vj(np.zeros((4, 2)))).sum(axis=1).tolist()
+        [[8.0], [8.0], [8.0]]
+        """
         return self._either("Sum", "Sum", axis, dim, options)
 
     @overload
