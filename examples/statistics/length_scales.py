@@ -6,7 +6,7 @@ The kernel of a Gaussian process measures each input by a length-scale of its ow
 
 .. math::
 
-    K_{ij} = s^2 \\exp \\Big( -\\frac12 \\sum_d (x_{id} - x_{jd})^2 / \\ell_d^2 \\Big), \\qquad
+    K_{ij} = s^2 \\exp \\Bigl( -\\frac12 \\sum_d (x_{id} - x_{jd})^2 / \\ell_d^2 \\Bigr), \\qquad
     L = \\frac12 b^T (K + \\sigma^2)^{-1} b + \\frac12 \\log \\det (K + \\sigma^2),
 
 and L is least where they fit the samples b. An input that does not matter gets a great length. The
