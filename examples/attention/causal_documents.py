@@ -104,10 +104,10 @@ assert gap < 1e-4
 
 
 def least(program, *tensors):
-    """The least time of three calls after a first one, which makes code."""
+    """The least time of two calls after a first one, which makes code."""
     both(program, *tensors)
     times = []
-    for _ in range(3):
+    for _ in range(2):
         start = time.perf_counter()
         both(program, *tensors)
         times.append(time.perf_counter() - start)

@@ -25,7 +25,7 @@ import torch
 
 from pairfold import Vi, Vj, radius
 
-M, N, STEPS, NEAR = 3000, 4000, 120, 0.08
+M, N, STEPS, NEAR = 3000, 4000, 80, 0.08
 torch.manual_seed(0)
 begin = torch.nn.functional.normalize(torch.randn(M, 3), dim=1) * 0.9
 p, q = 2 * torch.pi * torch.rand(2, N)

@@ -6,7 +6,7 @@ A picture x_i is given the label that most of its K nearest known pictures y_j h
 
 .. math::
 
-    \\arg\\min_j^{(K)} \\, |x_i - y_j|^2.
+    \\operatorname{argmin}_j^{(K)} \\, |x_i - y_j|^2.
 
 ``Kmin_argKmin`` finds them, with their distances. More known pictures make the vote better: we add
 copies that are moved by a pixel, and look at the mistakes that are left.

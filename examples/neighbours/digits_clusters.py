@@ -7,7 +7,7 @@ centre, and every centre becomes the mean of its pictures,
 
 .. math::
 
-    l_i = \\arg\\min_k |x_i - c_k|^2, \\qquad c_k = \\mathrm{mean} \\{ x_i : l_i = k \\}.
+    l_i = \\operatorname{argmin}_k |x_i - c_k|^2, \\quad c_k = \\mathrm{mean} \\{ x_i : l_i = k \\}.
 
 The first is a reduction over all pairs of pictures and centres, ``argmin``. No labels are given;
 at the end we look at what the clusters have found.

@@ -33,7 +33,7 @@ rng = np.random.default_rng(0)
 
 
 def truth(places):
-    """Ripples around a point, beside a plain, (..., )."""
+    """Ripples around a point that end at a line, (...)."""
     p, q = places[..., 0], places[..., 1]
     return np.cos(22 * np.hypot(p - 0.25, q - 0.3)) / (1 + np.exp(12 * (p + 0.6 * q - 1)))
 
@@ -86,7 +86,7 @@ print(
 # %%
 # Figure
 # ------
-# With too small a ridge the fit follows the noise, with too large a one nothing.
+# With too small a ridge the fit follows the noise; too large a one leaves little of the ripples.
 
 plt.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
 figure = plt.figure(figsize=(7.0, 9.0), layout="constrained")

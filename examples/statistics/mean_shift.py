@@ -7,7 +7,7 @@ pixels are dense: again and again it moves to the mean of the pixels y_j around 
 
 .. math::
 
-    x_i \\leftarrow \\sum_j e^{-|x_i - y_j|^2 / 2} y_j \\Big/ \\sum_j e^{-|x_i - y_j|^2 / 2}.
+    x_i \\leftarrow \\sum_j e^{-|x_i - y_j|^2 / 2} y_j \\Bigl/ \\sum_j e^{-|x_i - y_j|^2 / 2}.
 
 Pixels of one thing end in one place and take its colour. What is smooth becomes flat, while edges
 stay sharp.

@@ -7,8 +7,8 @@ Each is drawn uphill by what all others feel, and pushed away by them:
 
 .. math::
 
-    x_i \\leftarrow x_i + \\frac{\\tau}{M} \\sum_j k(x_i, x_j) \\Big(
-        \\nabla \\log p(x_j) + \\frac{x_i - x_j}{h^2} \\Big), \\qquad
+    x_i \\leftarrow x_i + \\frac{\\tau}{M} \\sum_j k(x_i, x_j) \\Bigl(
+        \\nabla \\log p(x_j) + \\frac{x_i - x_j}{h^2} \\Bigr), \\qquad
     k(x, y) = e^{-|x - y|^2 / 2 h^2}.
 
 A step is one reduction of all pairs. Unlike random walks, particles end evenly spaced.

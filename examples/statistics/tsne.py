@@ -8,7 +8,7 @@ all push each other away:
 .. math::
 
     \\dot y_i = \\sum_j (y_j - y_i) \\, w_{ij}
-    \\Big( p_{ij} - \\frac{w_{ij}}{\\sum_{k \\ne l} w_{kl}} \\Big), \\qquad
+    \\Bigl( p_{ij} - \\frac{w_{ij}}{\\sum_{k \\ne l} w_{kl}} \\Bigr), \\qquad
     w_{ij} = \\frac{1}{1 + |y_i - y_j|^2}, \\qquad
     p_{ij} = \\frac{e^{-\\beta_i |x_i - x_j|^2 - z_i} + e^{-\\beta_j |x_i - x_j|^2 - z_j}}{2 N}.
 

@@ -107,7 +107,7 @@ upper.set(aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
 upper.legend(loc="upper left", fontsize=12)
 lower.hist(1e3 * chance, 40, color="0.7", label="samples mixed up")
 lower.axvline(
-    1e3 * found, color="#D55E00", linewidth=3, label=f"as they are, p = {probability:.3f}"
+    1e3 * found, color="#D55E00", linewidth=3, label=f"as they are, p = {probability:.4f}"
 )
 lower.set(xlabel="MMD$^2$, in 1/1000", ylabel="permutations")
 lower.legend(frameon=False, fontsize=12)
