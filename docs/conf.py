@@ -132,7 +132,10 @@ def _plain(
 def _math(writer: Any, node: Any) -> None:
     """Formulas as MathML, which browsers draw without a script and without a network."""
     display = "block" if node.tagname == "math_block" else "inline"
-    writer.body.append(convert(node.astext(), display=display))
+    markup = convert(node.astext(), display=display)
+    if unknown := re.search(r">\s*(\\\w+)", markup):
+        raise ValueError(f"{unknown[1]} is left as it stands in the formula {node.astext()}")
+    writer.body.append(markup)
     raise SkipNode
 
 
