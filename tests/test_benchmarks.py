@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import blocks, bound, first_call, fresh, report
+from benchmarks import blocks, bound, first_call, fresh, headline, report
 from benchmarks.case import Bar, sample_rows
 from benchmarks.cases import CASES
 from benchmarks.harness import Result
@@ -143,17 +143,42 @@ SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def seconds(cell: str) -> float | None:
-    """The time at the beginning of a cell of the README's table, bold or not."""
+    """The time at the beginning of a cell of a table of speed, bold or not."""
     found = re.match(r"\W*(?:about )?([\d.]+) (us|ms|s)\b", cell)
     return float(found[1]) * SECONDS[found[2]] if found else None
 
 
-def test_the_readme_marks_every_peer_that_is_faster():
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    table = readme.partition("| Case | pairfold |")[2].partition("\n\n")[0].splitlines()[2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    assert len(rows) > 30
+def rows_of(page: str) -> list[list[str]]:
+    table = page.partition("| Case | pairfold |")[2].partition("<!-- speed:end -->")[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]
+    ]
+
+
+@pytest.mark.parametrize("page", headline.PAGES, ids=lambda page: page.name)
+def test_tables_of_speed_are_up_to_date(page):
+    rows = headline.summary(headline.RESULTS.read_text())
+    assert page.read_text() == headline.written(page, rows), "python -m benchmarks.headline"
+
+
+@pytest.mark.parametrize("page", headline.PAGES, ids=lambda page: page.name)
+def test_tables_of_speed_mark_every_peer_that_is_faster(page):
+    rows = rows_of(page.read_text())
+    assert len(rows) > 12
     for name, ours, *peers in rows:
         for peer in filter(seconds, peers):
             faster = seconds(peer) < seconds(ours)
             assert peer.startswith("**") == faster, f"{name}: {peer} beside {ours}"
+
+
+def test_the_readme_has_losses_first():
+    readme = next(page for page in headline.PAGES if page.name == "README.md")
+    lost = [any(cell.startswith("**") for cell in row) for row in rows_of(readme.read_text())]
+    assert any(lost)
+    assert lost == sorted(lost, reverse=True)
+
+
+def test_durations_are_written_in_the_unit_that_suits():
+    times = [37.2, 1.0, 0.9999, 0.905, 0.0187, 8.88e-5, 5.06e-6]
+    texts = [headline.duration(time) for time in times]
+    assert texts == ["37.2 s", "1 s", "1 s", "905 ms", "18.7 ms", "88.8 us", "5.06 us"]

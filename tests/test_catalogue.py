@@ -55,22 +55,6 @@ def test_every_row_is_on_the_page() -> None:
         assert page.count(rule) == 1
 
 
-def test_the_readme_names_all_operations_and_reductions() -> None:
-    readme = (ROOT / "README.md").read_text()
-    tables = [
-        re.findall(r"^\| [^|]* \| (.*) \|$", part, re.MULTILINE)
-        for part in (
-            readme.partition("| Operations in formulas |")[2].partition("| Reductions |")[0],
-            readme.partition("| Reductions |")[2].partition("\n\n")[0],
-        )
-    ]
-    for lines, rows in zip(tables, (OPERATIONS, REDUCTIONS), strict=True):
-        code = " ".join(text for line in lines for text in re.findall(r"`([^`]*)`", line))
-        named = re.findall(r"\b[A-Za-z]\w*", code)
-        public = {name for name, row in rows.items() if not row.internal}
-        assert sorted(named) == sorted(public | (set(ALIASES) if rows is REDUCTIONS else set()))
-
-
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["operations"]) == 0
     assert capsys.readouterr().out == catalogue()
