@@ -10,6 +10,9 @@ from typing import Any
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -134,7 +137,7 @@ def _math(writer: Any, node: Any) -> None:
     display = "block" if node.tagname == "math_block" else "inline"
     markup = convert(node.astext(), display=display)
     if unknown := re.search(r">\s*(\\\w+)", markup):
-        raise ValueError(f"{unknown[1]} is left as it stands in the formula {node.astext()}")
+        logger.warning("%s would stand in the formula as it is", unknown[1], location=node)
     writer.body.append(markup)
     raise SkipNode
 
