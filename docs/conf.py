@@ -10,6 +10,9 @@ from typing import Any
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -132,7 +135,10 @@ def _plain(
 def _math(writer: Any, node: Any) -> None:
     """Formulas as MathML, which browsers draw without a script and without a network."""
     display = "block" if node.tagname == "math_block" else "inline"
-    writer.body.append(convert(node.astext(), display=display))
+    markup = convert(node.astext(), display=display)
+    if unknown := re.search(r">\s*(\\\w+)", markup):
+        logger.warning("%s would stand in the formula as it is", unknown[1], location=node)
+    writer.body.append(markup)
     raise SkipNode
 
 

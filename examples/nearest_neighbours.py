@@ -6,7 +6,7 @@ For each point x_i of a cloud, the K nearest of many points y_j, by a distance t
 
 .. math::
 
-    \\arg\\min_{j}^{(K)} \\, F(x_i, y_j), \\qquad F = |x - y|^2, \\quad
+    \\operatorname{argmin}_{j}^{(K)} \\, F(x_i, y_j), \\qquad F = |x - y|^2, \\quad
     F = \\textstyle\\sum_d w_d |x_d - y_d|, \\quad ...
 
 Rows and columns are put in order along a curve that keeps what is near together. Bounds of the
