@@ -150,10 +150,10 @@ class Call:
             return _NOTHING
         return Left(tasks * self.bound.native.layout.state_bytes, 0, tasks // splits)
 
-    def work(self, table: pool.Table, alive: object) -> None:
-        """Do all tasks, and merge what they leave."""
+    def work(self, table: pool.Table, alive: object, tasks: int = 0) -> None:
+        """Do all tasks, and merge what they leave; `tasks`: how many, if not those of the sizes."""
         bound, left = self.bound, self.left
-        native, tasks = bound.native, bound.tasks
+        native, tasks = bound.native, tasks or bound.tasks
         if not left.tasks:
             pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
             return

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.cache import Cache, Limit
 from ...core.constants import number_of
+from ...core.dtypes import DTYPES
 from ...core.library import Device, NumpyArray
 from ...lower.blocks import (
     Answers,
@@ -24,7 +25,8 @@ from ...lower.blocks import (
     read_positions,
     truth_positions,
 )
-from ...lower.kernel import ONCE, ROW, Kernel
+from ...lower.kernel import ONCE, ROW, Argument, Kernel
+from ...lower.labels import Compared, answers_of_labels, cuts_of, labelled
 from ...lower.schedule import TASKS, Accumulation, Partition, Plan, partition
 from ...settings import Settings
 from ..memory import view_of, widened
@@ -33,6 +35,7 @@ from .abi import (
     BAILED_OUT,
     INTERVALS,
     PATTERN_BLOCKS,
+    ROW_BLOCKS,
     SPARSE_ROW_BLOCKS,
 )
 from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
@@ -43,6 +46,9 @@ _SECONDS = 3e-4
 _SECONDS_PER_TRUTH = 2e-10
 # What is known of masks that read what nobody changes; calls come and go with sizes.
 _ANSWERS = Limit("blocks of masks", 64, 256 * 2**20)
+# The least rows of a run of labels, on average, that have row blocks of their own where blocks are
+# always skipped; else it is those of a tile.
+_SHORTEST = 2
 # Row blocks from which on all threads are busy, though columns are not split.
 _ROW_BLOCKS = 8
 
@@ -72,13 +78,15 @@ class MaskedCall(Call):
     def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
         """Fold the arrays at these addresses: results, then arguments."""
         table = self.addressed(addresses)
-        answers = self.answers(addresses, alive)
+        answers, tasks = self.answers(addresses, alive), 0
         if answers is not None:
+            table[ROW_BLOCKS] = answers.each
+            tasks = answers.each * self.bound.parts.batches
             table[SPARSE_ROW_BLOCKS] = answers.row_blocks.ctypes.data
             table[PATTERN_BLOCKS] = len(answers.row_blocks)
             table[INTERVALS] = answers.intervals.ctypes.data
             table[ANSWERS] = answers.words.ctypes.data
-        self.work(table, (self, alive, answers))
+        self.work(table, (self, alive, answers), tasks)
         if table[BAILED_OUT]:
             self.launcher.unrearranged(self)(addresses, alive)
 
@@ -117,6 +125,7 @@ class MaskedLauncher(Launcher):
         self.reads = read_positions(kernel)
         self._kept: Cache[Answers] = Cache(_ANSWERS)
         self.truths = len(self.reads & truth_positions(kernel))
+        self.labelled = labelled(kernel)
 
     def parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
@@ -184,6 +193,21 @@ class MaskedLauncher(Launcher):
         offsets = places.offsets.reshape(-1, count + len(self.kernel.arguments))
         columns = [count + place for place in own]
         alike = not ask or not own or bool((offsets[:, columns] == offsets[:1, columns]).all())
+        first = offsets[0]
+        if alike and ask and self.labelled and bound.native.plan.lanes == "row":
+            # Lanes of columns would add up those of a part in another order.
+            shortest = _SHORTEST if bound.options.blocks == "always" else grid.cell
+            cuts = cuts_of(
+                self.kernel, lambda n: self._compared(n, sizes, places, first), grid, shortest
+            )
+            if cuts is not None:
+                return answers_of_labels(
+                    self.kernel,
+                    lambda n, k: self._component(n, k, sizes, places, first),
+                    grid,
+                    self.dtype,
+                    cuts,
+                )
         found = [
             answers_of(
                 self.kernel,
@@ -200,16 +224,35 @@ class MaskedLauncher(Launcher):
         self, position: int, k: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
     ) -> NDArray[np.floating] | Bytes:
         """The numbers of a component of an argument, of one batch element; bytes of pairs."""
-        arguments = self.kernel.arguments
-        number = next(n for n, each in enumerate(arguments) if each.position == position)
-        argument, place = arguments[number], len(self.kernel.results) + number
+        argument, address, strides = self._where(position, places, offsets)
         if argument.truth:
-            down, _, along = places.strides[place]
-            address = places.addresses[place] + int(offsets[place])
+            down, _, along = strides
             return cast("Bytes", view_of(address, sizes, (down, along), "uint8"))
-        rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
-        shape = rows, argument.dim
-        address = places.addresses[place] + int(offsets[place])
-        view = view_of(address, shape, places.strides[place], self.stored)[:, k]
+        view = view_of(address, self._shape(argument, sizes), strides, self.stored)[:, k]
         found = view if self.stored in ("float32", "float64") else widened(view)
         return found[0] if argument.stage == ONCE else found  # pyright: ignore (an array of one)
+
+    def _compared(
+        self, position: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
+    ) -> list[Compared]:
+        """The bits of an argument's rows: all of one together where that is a word."""
+        argument, address, strides = self._where(position, places, offsets)
+        shape, item = self._shape(argument, sizes), DTYPES[self.stored].bytes
+        together = item * argument.dim
+        if together in (2, 4, 8) and strides[1] == item:
+            return [view_of(address, (shape[0],), strides[:1], f"uint{8 * together}")]
+        view = view_of(address, shape, strides, f"uint{8 * item}")
+        return [view[:, k] for k in range(argument.dim)]
+
+    def _where(
+        self, position: int, places: _Places, offsets: NumpyArray
+    ) -> tuple[Argument, int, Strides]:
+        """An argument, the address of a batch element, and its strides."""
+        number = next(n for n, a in enumerate(self.kernel.arguments) if a.position == position)
+        place = len(self.kernel.results) + number
+        address = places.addresses[place] + int(offsets[place])
+        return self.kernel.arguments[number], address, places.strides[place]
+
+    def _shape(self, argument: Argument, sizes: tuple[int, int]) -> tuple[int, int]:
+        rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
+        return rows, argument.dim
