@@ -71,17 +71,23 @@ def cuts_of(
     assert kernel.keep is not None
     loads = (value for value in reachable([kernel.keep]) if value.what == "load")
     positions = sorted({value.loaded.position for value in loads})
-    found: list[Integers] = []
-    for stage, count, least in (
-        (ROW, grid.rows, shortest),
-        (COLUMN, grid.columns, min(shortest, _COLUMNS)),
-    ):
-        parts = [part for n in positions if kernel.read_at[n] == stage for part in compared(n)]
-        starts = _starts(parts, count, least)
-        if starts is None:
-            return None
-        found.append(starts)
-    return Cuts(*found)
+    of_rows, of_columns = (
+        [part for n in positions if kernel.read_at[n] == stage for part in compared(n)]
+        for stage in (ROW, COLUMN)
+    )
+    rows = _starts(of_rows, grid.rows, shortest)
+    if rows is None:
+        return None
+    if grid.rows == grid.columns and _alike(of_rows, of_columns):
+        return Cuts(rows, rows)
+    columns = _starts(of_columns, grid.columns, min(shortest, _COLUMNS))
+    return None if columns is None else Cuts(rows, columns)
+
+
+def _alike(one: Sequence[Compared], other: Sequence[Compared]) -> bool:
+    """Whether these are the same numbers in memory."""
+    places = ([(x.ctypes.data, x.strides, x.dtype) for x in parts] for parts in (one, other))
+    return next(places) == next(places)
 
 
 def _starts(parts: Sequence[Compared], count: int, least: int) -> Integers | None:
