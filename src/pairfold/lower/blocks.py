@@ -197,15 +197,24 @@ def truth_positions(kernel: Kernel) -> frozenset[int]:
     return frozenset(argument.position for argument in kernel.arguments if argument.truth)
 
 
+def numbered(kernel: Kernel) -> bool:
+    """Whether a mask depends on the numbers of rows or columns."""
+    assert kernel.keep is not None
+    return any(v.what in ("row_number", "column_number") for v in reachable([kernel.keep]))
+
+
 def _below(kernel: Kernel) -> list[Value]:
     assert kernel.keep is not None
     return kernel.needed([kernel.keep], PAIR)
 
 
 def answers_of(
-    kernel: Kernel, arguments: Arguments, grid: Grid, dtype: str, ask: bool = True
+    kernel: Kernel, arguments: Arguments | None, grid: Grid, dtype: str, ask: bool = True
 ) -> Answers:
-    """What is known of a kernel's mask for these arguments; unless `ask`, all is to be tested."""
+    """What is known of a kernel's mask for these arguments, for any where there are none.
+
+    Unless `ask`, all is to be tested.
+    """
     if not ask:
         numbers = np.arange(grid.row_blocks)
         word = np.full(grid.row_blocks, TESTED_EVERYWHERE, np.uint64)
@@ -213,7 +222,7 @@ def answers_of(
     return _of_grid(grid, runs_of(kernel, arguments, grid, dtype))
 
 
-def runs_of(kernel: Kernel, arguments: Arguments, grid: Grid, dtype: str) -> Runs:
+def runs_of(kernel: Kernel, arguments: Arguments | None, grid: Grid, dtype: str) -> Runs:
     """The blocks of columns that row blocks meet under a kernel's mask, in order."""
     asked = _Boxes(kernel, arguments, grid, dtype)
     if not asked.top:
@@ -278,10 +287,10 @@ class _Boxes:
     the level that has few.
     """
 
-    def __init__(self, kernel: Kernel, arguments: Arguments, grid: Grid, dtype: str) -> None:
+    def __init__(self, kernel: Kernel, arguments: Arguments | None, grid: Grid, dtype: str) -> None:
         assert kernel.keep is not None
         self.kernel, self.keep, self.grid, self.dtype = kernel, kernel.keep, grid, dtype
-        self.arguments = arguments
+        self.unknown, self.arguments = arguments is None, arguments or _none
         # Groups of the first level are made of whole row blocks.
         self._first = -(-_GROUP // grid.cells) * grid.cells
         self._apart = {ROW: grid.cell, COLUMN: grid.block}
@@ -298,8 +307,7 @@ class _Boxes:
                 box = _numbered(self._sizes[stage], self._apart[stage])
                 self._known[value] = self._leveled(stage, box)
             elif value.kind == "real" and not value.loops and self._is_computed(value):
-                box = self._box(value.stage, self._slot(value))
-                self._known[value] = self._leveled(value.stage, box)
+                self._known[value] = self._computed(value)
 
     def _height(self, stage: int, level: int) -> int:
         """How many cells or blocks a group of a level spans."""
@@ -318,6 +326,15 @@ class _Boxes:
         """Whether a value is read from a slot that is computed for each row or column."""
         held = self.kernel.stages.get(value.stage)
         return held is not None and value in held.computed
+
+    def _computed(self, value: Value) -> _Leveled:
+        """The boxes of a slot that is computed for each row or column."""
+        if self.unknown:
+            return self._anything()
+        return self._leveled(value.stage, self._box(value.stage, self._slot(value)))
+
+    def _anything(self) -> _Leveled:
+        return ONCE, [_ANYTHING] * (self.top + 1)
 
     def _slot(self, value: Value) -> Interval:
         """Bounds of a computed slot, row by row or column by column."""
@@ -362,9 +379,8 @@ class _Boxes:
 
     def _load(self, position: int, component: int) -> _Leveled:
         stage = self.kernel.read_at[position]
-        if stage == PAIR and position not in self._truths:
-            # What pairs have themselves may be anything.
-            return ONCE, [_ANYTHING] * (self.top + 1)
+        if self.unknown or (stage == PAIR and position not in self._truths):
+            return self._anything()  # so may be what pairs have themselves
         found = self._loads.get((position, component))
         if found is None and stage == PAIR:
             found = self._loads[position, component] = stage, self._of_truths(position)
@@ -452,6 +468,10 @@ class _Boxes:
         row_blocks, start = row_blocks[there], start[there]
         word = np.full(len(start), WHOLE * TESTED_EVERYWHERE, np.uint64)
         return Runs(row_blocks, start, np.minimum(start + width, grid.blocks), word)
+
+
+def _none(position: int, component: int) -> Bytes:
+    raise AssertionError("what is unknown is not read")
 
 
 # The stage of a value, and its boxes on each level.

@@ -24,6 +24,7 @@ from .blocks import (
     Integers,
     Runs,
     in_order,
+    numbered,
     runs_of,
     sorted_runs,
 )
@@ -49,12 +50,9 @@ class Cuts(NamedTuple):
 def labelled(kernel: Kernel) -> bool:
     """Whether a mask reads nothing but numbers of rows, of columns, and of neither."""
     assert kernel.keep is not None
-    for value in reachable([kernel.keep]):
-        if value.what in ("row_number", "column_number"):
-            return False
-        if value.what == "load" and kernel.read_at[value.loaded.position] == PAIR:
-            return False
-    return True
+    loads = (value for value in reachable([kernel.keep]) if value.what == "load")
+    of_pairs = any(kernel.read_at[value.loaded.position] == PAIR for value in loads)
+    return not of_pairs and not numbered(kernel)
 
 
 def cuts_of(

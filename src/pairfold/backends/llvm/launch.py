@@ -165,6 +165,14 @@ class Call:
         pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
         pool.run(native.combine, table, bound.scratch, left.tasks, left.seconds, alive)
 
+    def tables(self) -> dict[int, NumpyArray]:
+        """What a call reads beside its arrays, whatever these hold: by the word that says where."""
+        bound = self.bound
+        if bound.pattern is None:
+            return {}
+        row_blocks = bound.pattern.row_blocks(self.sizes[0], bound.parts.rows_per_task)
+        return {SPARSE_ROW_BLOCKS: row_blocks, INTERVALS: bound.pattern.intervals}
+
     def for_xla(
         self, batch: Sequence[int], strides: Sequence[Sequence[int]]
     ) -> tuple[XlaTarget, NumpyArray]:

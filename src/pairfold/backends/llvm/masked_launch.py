@@ -22,6 +22,7 @@ from ...lower.blocks import (
     answers_of,
     grid_of,
     joined,
+    numbered,
     read_positions,
     truth_positions,
 )
@@ -46,6 +47,8 @@ _SECONDS = 3e-4
 _SECONDS_PER_TRUTH = 2e-10
 # What is known of masks that read what nobody changes; calls come and go with sizes.
 _ANSWERS = Limit("blocks of masks", 64, 256 * 2**20)
+# The most bytes of tables that are a part of a program.
+_MOST_BYTES = 2**20
 # The least rows of a run of labels, on average, that have row blocks of their own where blocks are
 # always skipped; else it is those of a tile.
 _SHORTEST = 2
@@ -109,6 +112,18 @@ class MaskedCall(Call):
         self.kept = key, found
         return found
 
+    def tables(self) -> dict[int, NumpyArray]:
+        """What a call reads beside its arrays, whatever these hold."""
+        found = super().tables()
+        answers = None if found else self.launcher.whatever(self.bound, self.sizes)
+        if answers is None:
+            return found
+        return {
+            SPARSE_ROW_BLOCKS: answers.row_blocks,
+            INTERVALS: answers.intervals,
+            ANSWERS: answers.words,
+        }
+
     def blocks(self, addresses: Sequence[int], arrays: object) -> tuple[int, int, int] | None:
         """How many blocks are skipped, tested, and met whole; None where all are tested."""
         found = self.answers(addresses, arrays)
@@ -125,7 +140,7 @@ class MaskedLauncher(Launcher):
         self.reads = read_positions(kernel)
         self._kept: Cache[Answers] = Cache(_ANSWERS)
         self.truths = len(self.reads & truth_positions(kernel))
-        self.labelled = labelled(kernel)
+        self.labelled, self.numbered = labelled(kernel), numbered(kernel)
 
     def parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
@@ -183,6 +198,18 @@ class MaskedLauncher(Launcher):
             found = self.answers(bound, sizes, places)
             found = self._kept.put(key, found, found.bytes)
         return found
+
+    def whatever(self, bound: Bound, sizes: tuple[int, int]) -> Answers | None:
+        """What is known of a mask whatever its arrays hold; None where that is nothing, or long.
+
+        It follows from the numbers of rows and columns.
+        """
+        if not bound.asks or bound.options.blocks == "test" or not self.numbered:
+            return None
+        grid = grid_of(bound.native.plan, bound.parts, *sizes)
+        found = answers_of(self.kernel, None, grid, self.dtype)
+        skipped, _, whole = found.counts()
+        return found if skipped + whole and found.bytes <= _MOST_BYTES else None
 
     def answers(self, bound: Bound, sizes: tuple[int, int], places: _Places) -> Answers:
         """What is known of the mask for arrays at these places, of all batch elements."""
