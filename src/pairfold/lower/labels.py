@@ -34,7 +34,7 @@ from .pattern import ROW_BLOCK_WORDS, cut
 # What is looked at first of an array: where its rows all differ, no more is.
 _SAMPLE = 4096
 # The least columns of a run, on average.
-_COLUMNS = 8
+_COLUMNS = 16
 
 # The numbers of a component, or of all of them, to be compared bit by bit: (rows,).
 Compared = NDArray[np.generic]

@@ -49,9 +49,9 @@ _SECONDS_PER_TRUTH = 2e-10
 _ANSWERS = Limit("blocks of masks", 64, 256 * 2**20)
 # The most bytes of tables that are a part of a program.
 _MOST_BYTES = 2**20
-# The least rows of a run of labels, on average, that have row blocks of their own where blocks are
-# always skipped; else it is those of a tile.
-_SHORTEST = 2
+# The least rows of a run of labels, on average, that have row blocks of their own: half a tile. (A
+# call is as fast either way with a third of one.) Where blocks are always skipped, two rows.
+_PART_OF_TILE, _SHORTEST = 2, 2
 # Row blocks from which on all threads are busy, though columns are not split.
 _ROW_BLOCKS = 8
 
@@ -223,7 +223,8 @@ class MaskedLauncher(Launcher):
         first = offsets[0]
         if alike and ask and self.labelled and bound.native.plan.lanes == "row":
             # Lanes of columns would add up those of a part in another order.
-            shortest = _SHORTEST if bound.options.blocks == "always" else grid.cell
+            always = bound.options.blocks == "always"
+            shortest = _SHORTEST if always else grid.cell // _PART_OF_TILE
             cuts = cuts_of(
                 self.kernel, lambda n: self._compared(n, sizes, places, first), grid, shortest
             )
