@@ -313,8 +313,14 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--points", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", choices=("clouds", "radius"), help="print one part alone")
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
+    if given.only:
+        print(
+            clouds(given.rounds) if given.only == "clouds" else radius(given.points, given.rounds)
+        )
+        return
     text = HEAD.format(
         cpus=available_cpus(),
         machine=machine(),
