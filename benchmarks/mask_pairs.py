@@ -10,7 +10,7 @@ so that what else the machine does meets all; the figures are medians of the rou
 from __future__ import annotations
 
 import argparse
-import statistics
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,8 @@ HEAD = """# Pairs that a mask leaves
 
 Written by `python benchmarks/mask_pairs.py --write benchmarks/masks.md` on {cpus} CPUs
 ({machine}), torch {torch}, float32, {rounds} interleaved rounds; medians, in ms. pairfold makes
-its mask in every call. `blocks` are those of the mask: skipped, tested, met whole.
+its mask in every call. `blocks` are those of the mask: skipped, tested, met whole. The load of the
+machine when it began (one, five and fifteen minutes) was {load}, of other programs.
 
 """
 
@@ -57,8 +58,10 @@ each in turn: {first}.
 CLOUDS = """
 ## {count} clouds of 10 to 2000 points, D = 3, a Gaussian sum within each ({pairs:.3g} pairs)
 
-| Program | ms | x the pairs alone |
-|---|---|---|
+"x": medians of the ratios of each round, of time and of CPU time, which others disturb less.
+
+| Program | ms | CPU ms | x the pairs alone | x, CPU time |
+|---|---|---|---|---|
 """
 
 RADIUS = """
@@ -69,17 +72,22 @@ RADIUS = """
 """
 
 
-def measured(programs: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
-    """Milliseconds of each program, the median of the rounds."""
+def each_round(programs: Sequence[Callable[[], Any]], rounds: int) -> np.ndarray:
+    """Milliseconds (2, rounds, programs): of the clock, and of all threads of the process."""
     for program in programs:
         program()
-    found = np.empty((rounds, len(programs)))
+    found = np.empty((2, rounds, len(programs)))
     for n in range(rounds):
         for k, program in enumerate(programs):
-            start = time.perf_counter()
+            starts = time.perf_counter(), time.process_time()
             program()
-            found[n, k] = 1e3 * (time.perf_counter() - start)
-    return [statistics.median(column) for column in found.T.tolist()]
+            found[:, n, k] = time.perf_counter() - starts[0], time.process_time() - starts[1]
+    return 1e3 * found
+
+
+def measured(programs: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
+    """Milliseconds of each program, the median of the rounds."""
+    return np.median(each_round(programs, rounds)[0], axis=0).tolist()
 
 
 class Attention:
@@ -241,11 +249,14 @@ def clouds(rounds: int) -> str:
         "one call, mask made in it": lambda: gaussian(x, b, pairfold.lengths(sizes)),
         "a call for each cloud": lambda: [gaussian(x[part], b[part]) for part in parts],
     }
-    found = measured(list(programs.values()), rounds)
+    found = each_round(list(programs.values()), rounds)
+    spent, ratios = (np.median(each, axis=1) for each in (found, found / found[..., :1]))
     text = CLOUDS.format(count=len(sizes), pairs=pairs)
-    for name, spent in zip(programs, found, strict=True):
-        text += f"| {name} | {spent:.0f} | {spent / found[0]:.2f} |\n"
-    return text
+    for k, name in enumerate(programs):
+        text += f"| {name} | {spent[0, k]:.0f} | {spent[1, k]:.0f} "
+        text += f"| {ratios[0, k]:.2f} | {ratios[1, k]:.2f} |\n"
+    waits = (-((Vi(x) - Vj(x)) ** 2).sum(-1)).exp() * Vj(b)
+    return text + f"\nBlocks, %: {blocks_of(waits.sum(axis=1, where=mask, call=False))}.\n"
 
 
 def radius(points: int, rounds: int) -> str:
@@ -302,10 +313,20 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--points", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", choices=("clouds", "radius"), help="print one part alone")
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
+    if given.only:
+        print(
+            clouds(given.rounds) if given.only == "clouds" else radius(given.points, given.rounds)
+        )
+        return
     text = HEAD.format(
-        cpus=available_cpus(), machine=machine(), torch=torch.__version__, rounds=given.rounds
+        cpus=available_cpus(),
+        machine=machine(),
+        torch=torch.__version__,
+        rounds=given.rounds,
+        load=", ".join(f"{load:.1f}" for load in os.getloadavg()),
     )
     text += attention(given.length, given.dim, given.rounds)
     text += clouds(given.rounds) + radius(given.points, given.rounds)

@@ -29,10 +29,10 @@ _REDUCTIONS = {
 
 
 class Maker:
-    """Makes formulas and data from a seed."""
+    """Makes formulas and data from a seed; with `runs`, rows repeat and masks read no indices."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, seed: int, runs: bool = False) -> None:
+        self.rng, self.runs = np.random.default_rng(seed), runs
 
     def one(self, choices):
         """One of several."""
@@ -41,6 +41,7 @@ class Maker:
     def leaf(self) -> str:
         """A variable, a number, or the number of a row."""
         parts = ["Elem(x,0)", "Elem(x,1)", "Elem(y,0)", "Elem(y,1)", "p", "Ind(i)", "Ind(j)"]
+        parts = parts[:5] if self.runs else parts
         return self.one([*parts, "SqDist(x,y)", "(x|y)", f"{self.rng.normal():.3f}"])
 
     def number(self, depth: int) -> str:
@@ -68,6 +69,8 @@ class Maker:
             "Elem(x,1) < Elem(y,1)",
             "Ind(i) != Ind(j)",
         ]
+        if self.runs:
+            known = [text for text in known if "Ind" not in text]
         if kind < 0.85:
             return self.one(known)
         return f"({self.number(2)}) {self.one(_COMPARED)} ({self.number(2)})"
@@ -83,18 +86,24 @@ class Maker:
         return Genred(formula, ALIASES, name, axis=axis, where=mask, **_REDUCTIONS[name])
 
     def rows(self, count: int, dtype: str, extreme: bool) -> np.ndarray:
-        """Points: spread, in order, in clusters, on few values; far away, some not finite."""
+        """Points: spread, in order, in clusters, on few values, in runs; far away, not finite."""
         x = self.rng.normal(size=(count, 2))
-        how = self.rng.integers(6 if extreme else 4)
+        how = self.rng.integers(8 if extreme else 5)
+        how = 4 + extreme * how % 2 if self.runs else how
         if how == 1:
             x = x[np.argsort(x[:, 0])]
         elif how == 2:
             x = 0.01 * x + np.sort(self.rng.integers(4, size=(count, 1)), axis=0)
         elif how == 3:
             x = np.sort(np.round(x), axis=0)
-        elif how == 4:
+        elif how in (4, 5):
+            x = np.round(x, int(how == 5))
+            if how == 5 and count:
+                x[0] = self.one([np.nan, np.inf, -0.0, 1e-40])
+            x = x[np.sort(self.rng.integers(min(count, 6), size=count))]
+        elif how == 6:
             x = x * 10.0 ** self.rng.integers(-20, 20)
-        elif how == 5 and count:
+        elif how == 7 and count:
             x[self.rng.integers(count, size=3)] = self.one([np.nan, np.inf, -np.inf, 0.0, -0.0])
         return x.astype(dtype)
 
@@ -120,9 +129,9 @@ class Difference:
         return f"seed {self.seed}: {self.reduction!r} where {where}, {shapes}, {self.options}"
 
 
-def compare(seed: int, layouts: int) -> tuple[list[Difference], int]:
-    """One reduction on several layouts: what differs, and how many had a pair that counts."""
-    make = Maker(seed)
+def compare(seed: int, layouts: int, runs: bool = False) -> tuple[list[Difference], int]:
+    """One reduction on several layouts: what differs, and how many there were."""
+    make = Maker(seed, runs)
     reduction = make.reduction()
     dtype = make.one(["float32", "float64"])
     options = {
@@ -156,7 +165,7 @@ if __name__ == "__main__":
     wanted = int(sys.argv[1])
     done = differ = seed = 0
     while done < wanted:
-        differences, count = compare(seed, 200)
+        differences, count = compare(seed, 200, seed % 2 == 1)
         done, differ, seed = done + count, differ + len(differences), seed + 1
         for difference in differences[:1]:
             print(difference, flush=True)

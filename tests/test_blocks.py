@@ -12,7 +12,7 @@ from random_masks import ALIASES, Maker, compare
 
 import pairfold
 from pairfold import Genred, Vi, Vj, settings
-from pairfold.backends.llvm import masked_launch
+from pairfold.backends.llvm.masked_launch import MaskedLauncher
 from pairfold.backends.reference.interpreter import pair_values
 from pairfold.core.constants import mark, number_of
 from pairfold.core.node import Axis
@@ -236,11 +236,13 @@ def test_what_is_known_of_labels_is_kept_and_that_of_data_is_not():
 def test_masks_of_labels_that_take_turns_are_asked_once_each(monkeypatch):
     asked = []
 
+    answers = MaskedLauncher.answers
+
     def counted(*given):
         asked.append(given)
-        return answers_of(*given)
+        return answers(*given)
 
-    monkeypatch.setattr(masked_launch, "answers_of", counted)
+    monkeypatch.setattr(MaskedLauncher, "answers", counted)
     x = np.arange(400.0)[:, None]
     masks = [pairfold.lengths(sizes) for sizes in ([100, 300], [399, 1], [200, 200])]
     with settings(blocks="always"):

@@ -17,6 +17,7 @@ import pytest
 from pairfold import Genred, settings
 from pairfold.arrays.registry import NUMPY
 from pairfold.backends.llvm import xla
+from pairfold.backends.llvm.abi import ANSWERS, INTERVALS, PATTERN_BLOCKS, SPARSE_ROW_BLOCKS
 
 WORD = ctypes.c_int64
 API_WORDS = 19
@@ -107,10 +108,14 @@ def refused(task: Callable[[], None]) -> int:
 
 
 def prepared(
-    formula: str, arrays: list[Any], reduction: str = "Sum", **options: Any
+    formula: str,
+    arrays: list[Any],
+    reduction: str = "Sum",
+    where: str | None = None,
+    **options: Any,
 ) -> tuple[Any, Any, Any, list[Any]]:
     """The target of a reduction, its attribute; results as they are without XLA; new results."""
-    fold = Genred(formula, ["x=Vi(3)", "y=Vj(3)"], reduction, axis=1)._fold
+    fold = Genred(formula, ["x=Vi(3)", "y=Vj(3)"], reduction, axis=1, where=where)._fold
     with settings(**options):
         wanted = fold.run(NUMPY, arrays)
         binding = fold.binding(NUMPY, arrays)
@@ -152,6 +157,36 @@ def test_all_is_done_whatever_threads_do(name, splits):
         assert schedule.tasks
         while schedule.tasks:
             schedule.tasks.pop()()
+
+
+@pytest.mark.parametrize("lanes", ["row", "column"])
+@pytest.mark.parametrize(
+    ("where", "known"),
+    [
+        ("Ind(j) <= Ind(i)", True),
+        ("LogicalAnd(Abs(Ind(i)-Ind(j)) <= 30, Elem(x,0)+Exp(Elem(y,0)) <= 1)", True),
+        ("Ind(j) <= Elem(x,0) * 100", False),
+        ("Elem(x,0) <= Elem(y,0)", False),
+    ],
+)
+def test_blocks_of_masks_are_skipped_whatever_arrays_hold(
+    where: str, known: bool, lanes: str
+) -> None:
+    arrays = [points(2, 170, 3), points(210, 3)]
+    options = {"lanes": lanes, "block": 16, "blocks": "always", "rules": "exact"}
+    target, words, wanted, results = prepared("SqDist(x,y)", arrays, where=where, **options)
+    table = words[words[xla.MAIN] + xla.TABLE :]
+    assert bool(table[ANSWERS]) == known
+    if known:
+        row_blocks = words[table[SPARSE_ROW_BLOCKS] :][: 5 * table[PATTERN_BLOCKS]].reshape(-1, 5)
+        assert row_blocks[:, 1].sum() == 170
+        intervals = words[table[INTERVALS] :][: 2 * row_blocks[-1, 3]].reshape(-1, 2)
+        assert (intervals[:, 1] - intervals[:, 0]).min() < 200
+    frame = Frame(results, arrays, words, Pool(3, at_once))
+    assert not target.entry(frame.frame)
+    assert (results[0] == wanted[0]).all()
+    *_, tested, _ = prepared("SqDist(x,y)", arrays, where=where, **{**options, "blocks": "test"})
+    assert (results[0] == tested[0]).all()
 
 
 def test_a_kernel_that_bails_out_is_run_again_as_it_is_written():

@@ -115,6 +115,10 @@ class Leaf:
                 self._constants[key] = mark(found)
         return found
 
+    def codes_of(self, other: Leaf) -> None:
+        """The codes are those of another leaf, for the other index: numbers are made for both."""
+        self._constants = other._constants
+
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for leaves that are one argument: the same array, symbol or numbers."""

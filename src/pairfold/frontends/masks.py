@@ -20,7 +20,7 @@ from ..ops.table import OPERATIONS, constant
 from ..ops.vectors import DIGITS
 from .given import as_float, plain_number
 from .lazy import Tensor
-from .leaves import array_leaf, is_array, library_from
+from .leaves import Leaf, array_leaf, is_array, library_from
 from .recording import recorded_as
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def whole_number(value: int) -> LazyTensor:
         raise OptionError("index variables meet numbers of 48 bits", found=f"{value}")
     count = 3 if abs(value) < DIGITS**3 else 6
     codes = np.array(list(abs(value).to_bytes(count, "big")), np.uint8)
-    tensor = _coded(codes, Axis.PARAMETER)  # pyright: ignore[reportArgumentType] (of NumPy)
+    tensor = _of_leaf(array_leaf(codes, Axis.PARAMETER))  # pyright: ignore[reportArgumentType] (of NumPy)
     found = tensor._apply("Digits", tensor)  # pyright: ignore[reportPrivateUsage]
     return -found if value < 0 else found
 
@@ -192,11 +192,13 @@ def same(ids_i: object, ids_j: object) -> LazyTensor:
         first, second = _labels(ids_i, "ids_i"), _labels(ids_j, "ids_j")
     except ArrayTypeError:  # they have no values yet, or are no labels
         return _equal(*_without_values(_checked(ids_i, "ids_i"), _checked(ids_j, "ids_j")))
-    found = np.unique(np.concatenate([first.ravel(), second.ravel()]), return_inverse=True)
-    codes = np.asarray(found[1]).reshape(-1)
-    digits = _digits_of(len(found[0]))
-    parts = codes[: first.size].reshape(first.shape), codes[first.size :].reshape(second.shape)
-    return _equal(*(_digits(part, digits) for part in parts))
+    given = [first.ravel()] if ids_j is ids_i else [first.ravel(), second.ravel()]
+    found = np.unique(np.concatenate(given), return_inverse=True)
+    codes = _digits(np.asarray(found[1]).reshape(-1), _digits_of(len(found[0])))
+    rows = codes[: first.size].reshape((*first.shape, -1))
+    if ids_j is ids_i:
+        return _equal(rows, rows)
+    return _equal(rows, codes[first.size :].reshape((*second.shape, -1)))
 
 
 @opaque
@@ -224,9 +226,9 @@ def lengths(li: object, lj: object | None = None) -> LazyTensor:
             found=f"{len(first)} and {len(second)} sizes",
             hint="0 for a cloud without rows",
         )
-    numbers, digits = np.arange(len(first)), _digits_of(len(first))
-    parts = (np.repeat(_digits(numbers, digits), sizes, axis=0) for sizes in (first, second))
-    return _equal(*parts)
+    codes = _digits(np.arange(len(first)), _digits_of(len(first)))
+    rows = np.repeat(codes, first, axis=0)
+    return _equal(rows, rows if second is first else np.repeat(codes, second, axis=0))
 
 
 def _sizes(given: object, name: str) -> NDArray[np.int64]:
@@ -316,20 +318,24 @@ def _digits(codes: NumpyArray, digits: int) -> NumpyArray:
 
 def _equal(first: Array, second: Array) -> LazyTensor:
     """Whether all digits of a row i and of a row j are equal."""
-    x, y = _coded(first[..., :, None, :], Axis.I), _coded(second[..., None, :, :], Axis.J)
+    rows = array_leaf(first[..., :, None, :], Axis.I)
+    columns = array_leaf(second[..., None, :, :], Axis.J)
+    if second is first:
+        columns.codes_of(rows)
+    x, y = _of_leaf(rows), _of_leaf(columns)
     found = x.elem(0) == y.elem(0)
     for digit in range(1, first.shape[-1]):
         found = found & (x.elem(digit) == y.elem(digit))
     return found
 
 
-def _coded(codes: Array, axis: Axis) -> LazyTensor:
+def _of_leaf(leaf: Leaf) -> LazyTensor:
     """Codes as a lazy tensor; they become numbers of the data's library and dtype in a call."""
     from .lazytensor import LazyTensor
 
     found = object.__new__(LazyTensor)
     found._blank()  # pyright: ignore[reportPrivateUsage]
-    found._set_array_leaf(array_leaf(codes, axis))  # pyright: ignore[reportPrivateUsage]
+    found._set_array_leaf(leaf)  # pyright: ignore[reportPrivateUsage]
     return found
 
 

@@ -88,18 +88,20 @@ class Runs(NamedTuple):
     word: Words
 
 
-def _in_order(parts: Sequence[Runs], blocks: int) -> Runs:
-    """All of these, in order, those joined that go on where others of the same answer end.
-
-    `blocks`: how many there are of columns.
-    """
+def sorted_runs(parts: Sequence[Runs], blocks: int) -> Runs:
+    """All of these, in order; `blocks`: how many there are of columns."""
     row_block = np.concatenate([run.row_block for run in parts])
     start = np.concatenate([run.start for run in parts])
     order = np.argsort(row_block * blocks + start)  # of which no two are equal
-    row_block, start = row_block[order], start[order]
     stop = np.concatenate([run.stop for run in parts])[order]
     word = np.concatenate([run.word for run in parts])[order]
-    first = np.ones(len(order), bool)
+    return Runs(row_block[order], start[order], stop, word)
+
+
+def in_order(parts: Sequence[Runs], blocks: int) -> Runs:
+    """The same, those joined that go on where others of the same answer end."""
+    row_block, start, stop, word = sorted_runs(parts, blocks)
+    first = np.ones(len(start), bool)
     first[1:] = (
         (row_block[1:] != row_block[:-1]) | (start[1:] != stop[:-1]) | (word[1:] != word[:-1])
     )
@@ -109,23 +111,16 @@ def _in_order(parts: Sequence[Runs], blocks: int) -> Runs:
 class Answers:
     """What is known of the blocks of a mask, as tables for machine code.
 
-    `row_blocks`: int64 (R, ROW_BLOCK_WORDS); `intervals`: int64 (K, 2), the columns that some row
-    of a row block meets; `words`: uint64 (K,), the answers of such columns: two bits for each tile.
+    `row_blocks`: int64 (R, ROW_BLOCK_WORDS), `each` of them for every batch element; `intervals`:
+    int64 (K, 2), the columns that some row of a row block meets; `words`: uint64 (K,), the answers
+    of such columns: two bits for each tile.
     """
 
-    def __init__(self, grid: Grid, runs: Runs) -> None:
-        self.grid, self.words = grid, np.ascontiguousarray(runs.word)
-        ends = np.minimum(runs.stop * grid.block, grid.columns)
-        self.intervals = np.ascontiguousarray(np.stack([runs.start * grid.block, ends], axis=1))
-        numbers = np.arange(grid.row_blocks + 1)
-        height = grid.cell * grid.cells
-        table = np.zeros((grid.row_blocks, ROW_BLOCK_WORDS), np.int64)
-        table[:, 0] = numbers[:-1] * height
-        table[:, 1] = np.minimum(height, grid.rows - table[:, 0])
-        starts = np.searchsorted(runs.row_block, numbers)
-        table[:, 2], table[:, 3] = starts[:-1], starts[1:]
-        table[:, 4] = grid.columns
-        self.row_blocks = table
+    def __init__(
+        self, grid: Grid, row_blocks: Integers, intervals: Integers, words: Words, each: int
+    ) -> None:
+        self.grid, self.row_blocks, self.each = grid, row_blocks, each
+        self.intervals, self.words = intervals, np.ascontiguousarray(words)
 
     @property
     def bytes(self) -> int:
@@ -133,15 +128,22 @@ class Answers:
         return self.row_blocks.nbytes + self.intervals.nbytes + self.words.nbytes
 
     def counts(self) -> tuple[int, int, int]:
-        """How many blocks of cells are skipped, tested, and met whole, of all batch elements."""
+        """How many blocks of cells are skipped, tested, and met whole, of all batch elements.
+
+        A block of which not all columns are met counts as one.
+        """
         grid = self.grid
         found = [0, 0, 0]
         step = grid.tiles // grid.cells
-        lengths = -(-np.diff(self.intervals, axis=1)[:, 0] // grid.block)
-        owner = np.repeat(np.arange(len(self.row_blocks)), np.diff(self.row_blocks[:, 2:4])[:, 0])
+        first, stop = self.intervals[:, 0] // grid.block, -(-self.intervals[:, 1] // grid.block)
+        low, many = self.row_blocks[:, 2], np.diff(self.row_blocks[:, 2:4])[:, 0]
+        # Row blocks may share intervals.
+        owner = np.repeat(np.arange(len(many)), many)
+        own = np.arange(len(owner)) + np.repeat(low - np.cumsum(many) + many, many)
+        lengths, words = (stop - first)[own], self.words[own]
         cells = -(-self.row_blocks[:, 1] // grid.cell)
         for cell in range(grid.cells):
-            answer = self.words >> np.uint64(2 * cell * step) & np.uint64(3)
+            answer = words >> np.uint64(2 * cell * step) & np.uint64(3)
             there = cell < cells[owner]
             for which in (TESTED, WHOLE):
                 found[which] += int(lengths[(answer == which) & there].sum())
@@ -149,12 +151,25 @@ class Answers:
         return found[NONE], found[TESTED], found[WHOLE]
 
 
+def _of_grid(grid: Grid, runs: Runs) -> Answers:
+    """The tables of runs of blocks."""
+    ends = np.minimum(runs.stop * grid.block, grid.columns)
+    numbers = np.arange(grid.row_blocks + 1)
+    height = grid.cell * grid.cells
+    table = np.zeros((grid.row_blocks, ROW_BLOCK_WORDS), np.int64)
+    table[:, 0] = numbers[:-1] * height
+    table[:, 1] = np.minimum(height, grid.rows - table[:, 0])
+    starts = np.searchsorted(runs.row_block, numbers)
+    table[:, 2], table[:, 3] = starts[:-1], starts[1:]
+    table[:, 4] = grid.columns
+    intervals = np.ascontiguousarray(np.stack([runs.start * grid.block, ends], axis=1))
+    return Answers(grid, table, intervals, runs.word, len(table))
+
+
 def joined(answers: Sequence[Answers]) -> Answers:
     """The answers of all batch elements, one after the other, as one table."""
-    found = object.__new__(Answers)
-    found.grid = answers[0].grid
-    found.words = np.concatenate([each.words for each in answers])
-    found.intervals = np.concatenate([each.intervals for each in answers])
+    words = np.concatenate([each.words for each in answers])
+    intervals = np.concatenate([each.intervals for each in answers])
     before = 0
     tables: list[Integers] = []
     for each in answers:
@@ -162,8 +177,7 @@ def joined(answers: Sequence[Answers]) -> Answers:
         table[:, 2:4] += before
         before += len(each.intervals)
         tables.append(table)
-    found.row_blocks = np.concatenate(tables)
-    return found
+    return Answers(answers[0].grid, np.concatenate(tables), intervals, words, answers[0].each)
 
 
 def read_positions(kernel: Kernel) -> frozenset[int]:
@@ -183,22 +197,36 @@ def truth_positions(kernel: Kernel) -> frozenset[int]:
     return frozenset(argument.position for argument in kernel.arguments if argument.truth)
 
 
+def numbered(kernel: Kernel) -> bool:
+    """Whether a mask depends on the numbers of rows or columns."""
+    assert kernel.keep is not None
+    return any(v.what in ("row_number", "column_number") for v in reachable([kernel.keep]))
+
+
 def _below(kernel: Kernel) -> list[Value]:
     assert kernel.keep is not None
     return kernel.needed([kernel.keep], PAIR)
 
 
 def answers_of(
-    kernel: Kernel, arguments: Arguments, grid: Grid, dtype: str, ask: bool = True
+    kernel: Kernel, arguments: Arguments | None, grid: Grid, dtype: str, ask: bool = True
 ) -> Answers:
-    """What is known of a kernel's mask for these arguments; unless `ask`, all is to be tested."""
+    """What is known of a kernel's mask for these arguments, for any where there are none.
+
+    Unless `ask`, all is to be tested.
+    """
     if not ask:
         numbers = np.arange(grid.row_blocks)
         word = np.full(grid.row_blocks, TESTED_EVERYWHERE, np.uint64)
-        return Answers(grid, Runs(numbers, 0 * numbers, 0 * numbers + grid.blocks, word))
+        return _of_grid(grid, Runs(numbers, 0 * numbers, 0 * numbers + grid.blocks, word))
+    return _of_grid(grid, runs_of(kernel, arguments, grid, dtype))
+
+
+def runs_of(kernel: Kernel, arguments: Arguments | None, grid: Grid, dtype: str) -> Runs:
+    """The blocks of columns that row blocks meet under a kernel's mask, in order."""
     asked = _Boxes(kernel, arguments, grid, dtype)
     if not asked.top:
-        return Answers(grid, _in_order([_of_cells(grid, *asked.everywhere())], grid.blocks))
+        return in_order([_of_cells(grid, *asked.everywhere())], grid.blocks)
     runs: list[Runs] = []
     groups = _found(*asked.everywhere())
     for level in range(asked.top, 0, -1):
@@ -211,7 +239,7 @@ def answers_of(
         else:
             found = [_found(*part) for part in parts]
             groups = _Found(*(np.concatenate(each) for each in zip(*found, strict=True)))
-    return Answers(grid, _in_order(runs, grid.blocks))
+    return in_order(runs, grid.blocks)
 
 
 def _of_cells(grid: Grid, cells: Integers, blocks: Integers, answers: Bytes) -> Runs:
@@ -259,10 +287,10 @@ class _Boxes:
     the level that has few.
     """
 
-    def __init__(self, kernel: Kernel, arguments: Arguments, grid: Grid, dtype: str) -> None:
+    def __init__(self, kernel: Kernel, arguments: Arguments | None, grid: Grid, dtype: str) -> None:
         assert kernel.keep is not None
         self.kernel, self.keep, self.grid, self.dtype = kernel, kernel.keep, grid, dtype
-        self.arguments = arguments
+        self.unknown, self.arguments = arguments is None, arguments or _none
         # Groups of the first level are made of whole row blocks.
         self._first = -(-_GROUP // grid.cells) * grid.cells
         self._apart = {ROW: grid.cell, COLUMN: grid.block}
@@ -279,8 +307,7 @@ class _Boxes:
                 box = _numbered(self._sizes[stage], self._apart[stage])
                 self._known[value] = self._leveled(stage, box)
             elif value.kind == "real" and not value.loops and self._is_computed(value):
-                box = self._box(value.stage, self._slot(value))
-                self._known[value] = self._leveled(value.stage, box)
+                self._known[value] = self._computed(value)
 
     def _height(self, stage: int, level: int) -> int:
         """How many cells or blocks a group of a level spans."""
@@ -299,6 +326,15 @@ class _Boxes:
         """Whether a value is read from a slot that is computed for each row or column."""
         held = self.kernel.stages.get(value.stage)
         return held is not None and value in held.computed
+
+    def _computed(self, value: Value) -> _Leveled:
+        """The boxes of a slot that is computed for each row or column."""
+        if self.unknown:
+            return self._anything()
+        return self._leveled(value.stage, self._box(value.stage, self._slot(value)))
+
+    def _anything(self) -> _Leveled:
+        return ONCE, [_ANYTHING] * (self.top + 1)
 
     def _slot(self, value: Value) -> Interval:
         """Bounds of a computed slot, row by row or column by column."""
@@ -343,9 +379,8 @@ class _Boxes:
 
     def _load(self, position: int, component: int) -> _Leveled:
         stage = self.kernel.read_at[position]
-        if stage == PAIR and position not in self._truths:
-            # What pairs have themselves may be anything.
-            return ONCE, [_ANYTHING] * (self.top + 1)
+        if self.unknown or (stage == PAIR and position not in self._truths):
+            return self._anything()  # so may be what pairs have themselves
         found = self._loads.get((position, component))
         if found is None and stage == PAIR:
             found = self._loads[position, component] = stage, self._of_truths(position)
@@ -433,6 +468,10 @@ class _Boxes:
         row_blocks, start = row_blocks[there], start[there]
         word = np.full(len(start), WHOLE * TESTED_EVERYWHERE, np.uint64)
         return Runs(row_blocks, start, np.minimum(start + width, grid.blocks), word)
+
+
+def _none(position: int, component: int) -> Bytes:
+    raise AssertionError("what is unknown is not read")
 
 
 # The stage of a value, and its boxes on each level.

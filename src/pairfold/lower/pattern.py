@@ -84,13 +84,7 @@ class Pattern:
         """The row blocks of `whole`, cut so that none has more than `most` rows."""
         found = self._row_blocks.get((rows, most))
         if found is None:
-            whole = self.whole(rows)
-            cuts = -(-whole[:, 1] // most)
-            found = np.repeat(whole, cuts, axis=0)
-            number = np.arange(len(found)) - np.repeat(np.cumsum(cuts) - cuts, cuts)
-            found[:, 1] = np.minimum(most, found[:, 1] - number * most)
-            found[:, 0] += number * most
-            self._row_blocks[rows, most] = found
+            found = self._row_blocks[rows, most] = cut(self.whole(rows), most)
         return found
 
     def column_numbers(self, row_block: Integers) -> Integers:
@@ -98,6 +92,16 @@ class Pattern:
         intervals = self.intervals[row_block[2] : row_block[3]]
         parts = [np.arange(start, stop) for start, stop in intervals]
         return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def cut(row_blocks: Integers, most: int) -> Integers:
+    """Row blocks (R, ROW_BLOCK_WORDS) cut so that none has more than `most` rows."""
+    cuts = -(-row_blocks[:, 1] // most)
+    found = np.repeat(row_blocks, cuts, axis=0)
+    number = np.arange(len(found)) - np.repeat(np.cumsum(cuts) - cuts, cuts)
+    found[:, 1] = np.minimum(most, found[:, 1] - number * most)
+    found[:, 0] += number * most
+    return found
 
 
 def sparse_partition(plan: Plan, pattern: Pattern, rows: int, batches: int) -> Partition:

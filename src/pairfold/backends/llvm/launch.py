@@ -150,10 +150,10 @@ class Call:
             return _NOTHING
         return Left(tasks * self.bound.native.layout.state_bytes, 0, tasks // splits)
 
-    def work(self, table: pool.Table, alive: object) -> None:
-        """Do all tasks, and merge what they leave."""
+    def work(self, table: pool.Table, alive: object, tasks: int = 0) -> None:
+        """Do all tasks, and merge what they leave; `tasks`: how many, if not those of the sizes."""
         bound, left = self.bound, self.left
-        native, tasks = bound.native, bound.tasks
+        native, tasks = bound.native, tasks or bound.tasks
         if not left.tasks:
             pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
             return
@@ -164,6 +164,14 @@ class Call:
         alive = alive, memory
         pool.run(native.run, table, bound.scratch, tasks, bound.seconds, alive)
         pool.run(native.combine, table, bound.scratch, left.tasks, left.seconds, alive)
+
+    def tables(self) -> dict[int, NumpyArray]:
+        """What a call reads beside its arrays, whatever these hold: by the word that says where."""
+        bound = self.bound
+        if bound.pattern is None:
+            return {}
+        row_blocks = bound.pattern.row_blocks(self.sizes[0], bound.parts.rows_per_task)
+        return {SPARSE_ROW_BLOCKS: row_blocks, INTERVALS: bound.pattern.intervals}
 
     def for_xla(
         self, batch: Sequence[int], strides: Sequence[Sequence[int]]

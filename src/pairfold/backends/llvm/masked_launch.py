@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.cache import Cache, Limit
 from ...core.constants import number_of
+from ...core.dtypes import DTYPES
 from ...core.library import Device, NumpyArray
 from ...lower.blocks import (
     Answers,
@@ -21,10 +22,12 @@ from ...lower.blocks import (
     answers_of,
     grid_of,
     joined,
+    numbered,
     read_positions,
     truth_positions,
 )
-from ...lower.kernel import ONCE, ROW, Kernel
+from ...lower.kernel import ONCE, ROW, Argument, Kernel
+from ...lower.labels import Compared, answers_of_labels, cuts_of, labelled
 from ...lower.schedule import TASKS, Accumulation, Partition, Plan, partition
 from ...settings import Settings
 from ..memory import view_of, widened
@@ -33,6 +36,7 @@ from .abi import (
     BAILED_OUT,
     INTERVALS,
     PATTERN_BLOCKS,
+    ROW_BLOCKS,
     SPARSE_ROW_BLOCKS,
 )
 from .launch import SECONDS_PER_OPERATION, Bound, Call, Launcher, Strides
@@ -43,6 +47,11 @@ _SECONDS = 3e-4
 _SECONDS_PER_TRUTH = 2e-10
 # What is known of masks that read what nobody changes; calls come and go with sizes.
 _ANSWERS = Limit("blocks of masks", 64, 256 * 2**20)
+# The most bytes of tables that are a part of a program.
+_MOST_BYTES = 2**20
+# The least rows of a run of labels, on average, that have row blocks of their own: half a tile. (A
+# call is as fast either way with a third of one.) Where blocks are always skipped, two rows.
+_PART_OF_TILE, _SHORTEST = 2, 2
 # Row blocks from which on all threads are busy, though columns are not split.
 _ROW_BLOCKS = 8
 
@@ -72,13 +81,15 @@ class MaskedCall(Call):
     def __call__(self, addresses: Sequence[int], alive: object = None) -> None:
         """Fold the arrays at these addresses: results, then arguments."""
         table = self.addressed(addresses)
-        answers = self.answers(addresses, alive)
+        answers, tasks = self.answers(addresses, alive), 0
         if answers is not None:
+            table[ROW_BLOCKS] = answers.each
+            tasks = answers.each * self.bound.parts.batches
             table[SPARSE_ROW_BLOCKS] = answers.row_blocks.ctypes.data
             table[PATTERN_BLOCKS] = len(answers.row_blocks)
             table[INTERVALS] = answers.intervals.ctypes.data
             table[ANSWERS] = answers.words.ctypes.data
-        self.work(table, (self, alive, answers))
+        self.work(table, (self, alive, answers), tasks)
         if table[BAILED_OUT]:
             self.launcher.unrearranged(self)(addresses, alive)
 
@@ -101,6 +112,18 @@ class MaskedCall(Call):
         self.kept = key, found
         return found
 
+    def tables(self) -> dict[int, NumpyArray]:
+        """What a call reads beside its arrays, whatever these hold."""
+        found = super().tables()
+        answers = None if found else self.launcher.whatever(self.bound, self.sizes)
+        if answers is None:
+            return found
+        return {
+            SPARSE_ROW_BLOCKS: answers.row_blocks,
+            INTERVALS: answers.intervals,
+            ANSWERS: answers.words,
+        }
+
     def blocks(self, addresses: Sequence[int], arrays: object) -> tuple[int, int, int] | None:
         """How many blocks are skipped, tested, and met whole; None where all are tested."""
         found = self.answers(addresses, arrays)
@@ -117,6 +140,7 @@ class MaskedLauncher(Launcher):
         self.reads = read_positions(kernel)
         self._kept: Cache[Answers] = Cache(_ANSWERS)
         self.truths = len(self.reads & truth_positions(kernel))
+        self.labelled, self.numbered = labelled(kernel), numbered(kernel)
 
     def parts(
         self, plan: Plan, rows: int, columns: int, batches: int, options: Settings
@@ -175,6 +199,18 @@ class MaskedLauncher(Launcher):
             found = self._kept.put(key, found, found.bytes)
         return found
 
+    def whatever(self, bound: Bound, sizes: tuple[int, int]) -> Answers | None:
+        """What is known of a mask whatever its arrays hold; None where that is nothing, or long.
+
+        It follows from the numbers of rows and columns.
+        """
+        if not bound.asks or bound.options.blocks == "test" or not self.numbered:
+            return None
+        grid = grid_of(bound.native.plan, bound.parts, *sizes)
+        found = answers_of(self.kernel, None, grid, self.dtype)
+        skipped, _, whole = found.counts()
+        return found if skipped + whole and found.bytes <= _MOST_BYTES else None
+
     def answers(self, bound: Bound, sizes: tuple[int, int], places: _Places) -> Answers:
         """What is known of the mask for arrays at these places, of all batch elements."""
         grid = grid_of(bound.native.plan, bound.parts, *sizes)
@@ -184,6 +220,22 @@ class MaskedLauncher(Launcher):
         offsets = places.offsets.reshape(-1, count + len(self.kernel.arguments))
         columns = [count + place for place in own]
         alike = not ask or not own or bool((offsets[:, columns] == offsets[:1, columns]).all())
+        first = offsets[0]
+        if alike and ask and self.labelled and bound.native.plan.lanes == "row":
+            # Lanes of columns would add up those of a part in another order.
+            always = bound.options.blocks == "always"
+            shortest = _SHORTEST if always else grid.cell // _PART_OF_TILE
+            cuts = cuts_of(
+                self.kernel, lambda n: self._compared(n, sizes, places, first), grid, shortest
+            )
+            if cuts is not None:
+                return answers_of_labels(
+                    self.kernel,
+                    lambda n, k: self._component(n, k, sizes, places, first),
+                    grid,
+                    self.dtype,
+                    cuts,
+                )
         found = [
             answers_of(
                 self.kernel,
@@ -200,16 +252,35 @@ class MaskedLauncher(Launcher):
         self, position: int, k: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
     ) -> NDArray[np.floating] | Bytes:
         """The numbers of a component of an argument, of one batch element; bytes of pairs."""
-        arguments = self.kernel.arguments
-        number = next(n for n, each in enumerate(arguments) if each.position == position)
-        argument, place = arguments[number], len(self.kernel.results) + number
+        argument, address, strides = self._where(position, places, offsets)
         if argument.truth:
-            down, _, along = places.strides[place]
-            address = places.addresses[place] + int(offsets[place])
+            down, _, along = strides
             return cast("Bytes", view_of(address, sizes, (down, along), "uint8"))
-        rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
-        shape = rows, argument.dim
-        address = places.addresses[place] + int(offsets[place])
-        view = view_of(address, shape, places.strides[place], self.stored)[:, k]
+        view = view_of(address, self._shape(argument, sizes), strides, self.stored)[:, k]
         found = view if self.stored in ("float32", "float64") else widened(view)
         return found[0] if argument.stage == ONCE else found  # pyright: ignore (an array of one)
+
+    def _compared(
+        self, position: int, sizes: tuple[int, int], places: _Places, offsets: NumpyArray
+    ) -> list[Compared]:
+        """The bits of an argument's rows: all of one together where that is a word."""
+        argument, address, strides = self._where(position, places, offsets)
+        shape, item = self._shape(argument, sizes), DTYPES[self.stored].bytes
+        together = item * argument.dim
+        if together in (2, 4, 8) and strides[1] == item:
+            return [view_of(address, (shape[0],), strides[:1], f"uint{8 * together}")]
+        view = view_of(address, shape, strides, f"uint{8 * item}")
+        return [view[:, k] for k in range(argument.dim)]
+
+    def _where(
+        self, position: int, places: _Places, offsets: NumpyArray
+    ) -> tuple[Argument, int, Strides]:
+        """An argument, the address of a batch element, and its strides."""
+        number = next(n for n, a in enumerate(self.kernel.arguments) if a.position == position)
+        place = len(self.kernel.results) + number
+        address = places.addresses[place] + int(offsets[place])
+        return self.kernel.arguments[number], address, places.strides[place]
+
+    def _shape(self, argument: Argument, sizes: tuple[int, int]) -> tuple[int, int]:
+        rows = 1 if argument.stage == ONCE else sizes[0] if argument.stage == ROW else sizes[1]
+        return rows, argument.dim

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import ir
+from .apart import may_hold
 from .block import Block
 from .context import Code, Places
 from .emitter import Key, Known
@@ -38,7 +39,9 @@ class Mask:
         if keep is None or not block.tested:
             return block
         known: Known = {}
-        b = code.builder
+        b, may = code.builder, may_hold(block, keep)
+        if may is not None:
+            block = block._replace(first=b.select(may, block.first, block.size))
         block.invariant([keep], block.instances(code.plan.jam), known)
 
         def body(columns: Carried, jam: int) -> None:

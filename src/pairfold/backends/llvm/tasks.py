@@ -207,18 +207,26 @@ class Task:
             b.call(called(self.body, "screen_rows"), [self.scratch, self.tiles(count)])
 
     def columns(self, start: ir.Value, stop: ir.Value, fold: FoldBlock) -> None:
-        """FoldBlock columns from start to stop, block after block, unless the task is to stop."""
+        """FoldBlock columns from start to stop, block after block, unless the task is to stop.
+
+        Under a mask, blocks end at multiples of their length, wherever the columns begin.
+        """
         flow, b, block = self.flow, self.builder, self.word(BLOCK)
-        with flow.loop(start, stop, block, name="blocks") as each:
+        begin = b.sub(start, b.srem(start, block)) if self.parts.mask else start
+        with flow.loop(begin, stop, block, name="blocks") as each:
             halt = b.load_atomic(flow.at(self.control, i64(8 * STOP)), "monotonic", 8, I64)
             refused = b.load_atomic(flow.at(self.args, i64(8 * BAILED_OUT)), "monotonic", 8, I64)
             going = b.icmp_signed("==", b.or_(b.and_(halt, i64(AT_ONCE)), refused), i64(0))
             with flow.when(going):
-                width = flow.minimum(block, b.sub(stop, each.index))
-                self.block_of_columns(each.index, width)
+                first = each.index
+                end = flow.minimum(b.add(first, block), stop)
+                if self.parts.mask:
+                    first = b.select(b.icmp_signed("<", first, start), start, first)
+                width = b.sub(end, first)
+                self.block_of_columns(first, width)
                 if self.parts.screen:
                     b.call(called(self.body, "screen_columns"), [self.scratch, width])
-                fold(width, each.index)
+                fold(width, first)
 
     def answers(self, interval: ir.Value) -> ir.Value:
         """What is known of a mask on an interval of columns, for each tile: see `lower.blocks`.

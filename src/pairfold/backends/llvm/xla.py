@@ -16,6 +16,7 @@ from . import ir
 from .abi import ACROSS as ACROSS_AT
 from .abi import (
     ACTIVE,
+    ANSWERS,
     ARRAYS,
     AT_ONCE,
     BAILED_OUT,
@@ -53,8 +54,8 @@ CODE = OWN_WORDS + FIRST_RESULT - BLOCK
 MAIN, LITERAL, BATCH, BATCHES, AXES = range(5)
 HEAD = 5
 # A part: tasks and threads of both entry points, partial states in bytes, and where among them
-# those of columns begin; the words of the table, and the table. Its tables of row blocks and
-# intervals are numbers of words of the attribute.
+# those of columns begin; the words of the table, and the table. Its tables of row blocks, of
+# intervals and of answers are numbers of words of the attribute, or 0.
 TASKS, THREADS, MERGING, MERGING_THREADS, PARTIAL_BYTES, ACROSS, LENGTH = range(7)
 TABLE = 7
 
@@ -373,11 +374,10 @@ def _fill_table(body: Body, table: ir.Value, length: ir.Value) -> None:
     for place in range(BLOCK, FIRST_RESULT):
         word = flow.word(code, OWN_WORDS + place - BLOCK)
         flow.store(word, flow.at(table, i64(8 * place)), 8)
-    sparse = flow.word(table, SPARSE_ROW_BLOCKS)
-    with flow.when(b.icmp_signed("!=", sparse, i64(0))):
-        for place in (SPARSE_ROW_BLOCKS, INTERVALS):
-            there = flow.at(attribute, flow.times(flow.word(table, place), 8))
-            flow.store(there, flow.at(table, i64(8 * place)), 8)
+    for place in (SPARSE_ROW_BLOCKS, INTERVALS, ANSWERS):
+        word = flow.word(table, place)
+        with flow.when(b.icmp_signed("!=", word, i64(0))):
+            flow.store(flow.at(attribute, flow.times(word, 8)), flow.at(table, i64(8 * place)), 8)
     results = flow.word(frame, _RESULT_COUNT)
     for first, count, listed in (
         (i64(0), results, flow.pointer(frame, _RESULTS)),

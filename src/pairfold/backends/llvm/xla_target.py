@@ -18,7 +18,15 @@ import numpy as np
 
 from ...core.library import NumpyArray
 from . import pool, xla
-from .abi import BLOCK, FIRST_RESULT, INTERVALS, OFFSETS, SPARSE_ROW_BLOCKS
+from .abi import (
+    ANSWERS,
+    BLOCK,
+    FIRST_RESULT,
+    INTERVALS,
+    OFFSETS,
+    PATTERN_BLOCKS,
+    SPARSE_ROW_BLOCKS,
+)
 from .native import Code, Engine, Native, without_interrupts
 
 if TYPE_CHECKING:
@@ -150,19 +158,16 @@ def attribute(
 
 
 def _add_part(words: list[int], call: Call) -> int:
-    """Add what is known of a kernel's tasks, and of its pattern; where it begins."""
+    """Add what is known of a kernel's tasks, and of its blocks; where it begins."""
     left, parts, bound = call.left, call.bound.parts, call.bound
     table = np.frombuffer(call.words, np.int64).tolist()
-    table[OFFSETS] = table[SPARSE_ROW_BLOCKS] = table[INTERVALS] = 0
+    table[OFFSETS] = table[SPARSE_ROW_BLOCKS] = table[INTERVALS] = table[ANSWERS] = 0
     table[BLOCK:FIRST_RESULT] = [0] * (FIRST_RESULT - BLOCK)
-    if bound.pattern is not None:
-        row_blocks = bound.pattern.row_blocks(call.sizes[0], parts.rows_per_task)
-        for place, numbers in (
-            (SPARSE_ROW_BLOCKS, row_blocks),
-            (INTERVALS, bound.pattern.intervals),
-        ):
-            table[place] = len(words)
-            words += np.asarray(numbers).reshape(-1).tolist() or [0]
+    for place, numbers in call.tables().items():
+        table[place] = len(words)
+        words += numbers.view(np.int64).reshape(-1).tolist() or [0]
+        if place == SPARSE_ROW_BLOCKS:
+            table[PATTERN_BLOCKS] = len(numbers)
     start = len(words)
     words += [
         parts.tasks,
