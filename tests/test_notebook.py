@@ -37,6 +37,16 @@ def test_a_lazy_tensor_shows_its_formula_and_what_its_table_would_take() -> None
     }
 
 
+def test_a_long_formula_is_shortened_and_unfolds() -> None:
+    long = Vi(X)
+    for _ in range(60):
+        long = (long + 1).sin()
+    short, *whole = [text for tag, text in read(long._repr_html_()).texts if tag in ("span", "pre")]
+    assert len(short) < 200
+    assert whole[-1].count("Sin(") == 60
+    assert short in repr(long)
+
+
 def test_a_complex_tensor_has_numbers_of_twice_the_size() -> None:
     real = cells((1 * Vi(X)).sum(-1)._repr_html_())["as a table"]
     turned = cells((1j * Vi(X)).sum(-1)._repr_html_())["as a table"]
@@ -70,6 +80,11 @@ def test_the_doctors_report_is_a_table_of_its_sections(monkeypatch: pytest.Monke
     assert list(found) == ["versions", "processor", "threads", "settings", "GPU", "a kernel"]
     assert "llvmlite" in found["versions"]
     assert str(report).splitlines() == report.lines
+    assert repr(report) == "<Report pairfold works here; print() shows all>"
+
+
+def test_columns_of_a_text_stay_in_line() -> None:
+    assert page("", [("a", "b")]).count("font-family: monospace") == 1
 
 
 @pytest.mark.parametrize("module", ["pairfold", "pairfold.numpy", "pairfold.torch", "pairfold.jax"])

@@ -13,6 +13,7 @@ from .settings import settings as settings
 
 if TYPE_CHECKING:
     from . import cluster as cluster
+    from . import doctor as doctor
     from . import linalg as linalg
     from .core.cache import cache_info as cache_info
     from .core.cache import clear_cache as clear_cache
@@ -51,6 +52,7 @@ _PLACES = {
     "__version__": "version",
     "cache_info": "core.cache",
     "clear_cache": "core.cache",
+    "doctor": "doctor:",
     "explain": "frontends.explain",
     "generic_argkmin": "frontends.generic",
     "generic_argmin": "frontends.generic",

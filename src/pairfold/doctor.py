@@ -56,6 +56,9 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
+    def __repr__(self) -> str:
+        return f"<Report {self.lines[-1]}; print() shows all>"
+
     def _repr_html_(self) -> str:
         """What notebooks show: a table of the sections."""
         *sections, verdict = "\n".join(self.lines).split("\n\n")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 _CELL = 'style="text-align: left; vertical-align: top; padding: 0 1em 0 0"'
+_TEXT = 'style="white-space: pre-wrap; font-family: monospace"'  # columns stay in line
 
 
 def page(
@@ -18,7 +19,7 @@ def page(
     """
     cells = "".join(
         f"<tr><th {_CELL}>{escape(name)}</th>"
-        f'<td {_CELL}><span style="white-space: pre-wrap">{escape(value)}</span></td></tr>'
+        f"<td {_CELL}><span {_TEXT}>{escape(value)}</span></td></tr>"
         for name, value in rows
     )
     below = "".join(

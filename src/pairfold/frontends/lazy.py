@@ -378,14 +378,15 @@ class Tensor(Foreign):
         place = "" if self.device is None else f", device {self.device}"
         kind = type(self).__name__
         text = formula_text(node)
-        text = text if len(text) <= _LONG else f"{text[: _LONG - 40]} ... {text[-35:]}"
-        return f"<{kind} {text}, shape {self.shape}, dtype {self.dtype}{place}>"
+        return f"<{kind} {_in_one_line(text)}, shape {self.shape}, dtype {self.dtype}{place}>"
 
     def _repr_html_(self) -> str:
         """What notebooks show; nothing is computed."""
         (node,), _ = numbered([self.node], self.leaves)
         assert node is not None
-        rows = [("formula", formula_text(node)), ("shape", " x ".join(map(str, self.shape)))]
+        text = formula_text(node)
+        short = _in_one_line(text)
+        rows = [("formula", short), ("shape", " x ".join(map(str, self.shape)))]
         if self.dtype is not None:
             assert self.real_dtype is not None
             each = DTYPES[self.real_dtype].bytes * (2 if self.is_complex else 1)
@@ -393,7 +394,7 @@ class Tensor(Foreign):
             rows.append(("as a table", f"{in_bytes(math.prod(self.shape) * each)}, never made"))
         for leaf in self.symbols:
             rows.append(("to be given", f"Var({leaf.symbol}, {leaf.dim}, {int(leaf.kind)})"))
-        return page(type(self).__name__, rows)
+        return page(type(self).__name__, rows, {"whole formula": text} if short != text else {})
 
     def __call__(self, *arrays: object, **options: object) -> NoReturn:
         """Only reductions can be called.
@@ -451,6 +452,11 @@ class Tensor(Foreign):
 
 
 @cached("operations of lazy tensors", 4096, typed=True)
+def _in_one_line(formula: str) -> str:
+    """A formula whose middle is left out where it is long."""
+    return formula if len(formula) <= _LONG else f"{formula[: _LONG - 40]} ... {formula[-35:]}"
+
+
 def _built(rules: str, name: str, *operands: object) -> Node:
     """The node of an operation; programs make the same lazy tensors again and again."""
     return build(OPERATIONS[name], *operands)
