@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import numpy as np
 
+import pairfold
 from pairfold import ComplexLazyTensor, Genred, LazyTensor, Vi, Vj, together, where
 from pairfold.core.library import NumpyArray
 
@@ -77,6 +78,19 @@ def reductions(K: LazyTensor) -> None:
     assert_type(together(scaled, scaled)(np.ones((3, 2))), tuple[Any, ...])
 
 
+def others(d: LazyTensor) -> None:
+    """Masks, settings and what is told of a call."""
+    mask = pairfold.causal() & pairfold.band(2) | ~pairfold.exclude_self()
+    assert_type(d.sum(axis=1, where=mask & (pairfold.j >= 1)), Any)
+    with pairfold.settings(threads=1, rules="exact") as inside:
+        assert_type(inside.threads, int)
+    scaled = Genred("2*x", ["x = Vi(2)"], axis=1)
+    assert_type(scaled.explain(np.ones((3, 2))).summary, str)
+    assert_type(pairfold.explain(d.sum(axis=1, call=False)).rows, int)
+    assert_type((d + pairfold.linalg.identity(4)).T.shape, tuple[int, ...])
+    assert_type(pairfold.__version__, str)
+
+
 def main() -> None:
     """All of it."""
     x, y = LazyTensor(np.ones((3, 1, 2))), LazyTensor(np.full((1, 4, 2), 0.5))
@@ -84,6 +98,8 @@ def main() -> None:
     methods(x, y)
     complex_numbers(x, ComplexLazyTensor(np.full((3, 1, 2), 1j)))
     reductions((-((x - y) ** 2).sum(-1)).exp())
+    square = np.ones((4, 2))
+    others(Vi(square).sqdist(Vj(square)))
 
 
 def refused(x: LazyTensor, z: ComplexLazyTensor) -> None:
@@ -98,3 +114,7 @@ def refused(x: LazyTensor, z: ComplexLazyTensor) -> None:
     together(x)  # error
     together(x.sum(axis=1, call=False), backend="CPU")  # error
     Vi(np.ones((3, 1)), dim="3")  # error
+    pairfold.settings(thread=1)  # error
+    pairfold.settings(threads="many")  # error
+    pairfold.band("wide")  # error
+    print(pairfold.causl)  # error

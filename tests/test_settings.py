@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 from contextvars import copy_context
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from pairfold.errors import OptionError
-from pairfold.settings import available_cpus, current, settings, thread_count
+from pairfold.settings import (
+    Options,
+    Settings,
+    available_cpus,
+    current,
+    settings,
+    thread_count,
+)
+
+
+def test_type_checkers_know_the_settings_that_there_are() -> None:
+    types = {"int": int, "str": str, "bool": bool}
+    wanted = {field.name: types[str(field.type)] for field in dataclasses.fields(Settings)}
+    assert get_type_hints(Options) == wanted
 
 
 def test_a_statement_holds_from_there_on() -> None:

@@ -86,7 +86,8 @@ __all__ = [
 ]
 
 
-__getattr__ = when_used(__name__, _PLACES)
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is none
+    __getattr__ = when_used(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

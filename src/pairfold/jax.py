@@ -63,7 +63,9 @@ generic_sum, generic_logsumexp, generic_argmin, generic_argkmin = (
     _generic.generic(name, Genred) for name in _generic.NAMES
 )
 
-__getattr__ = when_used(__name__, LAZY)
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is none
+    __getattr__ = when_used(__name__, LAZY)
+
 __all__ = [
     "ComplexLazyTensor",
     "Genred",

@@ -13,9 +13,12 @@ import os
 import reprlib
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypedDict, TypeVar
 
 from .errors import OptionError, check_option, closest
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -153,6 +156,34 @@ class Settings:
         return Settings, tuple(self.__dict__[name] for name in _FIELDS)
 
 
+class Options(TypedDict, total=False):
+    """Arguments of `settings`, for type checkers; `Settings` says what they mean."""
+
+    threads: int
+    backend: str
+    target: str
+    lanes: str
+    splits: int
+    row_vectors: int
+    column_jam: int
+    block: int
+    row_tiles: int
+    output_jam: int
+    unroll: int
+    unroll_pairs: int
+    screen: str
+    prune: str
+    rules: str
+    separable: str
+    fused: str
+    blocks: str
+    tile: str
+    dot: str
+    autotune: bool
+    progress: bool
+    check: int
+
+
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
@@ -231,7 +262,7 @@ class settings:
         OptionError: for an option that does not exist or a value that it cannot have.
     """
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Unpack[Options]) -> None:
         self._entered = False
         for name in options:
             if name not in _FIELDS:
