@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pairfold import LazyTensor, Vi, Vj, settings
+from pairfold import Genred, LazyTensor, Vi, Vj, settings
 from pairfold.lower.underflow import Known, Power, _product, flushing
 
 # Exponents of which exponentials are normal, subnormal, and 0.
@@ -86,6 +86,38 @@ def test_a_large_weight_makes_a_tiny_term_count() -> None:
     np.testing.assert_allclose(scaled, 1e30 * _terms(x, y).sum(1)[:, None].astype("d"), rtol=1e-3)
 
 
+def _rows(values: list[list[float]]) -> np.ndarray:
+    return np.array(values, "f")
+
+
+def test_terms_that_count_though_the_others_are_normal() -> None:
+    """Sums that are not tiny, of which most would be lost: what pairs read says so."""
+    x, y = np.zeros((3, 1), "f"), _rows([[95.0], [30.0]])
+    wanted = _terms(x[:1], y)[0]
+    found = _kernel(x, y) @ _rows([[1e30], [1.0]])
+    np.testing.assert_allclose(found[:, 0], float(wanted[0] * 1e30 + wanted[1]), rtol=1e-3)
+    sums = Genred(
+        "Exp(-Abs(x-y))*(u*v+w)", ["x=Vi(1)", "y=Vj(1)", "u=Vi(1)", "v=Vj(1)", "w=Vj(1)"], axis=1
+    )
+    u, v, w = np.full((3, 1), 1e30, "f"), _rows([[1.0], [0.0]]), _rows([[0.0], [1.0]])
+    np.testing.assert_allclose(sums(x, y, u, v, w), found, rtol=1e-3)
+
+
+def test_differences_that_count_where_exponentials_are_large() -> None:
+    sums = Genred("Exp(-p*SqDist(x,y))*(x-y)", ["p=Pm(1)", "x=Vi(2)", "y=Vj(2)"], axis=1)
+    y = _rows([[1.0, 1e-39], [0.0, 1e-6]])
+    found = sums(np.array([-80.0], "f"), np.zeros((5, 2), "f"), y)
+    wanted = -np.exp(80.0) * float(y[0, 1]) - float(y[1, 1])
+    np.testing.assert_allclose(found[:, 1], wanted, rtol=1e-3)
+
+
+def test_products_that_count_in_exponents() -> None:
+    logarithms = Genred("(x*y)*z", ["x=Vi(1)", "y=Vj(1)", "z=Vj(1)"], "LogSumExp", axis=1)
+    y, z = _rows([[1e-20], [0.0]]), _rows([[1e38], [0.0]])
+    found = logarithms(np.full((5, 1), 1e-20, "f"), y, z)
+    np.testing.assert_allclose(found[:, 0], np.log(np.exp(0.01) + 1), rtol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", _DTYPES)
 def test_logarithms_and_soft_maxima(dtype: str) -> None:
     x, y = _far_apart(dtype)
@@ -127,15 +159,14 @@ def test_batches_and_masks() -> None:
     np.testing.assert_allclose(masked, wanted, rtol=1e-12, atol=1e-320)
 
 
-@pytest.mark.parametrize("scale", [1.0, -0.1])
-def test_gradients(scale: float) -> None:
+def test_gradients() -> None:
     torch = pytest.importorskip("torch")
     from pairfold.torch import Pm, Vi, Vj
 
     rng = np.random.default_rng(3)
     x = torch.tensor(rng.uniform(0, 30, (17, 2)), requires_grad=True)
     y, b = torch.tensor(rng.uniform(0, 30, (23, 2))), torch.tensor(rng.normal(size=(23, 1)))
-    p = torch.tensor([scale], dtype=x.dtype)
+    p = torch.tensor([1.0], dtype=x.dtype)
     found = ((-(Vi(x).sqdist(Vj(y))) * Pm(p)).exp() @ b)[:, 0]
     wanted = torch.exp(-((x[:, None] - y) ** 2).sum(2) * p) @ b
     (a,) = torch.autograd.grad(found.sum(), x)
@@ -170,6 +201,7 @@ def test_factors_of_any_size_may_not_be_off() -> None:
         ("Inv(Exp(-SqDist(x,y)))*b", "Sum", False),
         ("Step(Exp(-SqDist(x,y)))*b", "Sum", False),
         ("Exp(SqDist(x,y))*(x-y)", "Sum", False),
+        ("Exp(-p*SqDist(x,y))*(x-y)", "Sum", True),
     ],
 )
 def test_which_sums(formula: str, reduction: str, flushed: bool) -> None:
@@ -178,6 +210,6 @@ def test_which_sums(formula: str, reduction: str, flushed: bool) -> None:
     from pairfold.lower.kernel import lower
     from pairfold.ops.reductions import REDUCTIONS
 
-    node = parse(formula, ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"]).node
+    node = parse(formula, ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)", "p = Pm(1)"]).node
     kernel = lower(node, REDUCTIONS[reduction], Axis.I, 16)
     assert (flushing(kernel, "float32") is not None) == flushed
