@@ -7,6 +7,7 @@ nothing needs to be checked pair by pair. Data that fail are folded again withou
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from ..core.numbers import Number, to_float
 from ..core.scalars import Loop, Value
@@ -36,14 +37,19 @@ def _bounds(kernel: Kernel) -> Bounds:
     reads = [v.args[0] if v.what == "apart" else v for v in exponents]
     reads += [v for v in values if v in kernel.scalars.inverses]
     reads += [v.args[1] for v in values if v in kernel.scalars.inverses]
+    return Bounds(frozenset(found), slots_read(kernel, reads))
+
+
+def slots_read(kernel: Kernel, targets: Iterable[Value]) -> dict[int, tuple[tuple[int, int], ...]]:
+    """The slots of rows and columns that pairs read for these, by stage: see `Bounds`."""
     slots: dict[int, set[int]] = {}
-    for read in kernel.needed(reads, PAIR):
+    for read in kernel.needed(targets, PAIR):
         slot = None if read.kind == "index" else kernel.slot(read, PAIR)
         if slot is not None and slot[0] != PAIR:  # of which nothing is assumed
             stage, offset, index = slot
             low, high = (index, index) if isinstance(index, int) else index.bounds
             slots.setdefault(stage, set()).update(range(offset + low, offset + high + 1))
-    return Bounds(frozenset(found), {stage: _ranges(at) for stage, at in slots.items()})
+    return {stage: _ranges(at) for stage, at in slots.items()}
 
 
 def _ranges(slots: set[int]) -> tuple[tuple[int, int], ...]:

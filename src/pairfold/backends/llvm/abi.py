@@ -45,7 +45,11 @@ OWN_INTERVAL = 5
 # Of a pruned fold: where the numbers of rows are, in their order.
 ORDER_AT = OWN_INTERVAL
 NO_ANSWER = 7
-ROW_BLOCK = 8
+# Of sums that may lose tiny terms: the largest magnitude read where something underflowed (float64;
+# 0: nothing did), whether a tile is to be folded again, and the processor's control words: that of
+# the thread, and the one in use (32 bits each).
+LARGEST, AGAIN, CONTROL_WORDS = 8, 9, 10
+ROW_BLOCK = 11
 
 # The control block: the shared counter of tasks, the word that stops them, how many tasks there
 # are, how many are done, how many are taken off the counter at once, how many threads are inside.

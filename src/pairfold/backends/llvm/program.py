@@ -29,6 +29,7 @@ from .outputs import finish_function
 from .packing import Packing
 from .runtime import RuntimeFunction
 from .tasks import combine_driver, own_driver, parts_of, run_driver
+from .underflow import write_checks
 
 if TYPE_CHECKING:
     from .screening import Screen
@@ -89,7 +90,8 @@ def write(kernel: Kernel, plan: Plan, entry: str) -> Program:
         if kernel.keep is not None:
             tile_function(context, forms, None, tested=False)
         context.link(reset(context.format))
-        parts = parts_of(packing, screen is not None, kernel.keep is not None)
+        flushes = write_checks(context)
+        parts = parts_of(packing, screen is not None, kernel.keep is not None, flushes)
         context.link(run_driver(machine, parts))
     else:
         refactored = any(factor is not None for factor in kernel.factors)

@@ -31,6 +31,9 @@ CALLED: dict[str, tuple[ir.Type, ...]] = {
     "tile": (BYTES, BYTES, BYTES, I64, I64),
     # The same of a block where a mask holds for every pair.
     "tile_whole": (BYTES, BYTES, BYTES, I64, I64),
+    # largest(scratch, count), again(scratch, rows, state, columns): see `underflow`.
+    "largest": (BYTES, I64),
+    "again": (BYTES, BYTES, BYTES, I64),
     # merge(scratch, into, other, tiles): the states of another split.
     "merge": (BYTES, BYTES, BYTES, I64),
     # finish(args, scratch, batch, first, count, columns, state)

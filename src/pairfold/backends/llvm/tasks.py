@@ -78,6 +78,7 @@ from .flow import BYTES, I64, i64
 from .packing import Packing
 from .pairs import PACKING_PAIRS
 from .runtime import CALLED, Body, RuntimeFunction, begun, called, declared
+from .underflow import Flush
 
 # Folds the block that was packed, (number of columns, first of them), into the rows of a task.
 FoldBlock = Callable[[ir.Value, ir.Value], None]
@@ -95,9 +96,12 @@ class Parts(NamedTuple):
     screen: bool
     mask: bool
     pairs: bool
+    flushes: bool
 
 
-def parts_of(packing: Packing, screen: bool = False, mask: bool = False) -> Parts:
+def parts_of(
+    packing: Packing, screen: bool = False, mask: bool = False, flushes: bool = False
+) -> Parts:
     """Which of them the module of a kernel has."""
     return Parts(
         ROW in packing.stages,
@@ -108,6 +112,7 @@ def parts_of(packing: Packing, screen: bool = False, mask: bool = False) -> Part
         screen,
         mask,
         packing.pairs is not None,
+        flushes,
     )
 
 
@@ -321,8 +326,7 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     splits = flow.word(args, SPLITS)
     batch, *dense = task_parts(body, args, which, splits)
     task = Task(body, batch, parts)
-    tile, finish = called(body, "tile"), called(body, "finish")
-    row_block = scratch
+    finish, row_block = called(body, "finish"), scratch
     intervals = _row_block(body, which, (dense[0], dense[1], dense[2]), row_block)
     first, count = flow.word(row_block, FIRST_ROW), flow.word(row_block, ROW_COUNT)
     tiles = task.tiles(count)
@@ -332,12 +336,66 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
     task.once()
     task.reset(state, tiles)
     task.rows(first, count)
+    low, high = flow.word(row_block, FIRST_INTERVAL), flow.word(row_block, LAST_INTERVAL)
 
-    def fold(columns: ir.Value, base: ir.Value, interval: ir.Value) -> None:
+    def fold_all(fold: Callable[[ir.Value, ir.Value, ir.Value], None]) -> None:
+        with flow.loop(low, high, name="intervals") as each:
+            interval = flow.at(intervals, flow.times(each.index, 16))
+            start, stop = flow.word(interval, 0), flow.word(interval, 1)
+            task.columns(start, stop, lambda count, base: fold(count, base, each.index))
+
+    every = Tiles(task, (first, count), state)
+    if not parts.flushes:
+        fold_all(lambda columns, base, which: every.fold(columns, base, which, i64(0), tiles))
+    else:
+        flush = Flush(body)
+
+        def flushed(columns: ir.Value, base: ir.Value, interval: ir.Value) -> None:
+            with flush.blocks(columns):
+                every.fold(columns, base, interval, i64(0), tiles)
+
+        fold_all(flushed)
+        with flush.tiles(tiles, every.at, flow.word(row_block, COLUMN_COUNT)) as tile:
+            task.reset(every.at(tile)[1], i64(1))
+            end = b.add(tile, i64(1))
+            fold_all(lambda columns, base, which: every.fold(columns, base, which, tile, end))
+    with flow.when(alone):
+        columns = flow.word(row_block, COLUMN_COUNT)
+        b.call(finish, [args, scratch, batch, first, count, columns, state])
+    return body.done()
+
+
+class Tiles:
+    """The tiles of a task: `rows` are (first, how many), `state` the address of all states."""
+
+    def __init__(self, task: Task, rows: tuple[ir.Value, ir.Value], state: ir.Value) -> None:
+        self.task, self.rows, self.state = task, rows, state
+
+    def at(self, tile: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The packed rows and the states of one."""
+        task, b = self.task, self.task.builder
+        rows = task.flow.at(task.part(ROWS_AT), b.mul(tile, task.word(TILE_ROWS)))
+        return rows, task.flow.at(self.state, b.mul(tile, task.word(TILE_STATE)))
+
+    def fold(
+        self,
+        columns: ir.Value,
+        base: ir.Value,
+        interval: ir.Value,
+        begin: ir.Value,
+        end: ir.Value,
+    ) -> None:
+        """Fold the packed block of columns into some of them."""
+        task, parts, (first, count) = self.task, self.task.parts, self.rows
+        body, flow, b = task.body, task.flow, task.builder
         apart = task.word(TILE_ROWS), task.word(TILE_STATE)
-        begin = [task.part(ROWS_AT), state]
-        answers = [task.answers(interval)] if parts.mask else []
-        with flow.loop(i64(0), tiles, 1, [*begin, *answers], name="tiles") as each:
+        carried = [*self.at(begin)]
+        if parts.mask:
+            bits = b.and_(flow.times(begin, 2), i64(63))
+            word = task.answers(interval)
+            upper = b.shl(word, b.and_(b.neg(bits), i64(63)))
+            carried.append(b.or_(b.lshr(word, bits), upper))
+        with flow.loop(begin, end, 1, carried, name="tiles") as each:
             rows, states, *word = each.values
             if parts.pairs:
                 done = b.mul(each.index, task.word(TILE))
@@ -345,23 +403,13 @@ def _task(module: ir.Module, parts: Parts) -> ir.Function:
                 packed = (b.add(first, done), here), (base, columns)
                 with flow.when(_is_met(body, word[0])) if word else nullcontext():
                     task.pairs(*packed)
-            given = [scratch, rows, states, columns, base]
+            given = [task.scratch, rows, states, columns, base]
             each.next = [flow.at(rows, apart[0]), flow.at(states, apart[1])]
             if word:
                 _answered(body, word[0], given)
                 each.next.append(b.or_(b.lshr(word[0], i64(2)), b.shl(word[0], i64(62))))
             else:
-                b.call(tile, given)
-
-    low, high = flow.word(row_block, FIRST_INTERVAL), flow.word(row_block, LAST_INTERVAL)
-    with flow.loop(low, high, name="intervals") as each:
-        interval = flow.at(intervals, flow.times(each.index, 16))
-        start, stop = flow.word(interval, 0), flow.word(interval, 1)
-        task.columns(start, stop, lambda count, base: fold(count, base, each.index))
-    with flow.when(alone):
-        columns = flow.word(row_block, COLUMN_COUNT)
-        b.call(finish, [args, scratch, batch, first, count, columns, state])
-    return body.done()
+                b.call(called(body, "tile"), given)
 
 
 def _is_met(body: Body, word: ir.Value) -> ir.Value:
