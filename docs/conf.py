@@ -138,6 +138,8 @@ def _math(writer: Any, node: Any) -> None:
     markup = convert(node.astext(), display=display)
     if unknown := re.search(r">\s*(\\\w+)", markup):
         logger.warning("%s would stand in the formula as it is", unknown[1], location=node)
+    if display == "block":  # what is wider than a phone scrolls by itself
+        markup = f'<div class="formula">{markup}</div>'
     writer.body.append(markup)
     raise SkipNode
 

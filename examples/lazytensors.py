@@ -147,6 +147,8 @@ print(f"all pairs:       {milliseconds(lambda: gaussian(x, y) @ a):8.2f} ms")
 print(f"near blocks:     {milliseconds(lambda: K_blocks @ a_sorted):8.2f} ms")
 dense_ms = milliseconds(lambda: np.exp(-table(X, Y) / (2 * SIGMA**2)) @ dense_a, 1)
 print(f"the dense table: {dense_ms:8.2f} ms (NumPy)")
+size = len(x) * len(y) * x.element_size() / 1e6
+print(f"{len(x)} x {len(y)} pairs; the table alone would take {size:.0f} MB")
 
 # %%
 # A picture

@@ -79,6 +79,7 @@ for name, mask in [*masks.items()] * 2:  # code is made in the first turn
     slopes[name] = grad(found[name].square().sum(), (q, k, v))
     milliseconds = 1e3 * (time.perf_counter() - start)
     print(f"{name + ':':14} {milliseconds:7.1f} ms for values and gradients, {N} positions")
+print(f"{N} x {N} pairs; the table alone would take {N * N * q.element_size() / 1e6:.0f} MB")
 
 # %%
 # The same from dense tables

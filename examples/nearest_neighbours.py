@@ -81,6 +81,7 @@ for name, formula in formulas.items():
     print(f"{name:22} {1e3 * spent:6.1f} ms, all pairs {longer:.1f} x; {met}")
     if not same:
         sys.exit("the results are not those of all pairs")
+print(f"{M} x {N} pairs; the table alone would take {M * N * x.itemsize / 1e9:.1f} GB")
 
 # %%
 # The same from dense tables

@@ -147,6 +147,7 @@ print(f"K nearest:       {milliseconds(lambda: nearest(x, y)):8.2f} ms")
 print(f"interpolation:   {milliseconds(lambda: interpolate(x, y, b, s)):8.2f} ms")
 print(f"soft minimum:    {milliseconds(lambda: log_sum(x, y, s)):8.2f} ms")
 print(f"the dense table: {milliseconds(lambda: distances(x32, y32)):8.2f} ms (NumPy)")
+print(f"{len(x)} x {N} pairs; the table alone would take {len(x) * N * x32.itemsize / 1e6:.0f} MB")
 
 # %%
 # A picture
